@@ -1,0 +1,111 @@
+"""What an install brings: every package, and nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from risen_plugin import __version__
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "onnxruntime", "onnx")
+
+
+@pytest.fixture
+def setup():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def listed(text):
+    return [line for line in text.splitlines() if line]
+
+
+def on_disk(name, folder):
+    return [
+        ".".join((name, *init.parent.relative_to(folder).parts))
+        for init in folder.rglob("__init__.py")
+    ]
+
+
+def test_every_package_on_disk_is_installed(setup):
+    packages = on_disk("risen_plugin", ROOT / "risen_plugin")
+    packages += on_disk("risen_export", ROOT / "export" / "risen_export")
+    assert sorted(listed(setup["options"]["packages"])) == sorted(packages)
+
+
+def test_the_version_is_the_same_everywhere(setup):
+    assert setup["metadata"]["version"] == __version__
+
+
+def test_the_packages_say_that_they_are_typed(setup):
+    for package in ("risen_plugin", "export/risen_export"):
+        assert (ROOT / package / "py.typed").exists()
+    for package in ("risen_plugin", "risen_export"):
+        assert "py.typed" in setup["options.package_data"][package]
+
+
+@pytest.fixture
+def fresh_python(tmp_path, setup):
+    """Run code in a fresh interpreter that sees this checkout as an installed distribution."""
+    dist_info = tmp_path / f"risen_plugin-{__version__}.dist-info"
+    dist_info.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: risen-plugin\nVersion: {__version__}\n"
+    (dist_info / "METADATA").write_text(metadata)
+    entries = setup["options.entry_points"]["risen_plugin"].strip()
+    (dist_info / "entry_points.txt").write_text(f"[risen_plugin]\n{entries}\n")
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("RISEN_")}
+    path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "export")))
+
+    def run(code):
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**clean, "PYTHONPATH": path, "RISEN_STRICT_PLUGINS": "1"},
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "import risen_plugin",
+        "import risen_plugin.config, risen_plugin.testing",
+        *(
+            f"from risen_plugin.cli import main; main({arguments!r})"
+            for arguments in (["--help"], ["--version"], ["plugins"], ["rewards", "length"])
+        ),
+    ],
+)
+def test_nothing_heavy_is_loaded(fresh_python, record_property, action):
+    code = f"""
+import sys
+try:
+    {action}
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print("loaded:", *[name for name in {HEAVY!r} if name in sys.modules])
+"""
+    began = time.perf_counter()
+    done = fresh_python(code)
+    # Meant to stay under 0.5 s; noted, not asserted, since a busy machine says nothing.
+    record_property("seconds", time.perf_counter() - began)
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_the_exporter_joins_through_its_entry_point(fresh_python):
+    done = fresh_python(
+        "from risen_plugin.cli import command_line; print(*command_line().commands)"
+    )
+    assert {"plugins", "rewards", "generators", "schedulers", "export"} <= set(done.stdout.split())
