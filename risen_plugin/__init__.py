@@ -1,0 +1,68 @@
+"""Instruction following for the Hugging Face Trainer, in short phases around fine-tuning.
+
+Importing this package loads no torch: ``RisenCallback`` is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from risen_plugin.contracts import (
+    Completion,
+    Decision,
+    Generator,
+    PhaseRecord,
+    Progress,
+    Reward,
+    Row,
+    Scheduler,
+    Stateful,
+    text_of,
+)
+from risen_plugin.errors import RisenError
+from risen_plugin.hookspecs import hookimpl, hookspec
+
+if TYPE_CHECKING:
+    from risen_plugin.callback import RisenCallback
+    from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, Weighted, use
+
+__version__ = "0.1.0"
+__all__ = [
+    "Completion",
+    "Decision",
+    "Generator",
+    "GuardConfig",
+    "LoraSettings",
+    "PhaseRecord",
+    "Progress",
+    "Reward",
+    "RisenCallback",
+    "RisenConfig",
+    "RisenError",
+    "Row",
+    "Scheduler",
+    "Stateful",
+    "Weighted",
+    "__version__",
+    "hookimpl",
+    "hookspec",
+    "text_of",
+    "use",
+]
+
+_LATER = {
+    "RisenCallback": "risen_plugin.callback",
+    "GuardConfig": "risen_plugin.config",
+    "LoraSettings": "risen_plugin.config",
+    "RisenConfig": "risen_plugin.config",
+    "Weighted": "risen_plugin.config",
+    "use": "risen_plugin.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        import importlib
+
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,151 @@
+"""What rewards, generators and schedulers agree on with the run: plain data and Protocols.
+
+Knows nobody else in the package and loads nothing heavy, so that a plugin's tests take seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+PhaseKind: TypeAlias = Literal["fine_tune", "risen"]
+Message: TypeAlias = Mapping[str, Any]
+Completion: TypeAlias = str | Sequence[Message]
+"""One answer as TRL passes it: the text, or the chat messages of the assistant."""
+
+Row: TypeAlias = Mapping[str, Any]
+"""One instruction: ``prompt`` (text or chat messages) and the columns that its rewards need."""
+
+
+def text_of(completion: Completion) -> str:
+    """The text of a completion or prompt, whether it is plain text or chat messages.
+
+    Of chat messages, the contents are joined by newlines; content parts that are not text count
+    as nothing.
+
+    >>> text_of([{"role": "assistant", "content": "yes"}])
+    'yes'
+    """
+    if isinstance(completion, str):
+        return completion
+    return "\n".join(_content(message.get("content")) for message in completion)
+
+
+def _content(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    return ""
+
+
+@dataclass(frozen=True)
+class PhaseRecord:
+    """One phase of the run as it went.
+
+    :param kind: ``fine_tune`` or ``risen``.
+    :param steps: optimizer steps taken in it (the outer run's for ``fine_tune``).
+    :param at_step: the outer run's step when the phase began.
+    :param reason: the scheduler's reason for it.
+    :param accepted: whether the guard kept a RISEN phase; None for fine-tuning.
+    :param metrics: what was measured in it, by name.
+    """
+
+    kind: PhaseKind
+    steps: int
+    at_step: int
+    reason: str
+    accepted: bool | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """All that a scheduler may decide by.
+
+    :param step: optimizer steps that the outer run has taken.
+    :param max_steps: optimizer steps that the outer run will take in all.
+    :param phase: the phase that the run is in now.
+    :param phases: the phases so far, oldest first; the last one is the present phase.
+    :param train_losses: (step, loss) as the outer run logged them.
+    :param eval_metrics: (step, metrics) of the outer run's evaluations.
+    :param elapsed_s: wall-clock seconds since the run began, resumed time included.
+    :param rollouts: completions sampled so far.
+    :param tokens: completion tokens sampled so far.
+    """
+
+    step: int
+    max_steps: int
+    phase: PhaseKind = "fine_tune"
+    phases: Sequence[PhaseRecord] = ()
+    train_losses: Sequence[tuple[int, float]] = ()
+    eval_metrics: Sequence[tuple[int, Mapping[str, float]]] = ()
+    elapsed_s: float = 0.0
+    rollouts: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a scheduler wants next.
+
+    :param phase: ``fine_tune`` to go on with the outer run, ``risen`` to start a RISEN phase now.
+    :param steps: GRPO optimizer steps of the RISEN phase; without meaning for ``fine_tune``.
+    :param parameters: fields of TRL's ``GRPOConfig`` for this phase alone, such as ``beta``.
+    :param reason: one line for the log and the record.
+    """
+
+    phase: PhaseKind
+    steps: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores answers; called exactly as TRL calls a reward function.
+
+    ``columns`` holds the other columns of the rows, one value per completion, and TRL's own
+    extras (``completion_ids``, ``trainer_state``, ``log_extra``, ``log_metric``). One finite
+    number per completion, or None to abstain. An optional attribute ``needs`` names the columns
+    that it cannot do without. May be ``async``.
+    """
+
+    def __call__(
+        self, *, prompts: list[Any], completions: list[Any], **columns: Any
+    ) -> list[float | None]: ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Makes instructions.
+
+    ``context`` holds at least ``pass_rates``: the measured share of passed answers per family.
+    The same arguments and state give the same rows. An optional attribute ``columns`` names the
+    columns of its rows beside ``prompt``. A generator that keeps state offers ``state_dict()``
+    and ``load_state_dict(state)`` with JSON values. Fewer rows than ``count`` mean that there
+    are no more.
+    """
+
+    def __call__(self, *, count: int, seed: int, **context: Any) -> Iterable[Row]: ...
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """Decides between fine-tuning and RISEN; a pure function of the progress.
+
+    Asked once after each optimizer step of the outer run. After a RISEN phase at least one
+    fine-tuning step follows, unless the run is at its end.
+    """
+
+    def __call__(self, progress: Progress) -> Decision: ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A plugin object that keeps state between calls, saved in each checkpoint as JSON."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...

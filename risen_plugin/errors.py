@@ -1,0 +1,59 @@
+"""The errors that a person can cause, written for the person who reads them.
+
+Each message says in one line what happened, to what, whose it is and what to do. The command line
+prints the message alone and exits with 2; anything that is not a ``RisenError`` is a bug and keeps
+its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class RisenError(Exception):
+    """Base of everything that a person can cause and mend."""
+
+
+class ConfigError(RisenError):
+    """A configuration names something unknown, or contradicts itself, the model or the Trainer."""
+
+
+class PluginError(RisenError):
+    """A plugin's reward, generator or scheduler broke its contract while it was used."""
+
+
+class DataError(RisenError):
+    """Rows that were given lack a column, cannot be read or do not fit the model."""
+
+
+class RecordError(RisenError):
+    """What a run keeps of itself cannot be written."""
+
+
+class ExportError(RisenError):
+    """A model or adapter cannot be merged, built or written as a bundle."""
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+@contextmanager
+def boundary(label: str) -> Iterator[None]:
+    """Attach ``label`` to whatever a plugin raises; plugin authors raise plain Python errors.
+
+    What they say is told in one line, however many it had.
+    """
+    try:
+        yield
+    except RisenError as error:
+        if str(error).startswith(label):
+            raise
+        raise type(error)(f"{label}: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        told = [type(error).__name__, " ".join(str(error).split())]
+        raise PluginError(f"{label} raised {': '.join(filter(None, told))}") from error

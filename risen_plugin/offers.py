@@ -1,0 +1,76 @@
+"""What a plugin offers, and where it came from: plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
+
+Kind: TypeAlias = Literal["reward", "generator", "scheduler"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+BUILT_IN = "built-in-"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A named factory and whose it is.
+
+    :param plugin: the plugin's name: its entry point, or what it was registered as.
+    :param distribution: the installed distribution it comes with; empty if it was never installed.
+    """
+
+    kind: Kind
+    name: str
+    factory: Callable[..., Any]
+    plugin: str
+    distribution: str = ""
+    version: str = ""
+
+    @property
+    def label(self) -> str:
+        """As messages name it: ``reward 'length-band' (risen-length 0.1)``."""
+        return f"{self.kind} '{self.name}' ({self.origin})"
+
+    @property
+    def origin(self) -> str:
+        """The distribution and its version, or the plugin's name if it was never installed."""
+        return f"{self.distribution} {self.version}".strip() or self.plugin
+
+    @property
+    def full_name(self) -> str:
+        """``plugin/name``, which stays unique when two plugins offer the same name."""
+        return f"{self.plugin}/{self.name}"
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """A plugin that was found.
+
+    :param name: its entry point, or what it was registered as.
+    :param distribution: the installed distribution it comes with; empty if it was never installed.
+    :param offers: what it offers by name.
+    :param commands: the subcommands that it added, where a command line was given.
+    :param hooks: the hooks that it implements.
+    :param left_out: why it was left out, in one line; None if it was not.
+    :param is_disabled: whether it was left out because somebody asked for that.
+    """
+
+    name: str
+    distribution: str = ""
+    version: str = ""
+    offers: tuple[Offer, ...] = ()
+    commands: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
+    left_out: str | None = None
+    is_disabled: bool = False
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether it is a part of risen-plugin that needs no entry point."""
+        return self.name.startswith(BUILT_IN)
+
+    @property
+    def title(self) -> str:
+        """As messages name it: ``'length' (risen-length 0.1)``."""
+        origin = f"{self.distribution} {self.version}".strip()
+        return f"'{self.name}'" + (f" ({origin})" if origin else "")

@@ -1,0 +1,385 @@
+"""Checks for the authors of plugins: does an object keep the contract of its kind?
+
+The checks are plain functions that raise ``AssertionError`` with the broken promise, and need no
+pytest. With pytest, ``pytest_plugins = ["risen_plugin.testing"]`` in a ``conftest.py`` brings the
+fixture ``plugins``. Nothing here loads torch or trains a model.
+
+PYTEST_DONT_REWRITE, since no check is written with ``assert``: tests import this module early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import itertools
+import json
+import math
+import numbers
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from risen_plugin.contracts import Decision, PhaseRecord, Progress, Stateful
+from risen_plugin.plugins import Plugins
+
+TEXTS = (
+    "yes",
+    "",
+    "   \n",
+    "Two lines.\nThe second has 7 words, or nearly.",
+    '{"city": "Oslo", "tags": ["a", "b"]}',
+    "ПРИВЕТ, как дела? 你好世界。مرحبا 👩‍👩‍👧",
+    "word " * 3000,
+)
+"""Answers that a model may give: short, empty, blank, structured, not Latin, very long."""
+
+SAMPLES: Mapping[str, Mapping[str, list[Any]]] = {
+    "plain": {
+        "prompts": ["Say something."] * len(TEXTS),
+        "completions": list(TEXTS),
+    },
+    "chat": {
+        "prompts": [[{"role": "user", "content": "Say something."}] for _ in TEXTS],
+        "completions": [[{"role": "assistant", "content": text}] for text in TEXTS],
+    },
+}
+"""The same batch of answers in the two forms in which TRL passes them."""
+
+
+# Rewards
+
+
+def check_reward(reward: Callable[..., Any], **columns: Any) -> None:
+    """Run every check of ``REWARD_CHECKS``.
+
+    :param columns: a value for each column that the reward needs, given to it once per completion
+        as TRL does: ``check_reward(exact, answer="yes")``.
+    :raises AssertionError: with the promise that was broken.
+    """
+    for check in REWARD_CHECKS:
+        check(reward, **columns)
+
+
+def reward_gives_one_score_per_completion(reward: Callable[..., Any], **columns: Any) -> None:
+    """As many scores as completions, each a finite number or None."""
+    for form, batch in SAMPLES.items():
+        for score, text in zip(_scores(reward, batch, columns), TEXTS, strict=True):
+            _require(
+                score is None or (isinstance(score, numbers.Real) and math.isfinite(score)),
+                f"{_name(reward)} scored {text[:20]!r} ({form}) with {score!r}; "
+                "a score is a finite number, or None to abstain",
+            )
+
+
+def reward_repeats_itself(reward: Callable[..., Any], **columns: Any) -> None:
+    """The same batch gets the same scores."""
+    for batch in SAMPLES.values():
+        first, second = _scores(reward, batch, columns), _scores(reward, batch, columns)
+        _require(first == second, f"{_name(reward)} scored one batch {first}, then {second}")
+
+
+def reward_reads_chat_and_plain_alike(reward: Callable[..., Any], **columns: Any) -> None:
+    """An answer gets the same score as text and as a chat message; ``text_of`` reads both."""
+    plain, chat = (_scores(reward, SAMPLES[form], columns) for form in ("plain", "chat"))
+    _require(plain == chat, f"{_name(reward)} scored plain text {plain}, the same as chat {chat}")
+
+
+def reward_leaves_the_batch_alone(reward: Callable[..., Any], **columns: Any) -> None:
+    """What is passed in is not changed: the next reward gets the same lists."""
+    for batch in SAMPLES.values():
+        before = _call_arguments(batch, columns)
+        passed = copy.deepcopy(before)
+        _called(reward, passed)
+        changed = [name for name in before if passed[name] != before[name]]
+        _require(not changed, f"{_name(reward)} changed {', '.join(changed)} in the batch")
+
+
+def reward_takes_columns_it_does_not_know(reward: Callable[..., Any], **columns: Any) -> None:
+    """Other columns of the rows, and what TRL adds, are swallowed."""
+    batch = SAMPLES["plain"]
+    extras = {
+        "a_column_of_another_reward": [1] * len(TEXTS),
+        "completion_ids": [[1, 2, 3]] * len(TEXTS),
+        "trainer_state": None,
+        "log_extra": lambda *_, **__: None,
+        "log_metric": lambda *_, **__: None,
+    }
+    _called(reward, {**_call_arguments(batch, columns), **extras})
+
+
+def reward_pickles(reward: Callable[..., Any], **columns: Any) -> None:
+    """It survives pickling, and scores the same afterwards."""
+    try:
+        twin = pickle.loads(pickle.dumps(reward))
+    except Exception as error:
+        raise AssertionError(f"{_name(reward)} cannot be pickled: {error}") from error
+    batch = SAMPLES["plain"]
+    _require(
+        _scores(twin, batch, columns) == _scores(reward, batch, columns),
+        f"{_name(reward)} scores otherwise after pickling",
+    )
+
+
+REWARD_CHECKS: tuple[Callable[..., None], ...] = (
+    reward_gives_one_score_per_completion,
+    reward_repeats_itself,
+    reward_reads_chat_and_plain_alike,
+    reward_leaves_the_batch_alone,
+    reward_takes_columns_it_does_not_know,
+    reward_pickles,
+)
+"""One function per promise, for ``pytest.mark.parametrize("check", REWARD_CHECKS)``."""
+
+
+def _call_arguments(batch: Mapping[str, list[Any]], columns: Mapping[str, Any]) -> dict[str, Any]:
+    repeated = {
+        name: [copy.deepcopy(value) for _ in batch["completions"]]
+        for name, value in columns.items()
+    }
+    return {**copy.deepcopy(dict(batch)), **repeated}
+
+
+def _called(reward: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    missing = [name for name in getattr(reward, "needs", ()) if name not in arguments]
+    _require(
+        not missing,
+        f"{_name(reward)} needs the columns {', '.join(missing)}: give a value for each, "
+        "as in check_reward(reward, answer='yes')",
+    )
+    try:
+        result = reward(**arguments)
+        return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+    except Exception as error:
+        raise AssertionError(
+            f"{_name(reward)} raised {type(error).__name__} when called with "
+            f"{', '.join(arguments)}: {error}"
+        ) from error
+
+
+async def _awaited(result: Any) -> Any:
+    return await result
+
+
+def _scores(
+    reward: Callable[..., Any], batch: Mapping[str, list[Any]], columns: Mapping[str, Any]
+) -> list[Any]:
+    scores = _called(reward, _call_arguments(batch, columns))
+    _require(
+        isinstance(scores, list) and len(scores) == len(batch["completions"]),
+        f"{_name(reward)} returned {_counted(scores)} for {len(batch['completions'])} "
+        "completions; it must return a list with one score each",
+    )
+    return list(scores)
+
+
+def _counted(scores: Any) -> str:
+    if isinstance(scores, list):
+        return f"{len(scores)} scores"
+    return f"a {type(scores).__name__}"
+
+
+# Generators
+
+
+def check_generator(
+    generator: Callable[..., Any], *, count: int = 8, seed: int = 0, **context: Any
+) -> None:
+    """Rows that a run can use, and the same ones for the same arguments and state.
+
+    :param context: what the generator reads beside ``pass_rates``, which is always passed.
+    :raises AssertionError: with the promise that was broken.
+    """
+    context = {"pass_rates": {}, "something_a_later_release_adds": 1, **context}
+    passed = copy.deepcopy(context)
+    state = _state(generator)
+    rows = _rows(generator, count, seed, passed)
+    _require(passed == context, f"{_name(generator)} changed the context that it was given")
+    for row in rows:
+        _check_row(generator, row)
+    if isinstance(generator, Stateful):
+        generator.load_state_dict(state)
+    again = _rows(generator, count, seed, copy.deepcopy(context))
+    _require(
+        rows == again, f"{_name(generator)} made other rows from the same count, seed and state"
+    )
+    if isinstance(generator, Stateful):
+        generator.load_state_dict(state)
+        _require(_state(generator) == state, f"{_name(generator)} does not keep a loaded state")
+
+
+def _state(generator: Any) -> Any:
+    if not isinstance(generator, Stateful):
+        return None
+    state = generator.state_dict()
+    return json.loads(_jsonable(state, f"the state of {_name(generator)}"))
+
+
+def _rows(generator: Any, count: int, seed: int, context: Mapping[str, Any]) -> list[Any]:
+    try:
+        made = generator(count=count, seed=seed, **context)
+        rows = list(itertools.islice(made, count + 1))
+    except Exception as error:
+        raise AssertionError(
+            f"{_name(generator)} raised {type(error).__name__} for count={count}, seed={seed}, "
+            f"{', '.join(context)}: {error}"
+        ) from error
+    _require(len(rows) <= count, f"{_name(generator)} made more rows than the {count} asked for")
+    _require(bool(rows), f"{_name(generator)} made no row at all")
+    return rows
+
+
+def _check_row(generator: Any, row: Any) -> None:
+    name = _name(generator)
+    _require(isinstance(row, Mapping), f"{name} made a row that is no mapping: {row!r}")
+    _require("prompt" in row, f"{name} made a row without 'prompt': it has {', '.join(row)}")
+    prompt = row["prompt"]
+    is_chat = (
+        isinstance(prompt, Sequence)
+        and not isinstance(prompt, str)
+        and all(isinstance(m, Mapping) and {"role", "content"} <= set(m) for m in prompt)
+    )
+    _require(
+        bool(prompt) and (isinstance(prompt, str) or is_chat),
+        f"{name} made a prompt that is neither text nor chat messages: {prompt!r}",
+    )
+    missing = [column for column in getattr(generator, "columns", ()) if column not in row]
+    _require(not missing, f"{name} promises the columns {', '.join(missing)}, but a row has none")
+    _jsonable(dict(row), f"a row of {name}")
+
+
+# Schedulers
+
+
+def check_scheduler(scheduler: Callable[..., Any], *, max_steps: int = 60) -> None:
+    """Valid decisions at every step of some runs, by nothing but the progress.
+
+    :raises AssertionError: with the promise that was broken.
+    """
+    for accepted, steps in ((True, max_steps), (False, max_steps), (True, 1)):
+        for progress, decision in reversed(_run(scheduler, steps, accepted)):
+            again = _decided(scheduler, progress)
+            _require(
+                again == decision,
+                f"{_name(scheduler)} is not a pure function of the progress: at step "
+                f"{progress.step} it decided {decision}, then {again}",
+            )
+
+
+def _run(
+    scheduler: Callable[..., Any], max_steps: int, accepted: bool
+) -> list[tuple[Progress, Decision]]:
+    """What was decided after each step of a run that does as the scheduler says."""
+    decisions = []
+    past: list[PhaseRecord] = []
+    began, rollouts, reason = 0, 0, "the run began"
+    for step in range(1, max_steps + 1):
+        now = PhaseRecord("fine_tune", step - began, began, reason)
+        progress = Progress(
+            step=step,
+            max_steps=max_steps,
+            phases=(*past, now),
+            train_losses=tuple((s, 2.0 / s) for s in range(1, step + 1)),
+            eval_metrics=tuple((s, {"eval_loss": 2.0 / s}) for s in range(10, step + 1, 10)),
+            elapsed_s=0.5 * step,
+            rollouts=rollouts,
+            tokens=20 * rollouts,
+        )
+        decision = _decided(scheduler, progress)
+        decisions.append((progress, decision))
+        if decision.phase == "risen":
+            past += [now, PhaseRecord("risen", decision.steps, step, decision.reason, accepted)]
+            began, reason = step, "the RISEN phase ended"
+            rollouts += 8 * decision.steps
+    return decisions
+
+
+def _decided(scheduler: Callable[..., Any], progress: Progress) -> Decision:
+    name, step = _name(scheduler), progress.step
+    before = copy.deepcopy(progress)
+    try:
+        decision: Any = scheduler(progress)
+    except Exception as error:
+        raise AssertionError(
+            f"{name} raised {type(error).__name__} at step {step}: {error}"
+        ) from error
+    _require(progress == before, f"{name} changed the progress that it was given")
+    _require(
+        isinstance(decision, Decision),
+        f"{name} returned a {type(decision).__name__} at step {step}, not a Decision",
+    )
+    _require(
+        decision.phase in ("fine_tune", "risen"),
+        f"{name} decided on the phase {decision.phase!r}; there are 'fine_tune' and 'risen'",
+    )
+    _require(
+        decision.phase != "risen" or (type(decision.steps) is int and decision.steps >= 1),
+        f"{name} asked for a RISEN phase of {decision.steps!r} steps at step {step}",
+    )
+    _require(
+        isinstance(decision.reason, str) and bool(decision.reason.strip()),
+        f"{name} gave no reason at step {step}",
+    )
+    _jsonable(dict(decision.parameters), f"the parameters that {name} decided on")
+    return cast(Decision, decision)
+
+
+# Modules
+
+
+def check_light_import(module: str) -> None:
+    """Importing ``module`` in a fresh interpreter loads none of the heavy libraries.
+
+    :raises AssertionError: naming those that it loads, or with the error of the import.
+    """
+    heavy = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "onnxruntime")
+    code = (
+        f"import importlib, sys; importlib.import_module({module!r}); "
+        f"print(*[name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_same_path(),
+    )
+    _require(done.returncode == 0, f"importing {module} failed:\n{done.stderr}")
+    _require(not done.stdout.split(), f"importing {module} loads {done.stdout.strip()}")
+
+
+def _same_path() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def _jsonable(value: Any, what: str) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"{what} cannot be written as JSON: {error}") from error
+
+
+def _name(thing: Any) -> str:
+    return str(getattr(thing, "__name__", type(thing).__name__))
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)
+
+
+try:
+    import pytest
+except ImportError:  # the checks do without
+    pass
+else:
+
+    @pytest.fixture
+    def plugins(monkeypatch: pytest.MonkeyPatch) -> Plugins:
+        """A fresh registry without any plugin, whatever the environment says."""
+        for variable in ("DISABLED", "STRICT", "TRACE"):
+            monkeypatch.delenv(f"RISEN_{variable}_PLUGINS", raising=False)
+        return Plugins()

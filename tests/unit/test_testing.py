@@ -1,0 +1,324 @@
+"""The checks for plugin authors pass what keeps a contract and name what breaks it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+
+from risen_plugin import Decision, text_of
+from risen_plugin.defaults import rewards, schedulers
+from risen_plugin.plugins import Plugins
+from risen_plugin.testing import (
+    REWARD_CHECKS,
+    SAMPLES,
+    check_generator,
+    check_light_import,
+    check_reward,
+    check_scheduler,
+)
+
+pytest_plugins = ["risen_plugin.testing"]
+
+
+def words(completions, **columns):
+    """A reward that keeps the contract."""
+    return [float(len(text_of(completion).split())) for completion in completions]
+
+
+class Rows:
+    """A generator that keeps the contract, and its state."""
+
+    columns = ("answer",)
+
+    def __init__(self):
+        self.made = 0
+
+    def __call__(self, *, count, seed, **context):
+        draw = random.Random(f"{seed} {self.made}")
+        self.made += count
+        return ({"prompt": f"Add {draw.random()}.", "answer": "1"} for _ in range(count))
+
+    def state_dict(self):
+        return {"made": self.made}
+
+    def load_state_dict(self, state):
+        self.made = state["made"]
+
+
+def every_ten(progress):
+    """A scheduler that keeps the contract."""
+    if progress.step % 10 == 0:
+        return Decision("risen", 5, {"beta": 0.1}, f"step {progress.step}")
+    return Decision("fine_tune", reason="not yet")
+
+
+def broken(check, *arguments, **columns):
+    with pytest.raises(AssertionError) as caught:
+        check(*arguments, **columns)
+    return str(caught.value)
+
+
+# Rewards
+
+
+async def asynchronous(completions, **columns):
+    return words(completions)
+
+
+def abstaining(completions, **columns):
+    return [None for _ in completions]
+
+
+class Answer:
+    needs = ("answer",)
+
+    def __call__(self, *, completions, answer, **columns):
+        return [float(text_of(c) == a) for c, a in zip(completions, answer, strict=True)]
+
+
+@pytest.mark.parametrize("reward", [words, asynchronous, abstaining])
+def test_a_reward_that_keeps_the_contract_passes(reward):
+    check_reward(reward)
+
+
+def test_a_reward_is_given_the_columns_that_it_needs():
+    check_reward(Answer(), answer="yes")
+    assert "needs the columns answer: give a value for each" in broken(check_reward, Answer())
+
+
+def too_few(completions, **columns):
+    return [1.0] * (len(completions) - 1)
+
+
+def not_a_number(completions, **columns):
+    return [float("nan") for _ in completions]
+
+
+def infinite(completions, **columns):
+    return [float("inf") for _ in completions]
+
+
+def in_words(completions, **columns):
+    return ["good" for _ in completions]
+
+
+def one_number(completions, **columns):
+    return 1.0
+
+
+calls = itertools.count()
+
+
+def forgetful(completions, **columns):
+    return [float(next(calls)) for _ in completions]
+
+
+def chat_only(completions, **columns):
+    return [float(len(completion[0]["content"])) for completion in completions]
+
+
+def by_form(completions, **columns):
+    return [float(isinstance(completion, str)) for completion in completions]
+
+
+def emptying(completions, **columns):
+    scores = words(completions)
+    completions.clear()
+    return scores
+
+
+def closed(prompts, completions):
+    return words(completions)
+
+
+BROKEN_REWARDS = {
+    too_few: "returned 6 scores for 7 completions",
+    one_number: "returned a float for 7 completions",
+    not_a_number: "with nan; a score is a finite number",
+    infinite: "with inf; a score is a finite number",
+    in_words: "with 'good'; a score is a finite number",
+    forgetful: "scored one batch",
+    chat_only: "chat_only raised TypeError",
+    by_form: "scored plain text",
+    emptying: "changed completions in the batch",
+    closed: "closed raised TypeError",
+    lambda completions, **columns: words(completions): "cannot be pickled",
+}
+
+
+@pytest.mark.parametrize(("reward", "why"), BROKEN_REWARDS.items())
+def test_a_reward_that_breaks_the_contract_is_told_how(reward, why):
+    assert why in broken(check_reward, reward)
+
+
+def test_each_check_is_broken_by_some_reward():
+    def breaks(check, reward):
+        try:
+            check(reward)
+        except AssertionError:
+            return True
+        return False
+
+    for check in REWARD_CHECKS:
+        assert any(breaks(check, reward) for reward in BROKEN_REWARDS), check.__name__
+
+
+def test_the_samples_are_the_same_answers_as_text_and_as_chat():
+    plain, chat = SAMPLES["plain"]["completions"], SAMPLES["chat"]["completions"]
+    assert [text_of(completion) for completion in chat] == plain
+
+
+def test_the_built_in_rewards_keep_the_contract():
+    check_reward(rewards.Length(low=1, high=5))
+    check_reward(rewards.Regex(pattern="yes"))
+
+
+# Generators
+
+
+def test_a_generator_that_keeps_the_contract_passes():
+    check_generator(Rows())
+    check_generator(lambda *, count, seed, **context: [{"prompt": "Say yes."}])
+
+
+def test_the_context_reaches_the_generator():
+    seen = []
+
+    def generator(*, count, seed, **context):
+        seen.append(context)
+        return [{"prompt": "Say yes."}]
+
+    check_generator(generator, pass_rates={"case": 0.5}, level=2)
+    assert seen[0]["pass_rates"] == {"case": 0.5}
+    assert seen[0]["level"] == 2
+
+
+def rows_of(*rows):
+    return lambda *, count, seed, **context: list(rows)
+
+
+def promising(*, count, seed, **context):
+    return [{"prompt": "x"}]
+
+
+promising.columns = ("answer",)
+
+
+def meddling(*, count, seed, pass_rates, **context):
+    pass_rates["case"] = 1.0
+    return [{"prompt": "x"}]
+
+
+class Forgetting(Rows):
+    def load_state_dict(self, state):
+        """Load nothing."""
+
+
+BROKEN_GENERATORS = {
+    "too many": (lambda *, count, seed, **c: itertools.repeat({"prompt": "x"}), "more rows than"),
+    "none": (rows_of(), "made no row at all"),
+    "text": (rows_of("x"), "a row that is no mapping"),
+    "no prompt": (rows_of({"text": "x"}), "a row without 'prompt'"),
+    "empty prompt": (rows_of({"prompt": ""}), "neither text nor chat messages"),
+    "odd prompt": (rows_of({"prompt": [{"text": "x"}]}), "neither text nor chat messages"),
+    "no column": (promising, "promises the columns answer"),
+    "no JSON": (rows_of({"prompt": "x", "when": {1, 2}}), "cannot be written as JSON"),
+    "unseeded": (
+        lambda *, count, seed, **c: [{"prompt": str(random.random())}],
+        "made other rows from the same count, seed and state",
+    ),
+    "meddling": (meddling, "changed the context"),
+    "closed": (lambda *, count, seed: [{"prompt": "x"}], "raised TypeError"),
+    "forgetting": (Forgetting(), "made other rows from the same count, seed and state"),
+}
+
+
+@pytest.mark.parametrize(("generator", "why"), BROKEN_GENERATORS.values(), ids=BROKEN_GENERATORS)
+def test_a_generator_that_breaks_the_contract_is_told_how(generator, why):
+    assert why in broken(check_generator, generator)
+
+
+# Schedulers
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        every_ten,
+        schedulers.Alternate(fine_tune=7, risen=3),
+        schedulers.After(steps=5, at=0.3, phases=2),
+    ],
+)
+def test_a_scheduler_that_keeps_the_contract_passes(scheduler):
+    check_scheduler(scheduler)
+
+
+def test_a_scheduler_sees_the_phases_that_it_asked_for():
+    seen = {}
+
+    def scheduler(progress):
+        seen[progress.step] = [(phase.kind, phase.steps) for phase in progress.phases]
+        return every_ten(progress)
+
+    check_scheduler(scheduler, max_steps=12)
+    assert seen[10] == [("fine_tune", 10)]
+    assert seen[12] == [("fine_tune", 10), ("risen", 5), ("fine_tune", 2)]
+
+
+def remembering():
+    asked = itertools.count()
+    return lambda progress: Decision("risen" if next(asked) % 3 else "fine_tune", 1, {}, "r")
+
+
+def deciding(*fields):
+    return lambda progress: Decision(*fields)
+
+
+BROKEN_SCHEDULERS = {
+    "impure": (remembering(), "not a pure function of the progress"),
+    "no decision": (lambda progress: "risen", "returned a str at step 1, not a Decision"),
+    "no such phase": (deciding("rest", 1, {}, "r"), "decided on the phase 'rest'"),
+    "no steps": (deciding("risen", 0, {}, "r"), "a RISEN phase of 0 steps"),
+    "half a step": (deciding("risen", 0.5, {}, "r"), "a RISEN phase of 0.5 steps"),
+    "no reason": (deciding("fine_tune"), "gave no reason"),
+    "no JSON": (deciding("risen", 1, {"beta": {1}}, "r"), "cannot be written as JSON"),
+    "raising": (lambda progress: progress.missing, "raised AttributeError at step 1"),
+}
+
+
+@pytest.mark.parametrize(("scheduler", "why"), BROKEN_SCHEDULERS.values(), ids=BROKEN_SCHEDULERS)
+def test_a_scheduler_that_breaks_the_contract_is_told_how(scheduler, why):
+    assert why in broken(check_scheduler, scheduler)
+
+
+# Modules and the fixture
+
+
+def test_a_module_that_loads_something_heavy_is_named(tmp_path, monkeypatch):
+    (tmp_path / "heavy.py").write_text("import torch\n")
+    (tmp_path / "torch.py").write_text("")  # stands in for the real one, which takes seconds
+    (tmp_path / "light.py").write_text("import json\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    check_light_import("light")
+    assert broken(check_light_import, "heavy") == "importing heavy loads torch"
+    assert "No module named 'absent'" in broken(check_light_import, "absent")
+
+
+def test_the_fixture_is_an_empty_registry(plugins):
+    assert isinstance(plugins, Plugins)
+    assert plugins.infos() == []
+
+
+def test_the_checks_do_without_pytest():
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "from risen_plugin import testing\n"
+        "import json; print(json.dumps(hasattr(testing, 'check_reward')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) is True
