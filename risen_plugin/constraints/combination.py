@@ -1,0 +1,63 @@
+"""Constraints on what an answer is put together from: IFEval's ``combination`` family."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from risen_plugin.constraints.core import Constraint, Text
+
+_SEPARATOR = "******"
+
+
+@dataclass(frozen=True)
+class TwoResponses(Constraint):
+    """Two answers with ``******`` between them, different in more than case and white space.
+
+    In the original one changed letter case makes an answer a second one.
+    """
+
+    id = "combination:two_responses"
+    wordings = (
+        "Give two different answers, separated by six asterisks: ******.",
+        "Answer twice, each time differently, and put ****** between the two answers.",
+    )
+    conflicts = frozenset({"combination:repeat_prompt"})
+
+    def met(self, text: str) -> bool:
+        parts = [" ".join(part.casefold().split()) for part in text.split(_SEPARATOR)]
+        if not all(parts[1:-1]):
+            return False
+        answers = [part for part in parts if part]
+        return len(answers) == 2 and answers[0] != answers[1]
+
+
+@dataclass(frozen=True)
+class RepeatPrompt(Constraint):
+    """The prompt word for word, in any case, and then an answer.
+
+    An echo with nothing after it is accepted by the original; here it is not.
+    """
+
+    prompt_to_repeat: Text
+
+    id = "combination:repeat_prompt"
+    prompt_kwarg = "prompt_to_repeat"
+    wordings = (
+        "First repeat the request above word for word, then give your answer. "
+        "Write nothing before it and do not repeat this sentence.",
+        "Begin by repeating the request before this sentence exactly as it is; "
+        "your answer comes after it.",
+    )
+    conflicts = frozenset(
+        {"change_case:capital_word_frequency", "detectable_format:number_bullet_lists"}
+    )
+
+    def met(self, text: str) -> bool:
+        text, prompt = text.strip().casefold(), self.prompt_to_repeat.casefold()
+        return text.startswith(prompt) and any(c.isalnum() for c in text[len(prompt) :])
+
+    @classmethod
+    def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        return {"prompt_to_repeat": prompt}

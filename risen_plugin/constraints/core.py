@@ -1,0 +1,143 @@
+"""What every verifiable constraint is: an id, typed kwargs, a check, wordings and a way to sample.
+
+A constraint is a frozen dataclass whose fields are its kwargs under the names that IFEval gives
+them. The modules beside this one hold one family of ids each.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_type_hints
+
+RELATIONS = ("less than", "at least")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What values a kwarg takes.
+
+    :param what: in words, to follow "must be".
+    :param read: the value as the constraint uses it; raises ValueError or TypeError if it is none.
+    """
+
+    what: str
+    read: Callable[[Any], Any]
+
+
+def _whole_number(low: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(value)
+        # Columns with gaps come back from some table readers as floats: 3.0 is 3.
+        if not math.isfinite(value) or value != int(value) or value < low:
+            raise ValueError(value)
+        return int(value)
+
+    return read
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    if not value.strip():
+        raise ValueError(value)
+    return value.strip()
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(value)
+    if not value:
+        raise ValueError(value)
+    return tuple(_text(word) for word in value)
+
+
+def _letter(value: Any) -> str:
+    letter = _text(value)
+    if len(letter) != 1:
+        raise ValueError(value)
+    return letter
+
+
+def _relation(value: Any) -> str:
+    if value not in RELATIONS:
+        raise ValueError(value)
+    return str(value)
+
+
+Count: TypeAlias = Annotated[int, Kind("a whole number from 0", _whole_number(0))]
+Ordinal: TypeAlias = Annotated[int, Kind("a whole number from 1", _whole_number(1))]
+Text: TypeAlias = Annotated[str, Kind("a text that is not empty", _text)]
+Words: TypeAlias = Annotated[tuple[str, ...], Kind("a list of words that is not empty", _words)]
+Letter: TypeAlias = Annotated[str, Kind("one character", _letter)]
+Relation: TypeAlias = Annotated[
+    Literal["less than", "at least"], Kind("'less than' or 'at least'", _relation)
+]
+
+
+def holds(count: int, relation: str, limit: int) -> bool:
+    """Whether ``count`` is in ``relation`` ('less than' or 'at least') to ``limit``."""
+    return count < limit if relation == "less than" else count >= limit
+
+
+@dataclass(frozen=True)
+class Constraint(ABC):
+    """One thing asked of an answer that code can check.
+
+    Subclasses say when it is ``met`` by an answer that is not blank; a blank answer meets nothing.
+    """
+
+    id: ClassVar[str]
+    wordings: ClassVar[tuple[str, ...]]
+    """Ways to ask for it; ``{name}`` stands for a kwarg."""
+    conflicts: ClassVar[frozenset[str]] = frozenset()
+    """Ids that one answer cannot be asked to meet as well; one side need name the other."""
+    prompt_kwarg: ClassVar[str | None] = None
+    """The kwarg that is the prompt itself where it is absent."""
+
+    def check(self, text: str) -> bool:
+        """Whether the answer ``text`` meets the constraint. Deterministic."""
+        return bool(text.strip()) and self.met(text)
+
+    @abstractmethod
+    def met(self, text: str) -> bool:
+        """Whether ``text``, which is not blank, meets the constraint."""
+
+    def describe(self, rng: random.Random) -> str:
+        """Ask for it in one of several wordings."""
+        values = {
+            name: ", ".join(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+        return rng.choice(self.wordings).format(**values)
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The kwargs as plain JSON values, ready for :func:`risen_plugin.constraints.parse`."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        """Kwargs that an answer to ``prompt`` can meet."""
+        return {}
+
+    @classmethod
+    def family(cls) -> str:
+        """The part of the id before the colon."""
+        return cls.id.partition(":")[0]
+
+    @classmethod
+    @functools.cache
+    def schema(cls) -> Mapping[str, Kind]:
+        """The kinds of the kwargs by name; all of them are required."""
+        hints = get_type_hints(cls, include_extras=True)
+        return MappingProxyType({f.name: hints[f.name].__metadata__[0] for f in fields(cls)})

@@ -1,0 +1,208 @@
+"""Constraints on the form of an answer: IFEval's ``detectable_format`` family."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from risen_plugin.constraints.core import Constraint, Count, Text
+
+_FENCE = re.compile(r"```(?:json)?", re.IGNORECASE)
+_BULLET = re.compile(r"^[ \t]*[*-][ \t]+\S.*$", re.MULTILINE)
+_RULE = re.compile(r"^[ \t]*([*-])(?:[ \t]*\1){2,}[ \t]*$")
+_HIGHLIGHT = re.compile(r"(?<!\*)(\*{1,3})(?=[^\s*])[^*\n]*(?<=[^\s*])\1(?!\*)")
+OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _unfenced(text: str) -> str:
+    text = text.strip().removesuffix("```")
+    fence = _FENCE.match(text)
+    return text[fence.end() :] if fence else text
+
+
+@dataclass(frozen=True)
+class JsonFormat(Constraint):
+    """The whole answer is a JSON object or array, with or without a Markdown fence around it.
+
+    The original also accepts a bare number, a quoted sentence and ``NaN``.
+    """
+
+    id = "detectable_format:json_format"
+    wordings = (
+        "Answer as JSON.",
+        "The whole answer must be a JSON object.",
+        "Put your entire answer in JSON format. A Markdown code fence is allowed.",
+    )
+    conflicts = frozenset(
+        {
+            "combination:repeat_prompt",
+            "combination:two_responses",
+            "detectable_content:postscript",
+            "detectable_format:multiple_sections",
+            "detectable_format:number_bullet_lists",
+            "detectable_format:number_highlighted_sections",
+            "detectable_format:title",
+            "length_constraints:nth_paragraph_first_word",
+            "length_constraints:number_paragraphs",
+            "startend:end_checker",
+            "startend:quotation",
+        }
+    )
+
+    def met(self, text: str) -> bool:
+        try:
+            loaded = json.loads(_unfenced(text), parse_constant=_no_number)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(loaded, dict | list)
+
+
+@dataclass(frozen=True)
+class NumberBulletLists(Constraint):
+    """Exactly so many lines that begin with ``*`` or ``-`` and a space.
+
+    The quotation mark of an answer that is wrapped in them may stand before the first. The
+    original does not see a bullet there, but it counts ``---``, ``-5`` and a line that begins with
+    ``*emphasis*``.
+    """
+
+    num_bullets: Count
+
+    id = "detectable_format:number_bullet_lists"
+    wordings = (
+        "Use exactly {num_bullets} bullet points.",
+        "Write {num_bullets} bullet points, each starting with *.",
+        "Your answer must contain exactly {num_bullets} Markdown bullet points, such as:\n"
+        "* This is a point.",
+    )
+
+    def met(self, text: str) -> bool:
+        lines = _BULLET.findall(text.lstrip().removeprefix('"'))
+        bullets = [line for line in lines if not _RULE.match(line)]
+        return len(bullets) == self.num_bullets
+
+    @classmethod
+    def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        return {"num_bullets": rng.randint(2, 8)}
+
+
+def _title(line: str) -> str:
+    """What stands between the first ``<<`` and the last ``>>``."""
+    start, end = line.find("<<"), line.rfind(">>")
+    return line[start + 2 : end] if 0 <= start < end else ""
+
+
+@dataclass(frozen=True)
+class Title(Constraint):
+    """Something in double angular brackets on one line, such as ``<<Summary>>``."""
+
+    id = "detectable_format:title"
+    wordings = (
+        "Put a title in double angular brackets first.",
+        "Start with a title, such as <<Title>>.",
+        "Give your answer a title in double angular brackets, such as <<A day at sea>>.",
+    )
+
+    def met(self, text: str) -> bool:
+        return any(_title(line).strip("<> \t") for line in text.split("\n"))
+
+
+@dataclass(frozen=True)
+class NumberHighlightedSections(Constraint):
+    """At least so many stretches emphasised as in Markdown: ``*so*``, ``**so**`` or ``***so***``.
+
+    The original also counts ``3 * 4 * 5`` and the star of a bullet point, and ``***so***`` twice.
+    """
+
+    num_highlights: Count
+
+    id = "detectable_format:number_highlighted_sections"
+    wordings = (
+        "Highlight at least {num_highlights} parts of your answer with Markdown, "
+        "such as *highlighted part*.",
+        "Emphasise at least {num_highlights} passages by putting *asterisks* around them.",
+    )
+
+    def met(self, text: str) -> bool:
+        return len(_HIGHLIGHT.findall(text)) >= self.num_highlights
+
+    @classmethod
+    def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        return {"num_highlights": rng.randint(2, 6)}
+
+
+@dataclass(frozen=True)
+class MultipleSections(Constraint):
+    """At least so many lines that begin with the splitter and a number, such as ``Section 1``.
+
+    Markdown heading marks may stand before it. The original also counts a mention in mid-sentence.
+    """
+
+    section_spliter: Text
+    num_sections: Count
+
+    id = "detectable_format:multiple_sections"
+    wordings = (
+        "Your answer must have {num_sections} sections. Mark the beginning of each one with "
+        "{section_spliter} and its number, such as {section_spliter} 1.",
+        "Divide your answer into {num_sections} sections that begin with {section_spliter} 1, "
+        "{section_spliter} 2 and so on, each on a new line.",
+    )
+
+    def met(self, text: str) -> bool:
+        pattern = rf"^[ \t>#*_-]*{re.escape(self.section_spliter)}\s?\d+"
+        return len(re.findall(pattern, text, re.MULTILINE)) >= self.num_sections
+
+    @classmethod
+    def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        return {
+            "section_spliter": rng.choice(("Section", "SECTION", "Part", "Chapter", "Day")),
+            "num_sections": rng.randint(2, 6),
+        }
+
+
+@dataclass(frozen=True)
+class ConstrainedResponse(Constraint):
+    """One of the three options stands in the answer, and no other one.
+
+    The original also accepts an answer that gives two of them.
+    """
+
+    id = "detectable_format:constrained_response"
+    wordings = (
+        f"Answer with one of these options: {', '.join(OPTIONS)}",
+        f"Choose one of the following as your answer: {' '.join(OPTIONS)}",
+    )
+    conflicts = frozenset(
+        {
+            "change_case:capital_word_frequency",
+            "change_case:english_capital",
+            "change_case:english_lowercase",
+            "combination:repeat_prompt",
+            "combination:two_responses",
+            "detectable_content:number_placeholders",
+            "detectable_content:postscript",
+            "detectable_format:json_format",
+            "detectable_format:multiple_sections",
+            "detectable_format:number_bullet_lists",
+            "detectable_format:number_highlighted_sections",
+            "keywords:existence",
+            "keywords:frequency",
+            "keywords:letter_frequency",
+            "length_constraints:nth_paragraph_first_word",
+            "length_constraints:number_paragraphs",
+            "length_constraints:number_sentences",
+            "length_constraints:number_words",
+            "startend:end_checker",
+        }
+    )
+
+    def met(self, text: str) -> bool:
+        return sum(option in text for option in OPTIONS) == 1

@@ -1,0 +1,158 @@
+"""Constraints on how long an answer is: IFEval's ``length_constraints`` family."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from risen_plugin.constraints.core import RELATIONS, Constraint, Count, Ordinal, Relation, holds
+from risen_plugin.constraints.core import Text as Phrase
+from risen_plugin.constraints.text import OPENERS, count_sentences, count_words
+
+_DIVIDER = re.compile(r"(?:^|(?<=\s))\*\*\*(?=\s|$)")
+_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
+_AROUND = "'\"*_#>([{\u201c\u2018 "
+_AFTER_WORD = re.compile("[.,?!'\":;)\\]}*_\u201d\u2019]")
+
+
+@dataclass(frozen=True)
+class NumberWords(Constraint):
+    """Runs of letters, digits and underscores: ``don't`` and ``well-known`` are two each.
+
+    As in the original, except that combining marks do not cut a word in two.
+    """
+
+    num_words: Count
+    relation: Relation
+
+    id = "length_constraints:number_words"
+    wordings = (
+        "Use {relation} {num_words} words.",
+        "Answer in {relation} {num_words} words.",
+        "Your answer must have {relation} {num_words} words.",
+    )
+    conflicts = frozenset({"combination:repeat_prompt"})
+
+    def met(self, text: str) -> bool:
+        return holds(count_words(text), self.relation, self.num_words)
+
+    @classmethod
+    def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        relation = rng.choice(RELATIONS)
+        low, high = (6, 40) if relation == "less than" else (3, 30)
+        return {"num_words": 10 * rng.randint(low, high), "relation": relation}
+
+
+@dataclass(frozen=True)
+class NumberSentences(Constraint):
+    """Sentences, found by rule; see :func:`risen_plugin.constraints.text.count_sentences`.
+
+    The original asks nltk's sentence model, which has to be downloaded.
+    """
+
+    num_sentences: Count
+    relation: Relation
+
+    id = "length_constraints:number_sentences"
+    wordings = (
+        "Use {relation} {num_sentences} sentences.",
+        "Answer in {relation} {num_sentences} sentences.",
+        "The number of sentences in your answer must be {relation} {num_sentences}.",
+    )
+    conflicts = frozenset({"combination:repeat_prompt"})
+
+    def met(self, text: str) -> bool:
+        return holds(count_sentences(text), self.relation, self.num_sentences)
+
+    @classmethod
+    def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        relation = rng.choice(RELATIONS)
+        low, high = (5, 20) if relation == "less than" else (2, 12)
+        return {"num_sentences": rng.randint(low, high), "relation": relation}
+
+
+@dataclass(frozen=True)
+class NumberParagraphs(Constraint):
+    """Exactly so many paragraphs with ``***`` between them; none between two may be blank.
+
+    ``***`` divides only where white space or nothing is around it. The original also divides at
+    the stars of ``***bold italics***``.
+    """
+
+    num_paragraphs: Ordinal
+
+    id = "length_constraints:number_paragraphs"
+    wordings = (
+        "Write exactly {num_paragraphs} paragraphs and put *** between them.",
+        "There should be {num_paragraphs} paragraphs, separated with the markdown divider: ***",
+        "Give {num_paragraphs} paragraphs. Separate one from the next with ***.",
+    )
+    conflicts = frozenset(
+        {"length_constraints:nth_paragraph_first_word", "combination:two_responses"}
+    )
+
+    def met(self, text: str) -> bool:
+        parts = _DIVIDER.split(text)
+        if not all(part.strip() for part in parts[1:-1]):
+            return False
+        return sum(bool(part.strip()) for part in parts) == self.num_paragraphs
+
+    @classmethod
+    def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        return {"num_paragraphs": rng.randint(2, 6)}
+
+
+@dataclass(frozen=True)
+class NthParagraphFirstWord(Constraint):
+    """Exactly so many paragraphs, blank lines between them, and one begins with a given word.
+
+    The word is compared in any case, without marks around it. The original counts only the
+    paragraphs that are not blank but looks the paragraph up among all of them, so that one more
+    empty line hides it.
+    """
+
+    num_paragraphs: Ordinal
+    nth_paragraph: Ordinal
+    first_word: Phrase
+
+    id = "length_constraints:nth_paragraph_first_word"
+    wordings = (
+        "Write {num_paragraphs} paragraphs with an empty line between them. "
+        "Paragraph {nth_paragraph} must start with the word {first_word}.",
+        "There should be exactly {num_paragraphs} paragraphs, separated by two line breaks, and "
+        "the first word of paragraph {nth_paragraph} should be {first_word}.",
+    )
+    conflicts = frozenset(
+        {
+            "combination:repeat_prompt",
+            "combination:two_responses",
+            "detectable_format:multiple_sections",
+        }
+    )
+
+    def __post_init__(self) -> None:
+        if self.nth_paragraph > self.num_paragraphs:
+            raise ValueError(
+                f"kwarg 'nth_paragraph' is {self.nth_paragraph} "
+                f"but 'num_paragraphs' is {self.num_paragraphs}"
+            )
+
+    def met(self, text: str) -> bool:
+        paragraphs = _BLANK_LINES.split(text.strip())
+        if len(paragraphs) != self.num_paragraphs:
+            return False
+        first = paragraphs[self.nth_paragraph - 1].lstrip(_AROUND).casefold()
+        token = first.split()[0] if first else ""
+        wanted = self.first_word.casefold()
+        return wanted in (token, _AFTER_WORD.split(token)[0])
+
+    @classmethod
+    def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        count = rng.randint(2, 5)
+        return {
+            "num_paragraphs": count,
+            "nth_paragraph": rng.randint(1, count),
+            "first_word": rng.choice(OPENERS),
+        }
