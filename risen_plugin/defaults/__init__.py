@@ -1,0 +1,1 @@
+"""What risen-plugin itself offers, registered through the same hooks as any plugin."""
