@@ -1,0 +1,209 @@
+"""Turn a configuration into the objects that a run calls, and check that they fit each other.
+
+Everything here happens before a model is touched: names, options, columns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from risen_plugin.config import RisenConfig, Use, Weighted
+from risen_plugin.contracts import Generator, Row, Scheduler, Stateful
+from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, near_miss
+from risen_plugin.plugins import Kind, Plugins
+from risen_plugin.scoring import NamedReward, wrap
+
+_TRLS_OWN = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A plugin object with its name, and with whose it is in words."""
+
+    value: Any
+    name: str
+    label: str
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of one configuration."""
+
+    rewards: tuple[NamedReward, ...]
+    generator: Part
+    held_out: Part
+    scheduler: Part
+    plugins: Plugins
+    origins: Mapping[str, str]
+
+    @property
+    def schedule(self) -> Scheduler:
+        return self.scheduler.value  # type: ignore[no-any-return]  # checked by _part
+
+    def stateful(self) -> dict[str, Stateful]:
+        """The parts that keep state, by role."""
+        parts = {"generator": self.generator.value, "scheduler": self.scheduler.value}
+        if self.held_out.value is not self.generator.value:
+            parts["held_out"] = self.held_out.value
+        parts |= {f"reward:{reward.__name__}": reward.reward for reward in self.rewards}
+        return {role: part for role, part in parts.items() if isinstance(part, Stateful)}
+
+
+def assemble(config: RisenConfig) -> Parts:
+    """Build every part and check one row of the generator against the rewards.
+
+    :raises RisenError: naming what is unknown, missing or does not fit.
+    """
+    plugins = Plugins.load(disable=config.disable)
+    origins: dict[str, str] = {}
+    rewards = tuple(_reward(plugins, given, origins) for given in config.rewards)
+    names = [reward.__name__ for reward in rewards]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two rewards are called '{name}'; TRL logs them by name, so wrap one in a "
+                "function of another name"
+            )
+    if not any(reward.graded for reward in rewards):
+        raise ConfigError("no reward is graded, so adherence cannot be measured; grade one")
+    generator = _part(plugins, "generator", config.generator, origins)
+    held_out = generator
+    if config.held_out is not None:
+        held_out = _part(plugins, "generator", config.held_out, origins)
+    scheduler = _part(plugins, "scheduler", config.scheduler, origins)
+    _check_probe(config.probe)
+    parts = Parts(rewards, generator, held_out, scheduler, plugins, origins)
+    for part in {id(p): p for p in (generator, held_out)}.values():
+        _check_first_row(part, rewards, config.seed)
+    return parts
+
+
+def draw(part: Part, count: int, seed: int, **context: Any) -> list[Row]:
+    """At most ``count`` rows from a generator, each with a prompt; it may be endless.
+
+    :raises PluginError: if the generator raises or its rows are not mappings.
+    :raises DataError: if a row has no usable prompt, or a column that is none.
+    """
+    generator: Generator = part.value
+    context.setdefault("pass_rates", {})
+    with boundary(part.label):
+        rows = list(itertools.islice(generator(count=count, seed=seed, **context), count))
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise PluginError(
+                f"{part.label} made {_short(row)} as row {index}; a row is a mapping with a prompt"
+            )
+        _check_row(row, f"{part.label} made row {index}")
+    if len({isinstance(row["prompt"], str) for row in rows}) > 1:
+        raise DataError(
+            f"{part.label} made text and chat prompts side by side; a supply has one form"
+        )
+    return rows
+
+
+def _check_row(row: Row, made: str) -> None:
+    if "prompt" not in row:
+        names = ", ".join(map(str, row)) or "nothing"
+        raise DataError(f"{made} without a prompt; it has: {names}")
+    prompt = row["prompt"]
+    if not isinstance(prompt, str) and not _is_chat(prompt):
+        raise DataError(
+            f"{made} with the prompt {_short(prompt)}; a prompt is a text, or a list of messages "
+            "with role and content"
+        )
+    if not prompt:
+        raise DataError(f"{made} with an empty prompt")
+    for column in row:
+        if not isinstance(column, str) or column in _TRLS_OWN:
+            raise DataError(
+                f"{made} with the column {column!r}; a column's name is a text, and none of "
+                f"{', '.join(_TRLS_OWN)}, which rewards get from TRL"
+            )
+
+
+def _is_chat(prompt: Any) -> bool:
+    """Whether TRL takes it for a chat; a message that calls tools needs no content."""
+    return isinstance(prompt, list) and all(
+        isinstance(message, Mapping)
+        and "role" in message
+        and ("content" in message or "tool_calls" in message)
+        for message in prompt
+    )
+
+
+def _short(value: Any) -> str:
+    return " ".join(reprlib.repr(value).split())
+
+
+def check_columns(rows: Sequence[Row], rewards: Sequence[NamedReward], label: str) -> None:
+    """Refuse rows that lack a column which a reward needs.
+
+    :raises DataError: naming the reward, the column and the near miss.
+    """
+    for row in rows:
+        for reward in rewards:
+            for column in reward.needs:
+                if column not in row:
+                    raise DataError(
+                        f"{reward.label} needs the column '{column}', which rows of {label} lack"
+                        f"{near_miss(column, row) or '.'} They have: {', '.join(row)}"
+                    )
+
+
+def _check_probe(probe: Any) -> None:
+    """Open the probe's file; a run would find out much later that it cannot be read."""
+    if isinstance(probe, str | Path):
+        try:
+            with Path(probe).open(encoding="utf-8"):
+                pass
+        except OSError as error:
+            raise ConfigError(f"cannot read the probe {probe}: {error.strerror}") from error
+
+
+def _check_first_row(part: Part, rewards: Sequence[NamedReward], seed: int) -> None:
+    state = part.value.state_dict() if isinstance(part.value, Stateful) else None
+    rows = draw(part, 1, seed)
+    if state is not None:
+        part.value.load_state_dict(state)
+    if not rows:
+        raise DataError(f"{part.label} has no instructions to offer")
+    check_columns(rows, rewards, part.label)
+
+
+def _reward(plugins: Plugins, given: Any, origins: dict[str, str]) -> NamedReward:
+    settings = given if isinstance(given, Use | Weighted) else Weighted(given)
+    target = given.reward if isinstance(given, Weighted) else given
+    part = _part(plugins, "reward", target, origins)
+    return wrap(
+        part.value,
+        part.name,
+        part.label,
+        weight=settings.weight,
+        passes_at=settings.passes_at,
+        graded=settings.graded,
+    )
+
+
+def _part(plugins: Plugins, kind: Kind, given: Any, origins: dict[str, str]) -> Part:
+    if isinstance(given, str):
+        given = Use(given)
+    if isinstance(given, Use):
+        offer = plugins.find(kind, given.name)
+        value = plugins.build(kind, given.name, given.options)
+        part = Part(value, offer.name, offer.label, f"{offer.distribution} {offer.version}".strip())
+    else:
+        name = getattr(given, "__name__", type(given).__name__)
+        module = getattr(given, "__module__", type(given).__module__)
+        part = Part(given, name, f"{kind} '{name}' ({module})", module)
+    if isinstance(part.value, type):
+        raise ConfigError(f"{part.label} is a class; give an object of it: {part.name}(...)")
+    if not callable(part.value):
+        raise ConfigError(f"{part.label} cannot be called; a {kind} is a callable object")
+    origins[f"{kind}:{part.name}"] = part.origin
+    return part

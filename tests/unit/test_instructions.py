@@ -1,0 +1,325 @@
+"""What the guard decides by, what is reported and what is trained on never overlap."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from risen_plugin.assembly import Part, Parts
+from risen_plugin.contracts import Row
+from risen_plugin.errors import DataError
+from risen_plugin.instructions import Instructions, derived_seed, key_of
+from risen_plugin.plugins import Plugins
+from risen_plugin.scoring import NamedReward, wrap
+
+Make = Callable[..., Iterable[Row]]
+PATIENCE = 20
+
+
+def numbered(size: int) -> Make:
+    """An ordered supply of ``size`` prompts that is gone through again and again."""
+
+    def make(*, count: int, seed: int, start: int = 0, **context: Any) -> list[Row]:
+        return [{"prompt": f"p{i % size}"} for i in range(start, start + count)]
+
+    return make
+
+
+def drawn_from(size: int) -> Make:
+    """Draws with replacement from ``size`` prompts."""
+
+    def make(*, count: int, seed: int, **context: Any) -> list[Row]:
+        rng = random.Random(seed)
+        return [{"prompt": f"p{rng.randrange(size)}"} for _ in range(count)]
+
+    return make
+
+
+def of(*rows: Row) -> Make:
+    """These rows, in this order, again and again."""
+
+    def make(*, count: int, seed: int, start: int = 0, **context: Any) -> list[Row]:
+        return [rows[i % len(rows)] for i in range(start, start + count)]
+
+    return make
+
+
+class Walking:
+    """A supply that keeps its place itself."""
+
+    def __init__(self) -> None:
+        self.place = 0
+
+    def __call__(self, *, count: int, seed: int, **context: Any) -> list[Row]:
+        self.place += count
+        return [{"prompt": f"p{i}"} for i in range(self.place - count, self.place)]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": self.place}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.place = state["place"]
+
+
+def instructions(
+    make: Make, held_out: Make | None = None, *, needs: tuple[str, ...] = (), **settings: Any
+) -> Instructions:
+    def reward(**columns: Any) -> list[float]:
+        return []
+
+    reward.needs = needs  # type: ignore[attr-defined]
+    generator = Part(make, "mine", "generator 'mine' (me)")
+    other = generator if held_out is None else Part(held_out, "other", "generator 'other' (me)")
+    rewards: tuple[NamedReward, ...] = (wrap(reward, "reward", "reward 'reward' (me)"),)
+    parts = Parts(rewards, generator, other, Part(None, "", ""), Plugins(), {})
+    return Instructions(parts, **{"seed": 0, **settings})
+
+
+def prompts(rows: Iterable[Row]) -> list[str]:
+    return [row["prompt"] for row in rows]
+
+
+# Setting apart
+
+
+@settings(deadline=None)  # a supply that has run dry is asked for thousands of rows
+@given(
+    size=st.integers(1, 60),
+    guard=st.integers(1, 20),
+    report=st.integers(0, 20),
+    count=st.integers(1, 30),
+    supply=st.sampled_from([numbered, drawn_from]),
+    seed=st.integers(0, 9),
+)
+def test_guard_report_and_training_rows_are_disjoint_or_refused(
+    size: int, guard: int, report: int, count: int, supply: Callable[[int], Make], seed: int
+) -> None:
+    rows = instructions(supply(size), seed=seed)
+    try:
+        rows.set_apart(guard, report)
+    except DataError:
+        assert size <= guard + report
+        return
+    assert size > guard + report
+    assert (len(rows.guard), len(rows.report)) == (guard, report)
+    trained = [prompt for _ in range(4) for prompt in prompts(rows.next(count, {}))]
+    assert len(trained) == 4 * count
+    held_out = prompts(rows.guard + rows.report)
+    assert len(set(held_out)) == guard + report
+    assert set(held_out).isdisjoint(trained)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (
+            5,
+            "generator 'mine' (me) offers 5 different instructions, but guard.rows and "
+            "guard.report_rows set 6 apart; lower them, or give more instructions",
+        ),
+        (
+            6,
+            "generator 'mine' (me) offers no instruction beside the 6 that are held out; lower "
+            "guard.rows and guard.report_rows, or give more instructions",
+        ),
+    ],
+)
+def test_too_few_instructions_are_refused_when_they_are_set_apart(size: int, said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        instructions(numbered(size)).set_apart(4, 2)
+    assert str(caught.value) == said
+
+
+def test_held_out_rows_may_come_from_a_generator_of_their_own() -> None:
+    rows = instructions(numbered(9), held_out=numbered(4))
+    rows.set_apart(2, 2)
+    assert prompts(rows.guard + rows.report) == ["p0", "p1", "p2", "p3"]
+    assert prompts(rows.next(5, {})) == ["p4", "p5", "p6", "p7", "p8"]
+
+
+def test_too_few_held_out_instructions_name_their_generator() -> None:
+    with pytest.raises(DataError, match=r"generator 'other' .* offers 3 different instructions"):
+        instructions(numbered(9), held_out=numbered(3)).set_apart(2, 2)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_instructions_are_found_however_seldom_they_are_drawn(seed: int) -> None:
+    rows = instructions(drawn_from(150), seed=seed)
+    rows.set_apart(129, 20)
+    [left] = {f"p{i}" for i in range(150)} - {*prompts(rows.guard), *prompts(rows.report)}
+    assert prompts(rows.next(3, {})) == [left] * 3
+
+
+def test_a_supply_that_has_run_dry_is_not_asked_for_ever() -> None:
+    asked = []
+
+    def dry(*, count: int, seed: int, start: int = 0, **context: Any) -> list[Row]:
+        asked.append(count)
+        return [{"prompt": "p0"}] if start == 0 else []
+
+    with pytest.raises(DataError, match="offers 1 different instructions"):
+        instructions(dry).set_apart(2, 0)
+    assert len(asked) <= PATIENCE + 1
+
+
+def test_chat_prompts_are_told_apart_by_their_content() -> None:
+    def chat(text: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": text}]
+
+    assert key_of(chat("a")) == key_of([{"content": "a", "role": "user"}])
+    assert len({key_of(chat("a")), key_of(chat("b")), key_of("a")}) == 3
+    assert key_of([{"role": "user", "content": [b"bytes"]}])  # whatever a template can show
+
+
+# Training rows
+
+
+def test_an_ordered_supply_goes_on_after_the_rows_set_apart() -> None:
+    rows = instructions(numbered(10))
+    rows.set_apart(2, 1)
+    assert prompts(rows.next(3, {})) == ["p3", "p4", "p5"]
+    assert prompts(rows.next(3, {})) == ["p6", "p7", "p8"]
+
+
+def test_a_small_supply_is_gone_through_again_without_what_is_held_out() -> None:
+    rows = instructions(numbered(5))
+    rows.set_apart(2, 1)
+    assert prompts(rows.next(5, {})) == ["p3", "p4", "p3", "p4", "p3"]
+
+
+def test_one_row_beside_the_held_out_ones_fills_a_batch() -> None:
+    def once(*, count: int, seed: int, start: int = 0, **context: Any) -> list[Row]:
+        return [{"prompt": f"p{i}"} for i in range(start, min(start + count, 3))]
+
+    rows = instructions(once)
+    rows.set_apart(1, 1)
+    assert prompts(rows.next(4, {})) == ["p2"] * 4
+
+
+def test_a_generator_is_told_the_pass_rates_and_how_far_the_run_is() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def make(*, count: int, seed: int, **context: Any) -> list[Row]:
+        seen.append({"seed": seed, **context})
+        return [{"prompt": f"p{context['start'] + i}"} for i in range(count)]
+
+    rows = instructions(make, seed=3)
+    rows.set_apart(1, 1)
+    rows.next(4, {"easy": 0.9})
+    rows.next(4, {"easy": 1.0})
+    *_, first, second = seen
+    assert (first["pass_rates"], second["pass_rates"]) == ({"easy": 0.9}, {"easy": 1.0})
+    assert (first["start"], second["start"]) == (2, 6)
+    assert {call["run_seed"] for call in seen} == {3}
+    assert len({call["seed"] for call in seen[-2:]}) == 2
+
+
+def test_looking_whether_anything_is_left_takes_nothing() -> None:
+    supply = Walking()
+    rows = instructions(supply)
+    rows.set_apart(2, 2)
+    assert supply.place == 4
+    assert rows.state_dict() == {"draws": 0, "drawn": 4}
+    assert prompts(rows.next(2, {})) == ["p4", "p5"]
+
+
+# Across checkpoints
+
+
+@settings(deadline=None)
+@given(
+    before=st.lists(st.integers(1, 7), max_size=4),
+    after=st.lists(st.integers(1, 7), min_size=1, max_size=4),
+    supply=st.sampled_from([numbered(40), drawn_from(400)]),
+)
+def test_a_resumed_run_sets_the_same_rows_apart_and_draws_on_where_it_was(
+    before: list[int], after: list[int], supply: Make
+) -> None:
+    first = instructions(supply)
+    first.set_apart(3, 2)
+    for count in before:
+        first.next(count, {})
+    saved = json.loads(json.dumps(first.state_dict()))
+
+    resumed = instructions(supply)
+    resumed.set_apart(3, 2)
+    resumed.load_state_dict(saved)
+
+    assert (resumed.guard, resumed.report) == (first.guard, first.report)
+    assert [resumed.next(n, {}) for n in after] == [first.next(n, {}) for n in after]
+
+
+def test_seeds_depend_on_the_run_and_on_what_they_are_for() -> None:
+    assert derived_seed(0, "train", 1) == derived_seed(0, "train", 1)
+    kinds: list[tuple[int, *tuple[object, ...]]] = [
+        (0, "train", 1),
+        (1, "train", 1),
+        (0, "train", 2),
+        (0, "held out", 1),
+        (0, "train1"),
+    ]
+    seeds = {derived_seed(seed, *what) for seed, *what in kinds}
+    assert len(seeds) == len(kinds)
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+# Checks of every row
+
+
+def characters(prompt: Any) -> int:
+    return len(prompt)
+
+
+def test_a_prompt_that_is_longer_than_the_context_leaves_room_for_is_refused() -> None:
+    supply = of({"prompt": "short"}, {"prompt": "much\ntoo  long " * 9}, {"prompt": "other"})
+    rows = instructions(supply, count_tokens=characters, longest=20)
+    with pytest.raises(DataError) as caught:
+        rows.set_apart(2, 0)
+    assert str(caught.value) == (
+        "generator 'mine' (me) made a prompt of 135 tokens "
+        "('much too long much too long much too long much too long much'...); beside "
+        "grpo.max_completion_length this model's context leaves 20; shorten the prompt, or lower "
+        "that"
+    )
+
+
+def test_a_long_prompt_is_found_among_training_rows_too() -> None:
+    supply = of({"prompt": "a"}, {"prompt": "b"}, {"prompt": "c"}, {"prompt": "d" * 21})
+    rows = instructions(supply, count_tokens=characters, longest=20)
+    rows.set_apart(1, 1)
+    with pytest.raises(DataError, match="made a prompt of 21 tokens"):
+        rows.next(2, {})
+
+
+def test_a_prompt_that_just_fits_is_taken() -> None:
+    supply = of({"prompt": "a" * 20}, {"prompt": "b" * 20})
+    rows = instructions(supply, count_tokens=characters, longest=20)
+    rows.set_apart(1, 0)
+    assert prompts(rows.next(1, {})) == ["b" * 20]
+
+
+def test_rows_with_different_columns_are_made_alike() -> None:
+    supply = of({"prompt": "a", "x": 1}, {"prompt": "b", "y": 2})
+    rows = instructions(supply)
+    rows.set_apart(1, 0)
+    assert rows.next(1, {}) == [{"prompt": "b", "y": 2}]
+    rows = instructions(of({"prompt": "a"}, *({"prompt": n, n: 1} for n in "bc")))
+    rows.set_apart(1, 0)
+    assert rows.next(2, {}) == [
+        {"prompt": "b", "b": 1, "c": None},
+        {"prompt": "c", "b": None, "c": 1},
+    ]
+
+
+def test_a_later_row_that_lacks_a_needed_column_is_refused() -> None:
+    supply = of({"prompt": "a", "answer": 1}, {"prompt": "b", "answer": 2}, {"prompt": "c"})
+    rows = instructions(supply, needs=("answer",))
+    rows.set_apart(1, 0)
+    with pytest.raises(DataError, match="needs the column 'answer', which rows of generator 'mi"):
+        rows.next(2, {})
