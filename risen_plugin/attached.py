@@ -1,0 +1,70 @@
+"""What can be reached of a Trainer that Trainer events do not carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import Trainer
+
+from risen_plugin.contracts import PhaseRecord
+
+
+class Attached:
+    """A Trainer's loggers, ``compute_metrics`` and evaluation set."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def log(self, record: PhaseRecord, number: int) -> None:
+        """Put a phase's numbers into the Trainer's loggers as ``risen/...``."""
+        numbers = {
+            f"risen/{name}": float(value)
+            for name, value in record.metrics.items()
+            if isinstance(value, int | float)
+        }
+        accepted = {"risen/phase": float(number), "risen/accepted": float(bool(record.accepted))}
+        # Logging clears the request for the step's own log, which is still to come.
+        requested = self.trainer.control.should_log
+        # The base class: SFTTrainer.log would average and clear its own training metrics.
+        Trainer.log(self.trainer, {**accepted, **numbers})
+        self.trainer.control.should_log = requested
+
+    def evaluation_rows(self, most: int) -> list[Mapping[str, Any]]:
+        """The first rows of the evaluation set; of the first one where it is a dict of sets."""
+        dataset = self._evaluation_set()
+        if dataset is None:
+            return []
+        if hasattr(dataset, "__len__"):
+            return [dataset[index] for index in range(min(most, len(dataset)))]
+        return [row for row, _ in zip(dataset, range(most), strict=False)]
+
+    def domain(self, most: int) -> Callable[[], Mapping[str, float]] | None:
+        """Measures ``compute_metrics`` on at most ``most`` evaluation rows; None without one."""
+        trainer, dataset = self.trainer, self._evaluation_set()
+        if trainer.compute_metrics is None or not hasattr(dataset, "select"):
+            return None
+        rows = dataset.select(range(min(most, len(dataset))))
+
+        def measure() -> Mapping[str, float]:
+            loop = trainer.evaluation_loop(
+                trainer.get_eval_dataloader(rows), "RISEN: domain", metric_key_prefix="domain"
+            )
+            prefix = "domain_"
+            return {
+                name.removeprefix(prefix): float(value)
+                for name, value in (loop.metrics or {}).items()
+                if isinstance(value, int | float)
+            }
+
+        return measure
+
+    def restored(self) -> tuple[Any, ...]:
+        """Objects that measuring through the Trainer changes and the clean room puts back."""
+        return (self.trainer, self.trainer.accelerator)
+
+    def _evaluation_set(self) -> Any:
+        dataset = self.trainer.eval_dataset
+        if isinstance(dataset, dict):
+            return next(iter(dataset.values()), None)
+        return dataset

@@ -1,0 +1,334 @@
+"""The callback: Trainer events in, RISEN phases out.
+
+Keeps the run's state, asks the scheduler after each step, starts phases, and tells observers,
+loggers and the record. ``callbacks=[RisenCallback(...)]`` is enough; ``attach(trainer)`` also
+reaches what Trainer events do not carry.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from risen_plugin import __version__
+from risen_plugin.assembly import assemble
+from risen_plugin.attached import Attached
+from risen_plugin.config import DEFAULT_GRPO, RisenConfig, check_batches
+from risen_plugin.contracts import Decision, PhaseRecord, Progress
+from risen_plugin.errors import ConfigError
+from risen_plugin.fitness import check_arguments, check_model, longest_prompt
+from risen_plugin.history import History
+from risen_plugin.instructions import Instructions
+from risen_plugin.measure import encode_probe, load_probe, prompt_ids
+from risen_plugin.phase import Surroundings, run_phase
+from risen_plugin.record import Record, read_state, state_path, write_json, writing
+from risen_plugin.reinforce import check_grpo_fields
+from risen_plugin.schedule import decide
+from risen_plugin.scoring import PassRates
+
+_log = logging.getLogger("risen_plugin")
+_NO_PROBE = (
+    "there is nothing to measure retention on: give RisenConfig(probe=...) rows or a JSON Lines "
+    "file, or attach the callback to a Trainer that has an eval_dataset"
+)
+
+
+class RisenCallback(TrainerCallback):
+    """Switches a Trainer between fine-tuning and RISEN phases.
+
+    :param config: the configuration; or its fields as keyword arguments.
+
+    Example::
+
+        RisenCallback(
+            rewards=["constraints"],
+            generator=use("constraints", path="prompts.jsonl"),
+            scheduler=use("after", steps=60),
+        ).attach(trainer)
+
+    :raises RisenError: at once for unknown names, options, fields or columns; at the start of
+        training for a model, tokenizer or arguments that do not fit.
+    """
+
+    def __init__(self, config: RisenConfig | None = None, **fields: Any) -> None:
+        if config is None:
+            config = _config_from(fields)
+        elif fields:
+            config = dataclasses.replace(config, **fields)
+        self.config = config
+        check_grpo_fields(config.grpo, "grpo")
+        self.parts = assemble(config)
+        self.instructions = Instructions(self.parts, config.seed)
+        self.pass_rates = PassRates(self.parts.rewards)
+        self.history = History(self.pass_rates)
+        self._attached: Attached | None = None
+        self._around: Surroundings | None = None
+        self._record: Record | None = None
+        self._quiet = False
+        self._resumed_at_end = False
+        self._initial = copy.deepcopy(self.state_dict())
+
+    def attach(self, trainer: Trainer) -> RisenCallback:
+        """Add this callback to ``trainer`` and reach its loggers, metrics and evaluation set.
+
+        :raises ConfigError: if the trainer's arguments or model do not fit.
+        """
+        check_arguments(trainer.args)
+        check_model(trainer.model, trainer.processing_class)
+        self._attached = Attached(trainer)
+        trainer.add_callback(self)
+        return self
+
+    @property
+    def phases(self) -> tuple[PhaseRecord, ...]:
+        """The phases of the run that have ended, oldest first."""
+        return self.history.phases
+
+    # Trainer events ---------------------------------------------------------------------------
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        check_arguments(args)
+        model: Any = kwargs["model"]
+        tokenizer: Any = kwargs.get("processing_class")
+        check_model(model, tokenizer)
+        grpo = {**DEFAULT_GRPO, **self.config.grpo}
+        longest = longest_prompt(model, grpo["max_completion_length"])
+        self.instructions.longest = longest
+        self.instructions.count_tokens = lambda prompt: len(prompt_ids(tokenizer, prompt))
+        self._quiet = bool(args.disable_tqdm)
+        # Drawn from the plugins' first state, so that a resumed run sets the same rows apart.
+        self.load_state_dict(self._initial)
+        guard = self.config.guard
+        self.instructions.set_apart(guard.rows, guard.report_rows)
+        self._restore(args, state)
+        self._around = Surroundings(
+            model=model,
+            tokenizer=tokenizer,
+            args=args,
+            config=self.config,
+            rewards=self.parts.rewards,
+            instructions=self.instructions,
+            pass_rates=self.pass_rates,
+            probe=encode_probe(tokenizer, self._probe_rows(), longest),
+            domain=self._attached.domain(guard.probe_rows) if self._attached else None,
+            others=self._attached.restored() if self._attached else (),
+            quiet=self._quiet,
+        )
+        self._record = Record(str(args.output_dir))
+        self._record.begin(self._description(args), step=state.global_step)
+        self.history.start_clock()
+        if self._attached is None:
+            _log.warning(
+                "RisenCallback is not attached to the Trainer: phases are recorded under %s, but "
+                "not in the Trainer's loggers, and compute_metrics is not measured; use "
+                "RisenCallback(...).attach(trainer)",
+                self._record.folder,
+            )
+        self._resumed_at_end = state.global_step >= state.max_steps
+        self._observe("risen_phase_started", self.history.present(state.global_step), state)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Resumed in mid-epoch at max_steps, the Trainer takes one step too many before it looks
+        # (transformers 5.23, _run_epoch). Without gradients the optimizer changes nothing.
+        if self._resumed_at_end:
+            for parameter in kwargs["model"].parameters():
+                parameter.grad = None
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._resumed_at_end:
+            state.global_step = state.max_steps
+            control.should_training_stop = True
+            return
+        progress = self.history.progress(state.global_step, state.max_steps)
+        decision = decide(self.parts.schedule, progress, self.parts.scheduler.label)
+        if decision.phase == "risen":
+            self._check_parameters(decision.parameters, kwargs["model"])
+            self._risen(decision, state, progress)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs:
+            self.history.add_losses(state.global_step, logs)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.history.add_evaluation(state.global_step, metrics or {})
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if checkpoint.is_dir():
+            with writing(checkpoint):
+                write_json(state_path(checkpoint), self.state_dict())
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._around is None:
+            return
+        last = self.history.present(state.global_step)
+        if last.steps:
+            self._observe("risen_phase_ended", last, state, metrics=last.metrics)
+        self._around = None  # holds the model
+
+    # State ------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs, as JSON values."""
+        return {
+            "version": __version__,
+            "history": self.history.state_dict(),
+            "instructions": self.instructions.state_dict(),
+            "plugins": {role: part.state_dict() for role, part in self.parts.stateful().items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up the state of a checkpoint."""
+        self.history.load_state_dict(state["history"])
+        self.instructions.load_state_dict(state["instructions"])
+        for role, part in self.parts.stateful().items():
+            if role in state["plugins"]:
+                part.load_state_dict(state["plugins"][role])
+
+    # Inside -----------------------------------------------------------------------------------
+
+    def _risen(self, decision: Decision, state: TrainerState, progress: Progress) -> None:
+        assert self._around is not None
+        assert self._record is not None
+        number = sum(record.kind == "risen" for record in self.phases) + 1
+        stretch = progress.phases[-1]
+        if stretch.steps:
+            self.history.add(stretch)
+            self._observe("risen_phase_ended", stretch, state, metrics=stretch.metrics)
+        self._say(
+            f"step {state.global_step}: fine-tune -> RISEN phase {number} of "
+            f"{decision.steps} steps ({decision.reason})"
+        )
+        self._event(
+            "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
+        )
+        planned = PhaseRecord("risen", decision.steps, state.global_step, decision.reason)
+        self._observe("risen_phase_started", planned, state)
+        folder = self._record.phase_folder(number)
+        record = run_phase(
+            self._around, decision, number=number, at_step=state.global_step, folder=folder
+        )
+        self.history.add(record)
+        verdict = "kept" if record.accepted else "dropped"
+        self._say(
+            f"step {state.global_step}: RISEN phase {number} {verdict}: {record.metrics['verdict']}"
+        )
+        self._event("phase", step=state.global_step, number=number, **dataclasses.asdict(record))
+        if self._attached is not None:
+            self._attached.log(record, number)
+        self._observe("risen_phase_ended", record, state, metrics=record.metrics)
+        if state.global_step < state.max_steps:
+            follows = self.history.present(state.global_step)
+            self._observe("risen_phase_started", follows, state)
+
+    def _check_parameters(self, parameters: Mapping[str, Any], model: Any) -> None:
+        label = self.parts.scheduler.label
+        check_grpo_fields(parameters, label)
+        grpo = {**DEFAULT_GRPO, **self.config.grpo, **parameters}
+        check_batches(grpo, label)
+        self.instructions.longest = longest_prompt(model, grpo["max_completion_length"], label)
+
+    def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
+        if state.global_step == 0:
+            return
+        places = [Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"]
+        if args.resume_from_checkpoint:
+            places.insert(0, Path(args.resume_from_checkpoint))
+        for place in places:
+            found = read_state(place)
+            if found is not None:
+                self.load_state_dict(found)
+                return
+        self._say(
+            f"step {state.global_step}: this run was begun without RISEN; it joins in from here"
+        )
+
+    def _probe_rows(self) -> list[Mapping[str, Any]]:
+        most = self.config.guard.probe_rows
+        if self.config.probe is not None:
+            rows = load_probe(self.config.probe)[:most]
+        else:
+            rows = self._attached.evaluation_rows(most) if self._attached else []
+        if not rows:
+            raise ConfigError(_NO_PROBE)
+        return rows
+
+    def _description(self, args: TrainingArguments) -> dict[str, Any]:
+        return {
+            "risen_plugin": __version__,
+            "plugins": dict(self.parts.origins),
+            "rewards": [
+                {"name": r.__name__, "label": r.label, "weight": r.weight, "uses": repr(r.reward)}
+                for r in self.parts.rewards
+            ],
+            "generator": {"label": self.parts.generator.label},
+            "scheduler": {
+                "label": self.parts.scheduler.label,
+                "uses": repr(self.parts.scheduler.value),
+            },
+            "guard": dataclasses.asdict(self.config.guard),
+            "lora": dataclasses.asdict(self.config.lora),
+            "grpo": {**DEFAULT_GRPO, **self.config.grpo},
+            "seed": self.config.seed,
+            "output_dir": args.output_dir,
+        }
+
+    def _event(self, name: str, **values: Any) -> None:
+        assert self._record is not None
+        with writing(self._record.folder):
+            self._record.event(name, **values)
+
+    def _say(self, line: str) -> None:
+        """One line for the log; above the progress bars where nobody listens to the log."""
+        if _log.isEnabledFor(logging.INFO):
+            _log.info(line)
+        elif not self._quiet:
+            tqdm.write(line, file=sys.stderr)
+
+    def _observe(self, hook: str, phase: PhaseRecord, state: TrainerState, **more: Any) -> None:
+        progress = self.history.progress(state.global_step, state.max_steps)
+        self.parts.plugins.observe(hook, phase=phase, progress=progress, **more)
+
+
+def _config_from(fields: Mapping[str, Any]) -> RisenConfig:
+    """A configuration from keyword arguments, with the messages that YAML gets."""
+    from risen_plugin.config import check_keys
+
+    known = {entry.name for entry in dataclasses.fields(RisenConfig)}
+    check_keys(fields, known, "RisenCallback")
+    for name in ("rewards", "generator", "scheduler"):
+        if name not in fields:
+            raise ConfigError(f"RisenCallback lacks '{name}'")
+    return RisenConfig(**fields)

@@ -1,0 +1,100 @@
+"""Refuse, at the start and in one line, what a RISEN phase cannot work with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from risen_plugin.errors import ConfigError
+
+_NO_LIMIT = 1_000_000
+
+
+def check_arguments(args: Any) -> None:
+    """Check the outer Trainer's arguments.
+
+    :raises ConfigError: for several processes or devices, for ``load_best_model_at_end``, and for
+        an ``output_dir`` that cannot be written.
+    """
+    if args.world_size > 1 or args.n_gpu > 1:
+        raise ConfigError(
+            f"RISEN phases run on one process and one device, and this run has "
+            f"{max(args.world_size, args.n_gpu)}; start it with one (CUDA_VISIBLE_DEVICES=0)"
+        )
+    if getattr(args, "deepspeed", None) or getattr(args, "fsdp", None):
+        raise ConfigError("RISEN phases do not run under DeepSpeed or FSDP; leave them off")
+    if args.load_best_model_at_end:
+        raise ConfigError(
+            "load_best_model_at_end could throw accepted RISEN phases away without a word; set it "
+            "to False (the guard keeps a phase only if it pays)"
+        )
+    _check_writable(Path(str(args.output_dir)).absolute())
+
+
+def _check_writable(folder: Path) -> None:
+    """Look without writing: the folder, or where it would be made, takes files."""
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir():
+        reason = f"{nearest} is a file"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        reason = f"{nearest} takes no files"
+    else:
+        return
+    raise ConfigError(
+        f"the run's record cannot be written to output_dir {folder}: {reason}; choose another"
+    )
+
+
+def check_model(model: Any, tokenizer: Any) -> None:
+    """Check that the model writes text and that there is a tokenizer to write it with.
+
+    :raises ConfigError: naming what is missing.
+    """
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    name = type(inner).__name__
+    config = getattr(inner, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ConfigError(
+            f"{name} is an encoder-decoder model; RISEN needs a causal language model"
+        )
+    if not getattr(inner, "can_generate", lambda: False)():
+        raise ConfigError(
+            f"{name} cannot generate text; RISEN needs a causal language model "
+            "(AutoModelForCausalLM)"
+        )
+    if tokenizer is None:
+        raise ConfigError("the Trainer has no tokenizer; give it processing_class=tokenizer")
+    if getattr(tokenizer, "eos_token_id", None) is None:
+        raise ConfigError("the tokenizer has no eos_token, so no answer could ever end; set one")
+    if isinstance(model, PeftModel):
+        _check_adapters(model)
+
+
+def _check_adapters(model: PeftModel) -> None:
+    active = model.active_adapters
+    if len(active) != 1:
+        raise ConfigError(
+            f"the model has {len(active)} active adapters ({', '.join(active)}); RISEN trains one"
+        )
+    if "ref" in model.peft_config:
+        raise ConfigError(
+            "an adapter is called 'ref', which TRL needs for its reference; rename it"
+        )
+
+
+def longest_prompt(model: Any, answer_tokens: int, label: str = "grpo") -> int:
+    """Most tokens a prompt may have so that an answer of ``answer_tokens`` fits the context.
+
+    :raises ConfigError: if the answers alone fill the context.
+    """
+    config = model.config.get_text_config()
+    context = int(getattr(config, "max_position_embeddings", None) or _NO_LIMIT)
+    if answer_tokens >= context:
+        raise ConfigError(
+            f"{label}.max_completion_length = {answer_tokens} fills the model's context of "
+            f"{context} tokens; lower it"
+        )
+    return context - answer_tokens

@@ -1,0 +1,266 @@
+"""One RISEN phase: measure, reinforce, measure again, then keep the phase or drop it.
+
+Runs inside the clean room. On a plain model a phase trains a temporary adapter, which is merged
+into the weights when the phase pays; dropping it touches no weight. On a user's PeftModel it
+trains their adapter, which is put back from a snapshot when the phase does not pay or fails.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+
+from risen_plugin.clean_room import clean_room
+from risen_plugin.config import DEFAULT_GRPO, RisenConfig
+from risen_plugin.contracts import Decision, PhaseRecord
+from risen_plugin.errors import DataError
+from risen_plugin.guard import Measured, Verdict, judge
+from risen_plugin.instructions import Instructions, derived_seed
+from risen_plugin.measure import Encoded, measure_adherence, probe_loss
+from risen_plugin.record import write_json, writing
+from risen_plugin.reinforce import Outcome, Plan, build_trainer, train
+from risen_plugin.scoring import Adherence, NamedReward, PassRates
+
+DomainMetrics = Callable[[], Mapping[str, float]]
+_LOGGED = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
+
+
+@dataclass
+class Surroundings:
+    """All that a phase needs of the run around it.
+
+    :param domain: measures the user's own metrics, where the callback is attached to a Trainer.
+    :param others: objects beside model and tokenizer that the clean room restores.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    args: TrainingArguments
+    config: RisenConfig
+    rewards: Sequence[NamedReward]
+    instructions: Instructions
+    pass_rates: PassRates
+    probe: Sequence[Encoded]
+    domain: DomainMetrics | None = None
+    others: Sequence[Any] = ()
+    quiet: bool = False
+
+
+@dataclass
+class _Clock:
+    """Seconds by what they were spent on."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, what: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[what] = self.seconds.get(what, 0.0) + spent
+
+
+@dataclass(frozen=True)
+class _State:
+    """What was measured at one end of a phase."""
+
+    guard: Measured
+    reported: Adherence | None
+    domain: Mapping[str, float]
+
+
+def run_phase(
+    around: Surroundings, decision: Decision, *, number: int, at_step: int, folder: Path
+) -> PhaseRecord:
+    """Run one RISEN phase and return its record; ``folder`` receives what is kept of it.
+
+    :raises RisenError: if a reward or generator fails; everything is then as it was before.
+    """
+    clock = _Clock()
+    label = f"RISEN phase {number}"
+    grpo = {**DEFAULT_GRPO, **around.config.grpo, **decision.parameters}
+    plan = Plan(
+        steps=decision.steps,
+        grpo=grpo,
+        lora=around.config.lora,
+        seed=derived_seed(around.config.seed, "phase", number),
+        output_dir=str(folder),
+        label=label,
+        quiet=around.quiet,
+    )
+    rollouts, tokens = around.pass_rates.rollouts, around.pass_rates.tokens
+    shutil.rmtree(folder, ignore_errors=True)  # of a phase that a resumed run runs again
+    if around.config.keep_entry and not isinstance(around.model, PeftModel):
+        with writing(folder):
+            around.model.save_pretrained(_entry(folder))
+            around.tokenizer.save_pretrained(_entry(folder))
+    with (
+        clean_room(around.model, around.tokenizer, *around.others),
+        _snapshot(around.model) as undo,
+    ):
+        with clock.time("guard_s"):
+            before = _measure(around, around.model, grpo, f"{label}: before")
+        with clock.time("enter_s"):
+            trainer = build_trainer(
+                around.model,
+                around.tokenizer,
+                list(around.rewards),
+                lambda count: around.instructions.next(count, around.pass_rates.rates()),
+                outer=around.args,
+                plan=plan,
+            )
+        with clock.time("reinforce_s"):
+            outcome = train(trainer, plan)
+        with clock.time("guard_s"):
+            after = _measure(around, trainer.model, grpo, f"{label}: after")
+        verdict = judge(before.guard, after.guard, around.config.guard)
+        with clock.time("leave_s"):
+            if verdict.accepted:
+                with writing(folder):
+                    _save_adapter(around.model, trainer.model, folder)
+                if not isinstance(around.model, PeftModel):
+                    _merge(trainer.model)
+            else:
+                undo()
+                shutil.rmtree(_entry(folder), ignore_errors=True)
+            del trainer
+    with clock.time("leave_s"):
+        gc.collect()  # the trainer and its adapter hold each other in cycles
+    metrics = {
+        **_metrics(before, after, outcome),
+        "rollouts": around.pass_rates.rollouts - rollouts,
+        "tokens": around.pass_rates.tokens - tokens,
+        "pass_rates": around.pass_rates.rates(),
+        **{name: round(seconds, 4) for name, seconds in clock.seconds.items()},
+        "verdict": verdict.reason,
+    }
+    record = PhaseRecord(
+        "risen", decision.steps, at_step, decision.reason, verdict.accepted, metrics
+    )
+    with writing(folder):
+        _write(folder, record, decision, outcome, verdict)
+    return record
+
+
+def _measure(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: str) -> _State:
+    config = around.config.guard
+
+    def adherence(rows: Sequence[Mapping[str, Any]]) -> Adherence:
+        measured = measure_adherence(
+            model,
+            around.tokenizer,
+            around.rewards,
+            rows,
+            max_new_tokens=grpo["max_completion_length"],
+            batch_size=config.batch_size,
+            progress=None if around.quiet else label,
+        )
+        if not measured.rows:
+            names = ", ".join(reward.__name__ for reward in around.rewards if reward.graded)
+            raise DataError(
+                f"every graded reward ({names}) abstained from all {len(rows)} held-out "
+                "instructions, so adherence cannot be measured; give instructions that they score"
+            )
+        return measured
+
+    held_out = adherence(around.instructions.guard)
+    loss = probe_loss(model, around.probe, batch_size=config.batch_size)
+    reported = adherence(around.instructions.report) if around.instructions.report else None
+    return _State(
+        Measured(held_out.strict, held_out.soft, loss),
+        reported,
+        around.domain() if around.domain is not None else {},
+    )
+
+
+@contextmanager
+def _snapshot(model: Any) -> Iterator[Callable[[], None]]:
+    """Yields what puts a PeftModel's trainable weights back; done also after an exception.
+
+    A plain model's weights are only written when a phase is accepted, so it needs no snapshot.
+    """
+    held: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+    if isinstance(model, PeftModel):
+        held = [(p, p.detach().clone()) for p in model.parameters() if p.requires_grad]
+
+    def undo() -> None:
+        with torch.no_grad():
+            for parameter, value in held:
+                parameter.copy_(value)
+
+    try:
+        yield undo
+    except BaseException:
+        undo()
+        raise
+
+
+def _save_adapter(model: Any, trained: Any, folder: Path) -> None:
+    """Save the phase's adapter, whole or not at all."""
+    own = isinstance(model, PeftModel)
+    if not own:
+        # It stands on the weights at phase entry, not on the model that the run began with.
+        trained.peft_config["default"].base_model_name_or_path = str(_entry(folder).absolute())
+    name = str(model.active_adapter) if own else "default"
+    temporary = folder.with_name(f".{folder.name}.adapter")
+    try:
+        trained.save_pretrained(
+            str(temporary), selected_adapters=[name], save_embedding_layers=False
+        )
+        saved = temporary / name if (temporary / name).is_dir() else temporary
+        folder.mkdir(parents=True, exist_ok=True)
+        saved.replace(folder / "adapter")
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _merge(trained: Any) -> None:
+    """Write the adapter into the same Parameter objects; refuses an adapter that holds NaN."""
+    trained.merge_adapter(safe_merge=True)
+
+
+def _entry(folder: Path) -> Path:
+    """Where the weights at phase entry lie, if they are kept."""
+    return folder / "entry"
+
+
+def _metrics(before: _State, after: _State, outcome: Outcome) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    for when, state in (("before", before), ("after", after)):
+        metrics |= {f"guard/{k}": v for k, v in state.guard.as_metrics(f"_{when}").items()}
+        if state.reported is not None:
+            metrics[f"adherence_strict_{when}"] = state.reported.strict
+            metrics[f"adherence_soft_{when}"] = state.reported.soft
+        metrics |= {f"domain/{name}_{when}": value for name, value in state.domain.items()}
+    for name in _LOGGED:
+        value = outcome.last(name)
+        if value is not None:
+            metrics[name] = value
+    first = outcome.first("reward")
+    if first is not None:
+        metrics["reward_first"] = first
+    return metrics
+
+
+def _write(
+    folder: Path, record: PhaseRecord, decision: Decision, outcome: Outcome, verdict: Verdict
+) -> None:
+    data = {
+        **asdict(record),
+        "parameters": dict(decision.parameters),
+        "verdict": asdict(verdict),
+        "logs": outcome.logs,
+    }
+    write_json(folder / "phase.json", data)

@@ -1,0 +1,292 @@
+"""One stretch of GRPO through TRL's own trainer, on an adapter, inside the clean room.
+
+Builds the trainer from the outer run's arguments, feeds it instructions as they are asked for and
+collects what it logs. Deciding, measuring and merging are left to the phase.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import IterableDataset
+from peft import LoraConfig, PeftModel
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from risen_plugin.compat import checkpointing_setting, checkpoints_activations
+from risen_plugin.config import DEFAULT_GRPO, LoraSettings, check_batches
+from risen_plugin.contracts import Row
+from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.scoring import NamedReward
+
+MANAGED: Mapping[str, str] = {
+    "output_dir": "the phase has a folder of its own",
+    "max_steps": "the scheduler decides the steps of a phase",
+    "bf16": "precision comes from the outer Trainer's arguments",
+    "fp16": "precision comes from the outer Trainer's arguments",
+    "use_cpu": "the device comes from the outer Trainer's arguments",
+    "report_to": "metrics go to the outer Trainer's loggers",
+    "save_strategy": "the phase keeps its adapter itself",
+    "eval_strategy": "the guard measures",
+    "do_eval": "the guard measures",
+    "reward_weights": "weights belong to the rewards: weight",
+    "shuffle_dataset": "the generator decides the order of instructions",
+    "gradient_checkpointing": "it comes from the outer Trainer's arguments",
+    "activation_checkpointing": "it comes from the outer Trainer's arguments",
+    "push_to_hub": "nothing of a phase is uploaded",
+    "seed": "it is derived from the configuration's seed and the phase",
+    "disable_tqdm": "it comes from the outer Trainer's arguments",
+    "dataloader_num_workers": "instructions are drawn one batch at a time",
+}
+_REFERENCE = "ref"  # TRL's name for the frozen copy of a user's adapter
+_TRLS_NAME = "default"  # the only adapter name that TRL's reference copy knows
+
+Supply = Callable[[int], list[Row]]
+_streams = itertools.count()
+
+
+def check_grpo_fields(fields: Mapping[str, Any], label: str) -> None:
+    """Refuse what is no field of ``GRPOConfig``, or is not for a phase to set.
+
+    Builds no ``GRPOConfig``: doing so disturbs the accelerator of a running Trainer.
+
+    :raises ConfigError: naming the field and the near miss.
+    """
+    known = {entry.name for entry in dataclasses.fields(GRPOConfig) if entry.init}
+    for name in fields:
+        if name in MANAGED:
+            raise ConfigError(f"{label} may not set '{name}': {MANAGED[name]}")
+        if name not in known:
+            raise ConfigError(
+                f"{label} has '{name}', which is no field of TRL's GRPOConfig"
+                f"{near_miss(name, known - MANAGED.keys())}"
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stretch of GRPO is asked to do.
+
+    :param steps: optimizer steps.
+    :param grpo: fields of ``GRPOConfig``, the scheduler's parameters included.
+    :param seed: of adapter, sampling and order.
+    :param output_dir: where TRL may put what it must.
+    :param label: what the progress bar says.
+    """
+
+    steps: int
+    grpo: Mapping[str, Any]
+    lora: LoraSettings
+    seed: int
+    output_dir: str
+    label: str
+    quiet: bool = False
+
+
+@dataclass
+class Outcome:
+    """What the trainer logged: one entry per logging step."""
+
+    logs: list[dict[str, float]] = field(default_factory=list)
+
+    def first(self, name: str) -> float | None:
+        return next((log[name] for log in self.logs if name in log), None)
+
+    def last(self, name: str) -> float | None:
+        return next((log[name] for log in reversed(self.logs) if name in log), None)
+
+
+def build_trainer(
+    model: Any,
+    tokenizer: Any,
+    rewards: list[NamedReward],
+    supply: Supply,
+    *,
+    outer: TrainingArguments,
+    plan: Plan,
+) -> GRPOTrainer:
+    """TRL's trainer around ``model``: a fresh LoRA on a plain model, the user's adapter else.
+
+    :raises ConfigError: if TRL refuses the settings, with its reason.
+    """
+    with _settings_refused(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TRL and PEFT warn about what is meant here
+        args = GRPOConfig(**grpo_arguments(outer, plan, rewards))
+    rows = rows_per_batch({**DEFAULT_GRPO, **plan.grpo})
+    own = isinstance(model, PeftModel)
+    with (
+        _adapter_called_default(model, enabled=own and args.beta != 0.0),
+        _settings_refused(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        trainer = GRPOTrainer(
+            model=model,
+            reward_funcs=list(rewards),
+            args=args,
+            train_dataset=_stream(supply, rows),
+            processing_class=tokenizer,
+            peft_config=None if own else _lora(plan.lora),
+        )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    return trainer
+
+
+def train(trainer: GRPOTrainer, plan: Plan) -> Outcome:
+    """Run the trainer to its end behind one progress bar."""
+    outcome = Outcome()
+    with tqdm(
+        total=plan.steps, desc=plan.label, unit="step", leave=False, disable=plan.quiet
+    ) as bar:
+        trainer.add_callback(_Listener(outcome, bar))
+        with _settings_refused(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            trainer.train()
+    return outcome
+
+
+@contextmanager
+def _settings_refused() -> Iterator[None]:
+    """Tell in one line what TRL or PEFT themselves refuse: it is the settings that are wrong.
+
+    What is raised deeper down, in torch or in our own code, is passed on as it is.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, ImportError, NotImplementedError) as error:
+        last = deque(traceback.walk_tb(error.__traceback__), maxlen=1)[0][0]
+        library = last.f_globals.get("__name__", "").split(".")[0]
+        if library not in ("trl", "peft"):
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the settings under grpo or lora do not work: {reason}") from error
+
+
+def grpo_arguments(
+    outer: TrainingArguments, plan: Plan, rewards: list[NamedReward]
+) -> dict[str, Any]:
+    """The arguments of ``GRPOConfig``: defaults, then the user's, then what the phase manages."""
+    chosen = {**DEFAULT_GRPO, **plan.grpo}
+    check_batches(chosen)
+    return {
+        **chosen,
+        "output_dir": plan.output_dir,
+        "max_steps": plan.steps,
+        "bf16": bool(outer.bf16),
+        "fp16": bool(outer.fp16),
+        "use_cpu": bool(outer.use_cpu),
+        "report_to": [],
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "reward_weights": [reward.weight for reward in rewards],
+        "shuffle_dataset": False,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": bool(outer.dataloader_pin_memory) and not outer.use_cpu,
+        "disable_tqdm": True,
+        "seed": plan.seed,
+        **checkpointing_setting(GRPOConfig, checkpoints_activations(outer)),
+    }
+
+
+def rows_per_batch(settings: Mapping[str, Any]) -> int:
+    """Different instructions in one generation batch."""
+    batch = settings.get("generation_batch_size") or settings["per_device_train_batch_size"] * (
+        settings.get("steps_per_generation") or settings.get("gradient_accumulation_steps", 1)
+    )
+    return int(batch) // int(settings["num_generations"])
+
+
+def _lora(settings: LoraSettings) -> LoraConfig:
+    targets = settings.target_modules
+    return LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+class _Rows:
+    """An endless stream of rows, drawn one generation batch at a time.
+
+    ``datasets`` fingerprints a generator by pickling it; a number is all that it needs to see.
+    """
+
+    def __init__(self, supply: Supply, count: int) -> None:
+        self.supply = supply
+        self.count = count
+        self.number = next(_streams)
+
+    def __call__(self) -> Iterator[dict[str, Any]]:
+        while True:
+            for row in self.supply(self.count):
+                yield dict(row)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (str, (f"risen rows {self.number}",))
+
+
+def _stream(supply: Supply, count: int) -> IterableDataset:
+    return IterableDataset.from_generator(_Rows(supply, count))
+
+
+class _adapter_called_default:  # noqa: N801 reads as a phrase where it is used
+    """Show the user's adapter to TRL as ``default``, then copy it to TRL's reference.
+
+    TRL 1.16 looks for an adapter of that name alone, so any other one ends in a KeyError.
+    """
+
+    def __init__(self, model: Any, *, enabled: bool) -> None:
+        self.model = model
+        self.name = model.active_adapter if enabled else _TRLS_NAME
+        self.enabled = enabled and self.name != _TRLS_NAME
+
+    def __enter__(self) -> None:
+        if self.enabled:
+            self.model.peft_config[_TRLS_NAME] = self.model.peft_config[self.name]
+
+    def __exit__(self, *exception: object) -> None:
+        if not self.enabled:
+            return
+        del self.model.peft_config[_TRLS_NAME]
+        if exception[0] is None:
+            _copy_adapter(self.model, self.name, _REFERENCE)
+
+
+def _copy_adapter(model: nn.Module, source: str, target: str) -> None:
+    for name, parameter in list(model.named_parameters()):
+        if f".{source}." in name:
+            model.get_parameter(name.replace(f".{source}.", f".{target}.")).data.copy_(
+                parameter.data
+            )
+
+
+class _Listener(TrainerCallback):
+    def __init__(self, outcome: Outcome, bar: Any) -> None:
+        self.outcome = outcome
+        self.bar = bar
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        numbers = {
+            name: float(value)
+            for name, value in (logs or {}).items()
+            if isinstance(value, int | float)
+        }
+        self.outcome.logs.append({"step": float(state.global_step), **numbers})
+        if "reward" in numbers:
+            self.bar.set_postfix(reward=f"{numbers['reward']:.3f}")

@@ -1,0 +1,136 @@
+"""A whole outer run: Trainer or SFTTrainer on a tiny model, with parts that can be swapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from risen_plugin import Decision, Progress
+from risen_plugin.config import GuardConfig, RisenConfig, Weighted
+from risen_plugin.embedded import orders
+
+ROWS = orders.draw(48, 0)
+PROBE = [{"prompt": row["prompt"], "completion": row["completion"]} for row in ROWS[:6]]
+
+
+class Messages:
+    """Order-desk instructions."""
+
+    def __call__(self, *, count: int, seed: int, **context: Any) -> list[dict[str, Any]]:
+        return orders.draw(count, seed)
+
+
+def ascii_share(completions: list[Any], **columns: Any) -> list[float]:
+    """A TRL reward function as people write them: pays for plain letters."""
+    texts = [completion[0]["content"] for completion in completions]
+    return [sum(c.isascii() and c.isalpha() for c in text) / max(1, len(text)) for text in texts]
+
+
+def never(progress: Progress) -> Decision:
+    return Decision("fine_tune", reason="never")
+
+
+def at_step(*steps: int, **parameters: Any) -> Callable[[Progress], Decision]:
+    """Two GRPO steps after each of the given outer steps."""
+
+    def decide(progress: Progress) -> Decision:
+        if progress.step in steps:
+            return Decision("risen", 2, parameters, f"step {progress.step}")
+        return Decision("fine_tune", reason="not yet")
+
+    return decide
+
+
+KEEP = GuardConfig(rows=4, report_rows=2, min_gain=-1.0, max_probe_loss_rise=1e9)
+DROP = GuardConfig(rows=4, report_rows=2, min_gain=2.0)
+
+
+@pytest.fixture
+def config() -> Callable[..., RisenConfig]:
+    def make(**changes: Any) -> RisenConfig:
+        fields: dict[str, Any] = {
+            "rewards": [Weighted(ascii_share, passes_at=0.0)],
+            "generator": Messages(),
+            "scheduler": at_step(2),
+            "probe": PROBE,
+            "guard": KEEP,
+            "grpo": {
+                "num_generations": 4,
+                "per_device_train_batch_size": 8,
+                "max_completion_length": 8,
+                "learning_rate": 1e-2,
+                **changes.pop("grpo", {}),
+            },
+        }
+        return RisenConfig(**{**fields, **changes})
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(tokenizer: Any, tmp_path: Path) -> Callable[..., Any]:
+    """An unmodified ``transformers.Trainer``, or TRL's SFTTrainer with ``sft=True``."""
+
+    def make(
+        model: Any,
+        *,
+        sft: bool = False,
+        folder: str = "run",
+        evaluate: bool = False,
+        **arguments: Any,
+    ) -> Any:
+        settings: dict[str, Any] = {
+            "output_dir": str(tmp_path / folder),
+            "max_steps": 4,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-3,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": [],
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+            **arguments,
+        }
+        return (
+            _sft(model, tokenizer, settings, evaluate)
+            if sft
+            else _plain(model, tokenizer, settings, evaluate)
+        )
+
+    return make
+
+
+def _sft(model: Any, tokenizer: Any, settings: dict[str, Any], evaluate: bool) -> Any:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [{"prompt": r["prompt"], "completion": r["completion"]} for r in ROWS]
+    return SFTTrainer(
+        model=model,
+        args=SFTConfig(**{"bf16": False, **settings}),
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(rows[:8]) if evaluate else None,
+        processing_class=tokenizer,
+    )
+
+
+def _plain(model: Any, tokenizer: Any, settings: dict[str, Any], evaluate: bool) -> Any:
+    from datasets import Dataset
+    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+    from risen_plugin.measure import encode_probe
+
+    encoded = encode_probe(tokenizer, ROWS, 512)
+    dataset = Dataset.from_list([{"input_ids": i, "labels": k} for i, k in encoded])
+    return Trainer(
+        model=model,
+        args=TrainingArguments(**settings),
+        train_dataset=dataset,
+        eval_dataset=dataset.select(range(8)) if evaluate else None,
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        processing_class=tokenizer,
+    )
