@@ -1,0 +1,10 @@
+"""The tiny base model that makes everything run offline, and the text it is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def base_model() -> Path:
+    """The folder of the embedded base model, an ordinary ``from_pretrained`` folder."""
+    return Path(__file__).parent / "base"
