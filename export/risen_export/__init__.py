@@ -1,0 +1,42 @@
+"""Merge a run's adapters, compile the model to ONNX Runtime, check it and answer from it.
+
+Importing this package loads neither torch nor onnxruntime: each name is loaded when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from risen_export.generate import Bundle
+    from risen_export.manifest import bytes_by_kind, check
+    from risen_export.pipeline import Exported, ExportResult, export
+    from risen_export.verify import Verdict
+
+__all__ = [
+    "Bundle",
+    "ExportResult",
+    "Exported",
+    "Verdict",
+    "bytes_by_kind",
+    "check",
+    "export",
+]
+
+_LATER = {
+    "Bundle": "risen_export.generate",
+    "ExportResult": "risen_export.pipeline",
+    "Exported": "risen_export.pipeline",
+    "Verdict": "risen_export.verify",
+    "bytes_by_kind": "risen_export.manifest",
+    "check": "risen_export.manifest",
+    "export": "risen_export.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        import importlib
+
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,139 @@
+"""Fold a PEFT adapter into its base model's weights, so that the answers stay the same.
+
+Checks that the adapter belongs to the base and that both are finite. Tied embeddings are the trap:
+what an adapter changes at one end must not change the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from risen_plugin.errors import ExportError
+
+if TYPE_CHECKING:
+    import torch
+
+# fp32 rounding of the merged product, relative to the largest logit.
+_MERGE_TOLERANCE = 1e-3
+
+
+def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], whose: str) -> None:
+    """Refuse weights with NaN or infinity, naming the first tensor that has one.
+
+    :raises ExportError: as above.
+    """
+    import torch
+
+    for name, tensor in tensors:
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            kind = "NaN" if bool(torch.isnan(tensor).any()) else "infinity"
+            raise ExportError(
+                f"{whose}: weight {name} holds {kind}; export an earlier checkpoint, and look at "
+                "the run's losses"
+            )
+
+
+def fold_saved(model: Any, adapter: str, base: str) -> Any:
+    """Put the adapter saved in ``adapter`` on ``model``, loaded from ``base``, and fold it in.
+
+    :raises ExportError: if it is not finite, was trained on another base, or cannot be folded.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    try:
+        weights = load_peft_weights(adapter, device="cpu")
+    except Exception as error:
+        detail = " ".join(str(error).split())
+        raise ExportError(f"the weights of adapter {adapter} cannot be read: {detail}") from error
+    check_finite(weights.items(), f"adapter {adapter}")
+    misfit = f"adapter {adapter} was trained on another model than {base}"
+    _grow_vocabulary(model, weights)
+    try:
+        wrapped = PeftModel.from_pretrained(model, adapter)
+    except (RuntimeError, ValueError, KeyError) as error:
+        detail = " ".join(str(error).split())
+        raise ExportError(f"{misfit}: {detail}") from error
+    odd = sorted(set(weights) ^ set(get_peft_model_state_dict(wrapped)))
+    if odd:
+        raise ExportError(f"{misfit}: {odd[0]} is in one of them only")
+    return fold(wrapped, adapter)
+
+
+def _grow_vocabulary(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Give the base the rows of tokens that were added in training; the adapter brings them."""
+    table = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is table)
+    trained = weights.get(f"base_model.model.{name}.weight")
+    if trained is not None and trained.shape[0] != table.weight.shape[0]:
+        model.resize_token_embeddings(trained.shape[0], mean_resizing=False)
+
+
+def fold(wrapped: Any, name: str) -> Any:
+    """The base model of a ``PeftModel`` with the active adapters in its weights.
+
+    :raises ExportError: if they cannot be folded in, or the model then answers otherwise.
+    """
+    if not hasattr(wrapped, "merge_and_unload"):
+        raise ExportError(f"the adapter of {name} has no weights to merge")
+    wrapped.eval()
+    expected = _some_logits(wrapped)
+    _untie(wrapped)
+    try:
+        merged = wrapped.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise ExportError(f"{name} cannot be merged: {' '.join(str(error).split())}") from error
+    except (AttributeError, NotImplementedError) as error:
+        kinds = {str(config.peft_type.value) for config in wrapped.peft_config.values()}
+        raise ExportError(
+            f"the adapter of {name} ({', '.join(sorted(kinds))}) cannot be merged into weights"
+        ) from error
+    _tie_again(merged)
+    difference = float((_some_logits(merged) - expected).abs().max())
+    if not difference <= _MERGE_TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise ExportError(
+            f"merging the adapter of {name} changes its answers (logits by {difference:.2g}); "
+            "its kind of adapter cannot be folded into the weights of this model"
+        )
+    return merged
+
+
+def _some_logits(model: Any) -> torch.Tensor:
+    import torch
+
+    rows = model.get_input_embeddings().weight.shape[0]
+    with torch.no_grad():
+        logits: torch.Tensor = model(input_ids=torch.arange(16)[None] * (rows // 16)).logits
+    return logits
+
+
+def _untie(wrapped: Any) -> None:
+    """Part the output layer from the embedding if an adapter sits on one of the two.
+
+    Merged into shared memory it would change both, which it did not in training.
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    base = wrapped.get_base_model()
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    for module in ends:
+        if isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)):
+            held: Any = module
+            inner = getattr(held, "base_layer", None) or held.original_module
+            inner.weight = torch.nn.Parameter(inner.weight.detach().clone())
+
+
+def _tie_again(model: Any) -> None:
+    """Keep the tie where the two ends are still equal; else write down that they are not."""
+    import torch
+
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    if not model.config.tie_word_embeddings or head is None or head.weight is table.weight:
+        return
+    if torch.equal(head.weight, table.weight):
+        head.weight = table.weight
+    else:
+        model.config.tie_word_embeddings = False

@@ -1,0 +1,141 @@
+"""Run the builder's graph step by step, its past and present sharing one buffer per layer.
+
+GroupQueryAttention writes the new keys in place when past and present are the same memory, so a
+step copies no cache. Each row carries its own length; nothing here knows about text or sampling.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from risen_plugin.errors import ExportError
+
+_TYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+}
+
+
+def open_session(graph: Path, threads: int | None) -> Any:
+    """An ``onnxruntime.InferenceSession`` of a graph on the CPU.
+
+    ``OMP_NUM_THREADS`` is honoured where ``threads`` is None: onnxruntime itself ignores it.
+
+    :raises ExportError: if onnxruntime is missing or refuses the graph.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError(
+            "answering from a bundle needs onnxruntime: pip install 'risen-plugin[cpu]' (or [gpu])"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it would print is in the exception too
+    wished = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
+    if wished:
+        options.intra_op_num_threads = wished
+    try:
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(f"onnxruntime cannot open {graph}: {error}") from error
+
+
+class KeyValueCache:
+    """The state of a batch of rows between two steps.
+
+    :param rows: B, the rows of the batch.
+    :param capacity: most tokens of a row, prompt and answer together. With 0 nothing is kept and
+        only one :meth:`prefill` makes sense.
+    """
+
+    def __init__(self, session: Any, rows: int, capacity: int) -> None:
+        self._session = session
+        self._capacity = capacity
+        inputs = {value.name: value for value in session.get_inputs()}
+        self._positions = "position_ids" in inputs
+        self._buffers: dict[str, npt.NDArray[Any]] = {
+            name: np.zeros((rows, value.shape[1], capacity, value.shape[3]), _TYPES[value.type])
+            for name, value in inputs.items()
+            if name.startswith("past_key_values.")
+        }
+        self._lengths: npt.NDArray[np.int64] = np.zeros(rows, dtype=np.int64)
+        self._width = 0
+
+    def prefill(
+        self, ids: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """Read right-padded prompts ``ids`` (B, T) of ``lengths`` (B,); their logits (B, T, V)."""
+        self._lengths = lengths.astype(np.int64)
+        self._width = ids.shape[1]
+        mask = (np.arange(self._width) < self._lengths[:, None]).astype(np.int64)
+        positions = np.broadcast_to(np.arange(self._width, dtype=np.int64), ids.shape)
+        return self._run(ids, mask, positions)
+
+    def step(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Append one token to each row, (B,); the logits that follow it, (B, V)."""
+        positions = self._lengths[:, None]
+        self._lengths = self._lengths + 1
+        self._width += 1
+        mask = (np.arange(self._width) < self._lengths[:, None]).astype(np.int64)
+        return self._run(tokens[:, None], mask, positions)[:, 0]
+
+    def keep(self, lines: Sequence[int]) -> None:
+        """Go on with these lines of the batch only, in this order."""
+        self._lengths = self._lengths[list(lines)]
+        for name, buffer in self._buffers.items():
+            self._buffers[name] = np.ascontiguousarray(buffer[list(lines)])
+        # The attention mask is as wide as the longest row that is left.
+        self._width = int(self._lengths.max())
+
+    def _run(
+        self,
+        ids: npt.NDArray[np.int64],
+        mask: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float32]:
+        try:
+            return self._logits(ids, mask, positions)
+        except Exception as error:
+            # onnxruntime's exceptions share no base class, but they live in its modules.
+            if not isinstance(error, RuntimeError) and "onnxruntime" not in type(error).__module__:
+                raise
+            raise ExportError(
+                f"onnxruntime cannot run the graph: {' '.join(str(error).split())}"
+            ) from error
+
+    def _logits(
+        self,
+        ids: npt.NDArray[np.int64],
+        mask: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.int64],
+    ) -> npt.NDArray[np.float32]:
+        feeds: dict[str, npt.NDArray[Any]] = {
+            "input_ids": np.ascontiguousarray(ids, dtype=np.int64),
+            "attention_mask": mask,
+        }
+        if self._positions:
+            feeds["position_ids"] = np.ascontiguousarray(positions)
+        if not self._capacity:
+            logits = self._session.run(["logits"], {**feeds, **self._buffers})[0]
+            return logits.astype(np.float32, copy=False)  # type: ignore[no-any-return]
+        import onnxruntime
+
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_cpu_input(name, value)
+        for name, buffer in self._buffers.items():
+            shared = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
+            binding.bind_ortvalue_input(name, shared)
+            binding.bind_ortvalue_output(name.replace("past_key_values", "present"), shared)
+        binding.bind_output("logits", "cpu")
+        self._session.run_with_iobinding(binding)
+        logits = binding.get_outputs()[-1].numpy()
+        return logits.astype(np.float32, copy=False)  # type: ignore[no-any-return]

@@ -1,0 +1,152 @@
+"""Turn prompts into token ids and back as the training library does, without loading torch.
+
+Reads ``tokenizer.json`` with ``tokenizers`` and renders the chat template with jinja2. The tests
+hold the rendering equal to transformers' ``apply_chat_template``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from risen_plugin.errors import DataError, ExportError
+
+Messages = Sequence[Mapping[str, Any]]
+Prompt = str | Messages
+
+
+class ChatTokenizer:
+    """The tokenizer and the chat template of a bundle folder.
+
+    :raises ExportError: if the folder has no readable ``tokenizer.json``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ExportError(f"{folder} has no tokenizer.json; export the model again")
+        try:
+            self._tokenizer: Any = Tokenizer.from_file(str(path))
+        except Exception as error:
+            raise ExportError(f"{path} cannot be read: {error}") from error
+        # A tokenizer saved after training may still cut or pad what it is given.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._config = _read_json(folder / "tokenizer_config.json")
+        self._jinja = folder / "chat_template.jinja"
+
+    @cached_property
+    def template(self) -> str | None:
+        """The chat template's text; None if the model has none."""
+        if self._jinja.is_file():
+            return self._jinja.read_text(encoding="utf-8")
+        written = self._config.get("chat_template")
+        return written if isinstance(written, str) else None
+
+    @cached_property
+    def special_tokens(self) -> dict[str, str]:
+        """What a template may name: ``bos_token``, ``eos_token``, ... with their texts."""
+        return {
+            key: text
+            for key, value in self._config.items()
+            if key.endswith("_token") and (text := _token_text(value)) is not None
+        }
+
+    def token_id(self, text: str) -> int | None:
+        """The id of one token's text; None if the vocabulary lacks it."""
+        found: int | None = self._tokenizer.token_to_id(text)
+        return found
+
+    def render(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
+        """The text of a chat, ready for the answer.
+
+        :raises DataError: if there is no template, or the template refuses the messages.
+        """
+        if self.template is None:
+            raise DataError(
+                "the bundle's model has no chat template, so it takes text, not messages; "
+                "use --raw, or set tokenizer.chat_template before exporting"
+            )
+        import jinja2
+
+        try:
+            text: str = self._compiled.render(
+                messages=[dict(message) for message in messages],
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self.special_tokens,
+            )
+        except jinja2.TemplateError as error:
+            raise DataError(f"the chat template refused the messages: {error}") from error
+        return text
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a text as it is, or of chat messages with the template applied."""
+        if isinstance(prompt, str):
+            return list(self._tokenizer.encode(prompt, add_special_tokens=True).ids)
+        return list(self._tokenizer.encode(self.render(prompt), add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return _environment().from_string(self.template or "")
+
+
+def _environment() -> Any:
+    """Jinja set up as chat templates expect it: sandboxed, block lines trimmed."""
+    import jinja2
+    import jinja2.ext
+    import jinja2.nodes
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(jinja2.ext.Extension):
+        """``{% generation %}`` marks the answer for training; here it only shows its body."""
+
+        tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return jinja2.nodes.Scope(body).set_lineno(line)
+
+    def refuse(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
+    return environment
+
+
+def _token_text(value: Any) -> str | None:
+    """A special token is written as its text or as a mapping that holds it."""
+    if isinstance(value, Mapping):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExportError(f"{path} is not valid JSON: {error}") from error
+    return loaded if isinstance(loaded, dict) else {}

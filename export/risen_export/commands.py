@@ -1,0 +1,167 @@
+"""``risen export`` and ``risen generate``. What is heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from risen_plugin.errors import DataError
+from risen_plugin.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from risen_export.chat import Prompt
+    from risen_export.pipeline import ExportResult
+
+
+@hookimpl
+def risen_register_commands(cli: click.Group) -> None:
+    """Join the ``risen`` command."""
+    cli.add_command(export_command)
+    cli.add_command(generate_command)
+
+
+@click.command("export")
+@click.argument("run_or_model")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=["fp32"],
+    show_default=True,
+    help="fp32 or int8; may be given more than once.",
+)
+@click.option("--force", is_flag=True, help="Replace the bundle that is already at OUT.")
+@click.option("--no-verify", is_flag=True, help="Do not compare the bundle with the model.")
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@click.pass_context
+def export_command(
+    context: click.Context,
+    *,
+    run_or_model: str,
+    out: Path,
+    precisions: tuple[str, ...],
+    force: bool,
+    no_verify: bool,
+    quiet: bool,
+) -> None:
+    """Merge RUN_OR_MODEL, compile it to ONNX Runtime and write the checked bundle OUT.
+
+    RUN_OR_MODEL is the output folder of a run (its saved model, else its newest checkpoint), a
+    model folder, a PEFT adapter folder or a hub id.
+    """
+    from risen_export.pipeline import export
+
+    result = export(
+        run_or_model,
+        out,
+        precisions,
+        force=force,
+        check=not no_verify,
+        progress=not quiet,
+        show_log=bool(context.find_root().params.get("debug")),
+    )
+    click.echo(report(result))
+
+
+def report(result: ExportResult) -> str:
+    """The closing table: one line per precision, and what its bytes are made of."""
+    lines = [f"{'':6}{'size':>10}  {'logit diff':>10}  {'greedy tokens equal':>20}  folder"]
+    for name, one in result.precisions.items():
+        verdict = one.verdict
+        difference = "not checked" if verdict is None else f"{verdict['max_logit_diff']:.2g}"
+        tokens = (
+            ""
+            if verdict is None
+            else f"{sum(verdict['greedy_equal'])} of {verdict['tokens_compared']}"
+        )
+        lines.append(f"{name:6}{_size(one.bytes):>10}  {difference:>10}  {tokens:>20}  {one.path}")
+    for name, one in result.precisions.items():
+        kinds = ", ".join(
+            f"{kind.replace('_', ' ')} {_size(size)}" for kind, size in one.bytes_by_kind.items()
+        )
+        lines.append(f"{name} is made of: {kinds}")
+    return "\n".join(lines)
+
+
+@click.command("generate")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("prompts", nargs=-1, required=True)
+@click.option("--precision", help="Which graph of the bundle; its fp32 one if there is one.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), help="Most tokens of an answer.")
+@click.option("--system", help="A system message put before each prompt.")
+@click.option("--raw", is_flag=True, help="Take the prompts as text, without the chat template.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Draw answers at this temperature; 0 takes the likeliest token.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads; onnxruntime's choice if unset."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per answer.")
+def generate_command(
+    *,
+    bundle: Path,
+    prompts: tuple[str, ...],
+    precision: str | None,
+    max_new_tokens: int | None,
+    system: str | None,
+    raw: bool,
+    temperature: float,
+    seed: int,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Answer PROMPTS from BUNDLE, the chat template applied.
+
+    BUNDLE is what `risen export` wrote, or one of its precision folders. The prompt - stands for
+    the lines of standard input. Several answers are separated by an empty line.
+    """
+    from risen_export.generate import Bundle
+
+    texts = list(_texts(prompts))
+    if raw and system is not None:
+        raise DataError("--system needs the chat template, and --raw leaves it out; drop one")
+    opened = Bundle.open(bundle, precision, threads)
+    answers = opened.generate(
+        [text if raw else _messages(text, system) for text in texts],
+        max_new_tokens=max_new_tokens,
+        do_sample=temperature > 0,
+        temperature=temperature,
+        seed=seed,
+    )
+    for index, (text, answer) in enumerate(zip(texts, answers, strict=True)):
+        if as_json:
+            click.echo(json.dumps({"prompt": text, "completion": answer}, ensure_ascii=False))
+        else:
+            click.echo(f"\n{answer}" if index else answer)
+
+
+def _texts(prompts: Sequence[str]) -> list[str]:
+    texts: list[str] = []
+    for prompt in prompts:
+        if prompt == "-":
+            texts += [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+        else:
+            texts.append(prompt)
+    if not texts:
+        raise DataError("there is no prompt: standard input was empty")
+    return texts
+
+
+def _messages(text: str, system: str | None) -> Prompt:
+    turns: list[dict[str, Any]] = [{"role": "user", "content": text}]
+    return turns if system is None else [{"role": "system", "content": system}, *turns]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 10_000 else f"{count / 1e3:.1f} kB"

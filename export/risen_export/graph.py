@@ -1,0 +1,97 @@
+"""Mend the builder's graph where clients or the size of the bundle need it. Nothing runs here."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from risen_export.manifest import DATA, GRAPH
+
+
+def write_cache_dimension(folder: Path) -> None:
+    """Write the last dimension of every key-value tensor as a number.
+
+    The builder leaves it symbolic (``kv_cache_dim``); transformers.js and optimum read it.
+    """
+    import onnx
+
+    genai = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
+    size = int(genai["decoder"]["head_size"])
+    model = onnx.load(str(folder / GRAPH), load_external_data=False)
+    for value in [*model.graph.input, *model.graph.output]:
+        last = value.type.tensor_type.shape.dim[-1]
+        if last.dim_param == "kv_cache_dim":
+            last.dim_value = size
+    onnx.save(model, str(folder / GRAPH))
+
+
+def share_int8_embedding(folder: Path) -> bool:
+    """Read a tied embedding from the int8 weights of the output layer; True if that was done.
+
+    The builder stores a tied embedding once in fp32 and in int4, but in int8 it adds an fp32 copy
+    of it, which can be the larger half of a small model. onnxruntime's GatherBlockQuantized reads
+    8 bits as well. To be dropped when the builder does it itself.
+    """
+    import onnx_ir as ir
+
+    model = ir.load(folder / GRAPH)
+    head = next((node for node in model.graph if _makes_logits(node)), None)
+    lookup = next((node for node in model.graph if _looks_up_tokens(node)), None)
+    if head is None or lookup is None:
+        return False
+    weights, scales, table = head.inputs[1], head.inputs[2], lookup.inputs[0]
+    symmetric = len(head.inputs) < 4 or head.inputs[3] is None
+    if weights is None or scales is None or table is None or not symmetric:
+        return False
+    columns, rows = head.attributes["K"].as_int(), head.attributes["N"].as_int()
+    block = head.attributes["block_size"].as_int()
+    if columns % block or not table.is_initializer():
+        return False
+    shape = ir.Value(name="model.embed_tokens.shape", const_value=ir.tensor([rows, columns]))
+    model.graph.register_initializer(shape)
+    flat = ir.node("Reshape", [weights, shape], name="/model/embed_tokens/Reshape")
+    flat.outputs[0].name = "/model/embed_tokens/Reshape/output_0"
+    gather = ir.node(
+        "GatherBlockQuantized",
+        [flat.outputs[0], lookup.inputs[1], scales],
+        {"bits": 8, "block_size": block, "gather_axis": 0, "quantize_axis": 1},
+        domain="com.microsoft",
+        name="/model/embed_tokens/GatherBlockQuantized",
+    )
+    gather.outputs[0].name = "/model/embed_tokens/GatherBlockQuantized/output_0"
+    gather.outputs[0].type = lookup.outputs[0].type
+    gather.outputs[0].shape = lookup.outputs[0].shape
+    model.graph.insert_before(lookup, [flat, gather])
+    ir.convenience.replace_all_uses_with(lookup.outputs[0], gather.outputs[0])
+    model.graph.remove(lookup, safe=True)
+    del model.graph.initializers[str(table.name)]
+    # The weights are still read from the old file, so the new one is written beside it. Small
+    # tensors stay in the graph: shape inference cannot read an external shape.
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        ir.save(model, Path(beside) / GRAPH, external_data=DATA)
+        for name in (DATA, GRAPH):
+            os.replace(Path(beside) / name, folder / name)
+    return True
+
+
+def _makes_logits(node: object) -> bool:
+    import onnx_ir as ir
+
+    return (
+        isinstance(node, ir.Node)
+        and node.op_type == "MatMulNBits"
+        and node.attributes["bits"].as_int() == 8
+        and any(value.name == "logits" for value in node.outputs)
+    )
+
+
+def _looks_up_tokens(node: object) -> bool:
+    import onnx_ir as ir
+
+    return (
+        isinstance(node, ir.Node)
+        and node.op_type == "Gather"
+        and any(value is not None and value.name == "input_ids" for value in node.inputs)
+    )

@@ -1,0 +1,231 @@
+"""Find out what RUN_OR_MODEL is, and refuse what cannot be exported, before weights are read.
+
+A source is a model folder, a hub id, a PEFT adapter, or a run's output folder (its saved model,
+else its newest checkpoint). Only small JSON files are read here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from risen_export.build import supported_architectures, unsupported
+from risen_plugin.errors import ExportError, near_miss
+
+ADAPTER_CONFIG = "adapter_config.json"
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+_HUB_ID = re.compile(r"^\w[\w.-]*(/\w[\w.-]*)?$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be exported.
+
+    :param given: as the user named it.
+    :param model: folder or hub id of the base weights; None for a model in memory.
+    :param adapter: folder or hub id of the PEFT adapter, if there is one.
+    :param run: the run's output folder, where its record lies, if it came from a run.
+    :param revision: revision of ``model`` on the hub, where the adapter names one.
+    """
+
+    given: str
+    model: str | None
+    adapter: str | None = None
+    run: Path | None = None
+    revision: str | None = None
+
+
+def resolve(given: str | Path) -> Source:
+    """Find the weights that ``given`` stands for.
+
+    :raises ExportError: if nothing exportable is there, saying what was looked for.
+    """
+    text = str(given) or "."
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return _in_folder(text, path)
+    if path.exists():
+        raise ExportError(f"{text} is a file; give the folder of a model, an adapter or a run")
+    if not _HUB_ID.match(text):
+        raise ExportError(f"there is no folder {text}{_sibling(path)}")
+    return _on_hub(text, path)
+
+
+def _in_folder(given: str, path: Path) -> Source:
+    holder = _holder(path) or _newest_checkpoint(path)
+    if holder is None:
+        raise ExportError(
+            f"{given} holds nothing to export: no config.json or {ADAPTER_CONFIG} with weights, "
+            "and no checkpoint-N with them; if the run is still going, wait for its first save"
+        )
+    run = next(
+        (
+            f
+            for f in (path, path.parent, path.parent.parent)
+            if (f / "risen" / "run.json").is_file()
+        ),
+        None,
+    )
+    if not _holds_adapter(holder):
+        return Source(given, str(holder), run=run)
+    base, revision = _base_of(holder / ADAPTER_CONFIG, given)
+    return Source(given, base, adapter=str(holder), run=run, revision=revision)
+
+
+def _holder(folder: Path) -> Path | None:
+    """The folder itself, or the one adapter in it: PEFT saves a named one in a folder so named."""
+    if _holds_weights(folder):
+        return folder
+    named = [child for child in folder.iterdir() if child.is_dir() and _holds_adapter(child)]
+    return named[0] if len(named) == 1 else None
+
+
+def _holds_weights(folder: Path) -> bool:
+    model = (folder / "config.json").is_file() and _any(folder, _WEIGHTS)
+    return model or _holds_adapter(folder)
+
+
+def _holds_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file() and _any(folder, _ADAPTER_WEIGHTS)
+
+
+def _newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the highest step that is complete."""
+    found = {
+        int(match[1]): _holder(child)
+        for child in folder.iterdir()
+        if (match := _CHECKPOINT.match(child.name)) and child.is_dir()
+    }
+    steps = {step: holder for step, holder in found.items() if holder is not None}
+    return steps[max(steps)] if steps else None
+
+
+def _base_of(config: Path, given: str) -> tuple[str, str | None]:
+    """The base model an adapter names: a folder that exists (seen from here or there), or an id."""
+    adapter = read_json(config)
+    base = adapter.get("base_model_name_or_path")
+    if not base:
+        raise ExportError(
+            f"{config} names no base model (base_model_name_or_path is empty); "
+            "write its folder or hub id there"
+        )
+    text = str(base)
+    for folder in (Path(text).expanduser(), config.parent / text):
+        if folder.is_dir():
+            return str(folder), adapter.get("revision")
+    if Path(text).is_absolute() or not _HUB_ID.match(text):
+        raise ExportError(
+            f"the base model of adapter {given} is not there: {text}; "
+            f"correct base_model_name_or_path in {config}"
+        )
+    return text, adapter.get("revision")
+
+
+def _on_hub(name: str, path: Path) -> Source:
+    """A hub id, or one in the local cache; adapters are told from models by their files."""
+    if hub_file(name, "config.json") is not None:
+        return Source(name, name)
+    found = hub_file(name, ADAPTER_CONFIG)
+    if found is not None:
+        base, revision = _base_of(found, name)
+        return Source(name, base, adapter=name, revision=revision)
+    raise ExportError(
+        f"'{name}' is neither a folder nor a model on the hub or in its local cache{_sibling(path)}"
+    )
+
+
+def hub_file(name: str, file: str, revision: str | None = None) -> Path | None:
+    """A small file of a hub repository, from the cache or fetched; None if it cannot be had."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(hf_hub_download(name, file, revision=revision))
+    except (OSError, HFValidationError, HfHubHTTPError):
+        return None
+
+
+def check_config(source: Source) -> dict[str, Any]:
+    """The base model's configuration, if the builder can compile such a model.
+
+    :raises ExportError: for encoder-decoder and classification models and for architectures
+        that the installed builder does not know.
+    """
+    assert source.model is not None
+    folder = Path(source.model)
+    found = (
+        folder / "config.json"
+        if folder.is_dir()
+        else hub_file(source.model, "config.json", source.revision)
+    )
+    if found is None or not found.is_file():
+        whose = f"the base model of adapter {source.given}" if source.adapter else "the model"
+        raise ExportError(
+            f"{whose} cannot be found: {source.model} has no config.json here, on the hub "
+            "or in its local cache"
+        )
+    config = read_json(found)
+    check_architecture(config, source.model)
+    return config
+
+
+def check_architecture(config: dict[str, Any], name: str) -> None:
+    """Refuse what is not a decoder that writes text.
+
+    :raises ExportError: as :func:`check_config`.
+    """
+    named = config.get("architectures")
+    named = named if isinstance(named, list) else []
+    architecture = named[0] if named else f"model_type '{config.get('model_type')}'"
+    if config.get("is_encoder_decoder"):
+        raise ExportError(
+            f"{name} is an encoder-decoder model ({architecture}); only decoder-only language "
+            "models are exported"
+        )
+    if named and "Classification" in architecture:
+        raise ExportError(
+            f"{name} is a classification model ({architecture}); only models that write text "
+            "(...ForCausalLM) are exported"
+        )
+    known = supported_architectures()
+    if not named:
+        raise ExportError(
+            f"{name}/config.json names no architectures; add the list with the model class there"
+        )
+    if known and architecture not in known:
+        raise unsupported(architecture, known)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    :raises ExportError: if it cannot be read or is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ExportError(f"{path} does not hold a JSON object")
+    return content
+
+
+def _any(folder: Path, names: tuple[str, ...]) -> bool:
+    return any((folder / name).is_file() for name in names)
+
+
+def _sibling(path: Path) -> str:
+    """A near miss among the folders beside a path that does not exist."""
+    if not path.parent.is_dir():
+        return ""
+    return near_miss(path.name, [child.name for child in path.parent.iterdir() if child.is_dir()])

@@ -1,0 +1,151 @@
+"""``risen export`` and ``risen generate`` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from risen_export import commands
+from risen_export.generate import Bundle
+from risen_plugin.errors import DataError, ExportError
+
+
+@pytest.fixture
+def risen() -> Callable[..., Result]:
+    cli = click.Group("risen")
+    commands.risen_register_commands(cli)
+
+    def run(*arguments: object, stdin: str | None = None, fails: bool = False) -> Result:
+        result = CliRunner().invoke(cli, [str(argument) for argument in arguments], input=stdin)
+        if result.exception is not None and not fails:
+            raise result.exception
+        return result
+
+    return run
+
+
+def test_the_commands_load_nothing_heavy() -> None:
+    script = (
+        "import sys, risen_export, risen_export.commands\n"
+        "heavy = {'torch', 'transformers', 'onnxruntime', 'onnx', 'numpy', 'tokenizers'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_export_prints_a_table_with_sizes_and_the_check(
+    risen: Callable[..., Result],
+    model_of: Callable[..., Any],
+    tokenizer: Any,
+    saved: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    model = saved(model_of(tokenizer), tmp_path / "model")
+    options = ("--precision", "fp32", "--precision", "int8", "--quiet")
+    result = risen("export", model, tmp_path / "out", *options)
+    lines = result.output.splitlines()
+    assert [line.split()[0] for line in lines] == ["size", "fp32", "int8", "fp32", "int8"]
+    assert "512 of 512" in lines[1]
+    assert str(tmp_path / "out" / "int8") in lines[2]
+    assert lines[4].startswith("int8 is made of: ")
+    # Nothing that the builder or transformers print comes through.
+    assert len(lines) == 5
+
+
+@pytest.mark.slow
+def test_generate_applies_the_chat_template(
+    risen: Callable[..., Result], tied_bundle: Path
+) -> None:
+    chat = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]
+    expected = Bundle.open(tied_bundle, threads=1).generate([chat], max_new_tokens=8)[0]
+    options = ("--system", "be brief", "--max-new-tokens", 8)
+    assert risen("generate", tied_bundle, "hello", *options).output == expected + "\n"
+    raw = risen("generate", tied_bundle, "hello", "--raw", "--max-new-tokens", 8).output
+    assert raw == Bundle.open(tied_bundle).generate(["hello"], max_new_tokens=8)[0] + "\n"
+
+
+@pytest.mark.slow
+def test_generate_reads_lines_and_writes_json(
+    risen: Callable[..., Result], tied_bundle: Path
+) -> None:
+    result = risen(
+        "generate", tied_bundle / "int8", "-", "--json", "--max-new-tokens", 4, stdin="a\n\nb\n"
+    )
+    rows = [json.loads(line) for line in result.output.splitlines()]
+    assert [row["prompt"] for row in rows] == ["a", "b"]
+    assert all(isinstance(row["completion"], str) for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        (("-",), DataError, "standard input was empty"),
+        (("a", "--raw", "--system", "b"), DataError, "drop one"),
+        (("a", "--precision", "fp23"), ExportError, "did you mean 'fp32'"),
+    ],
+)
+def test_generate_refuses_in_one_line(
+    risen: Callable[..., Result],
+    *,
+    tied_bundle: Path,
+    arguments: tuple[str, ...],
+    error: type[Exception],
+    said: str,
+) -> None:
+    result = risen("generate", tied_bundle, *arguments, stdin="", fails=True)
+    assert isinstance(result.exception, error)
+    assert said in str(result.exception)
+    assert "\n" not in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ["export", "generate"])
+def test_help_explains_the_arguments(risen: Callable[..., Result], command: str) -> None:
+    assert "OUT" in risen(command, "--help").output or "BUNDLE" in risen(command, "--help").output
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (None, "there is no folder"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "architecture GPT2LMHeadModel cannot be exported"),
+        ({"architectures": ["T5Model"], "is_encoder_decoder": True}, "encoder-decoder"),
+        ({"architectures": ["Qwen2ForSequenceClassification"]}, "classification model"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    config: dict[str, Any] | None,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from risen_plugin.cli import main
+
+    model = tmp_path / "model"
+    if config is not None:
+        model.mkdir()
+        (model / "config.json").write_text(json.dumps(config))
+        (model / "model.safetensors").write_text("not read")
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(model), str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
+    assert not (tmp_path / "out").exists()
