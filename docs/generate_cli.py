@@ -1,0 +1,51 @@
+"""Write ``docs/reference/cli.md`` from the commands themselves: ``python docs/generate_cli.py``.
+
+Shows what risen-plugin brings; commands of other installed plugins are left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from risen_plugin.cli import command_line
+
+PAGE = Path(__file__).parent / "reference" / "cli.md"
+WIDTH = 88
+HEAD = """\
+# Command line
+
+Written by `docs/generate_cli.py` from the commands themselves; a test holds it to them.
+
+Results go to standard output, progress bars and messages to standard error. What a person can mend
+is told in one line, with exit code 2 and no traceback; `risen --debug COMMAND` shows the traceback.
+Anything else is a bug and shows its traceback. Installed plugins may add commands.
+"""
+
+
+def page() -> str:
+    """The text of the page."""
+    group = command_line()
+    foreign = {
+        name
+        for info in group.plugins.infos()
+        if info.distribution != "risen-plugin"
+        for name in info.commands
+    }
+    names = sorted(group.commands.keys() - foreign)
+    shown = click.Group("risen", help=group.help, params=group.params)
+    for name in names:
+        shown.add_command(group.commands[name])
+    sections = [HEAD, _section(shown, "risen")]
+    sections += [_section(group.commands[name], f"risen {name}") for name in names]
+    return "\n".join(sections)
+
+
+def _section(command: click.Command, title: str) -> str:
+    context = click.Context(command, info_name=title, max_content_width=WIDTH, terminal_width=WIDTH)
+    return f"## {title}\n\n```\n{command.get_help(context)}\n```\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
