@@ -82,11 +82,11 @@ class Plugins:
             subject = module.removeprefix("risen_plugin.").removeprefix("defaults.")
             info = PluginInfo(BUILT_IN + subject.split(".")[0], "risen-plugin", __version__)
             plugins._admit(info, functools.partial(importlib.import_module, module))
-        for entry in sorted(metadata.entry_points(group=hookspecs.PROJECT), key=_entry_name):
+        for entry in sorted(metadata.entry_points(group=hookspecs.PROJECT), key=_own_first):
             distribution = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
             plugins._admit(PluginInfo(entry.name, *distribution), entry.load)
         found = {name for info in plugins._infos for name in (info.name, info.distribution)}
-        for name in disable:
+        for name in sorted(plugins._disabled):
             if name not in found:
                 hint = near_miss(name, found)
                 _log.warning("no plugin '%s' is installed that could be disabled%s", name, hint)
@@ -270,8 +270,9 @@ def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "") not in ("", "0")
 
 
-def _entry_name(entry: metadata.EntryPoint) -> str:
-    return entry.name
+def _own_first(entry: metadata.EntryPoint) -> tuple[bool, str]:
+    """By name, after those of risen-plugin itself: nobody takes one of its commands away."""
+    return (entry.dist is None or entry.dist.name != "risen-plugin", entry.name)
 
 
 def _told(error: Exception) -> str:

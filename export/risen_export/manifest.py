@@ -135,7 +135,7 @@ def check(path: str | Path) -> list[str]:
     ]
 
 
-def bytes_by_kind(folder: Path) -> dict[str, int]:
+def bytes_by_kind(folder: str | Path) -> dict[str, int]:
     """What the bytes of an ``OUT/<precision>`` folder are made of; the values sum to its files.
 
     Kinds: ``int8_weights`` and ``int8_scales`` (the embedding too where it is tied),
@@ -147,6 +147,7 @@ def bytes_by_kind(folder: Path) -> dict[str, int]:
 
     import onnx
 
+    folder = Path(folder)
     model = onnx.load(str(folder / GRAPH), load_external_data=False)
     makers = {name: node for node in model.graph.node for name in node.output}
     looked_up: set[str] = set()
@@ -171,7 +172,7 @@ def bytes_by_kind(folder: Path) -> dict[str, int]:
     kinds["tokenizer_and_configs"] = sum(
         entry["bytes"] for name, entry in files_of(folder).items() if name not in (GRAPH, DATA)
     )
-    return kinds
+    return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
 
 
 def _kind(tensor: Any, looked_up: set[str]) -> str:

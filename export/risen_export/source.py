@@ -126,7 +126,8 @@ def _base_of(config: Path, given: str) -> tuple[str, str | None]:
     if Path(text).is_absolute() or not _HUB_ID.match(text):
         raise ExportError(
             f"the base model of adapter {given} is not there: {text}; "
-            f"correct base_model_name_or_path in {config}"
+            f"export the whole run, keep the weights at phase entry (keep_entry=True), or correct "
+            f"base_model_name_or_path in {config}"
         )
     return text, adapter.get("revision")
 

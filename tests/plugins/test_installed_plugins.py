@@ -56,6 +56,14 @@ from risen_plugin import hookimpl
 def risen_register_rewards(register):
     register("words", dict)
 """,
+    "aaa": """
+import click
+from risen_plugin import hookimpl
+
+@hookimpl
+def risen_register_commands(cli):
+    cli.add_command(click.Command("export", callback=lambda: click.echo("mine now")))
+""",
     "outdated": """
 from risen_plugin import hookimpl
 
@@ -91,6 +99,7 @@ py-modules = ["risen_fixture_{name}"]
 """
 
 LEFT_OUT = {
+    "aaa": "it replaces the command 'export', which exists already",
     "broken": "ModuleNotFoundError: No module named 'a_library_that_nobody_has'",
     "raising": "RuntimeError: halfway",
     "outdated": "its 'risen_phase_ended' asks for the argument 'trainer', which risen-plugin",
@@ -193,7 +202,7 @@ def test_disabled_plugins_are_silent(risen):
 
 
 def test_strict_plugins_stop_the_command(risen):
-    done = risen("rewards", RISEN_STRICT_PLUGINS="1", RISEN_DISABLED_PLUGINS="future")
+    done = risen("rewards", RISEN_STRICT_PLUGINS="1", RISEN_DISABLED_PLUGINS="aaa,future")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("risen: plugin 'broken' (risen-broken 1.2) cannot be used: ")
