@@ -87,7 +87,8 @@ def test_two_named_adapters_are_no_answer(tmp_path: Path) -> None:
 def test_a_missing_base_is_named_with_the_file_to_correct(tmp_path: Path) -> None:
     folder = adapter_in(tmp_path / "adapter", str(tmp_path / "gone"))
     with pytest.raises(
-        ExportError, match=r"gone; export the whole run.*correct base_model_name_or_path in .*adapter_con"
+        ExportError,
+        match=r"gone; export the whole run.*correct base_model_name_or_path in .*adapter_con",
     ):
         resolve(folder)
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -801,27 +800,6 @@ def test_an_out_that_is_taken_or_cannot_be_is_refused_before_a_model_is_loaded(
     assert said in line
     assert everything_in(tmp_path) == ["file", "taken", "taken/mine"]
     assert (tmp_path / "file").read_text() == "precious"
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """``disk("size=64k")``: a small file system of its own, where this user may mount one."""
-    mounted: list[Path] = []
-
-    def mount(options: str) -> Path:
-        place = tmp_path / "disk"
-        place.mkdir(exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("needs the right to mount a file system")
-        mounted.append(place)
-        return place
-
-    yield mount
-    for place in mounted:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.mark.parametrize("size", ["16k", "120k", "140k", "200k"])

@@ -84,6 +84,61 @@ def test_the_demo_refuses_a_folder_that_holds_something(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
 
+def refused_demo(out: Path, *arguments: str) -> str:
+    """The line that a refused demo ends with; before it, it may have named its stages."""
+    done = CliRunner().invoke(command_line(), ["demo", "--quick", "--out", str(out), *arguments])
+    assert done.exit_code == 2
+    assert "Traceback" not in done.output
+    return done.output.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("without", "said"),
+    [
+        (("chat_template.jinja",), "no chat template"),
+        (("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"), "no tokenizer"),
+    ],
+)
+def test_the_demo_refuses_an_incomplete_model_before_training_and_leaves_nothing(
+    without: tuple[str, ...], said: str, model_folder: str, tmp_path: Path
+) -> None:
+    for name in without:
+        (Path(model_folder) / name).unlink(missing_ok=True)
+    assert said in refused_demo(tmp_path / "out", "--model", model_folder)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_refuses_weights_that_are_cut_short_and_leaves_nothing(
+    model_folder: str, tmp_path: Path
+) -> None:
+    weights = Path(model_folder) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "cannot be loaded" in refused_demo(tmp_path / "out", "--model", model_folder)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+def test_the_demo_refuses_a_seed_that_is_none_and_makes_no_folder(
+    seed: str, tmp_path: Path
+) -> None:
+    assert "--seed" in refused_demo(tmp_path / "out", "--seed", seed)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_ends_the_demo_in_one_line_and_nothing_is_left_on_it(
+    model_folder: str, disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("risen_export.demo.settings.QUICK", TINY)
+    place = disk("size=200k")
+    line = refused_demo(place / "out", "--model", model_folder)
+    assert f"cannot write to {place / 'out'}" in line
+    assert "No space left on device" in line
+    assert list(place.iterdir()) == []
+
+
 def test_the_embedded_base_is_small_and_says_where_it_comes_from() -> None:
     folder = base_model()
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 12_000_000

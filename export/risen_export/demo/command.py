@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from safetensors import SafetensorError
 
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, RecordError, RisenError
 from risen_plugin.hookspecs import hookimpl
 
 _STATES = {
@@ -34,7 +37,13 @@ def risen_register_commands(cli: click.Group) -> None:
     show_default=True,
     help="A new folder for the run, the bundle and summary.json.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of data, sampling and training.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1_000_000),  # numpy's limit, and some seeds are derived
+    default=0,
+    show_default=True,
+    help="Of data, sampling and training.",
+)
 @click.option("--quick", is_flag=True, help="Every stage within 90 s; too short to show a result.")
 @click.option("--baselines", is_flag=True, help="Also spend RISEN's time on fine-tuning instead.")
 @click.option("--model", help="Start from this model folder or hub id; default: the embedded base.")
@@ -59,17 +68,33 @@ def demo_command(
         from risen_export.source import check_config, resolve
 
         check_config(resolve(model))
-    _make(out)
     from risen_export.build import require_runtime
 
     require_runtime()
+    _make(out)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch and the bundle when they load
     from risen_export.demo.run import run_demo
     from risen_export.demo.settings import FULL, QUICK
 
     settings = QUICK if quick else FULL
-    summary = run_demo(out, settings, seed=seed, baselines=baselines, model=model)
+    with _gone_if_refused(out):
+        summary = run_demo(out, settings, seed=seed, baselines=baselines, model=model)
     click.echo(closing_table(summary, out))
+
+
+@contextmanager
+def _gone_if_refused(out: Path) -> Iterator[None]:
+    """Leave nothing of a demo that could not be finished; ``out`` held nothing before it."""
+    try:
+        yield
+    except (RisenError, OSError, SafetensorError) as error:
+        shutil.rmtree(out, ignore_errors=True)
+        if isinstance(error, RisenError):
+            raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise RecordError(
+            f"cannot write to {out}: {reason}; make room there, or choose another --out"
+        ) from error
 
 
 def _make(out: Path) -> None:

@@ -13,8 +13,6 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     DataCollatorForSeq2Seq,
     ProgressCallback,
     Trainer,
@@ -23,14 +21,16 @@ from transformers import (
     set_seed,
 )
 
+from risen_export import merge
 from risen_export.demo.desk import OrderDesk, RightFields
 from risen_export.demo.settings import Settings
+from risen_export.source import resolve
 from risen_plugin import RisenCallback, use
 from risen_plugin.clean_room import clean_room
 from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, Weighted
 from risen_plugin.defaults.rewards import Constraints
 from risen_plugin.embedded import base_model, orders
-from risen_plugin.measure import answers, encode_probe, probe_loss
+from risen_plugin.measure import answers, check_chat, encode_probe, probe_loss
 from risen_plugin.scoring import adherence, grade, wrap
 
 Row = dict[str, Any]
@@ -69,9 +69,11 @@ class Desk:
     def __init__(self, settings: Settings, seed: int, model: str | None) -> None:
         self.settings = settings
         self.seed = seed
-        source = model or str(base_model())
-        self.tokenizer = AutoTokenizer.from_pretrained(source)
-        self.model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+        # Read as for an export, which refuses what is damaged or incomplete in one line.
+        loaded = merge.load(resolve(model or base_model()))
+        self.tokenizer = loaded.tokenizer
+        self.model = loaded.model
+        check_chat(self.tokenizer)
         self.data = Data.draw(settings, seed)
 
     def figures(self, model: Any, label: str) -> Figures:
