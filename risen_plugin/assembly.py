@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import itertools
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from risen_plugin.config import RisenConfig, Use, Weighted
 from risen_plugin.contracts import Generator, Row, Scheduler, Stateful
 from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, near_miss
 from risen_plugin.plugins import Kind, Plugins
+from risen_plugin.probe import check_probe
 from risen_plugin.scoring import NamedReward, wrap
 
 _TRLS_OWN = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
@@ -77,7 +77,7 @@ def assemble(config: RisenConfig) -> Parts:
     if config.held_out is not None:
         held_out = _part(plugins, "generator", config.held_out, origins)
     scheduler = _part(plugins, "scheduler", config.scheduler, origins)
-    _check_probe(config.probe)
+    check_probe(config.probe, config.guard.probe_rows)
     parts = Parts(rewards, generator, held_out, scheduler, plugins, origins)
     for part in {id(p): p for p in (generator, held_out)}.values():
         _check_first_row(part, rewards, config.seed)
@@ -93,7 +93,10 @@ def draw(part: Part, count: int, seed: int, **context: Any) -> list[Row]:
     generator: Generator = part.value
     context.setdefault("pass_rates", {})
     with boundary(part.label):
-        rows = list(itertools.islice(generator(count=count, seed=seed, **context), count))
+        made: Any = generator(count=count, seed=seed, **context)
+        if not isinstance(made, Iterable):
+            raise PluginError(f"{part.label} returned {_short(made)}, not rows")
+        rows = list(itertools.islice(made, count))
     for index, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise PluginError(
@@ -154,16 +157,6 @@ def check_columns(rows: Sequence[Row], rewards: Sequence[NamedReward], label: st
                         f"{reward.label} needs the column '{column}', which rows of {label} lack"
                         f"{near_miss(column, row) or '.'} They have: {', '.join(row)}"
                     )
-
-
-def _check_probe(probe: Any) -> None:
-    """Open the probe's file; a run would find out much later that it cannot be read."""
-    if isinstance(probe, str | Path):
-        try:
-            with Path(probe).open(encoding="utf-8"):
-                pass
-        except OSError as error:
-            raise ConfigError(f"cannot read the probe {probe}: {error.strerror}") from error
 
 
 def _check_first_row(part: Part, rewards: Sequence[NamedReward], seed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
@@ -29,6 +30,16 @@ class Attached:
         # The base class: SFTTrainer.log would average and clear its own training metrics.
         Trainer.log(self.trainer, {**accepted, **numbers})
         self.trainer.control.should_log = requested
+
+    def checkpoint(self) -> Path:
+        """Save a checkpoint of the present step, as the Trainer itself would, and name its folder.
+
+        Only at the end of a step, where optimizer, scheduler and step count agree.
+        """
+        trainer: Any = self.trainer
+        trainer._save_checkpoint(trainer.model, trial=None)
+        trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+        return Path(str(trainer.args.output_dir)) / f"checkpoint-{trainer.state.global_step}"
 
     def evaluation_rows(self, most: int) -> list[Mapping[str, Any]]:
         """The first rows of the evaluation set; of the first one where it is a dict of sets."""

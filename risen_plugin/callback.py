@@ -10,25 +10,29 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from risen_plugin import __version__
 from risen_plugin.assembly import assemble
 from risen_plugin.attached import Attached
+from risen_plugin.clean_room import clean_room
 from risen_plugin.config import DEFAULT_GRPO, RisenConfig, check_batches
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
-from risen_plugin.errors import ConfigError
-from risen_plugin.fitness import check_arguments, check_model, longest_prompt
+from risen_plugin.errors import ConfigError, RecordError, RisenError
+from risen_plugin.fitness import check_arguments, check_model, check_targets, longest_prompt
 from risen_plugin.history import History
 from risen_plugin.instructions import Instructions
-from risen_plugin.measure import encode_probe, load_probe, prompt_ids
+from risen_plugin.measure import encode_probe, prompt_ids
 from risen_plugin.phase import Surroundings, run_phase
+from risen_plugin.probe import load_probe
 from risen_plugin.record import Record, read_state, state_path, write_json, writing
 from risen_plugin.reinforce import check_grpo_fields
 from risen_plugin.schedule import decide
@@ -59,6 +63,11 @@ class RisenCallback(TrainerCallback):
     """
 
     def __init__(self, config: RisenConfig | None = None, **fields: Any) -> None:
+        if config is not None and not isinstance(config, RisenConfig):
+            raise ConfigError(
+                f"RisenCallback takes a RisenConfig, not {config!r:.60}; for a YAML file give "
+                "RisenConfig.from_yaml(path)"
+            )
         if config is None:
             config = _config_from(fields)
         elif fields:
@@ -79,12 +88,23 @@ class RisenCallback(TrainerCallback):
     def attach(self, trainer: Trainer) -> RisenCallback:
         """Add this callback to ``trainer`` and reach its loggers, metrics and evaluation set.
 
-        :raises ConfigError: if the trainer's arguments or model do not fit.
+        :raises ConfigError: if the trainer's arguments or model do not fit, or another
+            RisenCallback is there already.
         """
+        if not isinstance(trainer, Trainer):
+            raise ConfigError(f"attach takes a Trainer, not {trainer!r:.60}")
+        others = [c for c in trainer.callback_handler.callbacks if isinstance(c, RisenCallback)]
+        if any(other is not self for other in others):
+            raise ConfigError(
+                "this Trainer has a RisenCallback already; one run has one, with all the rewards "
+                "and one scheduler"
+            )
         check_arguments(trainer.args)
         check_model(trainer.model, trainer.processing_class)
+        check_targets(trainer.model, self.config.lora.target_modules)
         self._attached = Attached(trainer)
-        trainer.add_callback(self)
+        if not others:
+            trainer.add_callback(self)
         return self
 
     @property
@@ -101,6 +121,7 @@ class RisenCallback(TrainerCallback):
         model: Any = kwargs["model"]
         tokenizer: Any = kwargs.get("processing_class")
         check_model(model, tokenizer)
+        check_targets(model, self.config.lora.target_modules)
         grpo = {**DEFAULT_GRPO, **self.config.grpo}
         longest = longest_prompt(model, grpo["max_completion_length"])
         self.instructions.longest = longest
@@ -222,6 +243,7 @@ class RisenCallback(TrainerCallback):
     def _risen(self, decision: Decision, state: TrainerState, progress: Progress) -> None:
         assert self._around is not None
         assert self._record is not None
+        entry = copy.deepcopy(self.state_dict())
         number = sum(record.kind == "risen" for record in self.phases) + 1
         stretch = progress.phases[-1]
         if stretch.steps:
@@ -237,9 +259,13 @@ class RisenCallback(TrainerCallback):
         planned = PhaseRecord("risen", decision.steps, state.global_step, decision.reason)
         self._observe("risen_phase_started", planned, state)
         folder = self._record.phase_folder(number)
-        record = run_phase(
-            self._around, decision, number=number, at_step=state.global_step, folder=folder
-        )
+        try:
+            record = run_phase(
+                self._around, decision, number=number, at_step=state.global_step, folder=folder
+            )
+        except Exception as error:
+            self._rescue(error, entry)
+            raise
         self.history.add(record)
         verdict = "kept" if record.accepted else "dropped"
         self._say(
@@ -252,6 +278,34 @@ class RisenCallback(TrainerCallback):
         if state.global_step < state.max_steps:
             follows = self.history.present(state.global_step)
             self._observe("risen_phase_started", follows, state)
+
+    def _rescue(self, error: Exception, entry: Mapping[str, Any]) -> None:
+        """Save the run as it was when the phase that failed began: hours of fine-tuning, maybe.
+
+        Where it lies is added to the error. A disk that takes no more keeps what it had.
+        """
+        assert self._around is not None
+        assert self._record is not None
+        self.load_state_dict(entry)
+        self.history.start_clock()
+        place = self._record.folder / "before-failure"
+        model, tokenizer = self._around.model, self._around.tokenizer
+        try:
+            with clean_room(model, tokenizer):  # saving writes into the model's config
+                if self._attached is not None:
+                    place = self._attached.checkpoint()
+                else:
+                    model.save_pretrained(place)
+                    tokenizer.save_pretrained(place)
+        except (OSError, SafetensorError, RecordError, RuntimeError):
+            if place.name == "before-failure":
+                shutil.rmtree(place, ignore_errors=True)
+            return
+        told = f"the model as it was before the phase is in {place}"
+        if isinstance(error, RisenError):
+            error.args = (f"{error}; {told}",)
+        else:
+            error.add_note(told)
 
     def _check_parameters(self, parameters: Mapping[str, Any], model: Any) -> None:
         label = self.parts.scheduler.label

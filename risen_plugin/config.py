@@ -161,7 +161,9 @@ class RisenConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.rewards, str) or not isinstance(self.rewards, Sequence):
-            raise ConfigError("rewards is a list; give at least one reward in it")
+            raise ConfigError(
+                f"rewards is {self.rewards!r:.60}; it is a list, such as ['constraints']"
+            )
         if not self.rewards:
             raise ConfigError("rewards is empty; name at least one reward, such as 'constraints'")
         for name, kind in (("guard", GuardConfig), ("lora", LoraSettings)):
@@ -217,7 +219,7 @@ class RisenConfig:
         read = dict(data)
         if isinstance(read["rewards"], Sequence) and not isinstance(read["rewards"], str):
             read["rewards"] = [
-                _read_use(entry, f"{where}: rewards.{index}")
+                _read_use(entry, f"{where}: rewards.{index}", reward=True)
                 for index, entry in enumerate(read["rewards"])
             ]
         for name in ("generator", "scheduler", "held_out"):
@@ -237,7 +239,9 @@ class RisenConfig:
         import yaml
 
         try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
+            _check_repeated(yaml.compose(text, yaml.SafeLoader), str(path))
+            data = yaml.safe_load(text)
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -353,10 +357,41 @@ def _told(value: Any) -> str:
     return repr(value)
 
 
-def _read_use(entry: Any, where: str) -> Any:
+def _check_repeated(node: Any, where: str) -> None:
+    """Refuse a mapping that says one key twice; YAML readers silently take the last one."""
+    children = list(node.value) if node is not None and not isinstance(node.value, str) else []
+    keys: set[str] = set()
+    for child in children:
+        if not isinstance(child, tuple):
+            _check_repeated(child, where)
+            continue
+        key, value = child
+        if isinstance(key.value, str):
+            if key.value in keys:
+                line = key.start_mark.line + 1
+                raise ConfigError(f"{where}:{line} says '{key.value}' twice; leave one out")
+            keys.add(key.value)
+        _check_repeated(value, where)
+
+
+_OF_REWARDS = {"weight", "passes_at", "graded"}
+
+
+def _read_use(entry: Any, where: str, *, reward: bool = False) -> Any:
     if not isinstance(entry, Mapping):
         return entry  # a name, or an object when the mapping was made in Python
-    check_keys(entry, {"use", "options", "weight", "passes_at", "graded"}, where)
+    known = {"use", "options"} | (_OF_REWARDS if reward else set())
+    for key in entry:
+        if key not in known:
+            told = (
+                "it belongs to rewards"
+                if key in _OF_REWARDS
+                else f"the options of a plugin stand under 'options: {{{key}: ...}}'"
+            )
+            hint = near_miss(str(key), known - entry.keys()) or f"; {told}."
+            raise ConfigError(
+                f"{where} has no key '{key}'{hint} It takes: {', '.join(sorted(known))}"
+            )
     if not isinstance(entry.get("use"), str):
         raise ConfigError(f"{where} lacks 'use', the name of a plugin's offer")
     options = entry.get("options") or {}

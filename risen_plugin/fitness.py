@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, near_miss
 
 _NO_LIMIT = 1_000_000
 
@@ -83,6 +85,32 @@ def _check_adapters(model: PeftModel) -> None:
         raise ConfigError(
             "an adapter is called 'ref', which TRL needs for its reference; rename it"
         )
+
+
+def check_targets(model: Any, targets: str | Sequence[str]) -> None:
+    """Check that a phase's adapter finds a module of a plain model to sit on.
+
+    :param targets: as PEFT reads them: the end of a module's name, or one regular expression.
+    :raises ConfigError: naming the near miss.
+    """
+    if isinstance(model, PeftModel) or targets == "all-linear":
+        return
+    names = [name for name, _ in model.named_modules() if name]
+    if isinstance(targets, str):
+        try:
+            found = any(re.fullmatch(targets, name) for name in names)
+        except re.error as error:
+            raise ConfigError(
+                f"lora.target_modules = {targets!r} is no regular expression: {error}"
+            ) from error
+        wanted = targets
+    else:
+        found = any(name == end or name.endswith(f".{end}") for name in names for end in targets)
+        wanted = ", ".join(targets)
+    if not found:
+        ends = {name.rpartition(".")[2] for name in names}
+        hint = near_miss(wanted, ends) or "; name some, such as q_proj, or take 'all-linear'"
+        raise ConfigError(f"lora.target_modules: the model has no module '{wanted}'{hint}")
 
 
 def longest_prompt(model: Any, answer_tokens: int, label: str = "grpo") -> int:

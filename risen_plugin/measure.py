@@ -6,9 +6,7 @@ clean room, which puts evaluation mode and padding back.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +16,7 @@ from transformers import GenerationConfig
 
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError
+from risen_plugin.probe import check_probe_row
 from risen_plugin.scoring import Adherence, NamedReward, adherence, grade
 
 _IGNORED = -100
@@ -151,29 +150,6 @@ def probe_loss(
     return total / max(1, tokens)
 
 
-def load_probe(probe: Any) -> list[Mapping[str, Any]]:
-    """Probe rows from a JSON Lines path or from any sequence of mappings.
-
-    :raises ConfigError: if the file cannot be read; ``DataError`` for a line that is not JSON.
-    """
-    if not isinstance(probe, str | Path):
-        return list(probe)
-    rows: list[Mapping[str, Any]] = []
-    try:
-        lines = Path(probe).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"cannot read the probe {probe}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"the probe {probe} is not UTF-8 text: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise DataError(f"{probe}:{number} is not JSON: {error}") from error
-    return rows
-
-
 def encode_probe(tokenizer: Any, rows: Sequence[Mapping[str, Any]], longest: int) -> list[Encoded]:
     """Token ids and labels of probe rows, cut to ``longest`` tokens.
 
@@ -184,10 +160,7 @@ def encode_probe(tokenizer: Any, rows: Sequence[Mapping[str, Any]], longest: int
     """
     encoded: list[Encoded] = []
     for index, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise DataError(
-                f"probe row {index} is a {type(row).__name__}, not a mapping of columns"
-            )
+        check_probe_row(row, index)
         try:
             encoded.append(_encode(tokenizer, row, index))
         except (TypeError, ValueError, KeyError) as error:
@@ -217,13 +190,8 @@ def _encode(tokenizer: Any, row: Mapping[str, Any], index: int) -> Encoded:
     if "messages" in row:
         ids = _conversation(tokenizer, row["messages"])
         return ids, list(ids)
-    if isinstance(row.get("text"), str):
-        ids = list(tokenizer(row["text"])["input_ids"])
-        return ids, list(ids)
-    raise DataError(
-        f"probe row {index} has the columns {', '.join(row)}; a probe row has text, messages, "
-        "prompt and completion, or input_ids"
-    )
+    ids = list(tokenizer(row["text"])["input_ids"])
+    return ids, list(ids)
 
 
 def _conversation(tokenizer: Any, messages: Sequence[Any]) -> list[int]:

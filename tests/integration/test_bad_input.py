@@ -109,7 +109,13 @@ def needing(*columns: str) -> Any:
             "row 0 without a prompt; it",
         ),
         ({"generator": lambda **context: []}, DataError, "has no instructions to offer"),
-        ({"generator": lambda **context: None}, PluginError, "'NoneType' object is not iterable"),
+        ({"generator": lambda **context: None}, PluginError, "returned None, not rows"),
+        (
+            {"probe": [{"question": "a"}]},
+            DataError,
+            "probe row 0 has the columns question; a probe",
+        ),
+        ({"probe": []}, ConfigError, "the probe has no rows; give it some"),
         (
             {"probe": "no/such/probe.jsonl"},
             ConfigError,
@@ -188,11 +194,6 @@ def attached(request: pytest.FixtureRequest) -> bool:
             {"probe": None},
             ConfigError,
             "there is nothing to measure retention on: give RisenConfig(probe=...) rows or a JSON",
-        ),
-        (
-            {"probe": [{"question": "a"}]},
-            DataError,
-            "probe row 0 has the columns question; a probe",
         ),
         (
             {"generator": generator(lambda i: {"prompt": chat(f"{i} " + 300 * "much ")})},
@@ -407,7 +408,7 @@ def fails_in_a_phase(
     assert not any(phase.kind == "risen" for phase in callback.phases)
     phase = Path(trainer.args.output_dir) / "risen" / "phase-001"
     assert not phase.exists() or everything_in(phase) == []
-    return said
+    return said.partition("; the model as it was before the phase is in ")[0]
 
 
 def later(bad: Callable[[int], Any]) -> Callable[[int], Any]:
@@ -458,6 +459,57 @@ def test_a_users_adapter_is_put_back_when_a_reward_returns_nonsense(
         PluginError,
     )
     assert "returned nan for completion 0" in line
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_the_fine_tuning_before_a_phase_that_fails_is_saved_and_can_be_gone_on_with(
+    attached: bool, config: Make, make_model: Make, make_trainer: Make
+) -> None:
+    trainer = make_trainer(make_model())
+    failing = RisenCallback(config(rewards=[rewarding(later(lambda n: [1.0]))]))
+    _ = failing.attach(trainer) if attached else trainer.add_callback(failing)
+    line = refused(PluginError, trainer.train)
+    place = Path(line.partition("; the model as it was before the phase is in ")[2])
+    saved = transformers.AutoModelForCausalLM.from_pretrained(place)
+    assert same(weights(saved), weights(trainer.model))
+    if attached:
+        assert place.name == "checkpoint-2"
+        again = make_trainer(make_model())
+        mended = RisenCallback(config(scheduler=at_step(3))).attach(again)
+        again.train(resume_from_checkpoint=str(place))
+        assert [phase.at_step for phase in mended.phases if phase.kind == "risen"] == [3]
+
+
+def test_a_second_callback_on_one_trainer_is_refused(
+    config: Make, make_model: Make, make_trainer: Make
+) -> None:
+    trainer = make_trainer(make_model())
+    first = RisenCallback(config()).attach(trainer)
+    assert first.attach(trainer) is first
+    line = refused(ConfigError, lambda: RisenCallback(config()).attach(trainer))
+    assert "has a RisenCallback already" in line
+
+
+def test_what_is_no_configuration_and_no_trainer_is_refused(config: Make) -> None:
+    wrong: Any = "risen.yaml"
+    assert "RisenConfig.from_yaml" in refused(ConfigError, lambda: RisenCallback(wrong))
+    assert "takes a Trainer" in refused(ConfigError, lambda: RisenCallback(config()).attach(wrong))
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (["q_prj"], "no module 'q_prj'; did you mean 'q_proj'?"),
+        ("layer9", "no module 'layer9'"),
+        ("(", "is no regular expression"),
+    ],
+)
+def test_an_adapter_that_finds_no_module_is_refused_as_it_is_attached(
+    targets: Any, said: str, config: Make, make_model: Make, make_trainer: Make
+) -> None:
+    trainer = make_trainer(make_model())
+    callback = RisenCallback(config(lora=LoraSettings(target_modules=targets)))
+    assert said in refused(ConfigError, lambda: callback.attach(trainer))
 
 
 def running_wrong(rows: Callable[[int], Any]) -> Any:
@@ -574,10 +626,22 @@ def unreadable_probe(tmp_path: Path, content: bytes) -> str:
 def test_a_probe_file_that_holds_no_rows_is_named(
     content: bytes, config: Make, make_model: Make, make_trainer: Make, tmp_path: Path
 ) -> None:
-    probe = unreadable_probe(tmp_path, content)
     trainer = make_trainer(make_model())
-    callback = RisenCallback(config(probe=probe))
-    refused_at_the_start(trainer, callback, DataError, attached=True)
+    probe = unreadable_probe(tmp_path, content)
+    refused(
+        DataError,
+        lambda: (
+            RisenCallback(config(probe=probe))
+            .attach(trainer)
+            .on_train_begin(
+                trainer.args,
+                trainer.state,
+                trainer.control,
+                model=trainer.model,
+                processing_class=trainer.processing_class,
+            )
+        ),
+    )
 
 
 def test_a_chat_probe_without_a_chat_template_is_refused(
@@ -597,7 +661,6 @@ def test_a_chat_probe_without_a_chat_template_is_refused(
     ("changes", "said"),
     [
         ({"grpo": {"loss_type": "nope"}}, "nope"),
-        ({"lora": LoraSettings(target_modules=["q_prj"])}, "q_prj"),
         ({"grpo": {"use_vllm": True}}, "vLLM"),
     ],
 )

@@ -265,7 +265,7 @@ ROLE = "a prompt is a text, or a list of messages with role and content"
     [
         (raising(ValueError("a\nb")), PluginError, "raised ValueError: a b"),
         (raising(DataError("no file")), DataError, ": no file"),
-        (lambda: None, PluginError, "raised TypeError: 'NoneType' object is not iterable"),
+        (lambda: None, PluginError, "returned None, not rows"),
         (lambda: 1 / 0, PluginError, "raised ZeroDivisionError: division by zero"),
         (lambda: [["prompt"]], PluginError, "made ['prompt'] as row 0; a row is a mapping with a"),
         (lambda: {"prompt": "a"}, PluginError, "made 'prompt' as row 0; a row is a mapping"),

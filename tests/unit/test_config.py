@@ -179,8 +179,8 @@ def test_reading_a_configuration_loads_no_torch() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"rewards": "length"}, "rewards is a list; give at least one reward in it"),
-        ({"rewards": len}, "rewards is a list"),
+        ({"rewards": "length"}, "rewards is 'length'; it is a list, such as"),
+        ({"rewards": len}, "rewards is <built-in function len>; it is a list"),
         ({"rewards": []}, "rewards is empty; name at least one reward, such as 'constraints'"),
         ({"guard": {"rows": 4}}, "guard is of type dict; give GuardConfig(...)"),
         ({"lora": 16}, "lora is of type int; give LoraSettings(...)"),
@@ -327,3 +327,26 @@ def test_a_generation_batch_is_taken_at_its_word(batch: int, group: int) -> None
 def test_the_defaults_are_fit_for_a_phase() -> None:
     check_batches({})
     check_batches(DEFAULT_GRPO)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rewards: [exact]\nseed: 1\nseed: 2\n", ":3 says 'seed' twice; leave one out"),
+        ("generator:\n  options: {path: a, path: b}\n", ":2 says 'path' twice; leave one out"),
+        (
+            "rewards: [exact]\ngenerator: jsonl\nscheduler: {use: after, steps: 3}\n",
+            "scheduler has no key 'steps'; the options of a plugin stand under 'options: {steps: ",
+        ),
+        (
+            "rewards: [exact]\ngenerator: {use: jsonl, weight: 2}\nscheduler: after\n",
+            "generator has no key 'weight'; it belongs to rewards.",
+        ),
+    ],
+)
+def test_yaml_that_means_something_else_than_it_says_is_refused(tmp_path, text, said):
+    path = tmp_path / "risen.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        RisenConfig.from_yaml(path)
+    assert said in str(caught.value)

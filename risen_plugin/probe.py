@@ -1,0 +1,73 @@
+"""Read the rows whose loss is watched, and refuse what no loss can be taken of.
+
+Without a tokenizer: their tokens are ``measure``'s business.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from risen_plugin.errors import ConfigError, DataError
+
+
+def load_probe(probe: Any) -> list[Mapping[str, Any]]:
+    """Probe rows from a JSON Lines path or from any sequence of mappings.
+
+    :raises ConfigError: if the file cannot be read; ``DataError`` for a line that is not JSON.
+    """
+    if not isinstance(probe, str | Path):
+        return list(probe)
+    rows: list[Mapping[str, Any]] = []
+    try:
+        lines = Path(probe).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"cannot read the probe {probe}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"the probe {probe} is not UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise DataError(f"{probe}:{number} is not JSON: {error}") from error
+    return rows
+
+
+def check_probe(probe: Any, most: int) -> None:
+    """Check the first ``most`` rows of a file or of a sequence; what is drawn once is left alone.
+
+    :raises ConfigError: if there is no row or the file cannot be read; ``DataError`` for a row.
+    """
+    if probe is None or not isinstance(probe, str | Path | Sequence):
+        return
+    rows = load_probe(probe)[:most]
+    if not rows:
+        raise ConfigError(
+            "the probe has no rows; give it some, or leave it out to take the ones "
+            "of the Trainer's eval_dataset"
+        )
+    for index, row in enumerate(rows):
+        check_probe_row(row, index)
+
+
+def check_probe_row(row: Any, index: int) -> None:
+    """Refuse a row that is none of the forms that are understood.
+
+    :raises DataError: naming its columns.
+    """
+    if not isinstance(row, Mapping):
+        raise DataError(f"probe row {index} is a {type(row).__name__}, not a mapping of columns")
+    if (
+        "input_ids" in row
+        or "messages" in row
+        or {"prompt", "completion"} <= row.keys()
+        or isinstance(row.get("text"), str)
+    ):
+        return
+    raise DataError(
+        f"probe row {index} has the columns {', '.join(map(str, row))}; a probe row has text, "
+        "messages, prompt and completion, or input_ids"
+    )
