@@ -39,7 +39,7 @@ def risen_register_commands(cli: click.Group) -> None:
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0, 2**32 - 1_000_000),  # numpy's limit, and some seeds are derived
+    type=click.IntRange(0, 2**31 - 1),  # numpy takes less than 2**32, and some seeds are derived
     default=0,
     show_default=True,
     help="Of data, sampling and training.",
