@@ -69,7 +69,9 @@ def _shared(command: _Command) -> _Command:
 @click.command("score")
 @click.argument("reward")
 @click.argument("file")
-@click.option("-o", "--option", "pairs", metavar="NAME=VALUE", multiple=True, help="Of the reward.")
+@click.option(
+    "-o", "--option", "pairs", metavar="NAME=VALUE", multiple=True, help="An option of the reward."
+)
 @click.option("--prompt-column", default="prompt", show_default=True, help="The prompts' column.")
 @click.option(
     "--completion-column", default="completion", show_default=True, help="The answers' column."
