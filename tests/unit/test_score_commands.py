@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import risen_plugin
 from risen_plugin.cli import command_line
 from risen_plugin.contracts import Failed
 from risen_plugin.rollouts import RolloutLog
@@ -223,6 +226,22 @@ def test_an_old_result_survives_a_failure():
 def test_what_cannot_be_scored_is_one_line(arguments, message):
     Path("empty.jsonl").write_text("\n\n")
     assert message in refused("score", *arguments)
+
+
+def test_a_reader_that_leaves_early_is_no_error_to_speak_of():
+    write(*ROWS * 2000)
+    code = "from risen_plugin.cli import main; main()"
+    command = [sys.executable, "-c", code, "score", "constraints", "answers.jsonl", "--json"]
+    python_path = os.pathsep.join([str(Path(risen_plugin.__file__).parents[1]), *sys.path])
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": python_path},
+    ) as process:
+        assert json.loads(process.stdout.readline())["row"] == 1
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
 # risen rescore
