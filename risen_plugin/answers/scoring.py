@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.answers.judging import Judgement, judged
+from risen_plugin.answers.judging import judged
 from risen_plugin.answers.rows import Answer, Unusable
+from risen_plugin.constraints import Judgement
 from risen_plugin.contracts import Failed, text_of
 from risen_plugin.errors import DataError, PluginError, RisenError, boundary, near_miss
 from risen_plugin.rollouts import Outcome, outcome_name, reason_of

@@ -87,10 +87,10 @@ def test_score_shows_rows_constraints_and_what_they_come_to():
     assert risen("score", "constraints", "answers.jsonl").stdout == (
         "    row    score  strict  loose  answer\n"
         "      1    1.000  yes     yes    Rhine\n"
-        "         + punctuation:no_comma\n"
+        "         + punctuation:no_comma  0 commas\n"
         "      2    0.000  no      no     Sure, here: Rhine; Elbe\n"
-        "         ~ punctuation:no_comma\n"
-        "         - detectable_format:title\n"
+        "         ~ punctuation:no_comma  1 comma\n"
+        "         - detectable_format:title  no title\n"
         "      3  abstain                 \N{REPLACEMENT CHARACTER}[31mNo\n"
         "\n"
         "rows       3: 2 score, 1 abstain, 0 error\n"
@@ -131,7 +131,7 @@ def test_score_as_json_is_one_object_per_row():
         "strict": True,
         "loose": True,
         "per_constraint": [True],
-        "detail": ["punctuation:no_comma: met"],
+        "detail": ["punctuation:no_comma: met (0 commas)"],
     }
     assert second["per_constraint"] == [False, False]
     assert third == {"row": 3, "score": None, "outcome": "abstain"}
