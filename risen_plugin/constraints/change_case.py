@@ -1,7 +1,8 @@
 """Constraints on upper and lower case: IFEval's ``change_case`` family.
 
 Only the case is checked. The original also asks a language detector whether the answer is
-English, and counts an answer as right when the detector fails; that part is left out here.
+English, and counts an answer as right when the detector fails; of an answer such as ``RHINE`` no
+detector can tell. ``language:response_language`` asks for a language where that is meant.
 """
 
 from __future__ import annotations
@@ -11,10 +12,28 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.constraints.core import RELATIONS, Constraint, Count, Relation, holds
+from risen_plugin.constraints.core import (
+    RELATIONS,
+    Constraint,
+    Count,
+    Relation,
+    counted,
+    holds,
+    quoted,
+)
 
 # Split where nltk's tokenizer splits, except inside contractions (it counts "DON'T" twice).
 _TOKEN = re.compile('(?:(?!--|\\.\\.)[^\\s,;:@#$%&?!()\\[\\]{}<>"\u201c\u201d\u2026])+')
+
+
+def _letters(count: int, case: str, text: str) -> str:
+    if not any(c.isalpha() for c in text):
+        return f"no letter in {quoted(text)}"
+    return counted(count, f"{case} letter")
+
+
+def _count_capitals(text: str) -> int:
+    return sum(word.isupper() for word in _TOKEN.findall(text))
 
 
 @dataclass(frozen=True)
@@ -39,6 +58,9 @@ class EnglishCapital(Constraint):
     def met(self, text: str) -> bool:
         return text.isupper()
 
+    def seen(self, text: str) -> str:
+        return _letters(sum(c.islower() for c in text), "lower-case", text)
+
 
 @dataclass(frozen=True)
 class EnglishLowercase(Constraint):
@@ -58,6 +80,9 @@ class EnglishLowercase(Constraint):
     def met(self, text: str) -> bool:
         return text.islower()
 
+    def seen(self, text: str) -> str:
+        return _letters(sum(c.isupper() for c in text), "capital", text)
+
 
 @dataclass(frozen=True)
 class CapitalWordFrequency(Constraint):
@@ -74,8 +99,10 @@ class CapitalWordFrequency(Constraint):
     )
 
     def met(self, text: str) -> bool:
-        count = sum(word.isupper() for word in _TOKEN.findall(text))
-        return holds(count, self.capital_relation, self.capital_frequency)
+        return holds(_count_capitals(text), self.capital_relation, self.capital_frequency)
+
+    def seen(self, text: str) -> str:
+        return f"{counted(_count_capitals(text), 'word')} in capitals"
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:

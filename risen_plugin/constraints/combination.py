@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.constraints.core import Constraint, Text
+from risen_plugin.constraints.core import Constraint, Text, counted, quoted
 
 _SEPARATOR = "******"
 
@@ -31,6 +31,13 @@ class TwoResponses(Constraint):
             return False
         answers = [part for part in parts if part]
         return len(answers) == 2 and answers[0] != answers[1]
+
+    def seen(self, text: str) -> str:
+        parts = [" ".join(part.casefold().split()) for part in text.split(_SEPARATOR)]
+        answers = [part for part in parts if part]
+        equal = ", equal ones" if len(answers) == 2 and answers[0] == answers[1] else ""
+        empty = ", an empty one between" if not all(parts[1:-1]) else ""
+        return counted(len(answers), "answer") + equal + empty
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,10 @@ class RepeatPrompt(Constraint):
     def met(self, text: str) -> bool:
         text, prompt = text.strip().casefold(), self.prompt_to_repeat.casefold()
         return text.startswith(prompt) and any(c.isalnum() for c in text[len(prompt) :])
+
+    def seen(self, text: str) -> str:
+        repeated = text.strip().casefold().startswith(self.prompt_to_repeat.casefold())
+        return "the prompt at the start" if repeated else f"starts with {quoted(text, 30)}"
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:

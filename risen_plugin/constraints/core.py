@@ -65,6 +65,17 @@ def _letter(value: Any) -> str:
     return letter
 
 
+def _either(value: Any) -> str:
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return _text(value)
+
+
+def _whole_text(value: Any) -> str:
+    _text(value)
+    return str(value)
+
+
 def _relation(value: Any) -> str:
     if value not in RELATIONS:
         raise ValueError(value)
@@ -74,6 +85,10 @@ def _relation(value: Any) -> str:
 Count: TypeAlias = Annotated[int, Kind("a whole number from 0", _whole_number(0))]
 Ordinal: TypeAlias = Annotated[int, Kind("a whole number from 1", _whole_number(1))]
 Text: TypeAlias = Annotated[str, Kind("a text that is not empty", _text)]
+WholeText: TypeAlias = Annotated[str, Kind("a text that is not empty", _whole_text)]
+"""A text whose white space at both ends is a part of it."""
+Keyword: TypeAlias = Annotated[str, Kind("a word that is not empty", _either)]
+"""A word; some public rows have it in a list of one."""
 Words: TypeAlias = Annotated[tuple[str, ...], Kind("a list of words that is not empty", _words)]
 Letter: TypeAlias = Annotated[str, Kind("one character", _letter)]
 Relation: TypeAlias = Annotated[
@@ -84,6 +99,29 @@ Relation: TypeAlias = Annotated[
 def holds(count: int, relation: str, limit: int) -> bool:
     """Whether ``count`` is in ``relation`` ('less than' or 'at least') to ``limit``."""
     return count < limit if relation == "less than" else count >= limit
+
+
+def counted(count: int, unit: str) -> str:
+    """``1 word``, ``2 words``."""
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+
+
+def quoted(text: str, limit: int = 40) -> str:
+    """``text`` on one line, in quotation marks, cut to about ``limit`` characters."""
+    line = " ".join(text.split())
+    return repr(line if len(line) <= limit else f"{line[: limit - 3]}...")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a constraint made of an answer.
+
+    :param met: whether the answer meets it.
+    :param seen: what was found, in one short line such as ``17 words``.
+    """
+
+    met: bool
+    seen: str
 
 
 @dataclass(frozen=True)
@@ -98,6 +136,8 @@ class Constraint(ABC):
     """Ways to ask for it; ``{name}`` stands for a kwarg."""
     conflicts: ClassVar[frozenset[str]] = frozenset()
     """Ids that one answer cannot be asked to meet as well; one side need name the other."""
+    alone: ClassVar[bool] = False
+    """Whether it fixes the whole answer, so that nothing else can be asked of it."""
     prompt_kwarg: ClassVar[str | None] = None
     """The kwarg that is the prompt itself where it is absent."""
 
@@ -105,17 +145,30 @@ class Constraint(ABC):
         """Whether the answer ``text`` meets the constraint. Deterministic."""
         return bool(text.strip()) and self.met(text)
 
+    def look(self, text: str) -> Look:
+        """As :meth:`check`, with what was looked at; takes up to twice as long."""
+        if not text.strip():
+            return Look(False, "an empty answer")
+        return Look(self.met(text), self.seen(text))
+
     @abstractmethod
     def met(self, text: str) -> bool:
         """Whether ``text``, which is not blank, meets the constraint."""
 
+    @abstractmethod
+    def seen(self, text: str) -> str:
+        """What decides it in ``text``, which is not blank, in one short line."""
+
     def describe(self, rng: random.Random) -> str:
         """Ask for it in one of several wordings."""
-        values = {
+        return rng.choice(self.wordings).format(**self.named())
+
+    def named(self) -> dict[str, Any]:
+        """What the names in the wordings stand for."""
+        return {
             name: ", ".join(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
-        return rng.choice(self.wordings).format(**values)
 
     @property
     def kwargs(self) -> dict[str, Any]:

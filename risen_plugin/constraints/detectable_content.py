@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.constraints.core import Constraint, Count, Text
+from risen_plugin.constraints.core import Constraint, Count, Text, counted, quoted
 
 _PLACEHOLDER = re.compile(r"\[([^\[\]\n]*)\](?!\()")
 _POSTSCRIPTS = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s\.?"}
@@ -30,12 +30,23 @@ class Postscript(Constraint):
     )
 
     def met(self, text: str) -> bool:
+        return self._found(text) is not None
+
+    def seen(self, text: str) -> str:
+        found = self._found(text)
+        return quoted(text[found.start() :]) if found else "no postscript"
+
+    def _found(self, text: str) -> re.Match[str] | None:
         marker = _POSTSCRIPTS.get(self.postscript_marker) or re.escape(self.postscript_marker)
-        return bool(re.search(rf"(?<![\w.]){marker}[\W_]*\w", text, re.IGNORECASE))
+        return re.search(rf"(?<![\w.]){marker}[\W_]*\w", text, re.IGNORECASE)
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
         return {"postscript_marker": rng.choice(("P.S.", "P.P.S"))}
+
+
+def _count_placeholders(text: str) -> int:
+    return sum(bool(inside.strip()) for inside in _PLACEHOLDER.findall(text))
 
 
 @dataclass(frozen=True)
@@ -55,8 +66,10 @@ class NumberPlaceholders(Constraint):
     )
 
     def met(self, text: str) -> bool:
-        found = sum(bool(inside.strip()) for inside in _PLACEHOLDER.findall(text))
-        return found >= self.num_placeholders
+        return _count_placeholders(text) >= self.num_placeholders
+
+    def seen(self, text: str) -> str:
+        return counted(_count_placeholders(text), "placeholder")
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:

@@ -8,12 +8,22 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from risen_plugin.constraints.core import Constraint, Count, Text
+from risen_plugin.constraints.core import Constraint, Count, Text, counted, quoted
 
 _FENCE = re.compile(r"```(?:json)?", re.IGNORECASE)
 _BULLET = re.compile(r"^[ \t]*[*-][ \t]+\S.*$", re.MULTILINE)
 _RULE = re.compile(r"^[ \t]*([*-])(?:[ \t]*\1){2,}[ \t]*$")
 _HIGHLIGHT = re.compile(r"(?<!\*)(\*{1,3})(?=[^\s*])[^*\n]*(?<=[^\s*])\1(?!\*)")
+_JSON_TYPES = {
+    dict: "a JSON object",
+    list: "a JSON array",
+    str: "a JSON string",
+    int: "a JSON number",
+    float: "a JSON number",
+    bool: "a JSON truth value",
+    type(None): "a JSON null",
+}
+_CONTAINERS = (_JSON_TYPES[dict], _JSON_TYPES[list])
 OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 
@@ -57,11 +67,19 @@ class JsonFormat(Constraint):
     )
 
     def met(self, text: str) -> bool:
+        return self.seen(text) in _CONTAINERS
+
+    def seen(self, text: str) -> str:
         try:
             loaded = json.loads(_unfenced(text), parse_constant=_no_number)
         except (ValueError, RecursionError):
-            return False
-        return isinstance(loaded, dict | list)
+            return "no JSON"
+        return _JSON_TYPES[type(loaded)]
+
+
+def _count_bullets(text: str) -> int:
+    lines = _BULLET.findall(text.lstrip().removeprefix('"'))
+    return sum(not _RULE.match(line) for line in lines)
 
 
 @dataclass(frozen=True)
@@ -84,9 +102,10 @@ class NumberBulletLists(Constraint):
     )
 
     def met(self, text: str) -> bool:
-        lines = _BULLET.findall(text.lstrip().removeprefix('"'))
-        bullets = [line for line in lines if not _RULE.match(line)]
-        return len(bullets) == self.num_bullets
+        return _count_bullets(text) == self.num_bullets
+
+    def seen(self, text: str) -> str:
+        return counted(_count_bullets(text), "bullet")
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
@@ -113,6 +132,10 @@ class Title(Constraint):
     def met(self, text: str) -> bool:
         return any(_title(line).strip("<> \t") for line in text.split("\n"))
 
+    def seen(self, text: str) -> str:
+        titles = [_title(line).strip("<> \t") for line in text.split("\n")]
+        return next((f"the title {quoted(title)}" for title in titles if title), "no title")
+
 
 @dataclass(frozen=True)
 class NumberHighlightedSections(Constraint):
@@ -132,6 +155,9 @@ class NumberHighlightedSections(Constraint):
 
     def met(self, text: str) -> bool:
         return len(_HIGHLIGHT.findall(text)) >= self.num_highlights
+
+    def seen(self, text: str) -> str:
+        return counted(len(_HIGHLIGHT.findall(text)), "highlight")
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
@@ -157,8 +183,14 @@ class MultipleSections(Constraint):
     )
 
     def met(self, text: str) -> bool:
+        return self._count(text) >= self.num_sections
+
+    def seen(self, text: str) -> str:
+        return counted(self._count(text), "section")
+
+    def _count(self, text: str) -> int:
         pattern = rf"^[ \t>#*_-]*{re.escape(self.section_spliter)}\s?\d+"
-        return len(re.findall(pattern, text, re.MULTILINE)) >= self.num_sections
+        return len(re.findall(pattern, text, re.MULTILINE))
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
@@ -196,13 +228,18 @@ class ConstrainedResponse(Constraint):
             "keywords:existence",
             "keywords:frequency",
             "keywords:letter_frequency",
+            "keywords:word_count_different_numbers",
             "length_constraints:nth_paragraph_first_word",
             "length_constraints:number_paragraphs",
             "length_constraints:number_sentences",
             "length_constraints:number_words",
+            "letters:letter_counting2",
             "startend:end_checker",
         }
     )
 
     def met(self, text: str) -> bool:
         return sum(option in text for option in OPTIONS) == 1
+
+    def seen(self, text: str) -> str:
+        return ", ".join(repr(option) for option in OPTIONS if option in text) or "none of them"

@@ -1,4 +1,4 @@
-"""Constraints on words and letters that stand in an answer: IFEval's ``keywords`` family.
+"""Constraints on words and letters that stand in an answer: the ``keywords`` family.
 
 Words are compared whole and whatever their case. The original searches for the keyword as a
 regular expression anywhere in the text, so that ``art`` is found in ``start`` and ``a.c`` in
@@ -8,7 +8,6 @@ regular expression anywhere in the text, so that ``art`` is found in ``start`` a
 from __future__ import annotations
 
 import random
-import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +18,23 @@ from risen_plugin.constraints.core import (
     Letter,
     Relation,
     Words,
+    counted,
     holds,
 )
+from risen_plugin.constraints.core import Keyword as OneWord
 from risen_plugin.constraints.core import Text as Phrase
-from risen_plugin.constraints.text import FILLERS, NOUNS, count_phrase, sample_words
+from risen_plugin.constraints.text import (
+    FILLERS,
+    NOUNS,
+    count_letter,
+    count_phrase,
+    sample_words,
+    words,
+)
 
+_OTHER_KEYWORDS = frozenset(
+    {"keywords:existence", "keywords:frequency", "keywords:word_count_different_numbers"}
+)
 _RARE_LETTERS = "jkqvxz"
 _COMMON_LETTERS = "abcdefghilmnoprstuwy"
 
@@ -43,6 +54,10 @@ class Existence(Constraint):
 
     def met(self, text: str) -> bool:
         return all(count_phrase(text, keyword) for keyword in self.keywords)
+
+    def seen(self, text: str) -> str:
+        missing = [keyword for keyword in self.keywords if not count_phrase(text, keyword)]
+        return f"without {', '.join(missing)}" if missing else "all of them"
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
@@ -65,6 +80,10 @@ class ForbiddenWords(Constraint):
 
     def met(self, text: str) -> bool:
         return not any(count_phrase(text, word) for word in self.forbidden_words)
+
+    def seen(self, text: str) -> str:
+        found = [word for word in self.forbidden_words if count_phrase(text, word)]
+        return ", ".join(found) or "none of them"
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
@@ -91,6 +110,9 @@ class Frequency(Constraint):
     def met(self, text: str) -> bool:
         return holds(count_phrase(text, self.keyword), self.relation, self.frequency)
 
+    def seen(self, text: str) -> str:
+        return f"{counted(count_phrase(text, self.keyword), 'time')} {self.keyword}"
+
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
         return {
@@ -98,6 +120,74 @@ class Frequency(Constraint):
             "frequency": rng.randint(2, 5),
             "relation": rng.choice(RELATIONS),
         }
+
+
+@dataclass(frozen=True)
+class WordCountDifferentNumbers(Frequency):
+    """The same as ``keywords:frequency``, under IFTrain's other id."""
+
+    id = "keywords:word_count_different_numbers"
+    conflicts = Frequency.conflicts | {Frequency.id}
+
+
+@dataclass(frozen=True)
+class WordOnce(Constraint):
+    """The keyword stands in the answer exactly once."""
+
+    keyword: OneWord
+
+    id = "keywords:word_once"
+    wordings = (
+        "Use the word {keyword} exactly once.",
+        "The word {keyword} must appear one time in your answer, no more and no less.",
+        "Mention {keyword} a single time.",
+    )
+    conflicts = _OTHER_KEYWORDS | {
+        "combination:repeat_prompt",
+        "combination:two_responses",
+        "detectable_format:constrained_response",
+        "last_word:last_word_sent",
+    }
+
+    def met(self, text: str) -> bool:
+        return count_phrase(text, self.keyword) == 1
+
+    def seen(self, text: str) -> str:
+        return f"{counted(count_phrase(text, self.keyword), 'time')} {self.keyword}"
+
+    @classmethod
+    def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        return {"keyword": rng.choice(NOUNS)}
+
+
+@dataclass(frozen=True)
+class ExcludeWordHarder(Constraint):
+    """A word of the prompt does not stand in the answer.
+
+    The original finds the word only between two spaces and in the same case, so that a comma
+    after it hides it.
+    """
+
+    keyword: OneWord
+
+    id = "keywords:exclude_word_harder"
+    wordings = (
+        "Do not use the word {keyword} in your answer.",
+        "Answer without the word {keyword}.",
+        "Avoid the word {keyword}, although it stands in the request.",
+    )
+    conflicts = _OTHER_KEYWORDS | {"combination:repeat_prompt", "combination:two_responses"}
+
+    def met(self, text: str) -> bool:
+        return not count_phrase(text, self.keyword)
+
+    def seen(self, text: str) -> str:
+        return f"{counted(count_phrase(text, self.keyword), 'time')} {self.keyword}"
+
+    @classmethod
+    def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        spoken = [word for word in words(prompt) if len(word) > 3 and word.isalpha()]
+        return {"keyword": rng.choice(spoken or FILLERS)}
 
 
 @dataclass(frozen=True)
@@ -117,8 +207,11 @@ class LetterFrequency(Constraint):
     conflicts = frozenset({"keywords:existence", "keywords:frequency", "combination:repeat_prompt"})
 
     def met(self, text: str) -> bool:
-        text = unicodedata.normalize("NFC", text).lower()
-        return holds(text.count(self.letter.lower()), self.let_relation, self.let_frequency)
+        count = count_letter(text, self.letter)
+        return holds(count, self.let_relation, self.let_frequency)
+
+    def seen(self, text: str) -> str:
+        return f"{counted(count_letter(text, self.letter), 'time')} {self.letter}"
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:

@@ -7,12 +7,25 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.constraints.core import RELATIONS, Constraint, Count, Ordinal, Relation, holds
+from risen_plugin.constraints.core import (
+    RELATIONS,
+    Constraint,
+    Count,
+    Ordinal,
+    Relation,
+    counted,
+    holds,
+    quoted,
+)
 from risen_plugin.constraints.core import Text as Phrase
-from risen_plugin.constraints.text import OPENERS, count_sentences, count_words
+from risen_plugin.constraints.text import (
+    OPENERS,
+    count_sentences,
+    count_words,
+    divided,
+    split_at_blank_lines,
+)
 
-_DIVIDER = re.compile(r"(?:^|(?<=\s))\*\*\*(?=\s|$)")
-_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 _AROUND = "'\"*_#>([{\u201c\u2018 "
 _AFTER_WORD = re.compile("[.,?!'\":;)\\]}*_\u201d\u2019]")
 
@@ -37,6 +50,9 @@ class NumberWords(Constraint):
 
     def met(self, text: str) -> bool:
         return holds(count_words(text), self.relation, self.num_words)
+
+    def seen(self, text: str) -> str:
+        return counted(count_words(text), "word")
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
@@ -66,6 +82,9 @@ class NumberSentences(Constraint):
     def met(self, text: str) -> bool:
         return holds(count_sentences(text), self.relation, self.num_sentences)
 
+    def seen(self, text: str) -> str:
+        return counted(count_sentences(text), "sentence")
+
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
         relation = rng.choice(RELATIONS)
@@ -94,10 +113,13 @@ class NumberParagraphs(Constraint):
     )
 
     def met(self, text: str) -> bool:
-        parts = _DIVIDER.split(text)
-        if not all(part.strip() for part in parts[1:-1]):
-            return False
-        return sum(bool(part.strip()) for part in parts) == self.num_paragraphs
+        parts = divided(text)
+        return all(parts) and len(parts) == self.num_paragraphs
+
+    def seen(self, text: str) -> str:
+        parts = divided(text)
+        empty = "" if all(parts) else ", an empty one among them"
+        return counted(len(parts), "paragraph") + empty
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
@@ -140,13 +162,21 @@ class NthParagraphFirstWord(Constraint):
             )
 
     def met(self, text: str) -> bool:
-        paragraphs = _BLANK_LINES.split(text.strip())
+        paragraphs = split_at_blank_lines(text)
         if len(paragraphs) != self.num_paragraphs:
             return False
         first = paragraphs[self.nth_paragraph - 1].lstrip(_AROUND).casefold()
         token = first.split()[0] if first else ""
         wanted = self.first_word.casefold()
         return wanted in (token, _AFTER_WORD.split(token)[0])
+
+    def seen(self, text: str) -> str:
+        paragraphs = split_at_blank_lines(text)
+        found = counted(len(paragraphs), "paragraph")
+        if self.nth_paragraph > len(paragraphs):
+            return found
+        start = quoted(paragraphs[self.nth_paragraph - 1], 20)
+        return f"{found}, number {self.nth_paragraph} starts {start}"
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.constraints.core import Constraint, Text
+from risen_plugin.constraints.core import Constraint, Text, quoted
 
 _ENDINGS = (
     "That is all.",
@@ -37,6 +37,10 @@ class Quotation(Constraint):
         text = text.strip()
         return text[0] == text[-1] == '"' and bool(text.strip('"').strip())
 
+    def seen(self, text: str) -> str:
+        text = text.strip()
+        return f"starts with {text[0]!r} and ends with {text[-1]!r}"
+
 
 @dataclass(frozen=True)
 class EndChecker(Constraint):
@@ -59,6 +63,9 @@ class EndChecker(Constraint):
     def met(self, text: str) -> bool:
         text, phrase = text.strip().casefold(), self.end_phrase.casefold()
         return text.endswith(phrase) or text.strip('"').rstrip().endswith(phrase)
+
+    def seen(self, text: str) -> str:
+        return f"ends with {quoted(text.strip()[-len(self.end_phrase) - 2 :])}"
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:

@@ -6,17 +6,21 @@ English abbreviations only.
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
-def _listed(words: str) -> tuple[str, ...]:
-    return tuple(words.split())
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
 
 
 _WORD = re.compile(r"\w+")
+_BETWEEN_MARKS = re.compile(r"[^\W_](?:.*[^\W_])?")
+_DIVIDER = re.compile(r"(?:^|(?<=\s))\*\*\*(?=\s|$)")
+_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
 _WORD_CHARACTER = re.compile(r"\w")
 # Scripts written without spaces, or with particles joined to the word: no boundary to look for.
 _SPACELESS = re.compile(
@@ -55,6 +59,26 @@ OPENERS = _listed(
     "suppose then today together while"
 )
 """Words that a paragraph can begin with."""
+PLAIN = _listed(
+    "about above across after again along among area around away back begin below best better "
+    "between bright build carry change choose clean clear close cold color count cover dark "
+    "deep door draw early earth east enough even farm fast field find fire floor follow food "
+    "form free fresh friend front full game gold grass great green ground group grow half hand "
+    "happy heart heavy help high hold home hope hour house human idea inside iron keep kind "
+    "large late laugh learn leave left light line listen little long look loud main many map "
+    "mark meet mile mind moon more most move music name near need never next night north note "
+    "often old open order other outside over own page paint part pass path peace people place "
+    "plain plant play point power press proud pull push quick rain reach read ready real red "
+    "rest rich right ring rise road rock roof room round rule run salt sand school sea second "
+    "seed self send sense serve shape share short show side sign simple sing sister size sleep "
+    "slow small smile snow soft soil some song soon sound south space speak stand star start "
+    "stay step still stone story street strong study sun sure swim table take talk tall taste "
+    "tell test thank thick thin think three time tiny tool top total town trade tree trip true "
+    "turn uncle under unit until upper use value visit voice wait walk wall warm wash watch "
+    "water wave weather west wheel white whole wide wild wind wise wish wonder wood word work "
+    "world write yard year yellow young"
+)
+"""More common words, to write with."""
 
 
 def joined(text: str) -> str:
@@ -63,6 +87,11 @@ def joined(text: str) -> str:
         return text
     composed = unicodedata.normalize("NFC", text)
     return "".join(c for c in composed if unicodedata.category(c) not in ("Mn", "Mc", "Me", "Cf"))
+
+
+def words(text: str) -> list[str]:
+    """The words that :func:`count_words` counts."""
+    return _WORD.findall(joined(text))
 
 
 def count_words(text: str) -> int:
@@ -75,14 +104,24 @@ def count_sentences(text: str) -> int:
 
     A line break alone ends no sentence; neither does the dot of an initial or abbreviation.
     """
-    count = start = 0
+    return sum(1 for _ in _sentence_spans(text))
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences that :func:`count_sentences` counts, with their marks."""
+    return [text[start:end].strip() for start, end in _sentence_spans(text)]
+
+
+def _sentence_spans(text: str) -> Iterator[tuple[int, int]]:
+    start = 0
     for end in _SENTENCE_END.finditer(text):
         if end.group().startswith(".") and _is_short(text, start, end):
             continue
         if _WORD_CHARACTER.search(text, start, end.end()):
-            count += 1
+            yield start, end.end()
         start = end.end()
-    return count + bool(_WORD_CHARACTER.search(text, start))
+    if _WORD_CHARACTER.search(text, start):
+        yield start, len(text)
 
 
 def _is_short(text: str, start: int, end: re.Match[str]) -> bool:
@@ -102,12 +141,58 @@ def _is_short(text: str, start: int, end: re.Match[str]) -> bool:
 
 def count_phrase(text: str, phrase: str) -> int:
     """How often ``phrase`` stands in ``text`` as whole words, whatever their case."""
+    return sum(1 for _ in _phrase(phrase).finditer(unicodedata.normalize("NFC", text)))
+
+
+def starts_with(text: str, phrase: str) -> bool:
+    """Whether the first words of ``text`` are ``phrase``, whatever their case and the marks."""
     text = unicodedata.normalize("NFC", text)
+    word = _WORD_CHARACTER.search(text)
+    starts = {len(text) - len(text.lstrip()), word.start() if word else 0}
+    return any(_phrase(phrase).match(text, start) for start in starts)
+
+
+def ends_with(text: str, phrase: str) -> bool:
+    """Whether the last words of ``text`` are ``phrase``, whatever their case and the marks."""
+    text = unicodedata.normalize("NFC", text).rstrip()
+    return any(
+        not _WORD_CHARACTER.search(text, found.end()) for found in _phrase(phrase).finditer(text)
+    )
+
+
+def count_letter(text: str, letter: str) -> int:
+    """How often ``letter`` stands in ``text``, in either case."""
+    return unicodedata.normalize("NFC", text).lower().count(letter.lower())
+
+
+def plain_words(text: str) -> list[str]:
+    """The words between white space without the marks around them; marks alone are no words."""
+    found = (_BETWEEN_MARKS.search(word) for word in joined(text).split())
+    return [word.group() for word in found if word]
+
+
+def divided(text: str) -> list[str]:
+    """The stretches between ``***``; those at both ends are left out if they are empty.
+
+    ``***`` divides only where white space or nothing is around it.
+    """
+    parts = [part.strip() for part in _DIVIDER.split(text)]
+    return parts[not parts[0] : len(parts) - (len(parts) > 1 and not parts[-1])]
+
+
+def split_at_blank_lines(text: str) -> list[str]:
+    """The stretches between blank lines."""
+    return _BLANK_LINES.split(text.strip())
+
+
+@functools.lru_cache(maxsize=1024)
+def _phrase(phrase: str) -> re.Pattern[str]:
+    """Finds ``phrase`` as whole words in a composed text."""
     phrase = unicodedata.normalize("NFC", phrase)
     before = r"(?<!\w)" if _has_boundary(phrase[0]) else ""
     after = r"(?!\w)" if _has_boundary(phrase[-1]) else ""
     body = r"\s+".join(re.escape(part) for part in phrase.split())
-    return sum(1 for _ in re.finditer(before + body + after, text, re.IGNORECASE))
+    return re.compile(before + body + after, re.IGNORECASE)
 
 
 def _has_boundary(character: str) -> bool:
@@ -115,8 +200,8 @@ def _has_boundary(character: str) -> bool:
 
 
 def sample_words(
-    rng: random.Random, count: int, words: Iterable[str], prompt: str = ""
+    rng: random.Random, count: int, choices: Iterable[str], prompt: str = ""
 ) -> list[str]:
-    """``count`` of the ``words``, none of which stands in ``prompt``."""
+    """``count`` of the ``choices``, none of which stands in ``prompt``."""
     spoken = set(_WORD.findall(prompt.casefold()))
-    return rng.sample([word for word in words if word not in spoken], count)
+    return rng.sample([word for word in choices if word not in spoken], count)

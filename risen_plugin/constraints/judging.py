@@ -1,0 +1,73 @@
+"""Check an answer against the constraints of its row: strictly, loosely, with what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from risen_plugin.constraints.registry import parse_all
+
+
+def check_all(
+    text: str,
+    instruction_id_list: Sequence[str],
+    kwargs: Sequence[Mapping[str, Any] | None] | None,
+    prompt: str | None = None,
+) -> list[bool]:
+    """For each constraint in turn, whether the answer ``text`` meets it; a blank answer never does.
+
+    :param kwargs: one mapping per id; None where no id takes any.
+    :param prompt: what was asked, for constraints that are about the prompt itself.
+    :raises DataError: as :func:`parse`, and when there is not one ``kwargs`` per id.
+    """
+    wanted = parse_all(instruction_id_list, kwargs, prompt)
+    return [constraint.check(text) for constraint in wanted]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How an answer does by one constraint.
+
+    :param id: the constraint's.
+    :param strict: whether the answer meets it as it is.
+    :param loose: whether the answer meets it in one of the :func:`variants` of IFEval.
+    :param seen: what was found in the answer as it is, in one short line.
+    """
+
+    id: str
+    strict: bool
+    loose: bool
+    seen: str
+
+
+def judge_all(
+    text: str,
+    instruction_id_list: Sequence[str],
+    kwargs: Sequence[Mapping[str, Any] | None] | None,
+    prompt: str | None = None,
+) -> list[Judgement]:
+    """As :func:`check_all`, strictly and loosely, and with what was looked at.
+
+    >>> judge_all("**<<>>**", ["detectable_format:title"], [{}])
+    [Judgement(id='detectable_format:title', strict=False, loose=False, seen='no title')]
+
+    :raises DataError: as :func:`check_all`.
+    """
+    others = variants(text)[1:]
+    judged = []
+    for constraint in parse_all(instruction_id_list, kwargs, prompt):
+        look = constraint.look(text)
+        loose = look.met or any(map(constraint.check, others))
+        judged.append(Judgement(constraint.id, look.met, loose, look.seen))
+    return judged
+
+
+def variants(text: str) -> list[str]:
+    """The different texts that IFEval scores loosely, the answer itself first.
+
+    It may lose its first line, its last line or both, and all its asterisks.
+    """
+    lines = text.split("\n")
+    cut = [text, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
+    return list(dict.fromkeys([*cut, *(part.replace("*", "") for part in cut)]))

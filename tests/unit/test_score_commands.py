@@ -1,0 +1,358 @@
+"""``risen score`` and ``risen rescore`` show what rewards see, and fail in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import risen_plugin
+from risen_plugin.cli import command_line
+from risen_plugin.contracts import Failed
+from risen_plugin.rollouts import RolloutLog
+
+NO_COMMA, TITLE = "punctuation:no_comma", "detectable_format:title"
+ROWS = [
+    {"prompt": prompt, "completion": completion, "instruction_id_list": ids, "kwargs": kwargs}
+    for prompt, completion, ids, kwargs in (
+        ("Name a river.", "Rhine", [NO_COMMA], [{}]),
+        ("Name two.", "Sure, here:\nRhine; Elbe", [NO_COMMA, TITLE], [{}, None]),
+        ("Name none.", [{"role": "assistant", "content": "\x1b[31mNo"}], [], []),
+    )
+]
+BAD_KWARGS = ROWS[0] | {
+    "instruction_id_list": ["length_constraints:number_words"],
+    "kwargs": [{"num_words": 3}],
+}
+CODE = """
+from risen_plugin import Failed
+
+def unsure(completions, **columns):
+    return [None if "No" in str(text) else Failed("the judge is down") for text in completions]
+
+def nan(completions, **columns):
+    return [float("nan")] * len(completions)
+
+def few(completions, **columns):
+    return [1.0]
+"""
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands run in a folder of their own, 80 columns wide."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    write(*ROWS)
+    Path("mine.py").write_text(CODE)
+    yield
+    sys.modules.pop("mine", None)
+
+
+def write(*rows: Any, to: str = "answers.jsonl") -> None:
+    Path(to).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def risen(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(command_line(), arguments, input=stdin)
+
+
+def listed(result: Result) -> list[Any]:
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def refused(*arguments: str) -> str:
+    """The one line that a refusal is, with nothing printed and nothing written."""
+    before = sorted(Path().rglob("*"))
+    result = risen(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+    return result.stderr
+
+
+# risen score
+
+
+def test_score_shows_rows_constraints_and_what_they_come_to():
+    assert risen("score", "constraints", "answers.jsonl").stdout == (
+        "    row    score  strict  loose  answer\n"
+        "      1    1.000  yes     yes    Rhine\n"
+        "         + punctuation:no_comma  0 commas\n"
+        "      2    0.000  no      no     Sure, here: Rhine; Elbe\n"
+        "         ~ punctuation:no_comma  1 comma\n"
+        "         - detectable_format:title  no title\n"
+        "      3  abstain                 \N{REPLACEMENT CHARACTER}[31mNo\n"
+        "\n"
+        "rows       3: 2 score, 1 abstain, 0 error\n"
+        "score      mean 0.500, 0.500 passed\n"
+        "adherence  strict 0.500, loose 0.500 of 2 rows with constraints\n"
+        "\n"
+        "constraint               rows  strict  loose\n"
+        "detectable_format:title     1   0.000  0.000\n"
+        "punctuation:no_comma        2   0.500  1.000\n"
+    )
+
+
+def test_score_of_another_reward_shows_no_constraints():
+    result = risen("score", "length", "answers.jsonl", "-o", "low=1", "-o", "high=2", "--limit=1")
+    assert result.stdout == (
+        "    row    score  answer\n"
+        "      1    1.000  Rhine\n"
+        "\n"
+        "rows       1: 1 score, 0 abstain, 0 error\n"
+        "score      mean 1.000, 1.000 passed\n"
+    )
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_no_line_of_a_result_is_wider_than_the_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    write(ROWS[1] | {"completion": "word " * 300})
+    lines = risen("score", "constraints", "answers.jsonl").stdout.splitlines()
+    assert max(map(len, lines)) <= columns
+
+
+def test_score_as_json_is_one_object_per_row():
+    first, second, third = listed(risen("score", "constraints", "answers.jsonl", "--json"))
+    assert first == {
+        "row": 1,
+        "score": 1.0,
+        "outcome": "score",
+        "strict": True,
+        "loose": True,
+        "per_constraint": [True],
+        "detail": ["punctuation:no_comma: met (0 commas)"],
+    }
+    assert second["per_constraint"] == [False, False]
+    assert third == {"row": 3, "score": None, "outcome": "abstain"}
+
+
+def test_an_error_that_the_reward_returns_has_its_reason():
+    first, *_ = listed(risen("score", "mine.py:unsure", "answers.jsonl", "--json"))
+    assert first == {"row": 1, "score": None, "outcome": "error", "error": "the judge is down"}
+
+
+def test_the_summary_alone_is_one_object():
+    [data] = listed(risen("score", "constraints", "answers.jsonl", "--summary", "--json"))
+    assert data["outcomes"] == {"score": 2, "abstain": 1, "error": 0}
+    assert data["per_constraint"]["punctuation:no_comma"]["loose"] == 1.0
+    text = risen("score", "constraints", "answers.jsonl", "--summary").stdout
+    assert text.startswith("rows       3: 2 score, 1 abstain, 0 error\n")
+
+
+def test_out_receives_what_json_prints():
+    result = risen("score", "constraints", "answers.jsonl", "--out", "scores.jsonl")
+    assert result.stdout.startswith("    row    score")
+    printed = risen("score", "constraints", "answers.jsonl", "--json").stdout
+    assert Path("scores.jsonl").read_text(encoding="utf-8") == printed
+
+
+def test_standard_input_is_read_where_the_file_is_a_dash():
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    result = risen("score", "constraints", "-", "--json", "--limit", "2", stdin=lines)
+    assert [row["row"] for row in listed(result)] == [1, 2]
+
+
+def test_columns_may_have_other_names():
+    write({"question": "a", "reply": "Po", "answer": "po"})
+    options = ("--prompt-column", "question", "--completion-column", "reply", "--json")
+    assert listed(risen("score", "exact", "answers.jsonl", *options))[0]["score"] == 1.0
+
+
+def test_passing_is_a_matter_of_the_bar():
+    options = ("--summary", "--json", "--passes-at", "0.0")
+    [data] = listed(risen("score", "constraints", "answers.jsonl", *options))
+    assert data["pass_rate"] == 1.0
+
+
+def test_a_row_that_cannot_be_scored_is_an_error_with_on_error_skip():
+    write(ROWS[0], BAD_KWARGS, ROWS[1])
+    with Path("answers.jsonl").open("a") as file:
+        file.write("{no json\n")
+    rows = listed(risen("score", "constraints", "answers.jsonl", "--on-error", "skip", "--json"))
+    assert [row["outcome"] for row in rows] == ["score", "error", "score", "error"]
+    assert "kwarg 'relation' is missing" in rows[1]["error"]
+    assert rows[3]["error"].startswith("answers.jsonl:4 is not JSON")
+
+
+def test_kwargs_that_cannot_be_parsed_name_the_row():
+    write(ROWS[0], BAD_KWARGS)
+    assert refused("score", "constraints", "answers.jsonl", "--out", "scores.jsonl") == (
+        "risen: answers.jsonl:2: constraint 'length_constraints:number_words': kwarg 'relation' is "
+        "missing; it must be 'less than' or 'at least'\n"
+    )
+
+
+def test_an_old_result_survives_a_failure():
+    write("old", to="scores.jsonl")
+    write(ROWS[0], BAD_KWARGS)
+    refused("score", "constraints", "answers.jsonl", "--out", "scores.jsonl")
+    assert Path("scores.jsonl").read_text() == '"old"\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("constrants", "answers.jsonl"), "did you mean 'constraints'?"),
+        (("mine.py:unsur", "answers.jsonl"), "mine.py has no 'unsur'; did you mean 'unsure'?"),
+        (("constraints", "anwers.jsonl"), "no file 'anwers.jsonl'; did you mean 'answers.jsonl'?"),
+        (("constraints", "gone/a.jsonl"), "there is no folder 'gone' either"),
+        (("constraints", "."), "cannot read '.': Is a directory"),
+        (("length", "answers.jsonl"), "needs the options 'low' and 'high'"),
+        (("length", "answers.jsonl", "-o", "low"), "the option 'low' has no value"),
+        (("length", "answers.jsonl", "-o", "lo=1"), "has no option 'lo'; did you mean 'low'?"),
+        (("exact", "answers.jsonl", "-o", "column=kwarg"), "lacks the column 'kwarg'"),
+        (("mine.py:nan", "answers.jsonl"), "answers.jsonl:1: reward 'nan' (mine.py) returned nan"),
+        (("mine.py:few", "answers.jsonl"), "returned 1 scores for 3 completions"),
+        (("mine.py:few", "answers.jsonl", "--on-error=skip"), "returned 1 scores for 3"),
+        (("exact", "answers.jsonl", "--completion-column", "answer"), "has no column 'answer'"),
+        (("constraints", "answers.jsonl", "--out", "answers.jsonl"), "is the file that is read"),
+        (("constraints", "answers.jsonl", "--out", "gone/x"), "cannot write --out 'gone/x'"),
+        (("constraints", "answers.jsonl", "--out", "."), "is a folder; name a file"),
+        (("constraints", "mine.py"), "mine.py:2 is not JSON"),
+        (("constraints", "empty.jsonl"), "empty.jsonl has no rows"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(arguments, message):
+    Path("empty.jsonl").write_text("\n\n")
+    assert message in refused("score", *arguments)
+
+
+def test_a_reader_that_leaves_early_is_no_error_to_speak_of():
+    write(*ROWS * 2000)
+    code = "from risen_plugin.cli import main; main()"
+    command = [sys.executable, "-c", code, "score", "constraints", "answers.jsonl", "--json"]
+    python_path = os.pathsep.join([str(Path(risen_plugin.__file__).parents[1]), *sys.path])
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": python_path},
+    ) as process:
+        assert json.loads(process.stdout.readline())["row"] == 1
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+# risen rescore
+
+
+@pytest.fixture
+def run() -> str:
+    """A run of two phases; the logged reward likes the first answer of each group, the other none.
+
+    Answers grow longer inside a group.
+    """
+    for phase in (1, 2):
+        with RolloutLog(f"run/risen/phase-{phase:03d}/completions.parquet") as log:
+            for step in (1, 2):
+                log.add(
+                    step=step,
+                    phase=phase,
+                    prompts=["Name a river."] * 4,
+                    completions=["Po", "the Elbe", "the long Rhine", "Rhine, Elbe and Po"],
+                    columns={"answer": ["Po"] * 4},
+                    outcomes={
+                        "first": [1.0, 0.0, 0.0, 0.0],
+                        "judge": [0.5, 0.5, None, Failed("HTTP 503")],
+                    },
+                )
+    return "run"
+
+
+LENGTH_LABELLED = (
+    *("--reward", "long=length"),
+    *("-o", "long.low=3", "-o", "long.high=9", "-o", "long.slack=2"),
+)
+LENGTH = ("--reward", "length", "-o", "low=3", "-o", "high=9", "-o", "slack=2")
+
+
+def test_rescore_compares_logged_and_new_rewards(run):
+    result = risen("rescore", run, "--reward", "exact", *LENGTH_LABELLED, "--examples", "1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (
+        "16 answers in 4 groups\n"
+        "\n"
+        "reward           mean   pass  score  abstain  error  flat groups\n"
+        "first (logged)  0.250  0.250     16        0      0    0 (0.000)\n"
+        "judge (logged)  0.500  0.000      8        4      4    4 (1.000)\n"
+        "exact           0.250  0.250     16        0      0    0 (0.000)\n"
+        "long            0.625  0.500     16        0      0    0 (0.000)\n"
+        "\n"
+        "pair                    correlation  agree  best changes\n"
+        "first (logged) ~ exact        1.000  1.000     0 (0.000)\n"
+        "first (logged) ~ long        -0.870  0.250     4 (1.000)\n"
+        "judge (logged) ~ exact            -  0.500     0 (0.000)\n"
+        "judge (logged) ~ long             -  1.000     0 (0.000)\n"
+        "exact ~ long                 -0.870  0.250     4 (1.000)\n"
+        "\n"
+        "phase 1, step 1, group 0\n"
+        "  prompt  Name a river.\n"
+        "  answer  Po\n"
+        "    1.000  first (logged)\n"
+        "    0.500  judge (logged)\n"
+        "    1.000  exact\n"
+        "    0.000  long\n"
+    )
+
+
+def test_rescore_as_json_has_rewards_pairs_and_examples(run):
+    [data] = listed(risen("rescore", run, *LENGTH, "--phase", "2", "--json", "--examples", "1"))
+    assert (data["answers"], data["groups"]) == (8, 2)
+    assert list(data["rewards"]) == ["first (logged)", "judge (logged)", "length"]
+    assert [pair["rewards"][1] for pair in data["pairs"]] == ["length", "length"]
+    [example] = data["examples"]
+    assert (example["phase"], example["completion"]) == (2, "Po")
+    assert example["between"] == ["first (logged)", "length"]
+    assert example["scores"]["judge (logged)"] == {"score": 0.5, "outcome": "score"}
+
+
+def test_rescore_writes_what_json_prints(run):
+    risen("rescore", run, *LENGTH, "--out", "compared.json")
+    printed = risen("rescore", run, *LENGTH, "--json").stdout
+    assert Path("compared.json").read_text(encoding="utf-8") == printed
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_no_line_of_a_comparison_is_wider_than_the_terminal(run, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    label = "a-reward-with-a-very-long-label-that-somebody-chose"
+    result = risen("rescore", run, "--reward", f"{label}=exact", "--reward", f"{label}2=exact")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= columns
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rn", *LENGTH), "there is no run or rollout log 'rn'; did you mean 'run'?"),
+        (("mine.py", *LENGTH), "'mine.py' is no rollout log: "),
+        ((".", *LENGTH), "'.' has no rollouts: there is no risen/phase-NNN/completions.parquet"),
+        (("run", *LENGTH, "--phase", "3"), "no rollouts of phase 3; it has: phase-001, phase-002"),
+        (("run", "--reward", "lenght"), "no reward is called 'lenght'; did you mean 'length'?"),
+        (("run", "--reward", "exact", "--reward", "exact"), "two rewards are called 'exact'"),
+        (("run", "--reward", "exact", *LENGTH), "the option 'low=3' does not say whose it is"),
+        (("run", "--reward", "constraints"), "lacks the column 'instruction_id_list'"),
+        (("run", "--reward", "exact", "-o", "column=anser"), "did you mean 'answer'?"),
+        (("run", "--reward", "mine.py:nan"), "row 1: reward 'nan' (mine.py) returned nan"),
+        (("run", *LENGTH, "--out", "gone/x"), "cannot write --out 'gone/x'"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(run, arguments, message):
+    assert message in refused("rescore", *arguments)
+
+
+def test_with_on_error_skip_what_cannot_be_scored_is_counted(run):
+    options = ("--reward", "mine.py:nan", "--on-error", "skip", "--json")
+    [data] = listed(risen("rescore", run, *options))
+    assert data["rewards"]["nan"]["outcomes"] == {"score": 0, "abstain": 0, "error": 16}
