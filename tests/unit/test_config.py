@@ -375,7 +375,8 @@ def test_a_file_says_the_breaker_the_gate_and_what_becomes_of_errors(tmp_path: P
         "rewards: [{use: judge, on_error: skip, timeout_s: 30, weight: 2}]\n"
         "generator: g\nscheduler: s\n"
         "breaker: {max_error_rate: 0.5}\n"
-        "gate: {reward: judge, threshold: 0.5, quality: {use: length, options: {low: 1, high: 9}}}\n"
+        "gate:\n  reward: judge\n  threshold: 0.5\n"
+        "  quality: {use: length, options: {low: 1, high: 9}}\n"
     )
     config = RisenConfig.from_yaml(path)
     assert config.rewards == [use("judge", on_error="skip", timeout_s=30, weight=2)]
