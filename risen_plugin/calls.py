@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -34,17 +35,16 @@ def call_all(
     :raises RisenError: if a reward that stops on errors raises, is too slow or returns nonsense.
     """
     found: dict[str, Scores] = {}
+    waiting: list[NamedReward] = []
     for reward in rewards:
-        if not reward.is_async:
-            found[reward.__name__] = _settled(
-                reward, count, lambda reward=reward: _call(reward, arguments(reward))
-            )
-    waiting = [reward for reward in rewards if reward.is_async]
-    with _Pending((reward, reward(**arguments(reward))) for reward in waiting) as pending:
+        if reward.is_async:
+            waiting.append(reward)
+        else:
+            ask = partial(_call, reward, arguments(reward))
+            found[reward.__name__] = _settled(reward, count, ask)
+    with _Pending((reward, arguments(reward)) for reward in waiting) as pending:
         for reward in waiting:
-            found[reward.__name__] = _settled(
-                reward, count, lambda reward=reward: pending.wait(reward)
-            )
+            found[reward.__name__] = _settled(reward, count, partial(pending.wait, reward))
     return {reward.__name__: found[reward.__name__] for reward in rewards}
 
 
@@ -105,12 +105,13 @@ def _answer(reward: NamedReward, arguments: Arguments, answer: Future[Scores]) -
 class _Pending:
     """Calls of ``async`` rewards under way; those still running at the end are given up."""
 
-    def __init__(self, calls: Iterable[tuple[NamedReward, Coroutine[Any, Any, Scores]]]) -> None:
+    def __init__(self, calls: Iterable[tuple[NamedReward, Arguments]]) -> None:
         self.started = time.monotonic()
-        self.futures = {
-            reward.__name__: asyncio.run_coroutine_threadsafe(call, _loop.running())
-            for reward, call in calls
-        }
+        self.futures: dict[str, Future[Scores]] = {}
+        for reward, arguments in calls:
+            scores: Any = reward(**arguments)  # an async reward: what is to be awaited
+            pending = asyncio.run_coroutine_threadsafe(scores, _loop.running())
+            self.futures[reward.__name__] = pending
 
     def wait(self, reward: NamedReward) -> Scores:
         future = self.futures[reward.__name__]
