@@ -70,12 +70,15 @@ def _risen(rows: list[dict[str, Any]], steps: int, folder: str) -> tuple[float, 
     from risen_plugin.clean_room import clean_room
     from risen_plugin.config import LoraSettings
     from risen_plugin.defaults.rewards import Constraints
+    from risen_plugin.panel import Panel
     from risen_plugin.reinforce import Plan, build_trainer, train
     from risen_plugin.scoring import PassRates, wrap
 
     outer = TrainingArguments(folder, use_cpu=True, report_to=[])
     rewards = [wrap(Constraints(), "constraints", "reward 'constraints'")]
-    PassRates(rewards)
+    panel = Panel(rewards)
+    panel.listeners.append(PassRates(rewards).take)
+    panel.begin(group=SETTINGS["num_generations"])
     stream = itertools.cycle(rows)
     plan = Plan(steps, SETTINGS, LoraSettings(), 0, folder, "RISEN", quiet=True)
     model, tokenizer = _model()
@@ -83,7 +86,7 @@ def _risen(rows: list[dict[str, Any]], steps: int, folder: str) -> tuple[float, 
         trainer = build_trainer(
             model,
             tokenizer,
-            rewards,
+            panel.columns,
             lambda count: list(itertools.islice(stream, count)),
             outer=outer,
             plan=plan,

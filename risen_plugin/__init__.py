@@ -25,13 +25,23 @@ from risen_plugin.hookspecs import hookimpl, hookspec
 
 if TYPE_CHECKING:
     from risen_plugin.callback import RisenCallback
-    from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, Weighted, use
+    from risen_plugin.config import (
+        BreakerConfig,
+        GateConfig,
+        GuardConfig,
+        LoraSettings,
+        RisenConfig,
+        Weighted,
+        use,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
+    "BreakerConfig",
     "Completion",
     "Decision",
     "Failed",
+    "GateConfig",
     "Generator",
     "GuardConfig",
     "LoraSettings",
@@ -54,6 +64,8 @@ __all__ = [
 
 _LATER = {
     "RisenCallback": "risen_plugin.callback",
+    "BreakerConfig": "risen_plugin.config",
+    "GateConfig": "risen_plugin.config",
     "GuardConfig": "risen_plugin.config",
     "LoraSettings": "risen_plugin.config",
     "RisenConfig": "risen_plugin.config",

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.config import RisenConfig, Use, Weighted
+from risen_plugin.config import GateConfig, RisenConfig, Use, Weighted
 from risen_plugin.contracts import Generator, Row, Scheduler, Stateful
 from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, near_miss
+from risen_plugin.panel import LIKELIHOOD, Gate
 from risen_plugin.plugins import Kind, Plugins
 from risen_plugin.probe import check_probe
-from risen_plugin.scoring import NamedReward, wrap
+from risen_plugin.wrapping import NamedReward, wrap
 
 _TRLS_OWN = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
 
@@ -41,6 +42,13 @@ class Parts:
     scheduler: Part
     plugins: Plugins
     origins: Mapping[str, str]
+    gate: Gate | None = None
+
+    @property
+    def asked(self) -> tuple[NamedReward, ...]:
+        """Every reward that scores answers in a phase: the rewards, and the gate's own."""
+        own = self.gate.quality if self.gate is not None else None
+        return self.rewards if own is None or own in self.rewards else (*self.rewards, own)
 
     @property
     def schedule(self) -> Scheduler:
@@ -51,7 +59,7 @@ class Parts:
         parts = {"generator": self.generator.value, "scheduler": self.scheduler.value}
         if self.held_out.value is not self.generator.value:
             parts["held_out"] = self.held_out.value
-        parts |= {f"reward:{reward.__name__}": reward.reward for reward in self.rewards}
+        parts |= {f"reward:{reward.__name__}": reward.reward for reward in self.asked}
         return {role: part for role, part in parts.items() if isinstance(part, Stateful)}
 
 
@@ -78,9 +86,10 @@ def assemble(config: RisenConfig) -> Parts:
         held_out = _part(plugins, "generator", config.held_out, origins)
     scheduler = _part(plugins, "scheduler", config.scheduler, origins)
     check_probe(config.probe, config.guard.probe_rows)
-    parts = Parts(rewards, generator, held_out, scheduler, plugins, origins)
+    gate = None if config.gate is None else _gate(plugins, config.gate, rewards, origins)
+    parts = Parts(rewards, generator, held_out, scheduler, plugins, origins, gate)
     for part in {id(p): p for p in (generator, held_out)}.values():
-        _check_first_row(part, rewards, config.seed)
+        _check_first_row(part, parts.asked, config.seed)
     return parts
 
 
@@ -180,7 +189,50 @@ def _reward(plugins: Plugins, given: Any, origins: dict[str, str]) -> NamedRewar
         weight=settings.weight,
         passes_at=settings.passes_at,
         graded=settings.graded,
+        on_error=settings.on_error,
+        timeout_s=settings.timeout_s,
     )
+
+
+def _gate(
+    plugins: Plugins, config: GateConfig, rewards: Sequence[NamedReward], origins: dict[str, str]
+) -> Gate:
+    names = [reward.__name__ for reward in rewards]
+    reward = _among(rewards, config.reward)
+    if reward is None:
+        told = config.reward if isinstance(config.reward, str) else _short(config.reward)
+        raise ConfigError(
+            f"gate.reward is '{told}', which is none of the rewards"
+            f"{near_miss(str(told), names) or '.'} They are: {', '.join(names)}"
+        )
+    if config.quality == LIKELIHOOD:
+        if LIKELIHOOD in names:
+            raise ConfigError(
+                f"gate.quality '{LIKELIHOOD}' is the model's own, and a reward is called so too; "
+                "wrap the reward in a function of another name"
+            )
+        return Gate(config, reward)
+    quality = _among(rewards, config.quality)
+    if quality is None:
+        quality = _reward(plugins, config.quality, origins)
+        if quality.__name__ in names:
+            raise ConfigError(
+                f"gate.quality and one of the rewards are both called '{quality.__name__}'; give "
+                "its name alone for the same reward, or wrap one in a function of another name"
+            )
+    if quality is reward:
+        raise ConfigError(
+            f"gate.quality and gate.reward are both '{reward.__name__}'; quality is another score"
+        )
+    return Gate(config, reward, quality)
+
+
+def _among(rewards: Sequence[NamedReward], given: Any) -> NamedReward | None:
+    """The reward that is meant by its name or as the object that it wraps."""
+    for reward in rewards:
+        if given is reward.reward or (isinstance(given, str) and given == reward.__name__):
+            return reward
+    return None
 
 
 def _part(plugins: Plugins, kind: Kind, given: Any, origins: dict[str, str]) -> Part:

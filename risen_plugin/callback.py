@@ -31,6 +31,7 @@ from risen_plugin.fitness import check_arguments, check_model, check_targets, lo
 from risen_plugin.history import History
 from risen_plugin.instructions import Instructions
 from risen_plugin.measure import encode_probe, prompt_ids
+from risen_plugin.panel import Panel
 from risen_plugin.phase import Surroundings, run_phase
 from risen_plugin.probe import load_probe
 from risen_plugin.record import Record, read_state, state_path, write_json, writing
@@ -77,6 +78,8 @@ class RisenCallback(TrainerCallback):
         self.parts = assemble(config)
         self.instructions = Instructions(self.parts, config.seed)
         self.pass_rates = PassRates(self.parts.rewards)
+        self.panel = Panel(self.parts.rewards, config.breaker, self.parts.gate)
+        self.panel.listeners.append(self.pass_rates.take)
         self.history = History(self.pass_rates)
         self._attached: Attached | None = None
         self._around: Surroundings | None = None
@@ -138,6 +141,7 @@ class RisenCallback(TrainerCallback):
             args=args,
             config=self.config,
             rewards=self.parts.rewards,
+            panel=self.panel,
             instructions=self.instructions,
             pass_rates=self.pass_rates,
             probe=encode_probe(tokenizer, self._probe_rows(), longest),
@@ -271,6 +275,12 @@ class RisenCallback(TrainerCallback):
         self._say(
             f"step {state.global_step}: RISEN phase {number} {verdict}: {record.metrics['verdict']}"
         )
+        for name, example in record.metrics.get("error_examples", {}).items():
+            self._say(
+                f"step {state.global_step}: RISEN phase {number}: {name} failed on "
+                f"{record.metrics[f'reward_errors/{name}']} answers, which were left out; "
+                f"for example: {example}"
+            )
         self._event("phase", step=state.global_step, number=number, **dataclasses.asdict(record))
         if self._attached is not None:
             self._attached.log(record, number)
@@ -344,7 +354,14 @@ class RisenCallback(TrainerCallback):
             "risen_plugin": __version__,
             "plugins": dict(self.parts.origins),
             "rewards": [
-                {"name": r.__name__, "label": r.label, "weight": r.weight, "uses": repr(r.reward)}
+                {
+                    "name": r.__name__,
+                    "label": r.label,
+                    "weight": r.weight,
+                    "on_error": r.on_error,
+                    "timeout_s": r.timeout_s,
+                    "uses": repr(r.reward),
+                }
                 for r in self.parts.rewards
             ],
             "generator": {"label": self.parts.generator.label},
@@ -353,6 +370,8 @@ class RisenCallback(TrainerCallback):
                 "uses": repr(self.parts.scheduler.value),
             },
             "guard": dataclasses.asdict(self.config.guard),
+            "breaker": dataclasses.asdict(self.config.breaker),
+            "gate": self.parts.gate.describe() if self.parts.gate else None,
             "lora": dataclasses.asdict(self.config.lora),
             "grpo": {**DEFAULT_GRPO, **self.config.grpo},
             "seed": self.config.seed,

@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 from risen_plugin.errors import ConfigError, near_miss
+
+OnError: TypeAlias = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Use:
     :param weight: weight of a reward in the sum that is reinforced.
     :param passes_at: the score from which a reward counts an answer as adherent.
     :param graded: whether a reward takes part in adherence at all.
+    :param on_error: ``stop`` ends the run when a reward raises, is too slow or returns nonsense;
+        ``skip`` takes each completion of that call for an error of the reward and goes on.
+    :param timeout_s: seconds that one call of a reward may take; None for no limit.
     """
 
     name: str
@@ -34,6 +39,8 @@ class Use:
     weight: float = 1.0
     passes_at: float = 1.0
     graded: bool = True
+    on_error: OnError = "stop"
+    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -52,10 +59,12 @@ def use(
     weight: float = 1.0,
     passes_at: float = 1.0,
     graded: bool = True,
+    on_error: OnError = "stop",
+    timeout_s: float | None = None,
     **options: Any,
 ) -> Use:
     """A plugin by name: ``use("length", low=20, high=80, weight=0.5)``."""
-    return Use(name, options, weight, passes_at, graded)
+    return Use(name, options, weight, passes_at, graded, on_error, timeout_s)
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class Weighted:
     weight: float = 1.0
     passes_at: float = 1.0
     graded: bool = True
+    on_error: OnError = "stop"
+    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         name = getattr(self.reward, "__name__", type(self.reward).__name__)
@@ -106,6 +117,60 @@ class GuardConfig:
 
 
 @dataclass(frozen=True)
+class BreakerConfig:
+    """When a phase ends at once because a reward fails too often.
+
+    :param max_error_rate: largest share of errors that one reward may have among the latest scored
+        answers of a phase, or all of them among the guard's; 1.0 never ends a phase in training.
+    :param window: latest answers of a phase that the share is taken over; one generation batch at
+        the least.
+    """
+
+    max_error_rate: float = 0.2
+    window: int = 256
+
+    def __post_init__(self) -> None:
+        rate = self.max_error_rate
+        if not _is_number(rate) or not 0.0 <= rate <= 1.0:
+            raise ConfigError(
+                f"breaker.max_error_rate is {_told(rate)}; it is a share between 0 and 1"
+            )
+        _check_whole("breaker.window", self.window, 1)
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """A bar of quality for answers that a verifiable reward passes.
+
+    An answer that passes ``reward`` is worth 1 more if its quality is above the threshold, and
+    0.5 less if not; what does not pass is worth what it was.
+
+    :param reward: the verifiable reward, by the name it has among ``rewards`` or as the object.
+    :param quality: ``likelihood`` (the mean log-likelihood per token of the answer to the plain
+        query under the model at phase entry), or a reward: a name, an object, :func:`use`.
+    :param threshold: a quality, or ``auto`` for the ``quantile`` of the first answers of a phase.
+    :param quantile: share of the entry model's own answers that ``auto`` leaves below the bar.
+    """
+
+    reward: PluginOrName = "constraints"
+    quality: PluginOrName = "likelihood"
+    threshold: float | Literal["auto"] = "auto"
+    quantile: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.threshold != "auto" and not (
+            _is_number(self.threshold) and math.isfinite(self.threshold)
+        ):
+            raise ConfigError(
+                f"gate.threshold is {_told(self.threshold)}; it is a finite number, or 'auto'"
+            )
+        if not _is_number(self.quantile) or not 0.0 <= self.quantile < 1.0:
+            raise ConfigError(
+                f"gate.quantile is {_told(self.quantile)}; it is a share from 0 to below 1"
+            )
+
+
+@dataclass(frozen=True)
 class LoraSettings:
     """The temporary adapter of a phase on a plain model; see PEFT's ``LoraConfig``.
 
@@ -138,6 +203,8 @@ class RisenConfig:
     :param probe: rows whose loss is watched, or the path of a JSON Lines file with them; each has
         ``text``, or ``prompt`` and ``completion``, or ``messages``.
     :param guard: when a phase is kept.
+    :param breaker: when a phase ends at once because a reward fails too often.
+    :param gate: a bar of quality for answers that a verifiable reward passes; None for none.
     :param lora: the temporary adapter on a plain model.
     :param grpo: fields of TRL's ``GRPOConfig`` for every phase.
     :param keep_entry: whether the weights at the entry of each kept phase are saved too, as
@@ -153,6 +220,8 @@ class RisenConfig:
     held_out: PluginOrName | None = None
     probe: str | Path | Sequence[Mapping[str, Any]] | None = None
     guard: GuardConfig = field(default_factory=GuardConfig)
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    gate: GateConfig | None = None
     lora: LoraSettings = field(default_factory=LoraSettings)
     grpo: Mapping[str, Any] = field(default_factory=dict)
     keep_entry: bool = False
@@ -166,7 +235,9 @@ class RisenConfig:
             )
         if not self.rewards:
             raise ConfigError("rewards is empty; name at least one reward, such as 'constraints'")
-        for name, kind in (("guard", GuardConfig), ("lora", LoraSettings)):
+        for name, kind in _SECTIONS.items():
+            if name == "gate" and self.gate is None:
+                continue
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(
                     f"{name} is of type {type(getattr(self, name)).__name__}; "
@@ -225,7 +296,7 @@ class RisenConfig:
         for name in ("generator", "scheduler", "held_out"):
             if name in read:
                 read[name] = _read_use(read[name], f"{where}: {name}")
-        for name, kind in (("guard", GuardConfig), ("lora", LoraSettings)):
+        for name, kind in _SECTIONS.items():
             if name in read:
                 read[name] = _read_section(kind, read[name], f"{where}: {name}")
         return cls(**read)
@@ -298,6 +369,13 @@ def _check_numbers(grpo: Mapping[str, Any], label: str) -> None:
             raise ConfigError(f"{label}.{name} is {_told(value)}")
 
 
+_SECTIONS: Mapping[str, type] = {
+    "guard": GuardConfig,
+    "breaker": BreakerConfig,
+    "gate": GateConfig,
+    "lora": LoraSettings,
+}
+
 DEFAULT_GRPO: Mapping[str, Any] = {
     "num_generations": 8,
     "per_device_train_batch_size": 32,
@@ -308,6 +386,8 @@ DEFAULT_GRPO: Mapping[str, Any] = {
 }
 """What a phase uses where neither the configuration nor the scheduler says otherwise."""
 
+
+_GRADING = ("weight", "passes_at", "graded", "on_error", "timeout_s")
 
 _COUNTS = {
     "num_generations": 2,
@@ -330,6 +410,14 @@ def _check_grading(given: Use | Weighted, label: str) -> None:
             raise ConfigError(f"{label}: {name} is {_told(value)}; it is a finite number")
     if not isinstance(given.graded, bool):
         raise ConfigError(f"{label}: graded is {given.graded!r}; it is true or false")
+    if given.on_error not in ("stop", "skip"):
+        raise ConfigError(f"{label}: on_error is {given.on_error!r}; it is 'stop' or 'skip'")
+    limit = given.timeout_s
+    if limit is not None and not (_is_number(limit) and math.isfinite(limit) and limit > 0):
+        raise ConfigError(
+            f"{label}: timeout_s is {_told(limit)}; it is a number of seconds above 0, or nothing "
+            "for no limit"
+        )
 
 
 def _check_whole(name: str, value: Any, least: int) -> None:
@@ -374,18 +462,15 @@ def _check_repeated(node: Any, where: str) -> None:
         _check_repeated(value, where)
 
 
-_OF_REWARDS = {"weight", "passes_at", "graded"}
-
-
 def _read_use(entry: Any, where: str, *, reward: bool = False) -> Any:
     if not isinstance(entry, Mapping):
         return entry  # a name, or an object when the mapping was made in Python
-    known = {"use", "options"} | (_OF_REWARDS if reward else set())
+    known = {"use", "options"} | (set(_GRADING) if reward else set())
     for key in entry:
         if key not in known:
             told = (
                 "it belongs to rewards"
-                if key in _OF_REWARDS
+                if key in _GRADING
                 else f"the options of a plugin stand under 'options: {{{key}: ...}}'"
             )
             hint = near_miss(str(key), known - entry.keys()) or f"; {told}."
@@ -405,7 +490,10 @@ def _read_section(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where} is not a mapping of names to values")
     check_keys(data, {entry.name for entry in dataclasses.fields(kind)}, where)
-    return kind(**data)
+    read = dict(data)
+    if "quality" in read:  # of the gate: said like a reward
+        read["quality"] = _read_use(read["quality"], f"{where}.quality")
+    return kind(**read)
 
 
 def check_keys(data: Mapping[str, Any], known: set[str], where: str) -> None:

@@ -131,8 +131,8 @@ class Reward(Protocol):
 
     ``columns`` holds the other columns of the rows, one value per completion, and TRL's own
     extras (``completion_ids``, ``trainer_state``, ``log_extra``, ``log_metric``). One finite
-    number per completion, or None to abstain. An optional attribute ``needs`` names the columns
-    that it cannot do without. May be ``async``.
+    number per completion, or None to abstain, or :class:`Failed` where it could not judge. An
+    optional attribute ``needs`` names the columns that it cannot do without. May be ``async``.
     """
 
     def __call__(

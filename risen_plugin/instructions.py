@@ -150,7 +150,7 @@ class Instructions:
         return self._checked(list(rows.values())[:wanted], part.label)
 
     def _checked(self, rows: Sequence[Row], label: str) -> list[Row]:
-        check_columns(rows, self.parts.rewards, label)
+        check_columns(rows, self.parts.asked, label)
         if self.count_tokens is not None and self.longest is not None:
             for row in rows:
                 tokens = self.count_tokens(row["prompt"])

@@ -14,10 +14,8 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
-from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.probe import check_probe_row
-from risen_plugin.scoring import Adherence, NamedReward, adherence, grade
 
 _IGNORED = -100
 Encoded = tuple[list[int], list[int]]
@@ -98,28 +96,6 @@ def answers(
         bar.update(len(chosen))
     bar.close()
     return [_as_given(prompts[index], texts[index]) for index in range(len(prompts))]
-
-
-def measure_adherence(
-    model: Any,
-    tokenizer: Any,
-    rewards: Sequence[NamedReward],
-    rows: Sequence[Row],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    progress: str | None = None,
-) -> Adherence:
-    """Adherence of greedy answers to ``rows``."""
-    made = answers(
-        model,
-        tokenizer,
-        [row["prompt"] for row in rows],
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    return adherence(rewards, grade(rewards, rows, made))
 
 
 @torch.no_grad()

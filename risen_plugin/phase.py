@@ -16,22 +16,35 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainingArguments
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from risen_plugin.clean_room import clean_room
 from risen_plugin.config import DEFAULT_GRPO, RisenConfig
 from risen_plugin.contracts import Decision, PhaseRecord
 from risen_plugin.errors import DataError
+from risen_plugin.fitness import longest_prompt
 from risen_plugin.guard import Measured, Verdict, judge
 from risen_plugin.instructions import Instructions, derived_seed
-from risen_plugin.measure import Encoded, measure_adherence, probe_loss
+from risen_plugin.likelihood import Likelihood
+from risen_plugin.measure import Encoded, answers, probe_loss
+from risen_plugin.outcomes import OutageError, Scores
+from risen_plugin.panel import Panel
 from risen_plugin.record import write_json, writing
 from risen_plugin.reinforce import Outcome, Plan, build_trainer, train
-from risen_plugin.scoring import Adherence, NamedReward, PassRates
+from risen_plugin.scoring import (
+    Adherence,
+    NamedReward,
+    PassRates,
+    adherence,
+    grade,
+    unjudged,
+)
+from risen_plugin.snapshot import Snapshot
 
 DomainMetrics = Callable[[], Mapping[str, float]]
+_PARTS = ("guard_s", "enter_s", "reinforce_s", "leave_s")
 _LOGGED = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
 
 
@@ -48,6 +61,7 @@ class Surroundings:
     args: TrainingArguments
     config: RisenConfig
     rewards: Sequence[NamedReward]
+    panel: Panel
     instructions: Instructions
     pass_rates: PassRates
     probe: Sequence[Encoded]
@@ -60,7 +74,7 @@ class Surroundings:
 class _Clock:
     """Seconds by what they were spent on."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_PARTS, 0.0))
 
     @contextmanager
     def time(self, what: str) -> Iterator[None]:
@@ -74,11 +88,17 @@ class _Clock:
 
 @dataclass(frozen=True)
 class _State:
-    """What was measured at one end of a phase."""
+    """What was measured at one end of a phase.
+
+    :param errors: rows of the guard that a reward failed on.
+    :param outage: one line, if there were too many of them to judge by.
+    """
 
     guard: Measured
     reported: Adherence | None
     domain: Mapping[str, float]
+    errors: int = 0
+    outage: str | None = None
 
 
 def run_phase(
@@ -106,105 +126,137 @@ def run_phase(
         with writing(folder):
             around.model.save_pretrained(_entry(folder))
             around.tokenizer.save_pretrained(_entry(folder))
+    done = _Done()
+    around.panel.begin(group=grpo["num_generations"])
     with (
         clean_room(around.model, around.tokenizer, *around.others),
-        _snapshot(around.model) as undo,
+        Snapshot(around.model) as snapshot,
     ):
         with clock.time("guard_s"):
             before = _measure(around, around.model, grpo, f"{label}: before")
-        with clock.time("enter_s"):
-            trainer = build_trainer(
-                around.model,
-                around.tokenizer,
-                list(around.rewards),
-                lambda count: around.instructions.next(count, around.pass_rates.rates()),
-                outer=around.args,
-                plan=plan,
-            )
-        with clock.time("reinforce_s"):
-            outcome = train(trainer, plan)
-        with clock.time("guard_s"):
-            after = _measure(around, trainer.model, grpo, f"{label}: after")
-        verdict = judge(before.guard, after.guard, around.config.guard)
+        trainer = None
+        if before.outage is None:
+            trainer, after = _reinforce(around, plan, snapshot, clock, done)
+            verdict = _verdict(around, before, after, done)
+        else:
+            after, verdict = None, Verdict(False, f"not begun: {before.outage}")
         with clock.time("leave_s"):
             if verdict.accepted:
+                assert trainer is not None
                 with writing(folder):
                     _save_adapter(around.model, trainer.model, folder)
                 if not isinstance(around.model, PeftModel):
                     _merge(trainer.model)
             else:
-                undo()
+                snapshot.restore()
                 shutil.rmtree(_entry(folder), ignore_errors=True)
+            around.panel.end()
             del trainer
     with clock.time("leave_s"):
         gc.collect()  # the trainer and its adapter hold each other in cycles
     metrics = {
-        **_metrics(before, after, outcome),
+        **_metrics(before, after, done.outcome),
         "rollouts": around.pass_rates.rollouts - rollouts,
         "tokens": around.pass_rates.tokens - tokens,
         "pass_rates": around.pass_rates.rates(),
+        **_error_metrics(around.panel),
         **{name: round(seconds, 4) for name, seconds in clock.seconds.items()},
         "verdict": verdict.reason,
     }
-    record = PhaseRecord(
-        "risen", decision.steps, at_step, decision.reason, verdict.accepted, metrics
-    )
+    record = PhaseRecord("risen", done.steps, at_step, decision.reason, verdict.accepted, metrics)
     with writing(folder):
-        _write(folder, record, decision, outcome, verdict)
+        _write(folder, record, decision, done.outcome, verdict)
     return record
+
+
+@dataclass
+class _Done:
+    """What became of the GRPO steps: how many there were, their logs, and what cut them short."""
+
+    steps: int = 0
+    outcome: Outcome = field(default_factory=Outcome)
+    outage: str | None = None
+
+
+def _reinforce(
+    around: Surroundings, plan: Plan, snapshot: Snapshot, clock: _Clock, done: _Done
+) -> tuple[GRPOTrainer, _State | None]:
+    """Train, and measure again; there is no second measurement if the training was cut short."""
+    with clock.time("enter_s"):
+        trainer = build_trainer(
+            around.model,
+            around.tokenizer,
+            around.panel.columns,
+            lambda count: around.instructions.next(count, around.pass_rates.rates()),
+            outer=around.args,
+            plan=plan,
+        )
+        around.panel.likelihood = _likelihood(around, plan, trainer.model, snapshot)
+    try:
+        with clock.time("reinforce_s"):
+            train(trainer, plan, done.outcome)
+    except OutageError as error:
+        done.outage = str(error)
+    done.steps = trainer.state.global_step
+    if done.outage is not None:
+        return trainer, None
+    with clock.time("guard_s"):
+        return trainer, _measure(around, trainer.model, plan.grpo, f"{plan.label}: after")
+
+
+def _verdict(around: Surroundings, before: _State, after: _State | None, done: _Done) -> Verdict:
+    if after is None:
+        return Verdict(False, f"ended at GRPO step {done.steps}: {done.outage}")
+    if after.outage is not None:
+        return Verdict(False, after.outage)
+    return judge(before.guard, after.guard, around.config.guard)
+
+
+def _likelihood(around: Surroundings, plan: Plan, trained: Any, snapshot: Snapshot) -> Likelihood:
+    """The quality of an answer under the model at phase entry, out of the model in training."""
+    answer = plan.grpo["max_completion_length"]
+    own = isinstance(around.model, PeftModel)
+    return Likelihood(
+        trained,
+        around.tokenizer,
+        snapshot.placed if own else trained.disable_adapter,
+        longest=longest_prompt(around.model, answer) + answer,
+    )
 
 
 def _measure(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: str) -> _State:
     config = around.config.guard
 
-    def adherence(rows: Sequence[Mapping[str, Any]]) -> Adherence:
-        measured = measure_adherence(
+    def measured(rows: Sequence[Mapping[str, Any]]) -> tuple[Adherence, dict[str, Scores]]:
+        made = answers(
             model,
             around.tokenizer,
-            around.rewards,
-            rows,
+            [row["prompt"] for row in rows],
             max_new_tokens=grpo["max_completion_length"],
             batch_size=config.batch_size,
             progress=None if around.quiet else label,
         )
-        if not measured.rows:
+        scores = grade(around.rewards, rows, made)
+        found = adherence(around.rewards, scores)
+        if not found.rows and not found.errors:
             names = ", ".join(reward.__name__ for reward in around.rewards if reward.graded)
             raise DataError(
                 f"every graded reward ({names}) abstained from all {len(rows)} held-out "
                 "instructions, so adherence cannot be measured; give instructions that they score"
             )
-        return measured
+        return found, scores
 
-    held_out = adherence(around.instructions.guard)
+    held_out, scores = measured(around.instructions.guard)
+    outage = unjudged(around.rewards, scores, around.config.breaker.max_error_rate)
     loss = probe_loss(model, around.probe, batch_size=config.batch_size)
-    reported = adherence(around.instructions.report) if around.instructions.report else None
+    reported = measured(around.instructions.report)[0] if around.instructions.report else None
     return _State(
         Measured(held_out.strict, held_out.soft, loss),
         reported,
         around.domain() if around.domain is not None else {},
+        held_out.errors,
+        outage,
     )
-
-
-@contextmanager
-def _snapshot(model: Any) -> Iterator[Callable[[], None]]:
-    """Yields what puts a PeftModel's trainable weights back; done also after an exception.
-
-    A plain model's weights are only written when a phase is accepted, so it needs no snapshot.
-    """
-    held: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
-    if isinstance(model, PeftModel):
-        held = [(p, p.detach().clone()) for p in model.parameters() if p.requires_grad]
-
-    def undo() -> None:
-        with torch.no_grad():
-            for parameter, value in held:
-                parameter.copy_(value)
-
-    try:
-        yield undo
-    except BaseException:
-        undo()
-        raise
 
 
 def _save_adapter(model: Any, trained: Any, folder: Path) -> None:
@@ -236,10 +288,13 @@ def _entry(folder: Path) -> Path:
     return folder / "entry"
 
 
-def _metrics(before: _State, after: _State, outcome: Outcome) -> dict[str, Any]:
+def _metrics(before: _State, after: _State | None, outcome: Outcome) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for when, state in (("before", before), ("after", after)):
+        if state is None:
+            continue
         metrics |= {f"guard/{k}": v for k, v in state.guard.as_metrics(f"_{when}").items()}
+        metrics[f"guard/errors_{when}"] = state.errors
         if state.reported is not None:
             metrics[f"adherence_strict_{when}"] = state.reported.strict
             metrics[f"adherence_soft_{when}"] = state.reported.soft
@@ -251,6 +306,18 @@ def _metrics(before: _State, after: _State, outcome: Outcome) -> dict[str, Any]:
     first = outcome.first("reward")
     if first is not None:
         metrics["reward_first"] = first
+    return metrics
+
+
+def _error_metrics(panel: Panel) -> dict[str, Any]:
+    metrics: dict[str, Any] = {
+        f"reward_errors/{name}": count.errors for name, count in panel.errors.items()
+    }
+    examples = {name: count.example for name, count in panel.errors.items() if count.errors}
+    if examples:
+        metrics["error_examples"] = examples
+    if panel.threshold is not None:
+        metrics["gate_threshold"] = panel.threshold
     return metrics
 
 

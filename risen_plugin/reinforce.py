@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from datasets import IterableDataset
 from peft import LoraConfig, PeftModel
@@ -28,7 +29,6 @@ from risen_plugin.compat import checkpointing_setting, checkpoints_activations
 from risen_plugin.config import DEFAULT_GRPO, LoraSettings, check_batches
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, near_miss
-from risen_plugin.scoring import NamedReward
 
 MANAGED: Mapping[str, str] = {
     "output_dir": "the phase has a folder of its own",
@@ -51,6 +51,16 @@ MANAGED: Mapping[str, str] = {
 }
 _REFERENCE = "ref"  # TRL's name for the frozen copy of a user's adapter
 _TRLS_NAME = "default"  # the only adapter name that TRL's reference copy knows
+
+
+class RewardFunction(Protocol):
+    """A reward as TRL calls it, with the name that TRL logs it by and its weight."""
+
+    __name__: str
+    weight: float
+
+    def __call__(self, *, prompts: list[Any], completions: list[Any], **columns: Any) -> Any: ...
+
 
 Supply = Callable[[int], list[Row]]
 _streams = itertools.count()
@@ -110,7 +120,7 @@ class Outcome:
 def build_trainer(
     model: Any,
     tokenizer: Any,
-    rewards: list[NamedReward],
+    rewards: Sequence[RewardFunction],
     supply: Supply,
     *,
     outer: TrainingArguments,
@@ -144,17 +154,35 @@ def build_trainer(
     return trainer
 
 
-def train(trainer: GRPOTrainer, plan: Plan) -> Outcome:
-    """Run the trainer to its end behind one progress bar."""
-    outcome = Outcome()
+def train(trainer: GRPOTrainer, plan: Plan, outcome: Outcome | None = None) -> Outcome:
+    """Run the trainer to its end behind one progress bar.
+
+    :param outcome: collects what is logged, also if the training does not come to its end.
+    """
+    outcome = Outcome() if outcome is None else outcome
     with tqdm(
         total=plan.steps, desc=plan.label, unit="step", leave=False, disable=plan.quiet
     ) as bar:
         trainer.add_callback(_Listener(outcome, bar))
-        with _settings_refused(), warnings.catch_warnings():
+        with _settings_refused(), _masking_is_meant(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             trainer.train()
     return outcome
+
+
+@contextmanager
+def _masking_is_meant() -> Iterator[None]:
+    """Keep TRL from printing a whole row for each batch with answers that may not count."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "All reward functions returned None" not in str(record.msg)
+
+    logger = logging.getLogger(GRPOTrainer.__module__)
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 @contextmanager
@@ -175,7 +203,7 @@ def _settings_refused() -> Iterator[None]:
 
 
 def grpo_arguments(
-    outer: TrainingArguments, plan: Plan, rewards: list[NamedReward]
+    outer: TrainingArguments, plan: Plan, rewards: Sequence[RewardFunction]
 ) -> dict[str, Any]:
     """The arguments of ``GRPOConfig``: defaults, then the user's, then what the phase manages."""
     chosen = {**DEFAULT_GRPO, **plan.grpo}

@@ -1,162 +1,36 @@
-"""Call rewards as TRL does, hold them to their contract, and count what passed.
+"""Grade answers and count what passed, outside of what TRL trains on.
 
-A reward keeps TRL's call shape; the wrapper only adds its configured name (which TRL logs), says
-whose it is when it fails, and refuses scores that would train silently on nonsense.
+How rewards are wrapped and called is told elsewhere; the names are offered here as well.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import inspect
-import math
-import reprlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
-from risen_plugin.contracts import Row
-from risen_plugin.errors import PluginError, boundary
+from risen_plugin.calls import call_all
+from risen_plugin.contracts import Failed, Row
+from risen_plugin.outcomes import Scores, check_scores, errors_in
+from risen_plugin.wrapping import AsyncNamedReward, NamedReward, wrap
 
-Scores = list[float | None]
-Listener = Callable[[str, Scores, Mapping[str, Any]], None]
+__all__ = [
+    "NO_FAMILY",
+    "Adherence",
+    "AsyncNamedReward",
+    "NamedReward",
+    "PassRates",
+    "Scores",
+    "adherence",
+    "check_scores",
+    "columns_of",
+    "grade",
+    "unjudged",
+    "wrap",
+]
+
 NO_FAMILY = "all"
-_GIVEN = frozenset(
-    ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
-)  # what TRL hands to every reward, whatever columns the rows have
-_NO_LISTS = (str, bytes, Mapping, set, frozenset)  # a set forgets which score is whose
-
-
-def check_scores(scores: Any, expected: int, label: str) -> Scores:
-    """The scores as plain floats and Nones.
-
-    :raises PluginError: for a wrong number of scores, NaN, infinity, or what is no number.
-    """
-    try:
-        if isinstance(scores, _NO_LISTS):
-            raise TypeError
-        count = len(scores)
-    except TypeError:  # what has no length, and also a tensor or array without dimensions
-        raise PluginError(
-            f"{label} returned {type(scores).__name__}, not a list of scores"
-        ) from None
-    if count != expected:
-        raise PluginError(
-            f"{label} returned {count} scores for {expected} completions; "
-            "it must return one per completion (None to abstain)"
-        )
-    return [_number(score, index, label) for index, score in enumerate(scores)]
-
-
-def _number(score: Any, index: int, label: str) -> float | None:
-    if score is None:
-        return None
-    given = score
-    if hasattr(score, "item"):  # numpy and torch scalars
-        with contextlib.suppress(ValueError, RuntimeError):  # several scores in place of one
-            score = score.item()
-    if not isinstance(score, Real):
-        told = " ".join(reprlib.repr(given).split())
-        raise PluginError(
-            f"{label} returned {told} for completion {index}; a score is a number or None"
-        )
-    try:
-        number = float(score)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise PluginError(
-            f"{label} returned {number} for completion {index}; "
-            "a score is finite, and None means that the reward abstains"
-        )
-    return number
-
-
-class NamedReward:
-    """A reward under its configured name; call it as TRL calls a reward function."""
-
-    def __init__(
-        self,
-        reward: Callable[..., Any],
-        name: str,
-        label: str,
-        *,
-        weight: float = 1.0,
-        passes_at: float = 1.0,
-        graded: bool = True,
-    ) -> None:
-        self.reward = reward
-        self.__name__ = name  # TRL logs rewards/<name>
-        self.label = label
-        self.weight = weight
-        self.passes_at = passes_at
-        self.graded = graded
-        self.listener: Listener | None = None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Columns that the reward cannot do without: its ``needs``, and what it asks by name."""
-        names = getattr(self.reward, "needs", ())
-        named = (names,) if isinstance(names, str) else tuple(names)
-        return (*named, *(name for name in _asked_by_name(self.reward) if name not in named))
-
-    def __call__(self, *, prompts: list[Any], completions: list[Any], **columns: Any) -> Scores:
-        with boundary(self.label):
-            scores = self.reward(prompts=prompts, completions=completions, **columns)
-        return self._settle(scores, completions, columns)
-
-    def _settle(self, scores: Any, completions: list[Any], columns: Mapping[str, Any]) -> Scores:
-        checked = check_scores(scores, len(completions), self.label)
-        if self.listener is not None:
-            self.listener(self.__name__, checked, columns)
-        return checked
-
-
-def _asked_by_name(reward: Callable[..., Any]) -> list[str]:
-    """The columns that a reward function takes as arguments without a default."""
-    try:
-        parameters = inspect.signature(reward).parameters.values()
-    except (TypeError, ValueError):  # a callable without a readable signature
-        return []
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in by_name
-        and parameter.default is inspect.Parameter.empty
-        and parameter.name not in _GIVEN
-    ]
-
-
-class AsyncNamedReward(NamedReward):
-    """The same for an ``async`` reward; TRL awaits those side by side."""
-
-    async def __call__(  # type: ignore[override]  # TRL asks which kind it is before calling
-        self, *, prompts: list[Any], completions: list[Any], **columns: Any
-    ) -> Scores:
-        with boundary(self.label):
-            pending: Any = self.reward(prompts=prompts, completions=completions, **columns)
-            scores = await pending
-        return self._settle(scores, completions, columns)
-
-
-def wrap(
-    reward: Callable[..., Any],
-    name: str,
-    label: str,
-    *,
-    weight: float = 1.0,
-    passes_at: float = 1.0,
-    graded: bool = True,
-) -> NamedReward:
-    """The wrapper that fits a plain or an ``async`` reward."""
-    call = getattr(reward, "__call__", reward)  # noqa: B004 the bound method tells if it is async
-    is_async = inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(call)
-    kind = AsyncNamedReward if is_async else NamedReward
-    return kind(reward, name, label, weight=weight, passes_at=passes_at, graded=graded)
 
 
 @dataclass(frozen=True)
@@ -165,12 +39,14 @@ class Adherence:
 
     :param strict: share of answers that every graded reward passes.
     :param soft: mean score over graded rewards and answers.
-    :param rows: answers that at least one graded reward scored.
+    :param rows: answers that at least one graded reward scored, and none failed on.
+    :param errors: answers that a graded reward failed on; they do not count.
     """
 
     strict: float
     soft: float
     rows: int
+    errors: int = 0
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
@@ -182,41 +58,40 @@ def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
 def grade(
     rewards: Sequence[NamedReward], rows: Sequence[Row], completions: Sequence[Any]
 ) -> dict[str, Scores]:
-    """The scores of every graded reward for answers to ``rows``, outside of any training."""
-    results: dict[str, Scores] = {}
-    prompts = [row["prompt"] for row in rows]
-    for reward in rewards:
-        if not reward.graded:
-            continue
-        columns: dict[str, Any] = columns_of(rows) | {
-            "completion_ids": [[] for _ in rows],
-            "trainer_state": None,
-            "log_extra": lambda *args, **kwargs: None,
-            "log_metric": lambda *args, **kwargs: None,
-        }
-        listener, reward.listener = reward.listener, None  # a measurement is not a rollout
-        try:
-            scores: Any = reward(prompts=prompts, completions=list(completions), **columns)
-            if inspect.iscoroutine(scores):
-                scores = _finish(scores)
-            results[reward.__name__] = scores
-        finally:
-            reward.listener = listener
-    return results
+    """The scores of every graded reward for answers to ``rows``, outside of any training.
 
-
-def _finish(scores: Coroutine[Any, Any, Scores]) -> Scores:
-    """Wait for an ``async`` reward, in a notebook too, whose thread runs an event loop already."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, scores).result()
+    :raises RisenError: if a reward fails that stops on errors.
+    """
+    columns: dict[str, Any] = columns_of(rows) | {
+        "completion_ids": [[] for _ in rows],
+        "trainer_state": None,
+        "log_extra": lambda *args, **kwargs: None,
+        "log_metric": lambda *args, **kwargs: None,
+    }
+    return call_all(
+        [reward for reward in rewards if reward.graded],
+        lambda reward: {
+            "prompts": [row["prompt"] for row in rows],
+            "completions": list(completions),
+            **columns,
+        },
+        len(rows),
+    )
 
 
 def adherence(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> Adherence:
-    """Strict and soft adherence from each graded reward's scores; abstentions do not count."""
+    """Strict and soft adherence from each graded reward's scores.
+
+    Abstentions do not count, and an answer that a reward failed on counts for nothing.
+    """
     bars = {reward.__name__: reward.passes_at for reward in rewards if reward.graded}
     passed: list[bool] = []
     values: list[float] = []
+    errors = 0
     for row in zip(*(scores[name] for name in bars), strict=True):
+        if any(isinstance(score, Failed) for score in row):
+            errors += 1
+            continue
         given = [
             (score, bar) for score, bar in zip(row, bars.values(), strict=True) if score is not None
         ]
@@ -225,14 +100,32 @@ def adherence(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> A
             values.append(sum(score for score, _ in given) / len(given))
     count = len(passed)
     if not count:
-        return Adherence(0.0, 0.0, 0)
-    return Adherence(sum(passed) / count, sum(values) / count, count)
+        return Adherence(0.0, 0.0, 0, errors)
+    return Adherence(sum(passed) / count, sum(values) / count, count, errors)
+
+
+def unjudged(
+    rewards: Sequence[NamedReward], scores: Mapping[str, Scores], limit: float
+) -> str | None:
+    """One line if more than the share ``limit`` of answers could not be judged, or none could."""
+    found = adherence(rewards, scores)
+    errors = {name: errors_in(given) for name, given in scores.items()}
+    worst = max(errors, key=lambda name: len(errors[name]))
+    total = len(scores[worst])
+    if not found.errors or (found.errors <= limit * total and found.rows):
+        return None
+    [label] = [reward.label for reward in rewards if reward.__name__ == worst]
+    return (
+        f"{found.errors} of {total} held-out answers could not be judged "
+        f"({found.errors / total:.0%}, limit {limit:.0%}): {label} failed on "
+        f"{len(errors[worst])}, for example: {errors[worst][-1].reason}"
+    )
 
 
 class PassRates:
     """The share of passed answers per family, over the latest answers of each.
 
-    Rewards report through :meth:`take`; a batch counts once all of them have.
+    Listens to a panel. An answer that a reward failed on is a rollout and counts no further.
     """
 
     def __init__(self, rewards: Sequence[NamedReward], window: int = 256) -> None:
@@ -241,25 +134,28 @@ class PassRates:
         self.answers: dict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=window))
         self.rollouts = 0
         self.tokens = 0
-        self._pending: dict[str, Scores] = {}
-        for reward in self.rewards:
-            reward.listener = self.take
 
-    def take(self, name: str, scores: Scores, columns: Mapping[str, Any]) -> None:
-        """Receive one reward's scores for a batch of rollouts."""
-        self._pending[name] = scores
-        if len(self._pending) < len(self.rewards):
-            return
-        families = columns.get("family") or [None] * len(scores)
-        bars = {reward.__name__: reward.passes_at for reward in self.rewards}
-        for index, family in enumerate(families):
-            given = [(self._pending[n][index], bar) for n, bar in bars.items()]
-            if any(score is not None for score, _ in given):
-                passed = all(score >= bar for score, bar in given if score is not None)
+    def take(
+        self,
+        step: int,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        columns: Mapping[str, Any],
+        outcomes: Mapping[str, Scores],
+    ) -> None:
+        """Receive every reward's outcomes for a batch of rollouts."""
+        families = columns.get("family") or [None] * len(completions)
+        bars = [reward.passes_at for reward in self.rewards]
+        judged = zip(*(outcomes[reward.__name__] for reward in self.rewards), strict=True)
+        for family, row in zip(families, judged, strict=True):
+            given = [
+                (score, bar) for score, bar in zip(row, bars, strict=True) if score is not None
+            ]
+            if given and not any(isinstance(score, Failed) for score, _ in given):
+                passed = all(score >= bar for score, bar in given)
                 self.answers[NO_FAMILY if family in (None, "") else str(family)].append(passed)
-        self.rollouts += len(scores)
+        self.rollouts += len(completions)
         self.tokens += sum(len(ids) for ids in columns.get("completion_ids", ()))
-        self._pending = {}
 
     def rates(self) -> dict[str, float]:
         """The pass rate of every family that has been answered."""

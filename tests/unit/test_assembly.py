@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from risen_plugin import Decision, Progress, __version__, use
 from risen_plugin.assembly import Part, Parts, assemble, check_columns, draw
-from risen_plugin.config import RisenConfig, Weighted
+from risen_plugin.config import GateConfig, RisenConfig, Weighted
 from risen_plugin.errors import ConfigError, DataError, PluginError, RisenError
 from risen_plugin.scoring import wrap
 
@@ -335,3 +335,76 @@ def test_rows_pass_exactly_if_each_has_every_column_that_is_needed(
 
 def test_a_needed_column_may_hold_nothing() -> None:
     check_columns([{"prompt": "a", "answer": None}], [wrap(exact, "exact", "")], "")
+
+
+# The gate
+
+
+def good(completions: list[Any], colour: list[Any], **columns: Any) -> list[float]:
+    return [1.0 for _ in completions]
+
+
+def test_a_gate_finds_its_reward_by_name_or_object_and_scores_quality_itself() -> None:
+    for given_reward in ("shouting", shouting):
+        gate = parts(gate=GateConfig(given_reward)).gate
+        assert gate is not None
+        assert gate.reward.reward is shouting
+        assert gate.quality is None
+    assert parts().gate is None
+
+
+def test_the_quality_of_a_gate_may_be_one_of_the_rewards_or_a_reward_of_its_own() -> None:
+    length = use("length", low=1, high=9)
+    shared = parts(rewards=[shouting, length], gate=GateConfig("shouting", "length"))
+    assert shared.gate is not None
+    assert shared.gate.quality is shared.rewards[1]
+    assert shared.asked == shared.rewards
+    apart = parts(gate=GateConfig("shouting", Weighted(exact, on_error="skip", timeout_s=3)))
+    assert apart.gate is not None
+    assert apart.gate.quality is not None
+    assert (apart.gate.quality.on_error, apart.gate.quality.timeout_s) == ("skip", 3)
+    assert apart.asked == (*apart.rewards, apart.gate.quality)
+    assert apart.origins["reward:exact"] == __name__
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"gate": GateConfig()},
+            "gate.reward is 'constraints', which is none of the rewards. They are: shouting",
+        ),
+        (
+            {"gate": GateConfig("shoutin")},
+            "gate.reward is 'shoutin', which is none of the rewards; did you mean 'shouting'?",
+        ),
+        (
+            {"gate": GateConfig("shouting", "shouting")},
+            "gate.quality and gate.reward are both 'shouting'; quality is another score",
+        ),
+        ({"gate": GateConfig("shouting", "lenght")}, "no reward is called 'lenght'; did you mean"),
+        (
+            {
+                "rewards": [shouting, use("length", low=1, high=9)],
+                "gate": GateConfig("shouting", use("length", low=2, high=3)),
+            },
+            "gate.quality and one of the rewards are both called 'length'; give its name alone",
+        ),
+    ],
+)
+def test_a_gate_whose_parts_are_not_there_is_refused(changes: dict[str, Any], said: str) -> None:
+    assert refusal(ConfigError, **changes).startswith(said)
+
+
+def test_a_column_that_only_the_quality_needs_is_missed_before_a_run_starts() -> None:
+    said = refusal(DataError, gate=GateConfig("shouting", good))
+    assert "reward 'good'" in said
+    assert "needs the column 'colour'" in said
+
+
+def test_a_reward_called_like_the_models_own_quality_is_told_apart() -> None:
+    def likelihood(completions: list[Any], **columns: Any) -> list[float]:
+        return [0.0 for _ in completions]
+
+    said = refusal(ConfigError, rewards=[likelihood], gate=GateConfig("likelihood"))
+    assert said.startswith("gate.quality 'likelihood' is the model's own, and a reward is called")

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from risen_plugin import use
 from risen_plugin.config import (
     DEFAULT_GRPO,
+    BreakerConfig,
+    GateConfig,
     GuardConfig,
     LoraSettings,
     RisenConfig,
@@ -125,7 +127,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("rewardz: 1", "has no key 'rewardz'; did you mean 'rewards'? It takes: disable,"),
+        ("rewardz: 1", "has no key 'rewardz'; did you mean 'rewards'? It takes: breaker,"),
         ("guard: {row: 1}", ": guard has no key 'row'; did you mean 'rows'? It takes: batch_size"),
         ("lora: {rank: 1}", ": lora has no key 'rank'"),
         ("scheduler: {use: after, option: {}}", "scheduler has no key 'option'; did you mean 'op"),
@@ -350,3 +352,61 @@ def test_yaml_that_means_something_else_than_it_says_is_refused(tmp_path, text, 
     with pytest.raises(ConfigError) as caught:
         RisenConfig.from_yaml(path)
     assert said in str(caught.value)
+
+
+# Outcomes
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"on_error": "ignore"}, "'length': on_error is 'ignore'; it is 'stop' or 'skip'"),
+        ({"timeout_s": 0}, "'length': timeout_s is 0; it is a number of seconds above 0"),
+        ({"timeout_s": -1.0}, "timeout_s is -1.0"),
+        ({"timeout_s": float("inf")}, "timeout_s is inf"),
+        ({"timeout_s": True}, "timeout_s is True"),
+        ({"timeout_s": "1e1"}, "timeout_s is the text '1e1'"),
+    ],
+)
+def test_what_becomes_of_errors_is_checked_at_once(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        use("length", **settings)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "said"),
+    [
+        (BreakerConfig, {"max_error_rate": 1.1}, "breaker.max_error_rate is 1.1; it is a share"),
+        (BreakerConfig, {"max_error_rate": "lots"}, "breaker.max_error_rate is 'lots'"),
+        (BreakerConfig, {"max_error_rate": float("nan")}, "breaker.max_error_rate is nan"),
+        (BreakerConfig, {"window": 0}, "breaker.window is 0; least is 1"),
+        (GateConfig, {"threshold": "high"}, "gate.threshold is 'high'; it is a finite number, or"),
+        (GateConfig, {"threshold": float("inf")}, "gate.threshold is inf"),
+        (GateConfig, {"quantile": 1.0}, "gate.quantile is 1.0; it is a share from 0 to below 1"),
+    ],
+)
+def test_limits_that_mean_nothing_are_refused(kind: Any, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        kind(**fields)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_file_says_the_breaker_the_gate_and_what_becomes_of_errors(tmp_path: Path) -> None:
+    path = tmp_path / "risen.yaml"
+    path.write_text(
+        "rewards: [{use: judge, on_error: skip, timeout_s: 30, weight: 2}]\n"
+        "generator: g\nscheduler: s\n"
+        "breaker: {max_error_rate: 0.5}\n"
+        "gate:\n  reward: judge\n  threshold: 0.5\n"
+        "  quality: {use: length, options: {low: 1, high: 9}}\n"
+    )
+    config = RisenConfig.from_yaml(path)
+    assert config.rewards == [use("judge", on_error="skip", timeout_s=30, weight=2)]
+    assert config.breaker == BreakerConfig(0.5, 256)
+    assert config.gate == GateConfig("judge", use("length", low=1, high=9), 0.5)
+
+
+def test_a_gate_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^gate is of type str; give GateConfig\(\.\.\.\)$"):
+        RisenConfig(["r"], "g", "s", gate="likelihood")  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from risen_plugin.contracts import Failed
 from risen_plugin.errors import DataError, PluginError
 from risen_plugin.scoring import (
     Adherence,
@@ -25,6 +26,7 @@ from risen_plugin.scoring import (
     check_scores,
     columns_of,
     grade,
+    unjudged,
     wrap,
 )
 
@@ -67,6 +69,13 @@ def test_numbers_of_any_library_become_plain_floats(scores: Any) -> None:
 @pytest.mark.parametrize("scores", [np.array([1.0, 0.5]), torch.tensor([1.0, 0.5])])
 def test_an_array_is_a_list_of_scores(scores: Any) -> None:
     assert check_scores(scores, 2, LABEL) == [1.0, 0.5]
+
+
+def test_a_score_that_could_not_be_had_comes_through_with_its_reason() -> None:
+    failed = Failed("no answer within 9 s")
+    checked = check_scores([failed, 1.0, None], 3, LABEL)
+    assert checked[0] is failed
+    assert checked[1:] == [1.0, None]
 
 
 class Odd:
@@ -160,7 +169,7 @@ class SlowObject:
         (SlowObject(), True),
     ],
 )
-def test_trl_awaits_exactly_the_rewards_that_are_async(
+def test_exactly_the_rewards_that_are_async_are_awaited(
     reward: Callable[..., Any], is_async: bool
 ) -> None:
     wrapped = wrap(reward, "mine", LABEL)
@@ -248,22 +257,9 @@ def test_columns_are_the_rows_without_prompt_and_completion() -> None:
     }
 
 
-def test_grading_asks_only_graded_rewards_and_is_no_rollout() -> None:
+def test_grading_asks_only_graded_rewards() -> None:
     rewards = [reward_of(1.0, name="a"), reward_of("never asked", name="b", graded=False)]
-    counted = PassRates(rewards)
     assert grade(rewards, rows(1), ["x"]) == {"a": [1.0]}
-    assert counted.rollouts == 0
-    rewards[0](prompts=["p"], completions=["x"], completion_ids=[[1, 2]])
-    assert (counted.rollouts, counted.tokens) == (1, 2)
-
-
-def test_rollouts_are_counted_again_after_a_reward_failed_in_grading() -> None:
-    reward = reward_of(1.0)
-    counted = PassRates([reward])
-    with pytest.raises(PluginError):
-        grade([reward], rows(2), ["x", "y"])
-    reward(prompts=["p"], completions=["x"])
-    assert counted.rollouts == 1
 
 
 def test_async_rewards_are_graded_also_where_an_event_loop_runs_already() -> None:
@@ -284,6 +280,8 @@ def test_async_rewards_are_graded_also_where_an_event_loop_runs_already() -> Non
         ({"a": [1.0, None], "b": [0.5, 1.0]}, Adherence(0.5, 0.875, 2)),
         ({"a": [None, 1.0], "b": [None, 1.0]}, Adherence(1.0, 1.0, 1)),
         ({"a": [None, None], "b": [None, None]}, Adherence(0.0, 0.0, 0)),
+        ({"a": [1.0, 0.0], "b": [1.0, Failed("down")]}, Adherence(1.0, 1.0, 1, 1)),
+        ({"a": [None, 1.0], "b": [Failed("down"), Failed("down")]}, Adherence(0.0, 0.0, 0, 2)),
         ({"a": [], "b": []}, Adherence(0.0, 0.0, 0)),
     ],
 )
@@ -318,14 +316,41 @@ def test_strict_adherence_is_a_share_and_never_above_soft(
     assert found.rows == sum(pair != (None, None) for pair in pairs)
 
 
+@pytest.mark.parametrize(
+    ("scores", "limit", "said"),
+    [
+        ([1.0, Failed("down")], 0.5, None),
+        ([None, None], 0.0, None),
+        (
+            [1.0, Failed("down")],
+            0.4,
+            "1 of 2 held-out answers could not be judged (50%, limit 40%): reward 'a' failed on 1, "
+            "for example: down",
+        ),
+        (
+            [None, Failed("down")],
+            1.0,
+            "1 of 2 held-out answers could not be judged (50%, limit 100%): reward 'a' failed on "
+            "1, for example: down",
+        ),
+    ],
+)
+def test_too_few_judged_answers_are_no_measurement(
+    scores: list[float | None], limit: float, said: str | None
+) -> None:
+    other: list[float | None] = [None, None]
+    assert unjudged(silent("b", "a"), {"b": other, "a": scores}, limit) == said
+
+
 # Pass rates
 
 
 def report(
-    counted: PassRates, scores: Mapping[str, Sequence[float | None]], **columns: Any
+    counted: PassRates, outcomes: Mapping[str, Sequence[float | None]], **columns: Any
 ) -> None:
-    for name, given_scores in scores.items():
-        counted.take(name, list(given_scores), columns)
+    given = {name: list(scores) for name, scores in outcomes.items()}
+    answers = [""] * len(next(iter(given.values())))
+    counted.take(0, answers, answers, columns, given)
 
 
 def test_pass_rates_are_the_shares_of_answers_that_every_reward_passes() -> None:
@@ -336,27 +361,24 @@ def test_pass_rates_are_the_shares_of_answers_that_every_reward_passes() -> None
     assert (counted.rollouts, counted.tokens) == (4, 4)
 
 
-def test_a_batch_counts_once_every_graded_reward_has_reported() -> None:
-    counted = PassRates([*silent("a", "b"), *silent("c", graded=False)])
-    counted.take("a", [1.0], {})
-    assert counted.rollouts == 0
-    counted.take("b", [1.0], {})
-    assert counted.rollouts == 1
+def test_only_graded_rewards_count_for_pass_rates() -> None:
+    counted = PassRates([*silent("a"), *silent("b", graded=False)])
+    report(counted, {"a": [1.0], "b": [Failed("down")]})
     assert counted.rates() == {"all": 1.0}
 
 
-def test_a_reward_that_failed_in_between_leaves_no_stale_scores() -> None:
-    counted = PassRates(silent("a", "b"))
-    counted.take("a", [0.0], {})  # b raised
-    report(counted, {"a": [1.0], "b": [1.0]})
-    assert counted.rates() == {"all": 1.0}
-
-
-def test_an_answer_that_every_reward_abstains_from_is_a_rollout_without_a_rate() -> None:
+@pytest.mark.parametrize("nothing", [None, Failed("down")])
+def test_an_answer_without_a_score_is_a_rollout_without_a_rate(nothing: float | None) -> None:
     counted = PassRates(silent("a"))
-    report(counted, {"a": [None, None]}, completion_ids=[[1], [2]])
+    report(counted, {"a": [nothing, nothing]}, completion_ids=[[1], [2]])
     assert counted.rates() == {}
     assert counted.rollouts == 2
+
+
+def test_an_answer_that_one_reward_failed_on_has_no_rate_whatever_the_others_say() -> None:
+    counted = PassRates(silent("a", "b"))
+    report(counted, {"a": [1.0, 1.0], "b": [Failed("down"), 0.0]})
+    assert counted.rates() == {"all": 0.0}
 
 
 @pytest.mark.parametrize(

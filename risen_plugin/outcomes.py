@@ -1,0 +1,170 @@
+"""Tell scores, abstentions and errors apart, and say what may be learned from them.
+
+Pure: plain values in, plain values out. Calling rewards is left to ``calls``, and handing the
+result to TRL to ``panel``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import reprlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any, Literal, TypeAlias
+
+from risen_plugin.contracts import Failed
+from risen_plugin.errors import PluginError, RisenError
+
+Scores: TypeAlias = list[float | None]
+"""What one reward says of each completion: a finite score, None to abstain, or ``Failed``."""
+
+Outcome: TypeAlias = Literal["score", "abstain", "error"]
+_NO_LISTS = (str, bytes, Mapping, set, frozenset)  # a set forgets which score is whose
+_FEWEST = 2  # answers that can be compared with each other
+
+
+class OutageError(RisenError):
+    """A reward fails too often for a phase to go on; the phase is dropped and the run goes on."""
+
+
+def outcome_of(score: float | None) -> Outcome:
+    """Which of the three outcomes a checked score is.
+
+    >>> [outcome_of(score) for score in (0.0, None, Failed("no answer"))]
+    ['score', 'abstain', 'error']
+    """
+    if score is None:
+        return "abstain"
+    return "error" if isinstance(score, Failed) else "score"
+
+
+def check_scores(scores: Any, expected: int, label: str) -> Scores:
+    """The scores as plain floats, Nones and :class:`Failed`.
+
+    :raises PluginError: for a wrong number of scores, NaN, infinity, or what is no number.
+    """
+    try:
+        if isinstance(scores, _NO_LISTS):
+            raise TypeError
+        count = len(scores)
+    except TypeError:  # what has no length, and also a tensor or array without dimensions
+        raise PluginError(
+            f"{label} returned {type(scores).__name__}, not a list of scores"
+        ) from None
+    if count != expected:
+        raise PluginError(
+            f"{label} returned {count} scores for {expected} completions; "
+            "it must return one per completion (None to abstain)"
+        )
+    return [_number(score, index, label) for index, score in enumerate(scores)]
+
+
+def _number(score: Any, index: int, label: str) -> float | None:
+    if score is None or isinstance(score, Failed):
+        return score
+    given = score
+    if hasattr(score, "item"):  # numpy and torch scalars
+        with contextlib.suppress(ValueError, RuntimeError):  # several scores in place of one
+            score = score.item()
+    if not isinstance(score, Real):
+        told = " ".join(reprlib.repr(given).split())
+        raise PluginError(
+            f"{label} returned {told} for completion {index}; a score is a number or None"
+        )
+    try:
+        number = float(score)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise PluginError(
+            f"{label} returned {number} for completion {index}; "
+            "a score is finite, and None means that the reward abstains"
+        )
+    return number
+
+
+def groups_of(rows: int, size: int) -> list[range]:
+    """The rows of each group: TRL puts the ``size`` answers to one prompt one after another."""
+    return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def learnable(outcomes: Mapping[str, Scores], groups: Sequence[range]) -> dict[str, Scores]:
+    """The scores that answers may be compared by; None where one may not count.
+
+    An error of any reward takes the completion out of all of them: a row that lacks one reward
+    would look worse than its equals. A reward that abstains on part of what is left of a group is
+    left out for that group. A group of which a single completion is left has nothing to compare
+    it with, and goes as well.
+    """
+    kept: dict[str, Scores] = {name: [None] * len(scores) for name, scores in outcomes.items()}
+    for group in groups:
+        sound = [
+            row
+            for row in group
+            if not any(isinstance(scores[row], Failed) for scores in outcomes.values())
+        ]
+        if len(sound) < _FEWEST:
+            continue
+        for name, scores in outcomes.items():
+            if all(scores[row] is not None for row in sound):
+                for row in sound:
+                    kept[name][row] = scores[row]
+    return kept
+
+
+def errors_in(scores: Scores) -> list[Failed]:
+    """The errors among scores."""
+    return [score for score in scores if isinstance(score, Failed)]
+
+
+def failed_rows(outcomes: Mapping[str, Scores]) -> int:
+    """Completions that at least one reward could not judge."""
+    return sum(
+        any(isinstance(score, Failed) for score in row)
+        for row in zip(*outcomes.values(), strict=True)
+    )
+
+
+@dataclass
+class ErrorCount:
+    """How often one reward failed in a phase, and lately.
+
+    :param window: latest completions that the rate is taken over; a whole batch at the least.
+    :param errors: errors in all.
+    :param example: the reason of the latest one.
+    """
+
+    window: int
+    errors: int = 0
+    completions: int = 0
+    example: str = ""
+    latest: deque[bool] = field(default_factory=deque)
+
+    def add(self, scores: Scores) -> None:
+        """Count a batch."""
+        failed = errors_in(scores)
+        self.errors += len(failed)
+        self.completions += len(scores)
+        if failed:
+            self.example = failed[-1].reason
+        self.latest.extend(isinstance(score, Failed) for score in scores)
+        while len(self.latest) > max(self.window, len(scores)):
+            self.latest.popleft()
+
+    @property
+    def rate(self) -> float:
+        """Share of errors among the latest completions."""
+        return sum(self.latest) / len(self.latest) if self.latest else 0.0
+
+
+def outage(label: str, failed: int, of: int, limit: float, example: str) -> str | None:
+    """One line that tells of too many errors; None where there are not too many."""
+    if not failed or failed <= limit * of:
+        return None
+    return (
+        f"{label} failed on {failed} of {of} answers ({failed / of:.0%}, limit {limit:.0%}), "
+        f"for example: {example}"
+    )
