@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from risen_plugin.contracts import (
     Completion,
     Decision,
+    Failed,
     Generator,
     PhaseRecord,
     Progress,
@@ -17,6 +18,7 @@ from risen_plugin.contracts import (
     Row,
     Scheduler,
     Stateful,
+    is_blank,
     text_of,
 )
 from risen_plugin.errors import RisenError
@@ -30,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Completion",
     "Decision",
+    "Failed",
     "Generator",
     "GuardConfig",
     "LoraSettings",
@@ -46,6 +49,7 @@ __all__ = [
     "__version__",
     "hookimpl",
     "hookspec",
+    "is_blank",
     "text_of",
     "use",
 ]

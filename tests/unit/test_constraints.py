@@ -339,7 +339,7 @@ def test_the_ids_are_ifevals_without_the_language_detector() -> None:
     assert "language:response_language" not in KNOWN
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\n\t ", "\u00a0"])
+@pytest.mark.parametrize("blank", ["", " ", "\n\t ", "\u00a0", "\u200b\u2060 \ufeff", "\u2800"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_a_blank_answer_meets_nothing(case: Case, blank: str) -> None:
     assert check_all(blank, [case.id], [case.kwargs]) == [False]

@@ -23,6 +23,7 @@ def test_the_contract_of_a_reward_is_kept(check):
     ("answer", "score"),
     [
         ("", 0.0),
+        ("\u200b \u2060 \ufeff", 0.0),
         ("one", 0.5),
         ("one two", 1.0),
         ("one two three four", 1.0),
