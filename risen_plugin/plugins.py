@@ -30,6 +30,7 @@ DEFAULTS = (
     "risen_plugin.defaults.rewards",
     "risen_plugin.defaults.generators",
     "risen_plugin.defaults.schedulers",
+    "risen_plugin.audit.command",
 )
 """Modules of risen-plugin itself, registered as if they were somebody else's."""
 
