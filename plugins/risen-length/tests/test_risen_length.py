@@ -7,7 +7,7 @@ import risen_length
 from risen_length import LengthBand
 
 from risen_plugin.plugins import Plugins
-from risen_plugin.testing import REWARD_CHECKS, check_light_import
+from risen_plugin.testing import REWARD_CHECKS, check_light_import, parametrize_with_audit
 
 pytest_plugins = ["risen_plugin.testing"]
 
@@ -17,6 +17,11 @@ BAND = LengthBand(low=2, high=4, slack=2)
 @pytest.mark.parametrize("check", REWARD_CHECKS)
 def test_the_contract_of_a_reward_is_kept(check):
     check(BAND)
+
+
+@parametrize_with_audit([BAND])
+def test_the_reward_stands_its_audit(reward, check):
+    check(reward)
 
 
 @pytest.mark.parametrize(
