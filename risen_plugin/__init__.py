@@ -18,6 +18,7 @@ from risen_plugin.contracts import (
     Row,
     Scheduler,
     Stateful,
+    is_blank,
     text_of,
 )
 from risen_plugin.errors import RisenError
@@ -58,6 +59,7 @@ __all__ = [
     "__version__",
     "hookimpl",
     "hookspec",
+    "is_blank",
     "text_of",
     "use",
 ]

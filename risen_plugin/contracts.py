@@ -5,6 +5,7 @@ Knows nobody else in the package and loads nothing heavy, so that a plugin's tes
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -38,6 +39,26 @@ def _content(content: Any) -> str:
     if isinstance(content, Sequence):
         return "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
     return ""
+
+
+def is_blank(text: str) -> bool:
+    """Whether a reader sees nothing of ``text``: white space, and characters without a shape.
+
+    ``str.strip`` leaves zero-width characters standing, and an answer of those is no answer.
+
+    >>> is_blank("\u200b \u2060"), is_blank("a")
+    (True, False)
+    """
+    if text.isascii():
+        return not text.strip()
+    return all(
+        c.isspace() or unicodedata.category(c) in _UNSEEN_CATEGORIES or c in _UNSEEN_LETTERS
+        for c in text
+    )
+
+
+_UNSEEN_CATEGORIES = frozenset(("Zs", "Zl", "Zp", "Cc", "Cf", "Mn", "Me"))
+_UNSEEN_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # Hangul fillers and the empty Braille cell
 
 
 class Failed(float):

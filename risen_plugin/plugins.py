@@ -31,6 +31,7 @@ DEFAULTS = (
     "risen_plugin.defaults.generators",
     "risen_plugin.defaults.schedulers",
     "risen_plugin.answers.commands",
+    "risen_plugin.audit.command",
 )
 """Modules of risen-plugin itself, registered as if they were somebody else's."""
 

@@ -11,20 +11,25 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import inspect
 import itertools
 import json
 import math
 import numbers
-import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
+from risen_plugin.audit.elsewhere import same_path
+from risen_plugin.audit.run import CHECKS, run_check, subject_of
 from risen_plugin.contracts import Decision, PhaseRecord, Progress, Stateful
 from risen_plugin.plugins import Plugins
+
+if TYPE_CHECKING:
+    import pytest
 
 TEXTS = (
     "yes",
@@ -180,6 +185,57 @@ def _counted(scores: Any) -> str:
     if isinstance(scores, list):
         return f"{len(scores)} scores"
     return f"a {type(scores).__name__}"
+
+
+# The audit of a reward
+
+
+def _audit_check(name: str) -> Callable[..., None]:
+    def check(reward: Callable[..., Any], **columns: Any) -> None:
+        result = run_check(subject_of(reward, rows=[columns] if columns else ()), name)
+        _require(result.verdict != "fail", f"{_name(reward)}, audit check '{name}': {result.seen}")
+
+    check.__name__ = check.__qualname__ = f"audit_{name}"
+    check.__doc__ = inspect.getdoc(getattr(CHECKS[name], "func", CHECKS[name]))
+    return check
+
+
+AUDIT_CHECKS: tuple[Callable[..., None], ...] = tuple(map(_audit_check, CHECKS))
+"""The checks of ``risen audit``, each called as those of ``REWARD_CHECKS`` are.
+
+A value for ``completion`` among the columns is an answer that the reward must accept. The check
+``audit_process`` passes where a reward cannot be imported by another process.
+"""
+
+
+def parametrize_with_audit(
+    rewards: Iterable[Any], *, allow: Collection[str] = ()
+) -> pytest.MarkDecorator:
+    """Run a test for each reward and each check of ``AUDIT_CHECKS``.
+
+    ::
+
+        @parametrize_with_audit([Vowels(0.5), (Exact(), {"answer": "yes"})])
+        def test_the_reward_stands_its_audit(reward, check):
+            check(reward)
+
+    :param rewards: rewards, or pairs of a reward and its columns.
+    :param allow: names of checks that are left out, as ``risen audit --allow`` takes them.
+    :raises ValueError: if ``allow`` names no check.
+    """
+    import pytest
+
+    unknown = sorted(set(allow) - set(CHECKS))
+    if unknown:
+        raise ValueError(f"no audit check is called {unknown[0]!r}; there are: {', '.join(CHECKS)}")
+    cases = []
+    for given in rewards:
+        reward, columns = given if isinstance(given, tuple) else (given, {})
+        for name, check in zip(CHECKS, AUDIT_CHECKS, strict=True):
+            if name not in allow:
+                bound = functools.partial(check, **columns)
+                cases.append(pytest.param(reward, bound, id=f"{_name(reward)}-{name}"))
+    return pytest.mark.parametrize(("reward", "check"), cases)
 
 
 # Generators
@@ -345,14 +401,10 @@ def check_light_import(module: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        env=_same_path(),
+        env=same_path(),
     )
     _require(done.returncode == 0, f"importing {module} failed:\n{done.stderr}")
     _require(not done.stdout.split(), f"importing {module} loads {done.stdout.strip()}")
-
-
-def _same_path() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def _jsonable(value: Any, what: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin import Completion, hookimpl, text_of
+from risen_plugin import Completion, hookimpl, is_blank, text_of
 from risen_plugin.hookspecs import Register
 
 
@@ -29,12 +29,17 @@ class LengthBand:
             raise ValueError(f"slack is {self.slack}, but must be at least 1")
 
     def __call__(self, *, completions: list[Completion], **columns: Any) -> list[float | None]:
-        return [self.score(len(text_of(completion).split())) for completion in completions]
+        return [self.score(count_words(text_of(completion))) for completion in completions]
 
     def score(self, words: int) -> float:
         """The score of an answer of so many words."""
         outside = max(self.low - words, words - self.high, 0)
         return max(0.0, 1.0 - outside / self.slack)
+
+
+def count_words(text: str) -> int:
+    """What white space separates, except characters that nobody can see."""
+    return sum(not is_blank(word) for word in text.split())
 
 
 @hookimpl

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_type_hints
 
+from risen_plugin.contracts import is_blank
+
 RELATIONS = ("less than", "at least")
 
 
@@ -143,7 +145,7 @@ class Constraint(ABC):
 
     def check(self, text: str) -> bool:
         """Whether the answer ``text`` meets the constraint. Deterministic."""
-        return bool(text.strip()) and self.met(text)
+        return not is_blank(text) and self.met(text)
 
     def look(self, text: str) -> Look:
         """As :meth:`check`, with what was looked at; takes up to twice as long."""

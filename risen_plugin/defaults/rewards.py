@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from risen_plugin.constraints import check_all
-from risen_plugin.contracts import text_of
+from risen_plugin.contracts import is_blank, text_of
 from risen_plugin.errors import DataError, near_miss
 from risen_plugin.hookspecs import Register, hookimpl
 
@@ -90,7 +90,7 @@ class Regex:
 
     def _score(self, text: str) -> float:
         text = text.strip()
-        if not text:
+        if is_blank(text):
             return 0.0
         found = re.fullmatch(self.pattern, text) if self.full else re.search(self.pattern, text)
         return float((found is not None) == self.must_match)
@@ -121,7 +121,10 @@ class Length:
     def __call__(
         self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
     ) -> list[float | None]:
-        return [self._score(len(text_of(completion).split())) for completion in completions]
+        return [
+            self._score(sum(not is_blank(word) for word in text_of(completion).split()))
+            for completion in completions
+        ]
 
     def _score(self, words: int) -> float:
         if words == 0:

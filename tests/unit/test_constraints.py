@@ -350,7 +350,7 @@ def test_the_ids_are_ifevals_and_iftrains() -> None:
     assert set(answers.WISHES) <= set(KNOWN)
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\n\t ", "\u00a0"])
+@pytest.mark.parametrize("blank", ["", " ", "\n\t ", "\u00a0", "\u200b\u2060 \ufeff", "\u2800"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_a_blank_answer_meets_nothing(case: Case, blank: str) -> None:
     assert check_all(blank, [case.id], [case.kwargs]) == [False]

@@ -40,6 +40,7 @@ def test_every_reward_keeps_the_contract(reward: Any, columns: Any, check: Any) 
 def test_a_blank_answer_never_scores(reward: Any, columns: Any) -> None:
     rows = {name: [value] * 2 for name, value in columns.items()}
     assert score(reward, "", " \n", **rows) == [0.0, 0.0]
+    assert score(reward, "\u200b\u2060", "\ufeff \u3164", **rows) == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(("reward", "columns"), REWARDS, ids=lambda value: repr(value)[:40])

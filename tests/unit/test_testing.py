@@ -11,15 +11,18 @@ import sys
 import pytest
 
 from risen_plugin import Decision, text_of
+from risen_plugin.audit.run import CHECKS
 from risen_plugin.defaults import rewards, schedulers
 from risen_plugin.plugins import Plugins
 from risen_plugin.testing import (
+    AUDIT_CHECKS,
     REWARD_CHECKS,
     SAMPLES,
     check_generator,
     check_light_import,
     check_reward,
     check_scheduler,
+    parametrize_with_audit,
 )
 
 pytest_plugins = ["risen_plugin.testing"]
@@ -176,6 +179,42 @@ def test_the_samples_are_the_same_answers_as_text_and_as_chat():
 def test_the_built_in_rewards_keep_the_contract():
     check_reward(rewards.Length(low=1, high=5))
     check_reward(rewards.Regex(pattern="yes"))
+
+
+# The audit
+
+
+def always(completions, **columns):
+    return [1.0 for _ in completions]
+
+
+def test_the_checks_of_the_audit_are_named_and_told_apart():
+    assert [check.__name__ for check in AUDIT_CHECKS] == [f"audit_{name}" for name in CHECKS]
+    assert all(check.__doc__ for check in AUDIT_CHECKS)
+    by_name = {check.__name__: check for check in AUDIT_CHECKS}
+    by_name["audit_order"](always)
+    assert "always, audit check 'empty': scores '' 1" in broken(by_name["audit_empty"], always)
+
+
+def test_an_audit_check_is_given_columns_and_a_right_answer():
+    right = next(check for check in AUDIT_CHECKS if check.__name__ == "audit_right")
+    right(Answer(), answer="yes")
+    told = broken(right, Answer(), answer="yes", completion="no")
+    assert "right answers fail: 'no' scores 0" in told
+
+
+@parametrize_with_audit([rewards.Length(3, 60), (rewards.Exact(), {"answer": "yes"})])
+def test_a_sound_reward_stands_its_audit(reward, check):
+    check(reward)
+
+
+def test_a_check_that_may_fail_is_left_out():
+    mark = parametrize_with_audit([always], allow=["empty", "constant"])
+    ids = [case.id for case in mark.args[1]]
+    assert "always-echo" in ids
+    assert len(ids) == len(CHECKS) - 2
+    with pytest.raises(ValueError, match="no audit check is called 'eco'"):
+        parametrize_with_audit([always], allow=["eco"])
 
 
 # Generators

@@ -7,7 +7,7 @@ import risen_length
 from risen_length import LengthBand
 
 from risen_plugin.plugins import Plugins
-from risen_plugin.testing import REWARD_CHECKS, check_light_import
+from risen_plugin.testing import REWARD_CHECKS, check_light_import, parametrize_with_audit
 
 pytest_plugins = ["risen_plugin.testing"]
 
@@ -19,10 +19,16 @@ def test_the_contract_of_a_reward_is_kept(check):
     check(BAND)
 
 
+@parametrize_with_audit([BAND])
+def test_the_reward_stands_its_audit(reward, check):
+    check(reward)
+
+
 @pytest.mark.parametrize(
     ("answer", "score"),
     [
         ("", 0.0),
+        ("\u200b \u2060 \ufeff", 0.0),
         ("one", 0.5),
         ("one two", 1.0),
         ("one two three four", 1.0),
