@@ -301,7 +301,7 @@ def test_constraints_that_a_row_states_are_kept_and_agreed_with() -> None:
 def test_a_row_to_which_nothing_can_be_added_stays_as_it_is() -> None:
     stated = {"prompt": "Why?", "instruction_id_list": [JSON], "kwargs": [{}]}
     row = draw(Constraints(rows=[stated], ids=[TITLE], chat=False), 1)[0]
-    assert row == {**stated, "family": "detectable_format", "level": 1}
+    assert row == {**stated, "query": "Why?", "family": "detectable_format", "level": 1}
 
 
 def test_stated_constraints_that_are_wrong_are_errors_that_name_the_prompt() -> None:
@@ -313,10 +313,10 @@ def test_stated_constraints_that_are_wrong_are_errors_that_name_the_prompt() -> 
 def test_columns_are_those_that_every_row_has() -> None:
     rows = [{"prompt": "a", "x": 1, "y": 2}, {"prompt": "b", "y": 3}]
     assert Jsonl(rows=rows).columns == ("y",)
-    own = ("instruction_id_list", "kwargs", "family", "level")
+    own = ("query", "instruction_id_list", "kwargs", "family", "level")
     assert Constraints(rows=rows).columns == ("y", *own)
     assert Constraints(rows=[{"prompt": "a", "kwargs": [], "z": 1}]).columns == (
-        *("kwargs", "z", "instruction_id_list", "family", "level"),
+        *("kwargs", "z", "query", "instruction_id_list", "family", "level"),
     )
 
 
