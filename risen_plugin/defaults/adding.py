@@ -7,7 +7,7 @@ constraints should be is left to the generators.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from risen_plugin.constraints import KNOWN, Constraint, check_all, clash
@@ -69,13 +69,20 @@ def chosen_ids(
 
 
 def agreeing(
-    rng: random.Random, choices: Sequence[str], wanted: int, stated: Collection[str] = ()
+    rng: random.Random,
+    choices: Sequence[str],
+    wanted: int,
+    stated: Collection[str] = (),
+    weight: Callable[[str], float] | None = None,
 ) -> list[str]:
-    """``wanted`` ids that agree with one another and with the ``stated`` ones; fewer if need be."""
+    """``wanted`` ids that agree with one another and with the ``stated`` ones; fewer if need be.
+
+    :param weight: how readily an id is chosen, above 0; all alike without it.
+    """
     best: list[str] = []
     for _ in range(_TRIES):
         picked: list[str] = []
-        for id_ in rng.sample(choices, len(choices)):
+        for id_ in _shuffled(rng, choices, weight):
             if len(picked) == wanted:
                 break
             if not any(clash(id_, other) for other in (*stated, *picked)):
@@ -86,6 +93,16 @@ def agreeing(
     return best
 
 
+def _shuffled(
+    rng: random.Random, choices: Sequence[str], weight: Callable[[str], float] | None
+) -> list[str]:
+    if weight is None:
+        return rng.sample(choices, len(choices))
+    # A weighted order without replacement: Efraimidis and Spirakis, 2006.
+    keys = {id_: rng.random() ** (1 / weight(id_)) for id_ in choices}
+    return sorted(choices, key=keys.__getitem__, reverse=True)
+
+
 def question_of(row: Row) -> str:
     """What the last message of the user asks, or the text prompt.
 
@@ -93,6 +110,16 @@ def question_of(row: Row) -> str:
     """
     prompt = row["prompt"]
     return text_of(prompt if isinstance(prompt, str) else [_last_of_user(prompt)])
+
+
+def with_question(row: Row, text: str) -> Row:
+    """``row`` with ``text`` in place of :func:`question_of`."""
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        return {**row, "prompt": text}
+    last = _last_of_user(prompt)
+    messages = [{**each, "content": text} if each is last else each for each in prompt]
+    return {**row, "prompt": messages}
 
 
 def stated_by(row: Row) -> tuple[list[str], list[Any]]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from risen_plugin.constraints import KNOWN, parse
 from risen_plugin.contracts import Row
@@ -25,8 +25,9 @@ from risen_plugin.defaults.adding import (
 )
 from risen_plugin.defaults.forms import Form
 from risen_plugin.defaults.jsonl import Jsonl, one_source
-from risen_plugin.defaults.supply import Unusable, check_form
+from risen_plugin.defaults.supply import Supply, Unusable, check_form
 from risen_plugin.errors import ConfigError, DataError
+from risen_plugin.options import build
 from risen_plugin.validity import FilterReport, Validity
 
 _ANOTHER_PROMPT_AFTER = 8  # choices of constraints for one prompt
@@ -131,9 +132,11 @@ class Constraints:
         """
         seed = context.get("run_seed", seed)
         choices = self.choices(context.get("reserved", ()))
+        make = functools.partial(self.made, choices=choices)
         rows = self.source(count=count, seed=seed, start=start)
         for index, row in enumerate(rows, start):
-            made = self._valid_row(row, f"constraints {seed} {index}", choices)
+            what = f"constraints {seed} {index}"
+            made = first_valid(self.valid, self.source.supply, row, what, make)
             if made is None:
                 return
             yield made
@@ -192,29 +195,8 @@ class Constraints:
         known = [name for name in reserved if any(name == c.family() for c in KNOWN.values())]
         return chosen_ids(self.ids, self.families, (*self.exclude_families, *known))
 
-    def _valid_row(self, row: Row, what: str, choices: Sequence[str]) -> Row | None:
-        """An instruction of ``row``, or of another where it gives none; None if all were made."""
-        supply = self.source.supply
-        fault, is_fit = None, True
-        for attempt in range(_PATIENCE):
-            rng = random.Random(what if attempt == 0 else f"{what} {attempt}")
-            if not is_fit or (attempt and attempt % _ANOTHER_PROMPT_AFTER == 0):
-                row = supply[rng.randrange(len(supply))]
-            query = question_of(row)
-            fault = self.valid.fault_of_query(query)
-            is_fit = fault is None
-            if is_fit:
-                made = self._made(row, rng, choices)
-                fault = self.valid.fault_of(made)
-                if fault is None:
-                    self.valid.remember(made)
-                    return made
-            self.valid.report.drop(str(fault), query)
-        if fault == "duplicate":
-            return None
-        raise DataError(f"{_PATIENCE} instructions in a row were not valid: {self.valid.report}")
-
-    def _made(self, row: Row, rng: random.Random, choices: Sequence[str]) -> Row:
+    def made(self, row: Row, rng: random.Random, choices: Sequence[str]) -> Row:
+        """``row`` with constraints of these ids added, as many as the options say."""
         numbers = range(self.minimum, self.maximum + 1)
         wanted = (
             rng.randint(self.minimum, self.maximum)
@@ -232,3 +214,54 @@ class Constraints:
     def __getstate__(self) -> dict[str, Any]:
         """The options alone."""
         return {k: v for k, v in vars(self).items() if k not in ("source", "valid")}
+
+
+def first_valid(
+    valid: Validity,
+    supply: Supply,
+    row: Row,
+    what: str,
+    make: Callable[[Row, random.Random], Row],
+) -> Row | None:
+    """The first instruction that ``make`` makes of ``row`` and that is ``valid``.
+
+    Where ``row`` gives none, others of the ``supply`` take its place.
+
+    :param what: the seed of all that is drawn here.
+    :returns: the instruction, which is remembered; None if one after the other was made before.
+    :raises DataError: if one after the other is not valid, with the reasons.
+    """
+    fault, is_fit = None, True
+    for attempt in range(_PATIENCE):
+        rng = random.Random(what if attempt == 0 else f"{what} {attempt}")
+        if not is_fit or (attempt and attempt % _ANOTHER_PROMPT_AFTER == 0):
+            row = supply[rng.randrange(len(supply))]
+        query = question_of(row)
+        fault = valid.fault_of_query(query)
+        is_fit = fault is None
+        if is_fit:
+            made = make(row, rng)
+            fault = valid.fault_of(made)
+            if fault is None:
+                valid.remember(made)
+                return made
+        valid.report.drop(str(fault), query)
+    if fault == "duplicate":
+        return None
+    raise DataError(f"{_PATIENCE} instructions in a row were not valid: {valid.report}")
+
+
+def constraints_of(value: Mapping[str, Any] | Constraints, whose: str) -> Constraints:
+    """The generator that ``value`` describes, for a generator built on it.
+
+    :param whose: the name of that generator.
+    :raises ConfigError: as :class:`Constraints` does, naming ``whose``.
+    """
+    if isinstance(value, Constraints):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{whose}: constraints must hold the options of the generator 'constraints', "
+            f"not {value!r:.60}"
+        )
+    return cast(Constraints, build(Constraints, value, f"{whose}: constraints"))

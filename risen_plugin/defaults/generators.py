@@ -6,10 +6,12 @@ Each is a module of its own beside this one.
 from __future__ import annotations
 
 from risen_plugin.defaults.constrain import Constraints
+from risen_plugin.defaults.evolve import Evolve
 from risen_plugin.defaults.jsonl import Jsonl
+from risen_plugin.defaults.rewrite import Rewrite
 from risen_plugin.hookspecs import Register, hookimpl
 
-__all__ = ["Constraints", "Jsonl"]
+__all__ = ["Constraints", "Evolve", "Jsonl", "Rewrite"]
 
 
 @hookimpl
@@ -17,3 +19,5 @@ def risen_register_generators(register: Register) -> None:
     """Offer the generators of this package."""
     register("jsonl", Jsonl)
     register("constraints", Constraints)
+    register("evolve", Evolve)
+    register("rewrite", Rewrite)
