@@ -102,6 +102,9 @@ class Validity:
     def fault_of(self, row: Row) -> str | None:
         """Why ``row`` is not valid; None if it is. What was kept before is looked at."""
         prompt, query = row["prompt"], query_of(row)
+        ids, kwargs = asked_of(row)
+        if len(ids) != len(kwargs):
+            return "not one kwargs per id"
         told = text_of(prompt)
         if self.longest is not None and len(told) > self.longest:
             return "too long"
@@ -166,15 +169,13 @@ def query_of(row: Row) -> str:
 
 def asked_of(row: Row) -> tuple[list[str], list[Mapping[str, Any] | None]]:
     """Ids and kwargs of ``row``; both empty where it states none."""
-    ids = list(row.get("instruction_id_list") or ())
-    return ids, list(row.get("kwargs") or [None] * len(ids))
+    ids, kwargs = list(row.get("instruction_id_list") or ()), row.get("kwargs")
+    return ids, [None] * len(ids) if kwargs is None else list(kwargs)
 
 
 def fault_of_constraints(row: Row, query: str) -> str | None:
-    """Why the constraints of ``row`` cannot be asked together; None if they can."""
+    """Why the constraints of ``row`` cannot be met together; None if they can."""
     ids, kwargs = asked_of(row)
-    if len(ids) != len(kwargs):
-        return "not one kwargs per id"
     try:
         constraints = [parse(id_, values, query) for id_, values in zip(ids, kwargs, strict=True)]
     except DataError:
