@@ -17,7 +17,7 @@ _MANNERS = (
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _LABEL = re.compile(
     r"^\W{0,3}(?:(?:here is|here's)\b[^\n:]{0,60}:|(?:the )?(?:new|rewritten|rephrased)?\s*"
-    r"(?:request|instruction|prompt)\s*:)\W{0,3}\s*",
+    r"(?:request|instruction|prompt)\s*:)[*_]{0,3}\s*",
     re.IGNORECASE,
 )
 _NO_REQUEST = re.compile(
