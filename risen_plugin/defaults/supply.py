@@ -54,7 +54,7 @@ class Supply:
         self._usable: array[int] | None = None
         if not len(source):
             raise DataError(f"{name} holds no instructions")
-        self._form = form_of(source[0][1]) if form == "auto" else form
+        self._form: Form = form_of(source[0][1]) if form == "auto" else form
         if self._form == "plain":
             self._look_at_the_first()
         else:

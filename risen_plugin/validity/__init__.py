@@ -169,7 +169,8 @@ def query_of(row: Row) -> str:
 
 def asked_of(row: Row) -> tuple[list[str], list[Mapping[str, Any] | None]]:
     """Ids and kwargs of ``row``; both empty where it states none."""
-    ids, kwargs = list(row.get("instruction_id_list") or ()), row.get("kwargs")
+    ids: list[str] = list(row.get("instruction_id_list") or ())
+    kwargs = row.get("kwargs")
     return ids, [None] * len(ids) if kwargs is None else list(kwargs)
 
 

@@ -252,10 +252,10 @@ def test_constraints_of_a_row_agree_with_one_another() -> None:
 
 
 def test_every_id_but_the_fixed_answers_is_chosen_about_as_often() -> None:
-    rows = draw(Constraints(rows=ROWS, maximum=1), 4600)
+    rows = draw(Constraints(rows=ROWS, maximum=1), 100 * (len(KNOWN) - 1))
     counts = Counter(row["instruction_id_list"][0] for row in rows)
     assert set(counts) == set(KNOWN) - {"detectable_format:constrained_response"}
-    assert all(140 < count < 260 for count in counts.values())  # 200 each, 14 standard deviation
+    assert all(50 < count < 150 for count in counts.values())  # 100 each, 10 standard deviation
 
 
 def test_the_ids_to_choose_from_can_be_named() -> None:

@@ -231,7 +231,7 @@ class Server:
                 except OSError:
                     pass  # who asked has gone
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
