@@ -1,117 +1,157 @@
-"""Read instructions from a file, a dataset or a list, with errors that name the row.
+"""Where instructions come from: a file, a dataset or a list, one row at a time.
 
-Knows nothing of orders and seeds; the generators draw from what is read here.
+A row is read when it is asked for, so that a file of a million lines costs eight bytes a line.
+Knows nothing of orders and seeds, and leaves what a row must hold to ``supply``.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from array import array
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from risen_plugin.contracts import Row
 from risen_plugin.errors import DataError, near_miss
 
 Place = tuple[str, Any]
 """Where a row came from, such as ``data.jsonl:7``, and the row."""
 
+_BOM = b"\xef\xbb\xbf"
 
-def read(path: str | None, dataset: str | None, split: str, rows: Sequence[Any] | None) -> Any:
-    """Places from the one source that is given."""
+
+class Source(Protocol):
+    """Rows by their number, each with the name of its place."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Place: ...
+
+    def __iter__(self) -> Iterator[Place]: ...
+
+
+def open_source(
+    path: str | None, dataset: str | None, split: str, rows: Sequence[Any] | None
+) -> Source:
+    """The one source that is given.
+
+    :raises DataError: if it cannot be read.
+    """
     if rows is not None:
-        return [(f"rows[{index}]", row) for index, row in enumerate(rows)]
+        return _Listed(rows, "rows[{}]")
     if path is not None and not Path(path).is_dir():
         return _from_file(Path(path))
     return _from_dataset(dataset or str(path), split)
 
 
-def prompts_of(places: Iterable[Place], prompt: str) -> list[Row]:
-    """Rows whose column ``prompt`` is called ``prompt``, all of them text or all of them chat.
+class _Listed:
+    """Rows that lie in memory, or in a table that hands them out."""
 
-    :raises DataError: for a row that is no mapping or has no usable prompt, naming it.
+    def __init__(self, rows: Any, name: str) -> None:
+        self._rows = rows
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Place:
+        return self._name.format(index), self._rows[index]
+
+    def __iter__(self) -> Iterator[Place]:
+        return (self[index] for index in range(len(self)))
+
+
+class Lines:
+    """The lines of a file that are not blank, of which only the beginnings are remembered.
+
+    :raises OSError: if the file cannot be read.
     """
-    rows: list[Row] = []
-    first: tuple[str, bool] | None = None
-    for where, row in places:
-        if not isinstance(row, Mapping):
-            raise DataError(f"{where} is not a mapping of columns but a {type(row).__name__}")
-        if prompt not in row:
-            raise DataError(
-                f"{where} has no column '{prompt}'{near_miss(prompt, row)}; "
-                f"it has: {', '.join(map(str, row)) or 'none'}"
-            )
-        value = row[prompt]
-        is_chat = _checked_prompt(value, f"{where}, column '{prompt}':")
-        first = first or (where, is_chat)
-        if is_chat != first[1]:
-            raise DataError(
-                f"{where} has a {_form(is_chat)} prompt but {first[0]} has a {_form(first[1])} "
-                "one; a supply of instructions has one form"
-            )
-        rows.append(
-            {"prompt": value, **{k: v for k, v in row.items() if k not in ("prompt", prompt)}}
-        )
-    return rows
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._starts = array("Q")
+        self._numbers: array[int] | None = None  # of the lines; None while no line is left out
+        at = 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.removeprefix(_BOM if number == 1 else b"").strip():
+                    if self._numbers is not None:
+                        self._numbers.append(number)
+                    self._starts.append(at)
+                elif self._numbers is None:
+                    self._numbers = array("Q", range(1, number))
+                at += len(line)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> Place:
+        number = index + 1 if self._numbers is None else self._numbers[index]
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._starts[index])
+                line = file.readline()
+        except OSError as error:
+            raise DataError(f"cannot read '{self.path}': {_one_line(error)}") from error
+        return self._parsed(number, line)
+
+    def __iter__(self) -> Iterator[Place]:
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.removeprefix(_BOM if number == 1 else b"").strip():
+                    yield self._parsed(number, line)
+
+    def _parsed(self, number: int, line: bytes) -> Place:
+        where = f"{self.path}:{number}"
+        try:
+            return where, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"cannot read '{self.path}': line {number}: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} is not JSON: {_one_line(error)}") from error
 
 
-def _form(is_chat: bool) -> str:
-    return "chat" if is_chat else "text"
+class _Table:
+    """Rows of a pyarrow table, made into Python values one at a time."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._table.slice(operator.index(index), 1).to_pylist()[0]
 
 
-def _checked_prompt(value: Any, where: str) -> bool:
-    """Whether ``value`` is a chat rather than a text; refuse it if it is neither, or blank."""
-    if isinstance(value, str):
-        if not value.strip():
-            raise DataError(f"{where} the prompt is empty")
-        return False
-    if not isinstance(value, Sequence) or not value:
-        raise DataError(f"{where} a prompt is a text or a list of chat messages, not {value!r:.60}")
-    for message in value:
-        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-            raise DataError(f"{where} a chat message has 'role' and 'content', not {message!r:.60}")
-    return True
-
-
-def _from_file(path: Path) -> list[Place]:
+def _from_file(path: Path) -> Source:
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
             parquet: Any = importlib.import_module("pyarrow.parquet")
-            rows = parquet.read_table(path).to_pylist()
-            return [(f"{path}, row {index}", row) for index, row in enumerate(rows)]
-        text = path.read_text(encoding="utf-8-sig")
+            return _Listed(_Table(parquet.read_table(path)), f"{_braced(path)}, row {{}}")
+        if suffix == ".json":
+            return _from_json(path, path.read_text(encoding="utf-8-sig"))
+        return Lines(path)
     except FileNotFoundError:
         raise DataError(f"there is no file '{path}'{_beside(path)}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read '{path}': {_one_line(error)}") from error
-    if suffix == ".json":
-        return _from_json(path, text)
-    return list(_from_lines(path, text))
 
 
-def _from_json(path: Path, text: str) -> list[Place]:
+def _from_json(path: Path, text: str) -> Source:
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {_one_line(error)}") from error
     if not isinstance(rows, list):
         raise DataError(f"{path} must hold a JSON list of rows, not a {type(rows).__name__}")
-    return [(f"{path}, row {index}", row) for index, row in enumerate(rows)]
+    return _Listed(rows, f"{_braced(path)}, row {{}}")
 
 
-def _from_lines(path: Path, text: str) -> Iterable[Place]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield f"{path}:{number}", json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{number} is not JSON: {_one_line(error)}") from error
-
-
-def _from_dataset(name: str, split: str) -> list[Place]:
+def _from_dataset(name: str, split: str) -> Source:
     # By name, so that no checker and no reader takes it for a light import.
     datasets: Any = importlib.import_module("datasets")
     try:
@@ -121,18 +161,22 @@ def _from_dataset(name: str, split: str) -> list[Place]:
             loaded = datasets.load_dataset(name, split=split)
     except Exception as error:  # it raises whatever its loaders raise
         raise DataError(f"cannot load the dataset '{name}': {_one_line(error)}") from error
-    if isinstance(loaded, Mapping):
+    if isinstance(loaded, dict):
         if split not in loaded:
             raise DataError(
                 f"the dataset '{name}' has no split '{split}'{near_miss(split, loaded)}; "
                 f"it has: {', '.join(loaded)}"
             )
         loaded = loaded[split]
-    return [(f"dataset '{name}', row {index}", row) for index, row in enumerate(loaded)]
+    return _Listed(loaded, f"dataset '{_braced(name)}', row {{}}")
 
 
 def _is_saved(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("dataset_dict.json", "dataset_info.json"))
+
+
+def _braced(name: str | Path) -> str:
+    return str(name).replace("{", "{{").replace("}", "}}")
 
 
 def _beside(path: Path) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import pickle
+import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +18,13 @@ from hypothesis import strategies as st
 
 from risen_plugin.constraints import KNOWN, check_all, clash, parse
 from risen_plugin.defaults import generators
-from risen_plugin.defaults.generators import Constraints, Jsonl
+from risen_plugin.defaults.generators import Constraints, Evolve, Jsonl, Rewrite
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.plugins import Plugins
 from risen_plugin.testing import check_generator
+from risen_plugin.validity import can_construct, construct
 
-SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
+ROOT = Path(__file__).parents[2]
 ROWS = [{"prompt": f"Question {i}?", "answer": str(i)} for i in range(10)]
 TITLE, NO_COMMA, JSON = (
     "detectable_format:title",
@@ -249,10 +252,10 @@ def test_constraints_of_a_row_agree_with_one_another() -> None:
 
 
 def test_every_id_but_the_fixed_answers_is_chosen_about_as_often() -> None:
-    rows = draw(Constraints(rows=ROWS, maximum=1), 200 * (len(KNOWN) - 1))
+    rows = draw(Constraints(rows=ROWS, maximum=1), 100 * (len(KNOWN) - 1))
     counts = Counter(row["instruction_id_list"][0] for row in rows)
     assert set(counts) == set(KNOWN) - {"detectable_format:constrained_response"}
-    assert all(140 < count < 260 for count in counts.values())  # 200 each, 14 standard deviation
+    assert all(50 < count < 150 for count in counts.values())  # 100 each, 10 standard deviation
 
 
 def test_the_ids_to_choose_from_can_be_named() -> None:
@@ -301,7 +304,7 @@ def test_constraints_that_a_row_states_are_kept_and_agreed_with() -> None:
 def test_a_row_to_which_nothing_can_be_added_stays_as_it_is() -> None:
     stated = {"prompt": "Why?", "instruction_id_list": [JSON], "kwargs": [{}]}
     row = draw(Constraints(rows=[stated], ids=[TITLE], chat=False), 1)[0]
-    assert row == {**stated, "family": "detectable_format", "level": 1}
+    assert row == {**stated, "query": "Why?", "family": "detectable_format", "level": 1}
 
 
 def test_stated_constraints_that_are_wrong_are_errors_that_name_the_prompt() -> None:
@@ -313,10 +316,10 @@ def test_stated_constraints_that_are_wrong_are_errors_that_name_the_prompt() -> 
 def test_columns_are_those_that_every_row_has() -> None:
     rows = [{"prompt": "a", "x": 1, "y": 2}, {"prompt": "b", "y": 3}]
     assert Jsonl(rows=rows).columns == ("y",)
-    own = ("instruction_id_list", "kwargs", "family", "level")
+    own = ("query", "instruction_id_list", "kwargs", "family", "level")
     assert Constraints(rows=rows).columns == ("y", *own)
     assert Constraints(rows=[{"prompt": "a", "kwargs": [], "z": 1}]).columns == (
-        *("kwargs", "z", "instruction_id_list", "family", "level"),
+        *("kwargs", "z", "query", "instruction_id_list", "family", "level"),
     )
 
 
@@ -337,15 +340,159 @@ def test_they_are_offered_under_their_names() -> None:
     assert plugins.build("generator", "jsonl", {"path": "a.jsonl"}) == Jsonl(path="a.jsonl")
     built = plugins.build("generator", "constraints", {"prompts": ["a"], "ids": [TITLE]})
     assert built == Constraints(prompts=["a"], ids=[TITLE])
+    base = {"prompts": ["a"], "ids": [TITLE]}
+    evolve = plugins.build("generator", "evolve", {"constraints": base, "rounds": 2})
+    assert evolve == Evolve(base, rounds=2)
+    rewrite = plugins.build("generator", "rewrite", {"constraints": base, "mode": "invent"})
+    assert rewrite == Rewrite(base, mode="invent")
+
+
+def asked_first(row: Any) -> bool:
+    """Whether the constraints come before the question in a row of one message."""
+    return not row["prompt"][0]["content"].startswith(row["query"][0]["content"])
+
+
+@pytest.mark.parametrize(
+    ("position", "low", "high"), [("after", 0, 0), ("before", 200, 200), ("both", 70, 130)]
+)
+def test_constraints_stand_where_they_are_wanted(position: Any, low: int, high: int) -> None:
+    ids = [NO_COMMA, TITLE, "startend:quotation"]
+    rows = draw(Constraints(rows=ROWS, ids=ids, position=position), 200)
+    assert low <= sum(map(asked_first, rows)) <= high
+    for row in rows:
+        parts = row["prompt"][0]["content"].split("\n\n")
+        assert parts[-1 if asked_first(row) else 0] == row["query"][0]["content"]
+
+
+def test_what_speaks_of_the_request_comes_after_it_always() -> None:
+    ids = ["combination:repeat_prompt"]
+    rows = draw(Constraints(rows=ROWS, ids=ids, position="before"), 20)
+    assert not any(map(asked_first, rows))
+
+
+def test_the_query_is_the_question_alone_in_the_form_of_the_prompt() -> None:
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    [row] = draw(Constraints(rows=[{"prompt": chat}]), 1)
+    assert row["query"] == chat
+    [row] = draw(Constraints(prompts=["Why?"]), 1)
+    assert row["query"] == [{"role": "user", "content": "Why?"}]
+    [row] = draw(Constraints(prompts=["Why?"], chat=False), 1)
+    assert row["query"] == "Why?"
+
+
+def test_a_query_that_a_row_brings_is_kept() -> None:
+    stated = {"prompt": "Why? As JSON.", "query": "Why?", "instruction_id_list": [JSON]}
+    [row] = draw(Constraints(rows=[{**stated, "kwargs": [{}]}], ids=[NO_COMMA, TITLE]), 1)
+    assert row["query"] == "Why?"
+
+
+def test_the_numbers_of_constraints_are_weighted() -> None:
+    rows = draw(Constraints(rows=ROWS, minimum=1, maximum=4, weights=[0, 1, 0, 3]), 400)
+    levels = Counter(row["level"] for row in rows)
+    assert set(levels) == {2, 4}
+    assert 70 < levels[2] < 130
+
+
+def test_families_can_be_chosen_left_out_and_reserved() -> None:
+    def families(generator: Constraints, **context: Any) -> set[str]:
+        rows = draw(generator, 200, **context)
+        return {id_.partition(":")[0] for row in rows for id_ in row["instruction_id_list"]}
+
+    two = ["keywords", "punctuation"]
+    assert families(Constraints(rows=ROWS, families=two)) == set(two)
+    assert families(Constraints(rows=ROWS, families=two, exclude_families=two[:1])) == {two[1]}
+    assert families(Constraints(rows=ROWS, families=two), reserved=["keywords"]) == {two[1]}
+    assert "keywords" not in families(Constraints(rows=ROWS, exclude_families=["keywords"]))
+    with pytest.raises(ConfigError, match="leave no constraint to add"):
+        families(Constraints(rows=ROWS, families=two), reserved=two)
+
+
+def test_with_distinct_no_instruction_comes_twice_over_all_draws() -> None:
+    generator = Constraints(prompts=["Why?", "why"], ids=[NO_COMMA, TITLE], distinct=True)
+    first = draw(generator, 2)
+    state = json.loads(json.dumps(generator.state_dict()))
+    later = Constraints(prompts=["Why?", "why"], ids=[NO_COMMA, TITLE], distinct=True)
+    later.load_state_dict(state)
+    rest = draw(later, 5, start=2)
+    told = {tuple(sorted(row["instruction_id_list"])) for row in first + rest}
+    assert len(first + rest) == len(told) == 3
+    assert later.report().dropped["duplicate"] > 0
+
+
+def test_what_overlaps_with_evaluation_data_is_replaced_and_counted(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "test.jsonl", [{"q": "Is this question number 1?"}])
+    prompts = ["Is this question number 1?", "Is this question number 2, or another one?"]
+    generator = Constraints(prompts=prompts, against=[path])
+    rows = draw(generator, 40)
+    assert {row["query"][0]["content"] for row in rows} == set(prompts[1:])
+    assert generator.report().dropped["overlaps with test.jsonl"] >= 20
+
+
+def test_a_supply_without_a_usable_prompt_is_an_error_that_says_why() -> None:
+    generator = Constraints(prompts=["Why is it so?"], longest=5)
+    with pytest.raises(DataError, match=r"400 instructions in a row .* \(400 too long\)"):
+        draw(generator, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"families": ["keyword"]}, "families: unknown family 'keyword'; did you mean 'keywords'"),
+        ({"exclude_families": ["a"]}, "exclude_families: unknown family 'a'"),
+        ({"families": ["keywords"], "ids": [TITLE]}, "leave no constraint to add"),
+        ({"position": "above"}, "position must be after, before or both, not 'above'"),
+        ({"weights": [1.0]}, "weights has 1 numbers; there are 2 from minimum 1 to maximum 2"),
+        ({"weights": [1.0, -1.0]}, "weights must not be negative"),
+        ({"weights": [0.0, 0.0]}, "not all of them 0"),
+        ({"longest": 0}, "longest must be at least 1"),
+        ({"form": "rlrv"}, "form must be one of"),
+    ],
+)
+def test_bad_options_of_constraints_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Constraints(rows=ROWS, **options)
+
+
+def test_rows_of_the_public_forms_get_further_constraints() -> None:
+    truth = json.dumps({"func_name": "validate_no_commas", "N": None})
+    row = {"messages": [{"role": "user", "content": "Why?"}], "ground_truth": truth}
+    [made] = draw(Constraints(rows=[row], ids=[TITLE]), 1)
+    assert made["instruction_id_list"] == [NO_COMMA, TITLE]
 
 
 @pytest.mark.parametrize("name", ["self_instruct_seed_tasks", "user_oriented_instructions"])
-def test_real_instructions_are_read_and_constrained(name: str) -> None:
-    path = SHARED / f"{name}.jsonl"
-    if not path.is_file():
-        pytest.skip(f"{path} is not here")
-    rows = draw(Constraints(path=str(path), prompt="instruction", maximum=3), 400)
-    assert len({json.dumps(row["prompt"]) for row in rows}) > 390
+def test_real_instructions_are_read_constrained_and_kept_apart_from_an_evaluation(
+    name: str,
+) -> None:
+    path, evaluation = (shared(f"{file}.jsonl") for file in (name, "gsm8k_test"))
+    generator = Constraints(
+        path=path,
+        prompt="instruction",
+        append="instances.0.input",
+        maximum=3,
+        position="both",
+        against=[evaluation],
+        distinct=True,
+    )
+    rows = draw(generator, 300)
+    assert len({json.dumps([row["query"], row["kwargs"]]) for row in rows}) > 290
     for row in rows:
-        asked = row["prompt"][0]["content"]
+        asked = row["query"][0]["content"]
+        assert asked in row["prompt"][0]["content"]
         assert len(check_all(asked, row["instruction_id_list"], row["kwargs"])) == row["level"]
+        if can_construct():
+            wanted = [
+                parse(id_, kwargs)
+                for id_, kwargs in zip(row["instruction_id_list"], row["kwargs"], strict=True)
+            ]
+            answer = construct(wanted, random.Random(0), asked)
+            assert answer is not None
+            assert all(check_all(answer, row["instruction_id_list"], row["kwargs"]))
+
+
+def shared(name: str) -> str:
+    """Where a file of the data set that lies beside the repository is, if it is there."""
+    folder = Path(os.environ.get("RISEN_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / name).is_file():
+        pytest.skip(f"there is no {name} in {folder}; RISEN_SHARED_DATA names another folder")
+    return str(folder / name)

@@ -1,0 +1,150 @@
+"""How hard constraints should be for the present model: the rules that ``evolve`` follows.
+
+Pure functions of plain values, tested by tables. A pass rate is evidence; None and NaN, which come
+of errors and abstentions, are none.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from risen_plugin.constraints import Constraint
+
+_CANDIDATES = 9  # kwargs drawn, of which one is chosen by how hard it is
+_LEAST_WEIGHT = 0.05  # of a family that always or never passes
+
+
+@dataclass(frozen=True)
+class Band:
+    """The pass rates to aim at, and how quickly.
+
+    :param low: below it, an instruction is too hard.
+    :param high: above it, too easy.
+    :param step: how far one piece of evidence moves the tightness.
+    :param patience: instructions of a family at its easiest, none of which passed, until it is
+        retired.
+    """
+
+    low: float = 0.2
+    high: float = 0.7
+    step: float = 0.125
+    patience: int = 64
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is known of a constraint family.
+
+    :param tightness: from 0, the easiest kwargs, to 1, the hardest.
+    :param rate: the pass rate seen last; None before any.
+    :param in_vain: instructions made of it at its easiest while nothing passed.
+    :param retired: whether it is no longer asked for.
+    """
+
+    tightness: float = 0.25
+    rate: float | None = None
+    in_vain: int = 0
+    retired: bool = False
+
+
+def is_evidence(rate: Any) -> bool:
+    """Whether ``rate`` is a share of answers that were judged."""
+    return (
+        isinstance(rate, int | float)
+        and not isinstance(rate, bool)
+        and math.isfinite(rate)
+        and 0 <= rate <= 1
+    )
+
+
+def adjusted(family: Family, rate: Any, made: int, band: Band) -> Family:
+    """``family`` after ``made`` of its instructions and with this pass rate now.
+
+    The same rate as before is no new evidence, except a rate of 0: there it goes on to its easiest
+    and, once ``patience`` is over, into retirement.
+    """
+    if not is_evidence(rate) or family.retired:
+        return family
+    if rate == 0:
+        in_vain = family.in_vain + made if family.tightness == 0 else 0
+        return Family(
+            max(0.0, family.tightness - band.step), 0.0, in_vain, in_vain >= band.patience
+        )
+    if rate == family.rate:
+        return family
+    moved = band.step if rate > band.high else -band.step if rate < band.low else 0.0
+    return Family(min(1.0, max(0.0, family.tightness + moved)), float(rate))
+
+
+def next_level(level: int, rate: Any, tightness: float, limits: tuple[int, int], band: Band) -> int:
+    """How many constraints to ask for, by the pass rate of ``level`` constraints.
+
+    One more once the kwargs are at least half tight, one fewer at once.
+    """
+    lowest, highest = limits
+    if not is_evidence(rate):
+        return level
+    if rate > band.high and tightness >= 0.5:
+        return min(highest, level + 1)
+    return max(lowest, level - 1) if rate < band.low else level
+
+
+def still_rises(adherence: Sequence[float], rounds: int, least: float) -> bool:
+    """Whether to evolve for another round.
+
+    :param adherence: held-out adherence after each round so far.
+    :param rounds: the most rounds.
+    :param least: the rise over the best before that counts.
+    """
+    if len(adherence) >= rounds:
+        return False
+    return all(
+        adherence[index] > max(adherence[:index]) + least for index in range(1, len(adherence))
+    )
+
+
+def weight_of(rate: float | None) -> float:
+    """How readily a family is chosen: most where about half of the answers pass."""
+    return 1.0 if rate is None else max(_LEAST_WEIGHT, 4 * rate * (1 - rate))
+
+
+def sampled(
+    kind: type[Constraint], rng: random.Random, query: str, tightness: float
+) -> Mapping[str, Any]:
+    """Kwargs of ``kind`` that are as hard as ``tightness`` says among those that it samples."""
+    first, *others = [kind.sample(rng, query) for _ in range(_CANDIDATES)]
+    alike = [first, *(kwargs for kwargs in others if _relations(kwargs) == _relations(first))]
+    alike.sort(key=hardness)
+    return alike[round(tightness * (len(alike) - 1))]
+
+
+def hardness(kwargs: Mapping[str, Any]) -> float:
+    """What makes kwargs of one relation harder than others: more to do, or less room.
+
+    >>> hardness({"num_words": 100, "relation": "less than"})
+    -100
+    """
+    sign = -1 if "less than" in _relations(kwargs) else 1
+    amount = 0
+    for value in kwargs.values():
+        if isinstance(value, list | tuple):
+            amount += len(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            amount += sign * int(value)
+    return amount
+
+
+def _relations(kwargs: Mapping[str, Any]) -> list[Any]:
+    return [value for name, value in sorted(kwargs.items()) if name.endswith("relation")]
+
+
+def brought_back(families: Mapping[str, Family]) -> Mapping[str, Family]:
+    """``families`` with at least one that is not retired: that which failed least."""
+    if not families or any(not family.retired for family in families.values()):
+        return families
+    name = min(sorted(families), key=lambda each: families[each].in_vain)
+    return {**families, name: replace(families[name], retired=False, in_vain=0)}

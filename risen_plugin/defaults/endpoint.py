@@ -1,0 +1,232 @@
+"""Ask a model behind an OpenAI-compatible endpoint: time limit, retries, budget, cache.
+
+The key is read from the environment when a request is made and stands in no message, state or file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from risen_plugin.errors import ConfigError, RecordError
+
+_MOST_BYTES = 4_000_000  # of an answer
+_TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504)
+_LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """Why there is none, in one line."""
+
+    reason: str
+
+
+class _TransientError(Exception):
+    """It may go better the next time."""
+
+
+class _FinalError(Exception):
+    """It will not go better."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would take the key to another host."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+@dataclass
+class Endpoint:
+    """A chat model of an OpenAI-compatible endpoint.
+
+    :param base_url: the part before ``/chat/completions``, such as ``http://localhost:8000/v1``.
+    :param model: the name of the model there.
+    :param api_key_env: the environment variable that holds the key; empty sends none.
+    :param timeout_s: seconds that one request may take.
+    :param retries: further requests after one that failed in passing.
+    :param backoff_s: seconds before the first of them, doubled for each further one.
+    :param budget: the most requests in all; None sets no limit.
+    :param cache: a file that keeps the answers, so that the same question is asked once.
+    :param parallel: requests at a time.
+    :param sleep: waits so many seconds.
+    :param clock: seconds, for the time limit.
+    :raises ConfigError: if an option makes no sense, or the variable is not set.
+    """
+
+    base_url: str
+    model: str
+    api_key_env: str = ""
+    timeout_s: float = 60.0
+    retries: int = 2
+    backoff_s: float = 1.0
+    budget: int | None = None
+    cache: str | None = None
+    parallel: int = 4
+    sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False, compare=False)
+    spent: int = field(default=0, init=False, compare=False)
+    _kept: dict[str, str] | None = field(default=None, init=False, repr=False, compare=False)
+    _lock: Any = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parts = urllib.parse.urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ConfigError(f"base_url must be an http or https address, not '{self.base_url}'")
+        if parts.username or parts.password:
+            raise ConfigError("base_url must hold no user or key; name a variable in api_key_env")
+        if self.api_key_env and not os.environ.get(self.api_key_env):
+            raise ConfigError(f"the environment variable '{self.api_key_env}' is not set")
+        if self.timeout_s <= 0:
+            raise ConfigError(f"timeout_s must be above 0, not {self.timeout_s}")
+        for name, least in (("retries", 0), ("parallel", 1), ("budget", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least}, not {value}")
+
+    def ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[str | NoAnswer]:
+        """The answer to each request body, or why there is none.
+
+        When every request of a round of ``parallel`` fails, the rest are not made: an endpoint that
+        is down costs one round.
+        """
+        answers: list[str | NoAnswer] = []
+        with ThreadPoolExecutor(self.parallel) as pool:
+            for start in range(0, len(bodies), self.parallel):
+                some = [{"model": self.model, **body} for body in bodies[start:][: self.parallel]]
+                # Granted in order, so that the budget ends at the same question each time.
+                known = [self._known_or_granted(body) for body in some]
+                answers += pool.map(self._answer, some, known)
+                if all(isinstance(answer, NoAnswer) for answer in answers[start:]):
+                    left = NoAnswer("not asked, since the requests before failed")
+                    return answers + [left] * (len(bodies) - len(answers))
+        return answers
+
+    def _known_or_granted(self, body: Mapping[str, Any]) -> str | NoAnswer | None:
+        """The answer that is kept; why none may be asked for; None to ask."""
+        with self._lock:
+            known = self._cached().get(_key(self.base_url, body))
+        return known if known is not None else self._refused()
+
+    def _answer(self, body: Mapping[str, Any], known: str | NoAnswer | None) -> str | NoAnswer:
+        if known is not None:
+            return known
+        failure = ""
+        for attempt in range(self.retries + 1):
+            if attempt:
+                self.sleep(min(_LONGEST_PAUSE_S, self.backoff_s * 2 ** (attempt - 1)))
+                if (refused := self._refused()) is not None:
+                    return refused
+            try:
+                text = self._request(body)
+            except _TransientError as error:
+                failure = str(error)
+            except _FinalError as error:
+                return NoAnswer(str(error))
+            else:
+                self._keep(_key(self.base_url, body), text)
+                return text
+        return NoAnswer(failure)
+
+    def _refused(self) -> NoAnswer | None:
+        """Count one request, or say why it may not be made."""
+        with self._lock:
+            if self.budget is not None and self.spent >= self.budget:
+                return NoAnswer(f"the budget of {self.budget} requests is spent")
+            self.spent += 1
+            return None
+
+    def _request(self, body: Mapping[str, Any]) -> str:
+        headers = {"Content-Type": "application/json"}
+        if self.api_key_env:
+            headers["Authorization"] = f"Bearer {os.environ.get(self.api_key_env, '')}"
+        request = urllib.request.Request(
+            f"{self.base_url.rstrip('/')}/chat/completions",
+            json.dumps(body).encode(),
+            headers,
+        )
+        deadline = self.clock() + self.timeout_s
+        opener = urllib.request.build_opener(_NoRedirect)
+        try:
+            with opener.open(request, timeout=self.timeout_s) as response:
+                return _content(self._read(response, deadline))
+        except urllib.error.HTTPError as error:
+            error.close()
+            kind = _TransientError if error.code in _TRANSIENT else _FinalError
+            raise kind(f"the endpoint answered with HTTP {error.code}") from None
+        except TimeoutError:
+            raise _TransientError(f"no answer in {self.timeout_s:g} s") from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                raise _TransientError(f"no answer in {self.timeout_s:g} s") from None
+            raise _TransientError(f"the endpoint cannot be reached: {reason}") from None
+
+    def _read(self, response: Any, deadline: float) -> bytes:
+        """What comes until the deadline: a limit per read alone lets an answer drip for ever."""
+        chunks: list[bytes] = []
+        while chunk := response.read1(65536):
+            chunks.append(chunk)
+            if self.clock() > deadline:
+                raise TimeoutError
+            if sum(map(len, chunks)) > _MOST_BYTES:
+                raise _FinalError(f"the answer is longer than {_MOST_BYTES} bytes")
+        return b"".join(chunks)
+
+    def _cached(self) -> dict[str, str]:
+        if self._kept is None:
+            self._kept = {}
+            if self.cache is not None and Path(self.cache).is_file():
+                for line in Path(self.cache).read_text(encoding="utf-8").split("\n"):
+                    try:
+                        entry = json.loads(line)
+                        self._kept[entry["key"]] = str(entry["text"])
+                    except (ValueError, TypeError, KeyError):
+                        continue  # the last line of a run that was killed, or a blank one
+        return self._kept
+
+    def _keep(self, key: str, text: str) -> None:
+        with self._lock:
+            self._cached()[key] = text
+            if self.cache is None:
+                return
+            try:
+                Path(self.cache).parent.mkdir(parents=True, exist_ok=True)
+                with Path(self.cache).open("a", encoding="utf-8") as file:
+                    file.write(f"\n{json.dumps({'key': key, 'text': text})}\n")
+            except OSError as error:
+                raise RecordError(f"cannot write the cache '{self.cache}': {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_kept")}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock(), _kept=None)
+
+
+def _key(base_url: str, body: Mapping[str, Any]) -> str:
+    text = json.dumps([base_url.rstrip("/"), body], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _content(raw: bytes) -> str:
+    try:
+        content = json.loads(raw)["choices"][0]["message"]["content"]
+    except (ValueError, RecursionError, TypeError, KeyError, IndexError):
+        raise _TransientError("the answer is no chat completion") from None
+    if not isinstance(content, str) or not content.strip():
+        raise _TransientError("the answer holds no text")
+    return content
