@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from risen_plugin.contracts import (
     Completion,
     Decision,
+    Failed,
     Generator,
     PhaseRecord,
     Progress,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Completion",
     "Decision",
+    "Failed",
     "Generator",
     "GuardConfig",
     "LoraSettings",

@@ -40,6 +40,29 @@ def _content(content: Any) -> str:
     return ""
 
 
+class Failed(float):
+    """A score that could not be had: an error on one completion, kept apart from an abstention.
+
+    Its value is NaN, which TRL takes for no score, so a reward that returns it works in a bare
+    ``GRPOTrainer`` too.
+
+    :param reason: why, in one line.
+    """
+
+    reason: str
+
+    def __new__(cls, reason: str) -> Failed:
+        made = super().__new__(cls, "nan")
+        made.reason = reason
+        return made
+
+    def __reduce__(self) -> tuple[type[Failed], tuple[str]]:
+        return (Failed, (self.reason,))
+
+    def __repr__(self) -> str:
+        return f"Failed({self.reason!r})"
+
+
 @dataclass(frozen=True)
 class PhaseRecord:
     """One phase of the run as it went.
