@@ -1,8 +1,8 @@
 """Let a task draw from, and change, what a whole process shares, and put it back afterwards.
 
 Seen with reasoning-gym 0.1.25: ``list_functions`` and ``codeio`` draw from the global generators of
-Python and numpy, ``pool_matrix`` seeds numpy's, ``decimal_arithmetic`` sets the decimal precision, and some print.
-A run's own draws must not depend on that, nor the other way round.
+Python and numpy, ``pool_matrix`` seeds numpy's, ``decimal_arithmetic`` sets the decimal precision,
+and some print. A run's own draws must not depend on that, nor the other way round.
 """
 
 from __future__ import annotations
