@@ -117,7 +117,7 @@ class Judge:
             made = [self._body(prompt, completion, criterion) for criterion in asked]
             keys.append([key_of(body) for body in made])
             bodies.update(zip(keys[-1], made, strict=True))
-        verdicts = self._verdicts.find(list(bodies))
+        verdicts: dict[str, Verdict | Failed] = {**self._verdicts.find(list(bodies))}
         remembered = len(verdicts)
         verdicts |= await self._judged({k: b for k, b in bodies.items() if k not in verdicts})
         scores = [

@@ -42,5 +42,6 @@ class Spending:
         :param characters: sent and received, for the estimate.
         """
         told = usage.get("total_tokens") if isinstance(usage, Mapping) else None
-        is_told = isinstance(told, int) and not isinstance(told, bool) and told >= 0
-        self.tokens += told if is_told else -(-characters // _CHARACTERS_PER_TOKEN)
+        if not isinstance(told, int) or isinstance(told, bool) or told < 0:
+            told = -(-characters // _CHARACTERS_PER_TOKEN)
+        self.tokens += told

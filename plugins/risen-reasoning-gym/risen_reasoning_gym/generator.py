@@ -140,7 +140,7 @@ class Tasks:
             rate = pass_rates.get(task)
             if not ladder or rate is None or self._since.get(task, 0) < self.patience:
                 continue
-            place = ladder.index(self._level(task))
+            place = ladder.index(self._levels.get(task, ladder[0]))
             step = 1 if rate >= self.raise_at else -1 if rate <= self.lower_at else 0
             moved = ladder[min(max(place + step, 0), len(ladder) - 1)]
             if moved != ladder[place]:

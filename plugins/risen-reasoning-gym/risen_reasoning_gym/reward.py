@@ -51,7 +51,8 @@ class TaskScore:
             return Failed(f"the scorer of '{entry.task}' raised {told:.200}")
         if not isinstance(score, Real) or not math.isfinite(score):
             return Failed(f"the scorer of '{entry.task}' gave {score!r:.60}")
-        return float(score) if self.partial or score >= 1 else 0.0
+        number = float(score)
+        return number if self.partial or number >= 1 else 0.0
 
 
 def _scored(entry: Entry, answer: str) -> Any:
