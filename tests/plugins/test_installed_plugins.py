@@ -98,6 +98,8 @@ version = "1.2"
 py-modules = ["risen_fixture_{name}"]
 """
 
+OURS = ("risen-length", "risen-judge", "risen-reasoning-gym")
+
 LEFT_OUT = {
     "aaa": "it replaces the command 'export', which exists already",
     "broken": "ModuleNotFoundError: No module named 'a_library_that_nobody_has'",
@@ -109,18 +111,18 @@ LEFT_OUT = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder into which all the distributions, and the template, were installed by pip."""
+    """A folder into which all the distributions, and our own, were installed by pip."""
     sources = tmp_path_factory.mktemp("sources")
     for name, code in DISTRIBUTIONS.items():
         (sources / name).mkdir()
         (sources / name / "pyproject.toml").write_text(PYPROJECT.format(name=name))
         (sources / name / f"risen_fixture_{name}.py").write_text(code)
-    template = sources / "risen-length"
-    shutil.copytree(
-        ROOT / "plugins" / "risen-length",
-        template,
-        ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
-    )
+    for name in OURS:
+        shutil.copytree(
+            ROOT / "plugins" / name,
+            sources / name,
+            ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
+        )
     target = tmp_path_factory.mktemp("site")
     offline = ["--no-deps", "--no-build-isolation", "--no-index", "--no-compile", "--quiet"]
     folders = [str(folder) for folder in sorted(sources.iterdir())]
@@ -250,5 +252,35 @@ Plugins.load().build("reward", "length-band", {"lo": 20, "high": 80})
 def test_the_tests_of_the_template_pass_once_installed(python):
     tests = ROOT / "plugins" / "risen-length" / "tests"
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(tests))
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout
+
+
+# The others
+
+
+@pytest.mark.parametrize(
+    ("listing", "name", "origin"),
+    [
+        ("rewards", "judge", "reward 'judge' (risen-judge 0.1.0)"),
+        ("rewards", "reasoning-gym", "reward 'reasoning-gym' (risen-reasoning-gym 0.1.0)"),
+        ("generators", "reasoning-gym", "generator 'reasoning-gym' (risen-reasoning-gym 0.1.0)"),
+    ],
+)
+def test_the_others_are_offered_without_what_they_need(risen, listing, name, origin):
+    """What they depend on is loaded when they are used; a listing must not wait for it."""
+    done = risen(listing, name)
+    assert done.stdout.startswith(f"{origin}\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("needed", "name"), [("httpx", "risen-judge"), ("reasoning_gym", "risen-reasoning-gym")]
+)
+def test_the_tests_of_the_others_pass_once_installed(python, needed, name):
+    pytest.importorskip(needed, reason=f"{needed} is not installed")
+    done = python(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull),
+        *("--import-mode=importlib", "-m", "not slow", str(ROOT / "plugins" / name / "tests")),
+    )
     assert done.returncode == 0, done.stdout
     assert "skipped" not in done.stdout

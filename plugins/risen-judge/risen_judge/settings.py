@@ -1,0 +1,106 @@
+"""Hold the judge's options to what can work, each with one line that says what to do.
+
+No message repeats what may be a key: an address or a variable's name into which one was pasted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from risen_judge.endpoint import Secret
+from risen_plugin.errors import ConfigError
+
+_PATH = "/chat/completions"
+_OURS = ("messages", "model", "n", "stream")
+
+
+def url_of(base_url: str) -> str:
+    """Where chat completions are asked for.
+
+    :raises ConfigError: if ``base_url`` is no address, or holds more than one.
+    """
+    try:
+        parts = urlsplit(base_url.strip())
+        _ = parts.port  # raises for what is no number
+    except ValueError:
+        raise ConfigError(
+            "base_url is no address; it looks like http://localhost:8000/v1"
+        ) from None
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(
+            "base_url holds a user, a password or parameters; give the address alone, and name the "
+            "variable with the key in api_key_env"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in base_url.strip():
+        raise ConfigError(f"base_url {base_url!r} is no address like http://localhost:8000/v1")
+    if parts.path.rstrip("/").endswith(_PATH):
+        raise ConfigError(f"base_url ends with {_PATH}, which is added to it; leave that out")
+    return base_url.strip().rstrip("/") + _PATH
+
+
+def key_in(variable: str | None) -> Secret:
+    """The key that the environment variable holds; an empty one where none is named.
+
+    :raises ConfigError: if it holds none, or what cannot be one.
+    """
+    if variable is None:
+        return Secret()
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        raise ConfigError("api_key_env is the name of an environment variable, not the key itself")
+    named = f"'{variable}'" if variable.isupper() else "of this name"
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise ConfigError(f"api_key_env: there is no environment variable {named}, or it is empty")
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise ConfigError(
+            f"api_key_env: the environment variable {named} holds what cannot be a key; keys are "
+            "printable ASCII without blanks"
+        )
+    return Secret(value)
+
+
+def check_criteria(criteria: str | Sequence[str] | None, column: str | None) -> None:
+    """One of the two, and something in it.
+
+    :raises ConfigError: otherwise.
+    """
+    if (criteria is None) == (column is None):
+        both = "both" if criteria is not None else "neither of them"
+        raise ConfigError(
+            f"give either criteria, for all rows, or the column of the rows with them, not {both}"
+        )
+    given = [criteria] if isinstance(criteria, str) else list(criteria or [])
+    if criteria is not None and not (given and all(text.strip() for text in given)):
+        raise ConfigError("criteria must hold at least one text, and no empty ones")
+    if column is not None and not column.strip():
+        raise ConfigError("column must be the name of a column")
+
+
+def check_numbers(least: Mapping[str, tuple[float | None, float]]) -> None:
+    """Each number against the least it may be; None is let through.
+
+    :raises ConfigError: naming the option.
+    """
+    for name, (value, bound) in least.items():
+        if value is not None and not (math.isfinite(value) and value >= bound):
+            raise ConfigError(f"{name} is {value}, but must be at least {bound:g}")
+
+
+def check_extra(extra: Mapping[str, Any]) -> None:
+    """Fields that a request can take beside its own.
+
+    :raises ConfigError: naming the field.
+    """
+    for name in extra:
+        if name in _OURS:
+            raise ConfigError(f"extra: '{name}' is set by the judge; leave it out")
+    try:
+        json.dumps(dict(extra), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"extra holds what JSON cannot: {error}") from error

@@ -1,0 +1,47 @@
+"""What judging may cost, and what it has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_CHARACTERS_PER_TOKEN = 4  # where an endpoint does not say what a request took
+
+
+@dataclass
+class Spending:
+    """Requests and tokens, against the most of each.
+
+    :param calls: requests sent, repeated ones included.
+    :param tokens: tokens that the endpoint says it took, and an estimate where it says nothing.
+    """
+
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    calls: int = 0
+    tokens: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further request may be sent."""
+        calls_gone = self.max_calls is not None and self.calls >= self.max_calls
+        return calls_gone or (self.max_tokens is not None and self.tokens >= self.max_tokens)
+
+    def begin_call(self) -> bool:
+        """Count a request that is about to be sent; False if the budget is spent."""
+        if self.is_over:
+            return False
+        self.calls += 1
+        return True
+
+    def take(self, usage: Any, characters: int) -> None:
+        """Count the tokens of a request.
+
+        :param usage: ``usage`` of the response.
+        :param characters: sent and received, for the estimate.
+        """
+        told = usage.get("total_tokens") if isinstance(usage, Mapping) else None
+        if not isinstance(told, int) or isinstance(told, bool) or told < 0:
+            told = -(-characters // _CHARACTERS_PER_TOKEN)
+        self.tokens += told
