@@ -29,8 +29,9 @@ from benchmarks.shared import (
     write_results,
 )
 from risen_plugin.constraints import check_all, parse
+from risen_plugin.constraints.construct import satisfying
 from risen_plugin.defaults.generators import Constraints, Jsonl
-from risen_plugin.validity import Validity, asked_of, construct, instruction_key
+from risen_plugin.validity import Validity, asked_of, instruction_key
 
 FILES = ("self_instruct_seed_tasks.jsonl", "user_oriented_instructions.jsonl")
 EVALUATION = "gsm8k_test.jsonl"
@@ -158,7 +159,7 @@ def _answered(rows: list[Any]) -> int:
     for number, row in enumerate(rows):
         ids, kwargs = asked_of(row)
         constraints = [parse(id_, values) for id_, values in zip(ids, kwargs, strict=True)]
-        answer = construct(constraints, random.Random(number), row["query"][0]["content"])
+        answer = satisfying(constraints, random.Random(number), row["query"][0]["content"])
         passed += answer is not None and all(check_all(answer, ids, kwargs))
     return passed
 

@@ -20,12 +20,25 @@ OWN_COLUMNS = ("query", "instruction_id_list", "kwargs", "family", "level")
 """What a row has beside ``prompt`` once constraints were added."""
 
 _TRIES = 50  # random picks of compatible constraints before giving up
-_SELDOM_FIT = frozenset({"detectable_format:constrained_response"})
+_SELDOM_FIT = frozenset(
+    {"detectable_format:constrained_response", "language:response_language"}
+) | {id_ for id_, constraint in KNOWN.items() if constraint.alone}
+"""Ids that few questions go with: fixed answers, copies of the prompt, another language."""
 
 
 def families() -> list[str]:
     """The families of all known constraints."""
     return sorted({constraint.family() for constraint in KNOWN.values()})
+
+
+def _fit(include: Iterable[str] | None) -> set[str]:
+    """Ids that most questions go with, and of a family that is asked for and has none, all."""
+    fit = set(KNOWN) - _SELDOM_FIT
+    for family in include or ():
+        own = {id_ for id_, constraint in KNOWN.items() if constraint.family() == family}
+        if not own & fit:
+            fit |= own
+    return fit
 
 
 def chosen_ids(
@@ -42,7 +55,7 @@ def chosen_ids(
     """
     include = None if include is None else list(include)
     exclude = list(exclude)
-    chosen = sorted(set(KNOWN) - _SELDOM_FIT) if ids is None else sorted(set(ids))
+    chosen = sorted(set(ids) if ids is not None else _fit(include))
     for id_ in chosen:
         if id_ not in KNOWN:
             raise ConfigError(f"ids: unknown constraint '{id_}'{near_miss(id_, KNOWN)}")

@@ -57,8 +57,8 @@ class Constraints:
     :param maximum: the most constraints to add; fewer where no more agree with one another.
     :param weights: how often each number from ``minimum`` to ``maximum`` is chosen, such as
         ``[1, 2, 4]``; without it all of them alike.
-    :param ids: constraint ids to choose from; without it every id but
-        ``detectable_format:constrained_response``, which fits few questions.
+    :param ids: constraint ids to choose from; without it every id that goes with most questions:
+        no fixed answers, no copies of the prompt and no other language.
     :param families: families to choose from; without it all.
     :param exclude_families: families never to use, so that they can be measured instead.
     :param position: whether constraints come ``after`` the query, ``before`` it, or on ``both``

@@ -56,7 +56,7 @@ class Endpoint:
     :param base_url: the part before ``/chat/completions``, such as ``http://localhost:8000/v1``.
     :param model: the name of the model there.
     :param api_key_env: the environment variable that holds the key; empty sends none.
-    :param timeout_s: seconds that one request may take.
+    :param request_timeout_s: seconds that one request may take.
     :param retries: further requests after one that failed in passing.
     :param backoff_s: seconds before the first of them, doubled for each further one.
     :param budget: the most requests in all; None sets no limit.
@@ -70,7 +70,7 @@ class Endpoint:
     base_url: str
     model: str
     api_key_env: str = ""
-    timeout_s: float = 60.0
+    request_timeout_s: float = 60.0
     retries: int = 2
     backoff_s: float = 1.0
     budget: int | None = None
@@ -90,8 +90,8 @@ class Endpoint:
             raise ConfigError("base_url must hold no user or key; name a variable in api_key_env")
         if self.api_key_env and not os.environ.get(self.api_key_env):
             raise ConfigError(f"the environment variable '{self.api_key_env}' is not set")
-        if self.timeout_s <= 0:
-            raise ConfigError(f"timeout_s must be above 0, not {self.timeout_s}")
+        if self.request_timeout_s <= 0:
+            raise ConfigError(f"request_timeout_s must be above 0, not {self.request_timeout_s}")
         for name, least in (("retries", 0), ("parallel", 1), ("budget", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -158,21 +158,21 @@ class Endpoint:
             json.dumps(body).encode(),
             headers,
         )
-        deadline = self.clock() + self.timeout_s
+        deadline = self.clock() + self.request_timeout_s
         opener = urllib.request.build_opener(_NoRedirect)
         try:
-            with opener.open(request, timeout=self.timeout_s) as response:
+            with opener.open(request, timeout=self.request_timeout_s) as response:
                 return _content(self._read(response, deadline))
         except urllib.error.HTTPError as error:
             error.close()
             kind = _TransientError if error.code in _TRANSIENT else _FinalError
             raise kind(f"the endpoint answered with HTTP {error.code}") from None
         except TimeoutError:
-            raise _TransientError(f"no answer in {self.timeout_s:g} s") from None
+            raise _TransientError(f"no answer in {self.request_timeout_s:g} s") from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
-                raise _TransientError(f"no answer in {self.timeout_s:g} s") from None
+                raise _TransientError(f"no answer in {self.request_timeout_s:g} s") from None
             raise _TransientError(f"the endpoint cannot be reached: {reason}") from None
 
     def _read(self, response: Any, deadline: float) -> bytes:

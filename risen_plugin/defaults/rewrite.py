@@ -45,7 +45,7 @@ class Rewrite:
     :param api_key_env: the environment variable with the key; the key itself is never recorded.
     :param temperature: of the endpoint's sampling.
     :param max_tokens: most tokens of its answer.
-    :param timeout_s: seconds that one request may take.
+    :param request_timeout_s: seconds that one request may take.
     :param retries: further requests after one that failed in passing.
     :param budget: the most requests in all; without it there is no limit.
     :param cache: a file that keeps the endpoint's answers; with it, a run can be repeated exactly.
@@ -62,7 +62,7 @@ class Rewrite:
     api_key_env: str = ""
     temperature: float = 1.0
     max_tokens: int = 512
-    timeout_s: float = 60.0
+    request_timeout_s: float = 60.0
     retries: int = 2
     budget: int | None = None
     cache: str | None = None
@@ -85,7 +85,7 @@ class Rewrite:
                 self.base_url,
                 self.model,
                 self.api_key_env,
-                timeout_s=self.timeout_s,
+                request_timeout_s=self.request_timeout_s,
                 retries=self.retries,
                 budget=self.budget,
                 cache=self.cache,

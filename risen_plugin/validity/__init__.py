@@ -16,14 +16,13 @@ reasons.
 
 from __future__ import annotations
 
-import functools
-import importlib
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from risen_plugin.constraints import Constraint, clash, parse
+from risen_plugin.constraints import clash, parse
+from risen_plugin.constraints.construct import satisfying
 from risen_plugin.contracts import Row, text_of
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.validity.contamination import Decontamination
@@ -37,7 +36,6 @@ __all__ = [
     "SeenQueries",
     "Validity",
     "asked_of",
-    "construct",
     "fault_of_constraints",
     "instruction_key",
 ]
@@ -183,27 +181,8 @@ def fault_of_constraints(row: Row, query: str) -> str | None:
         return "constraint that cannot be read"
     if any(clash(a, b) for a, b in itertools.combinations(sorted(set(ids)), 2)):
         return "conflict"
-    if can_construct() and constraints:
+    if constraints:
         key = instruction_key(query, ids, [values or {} for values in kwargs])
-        if construct(constraints, random.Random(key), query) is None:
+        if satisfying(constraints, random.Random(key), query) is None:
             return "no answer found"
     return None
-
-
-def can_construct() -> bool:
-    """Whether answers can be built for constraints."""
-    return _satisfying() is not None
-
-
-def construct(constraints: Sequence[Constraint], rng: random.Random, about: str = "") -> str | None:
-    """An answer that meets all ``constraints``; None if none was found, or none can be built."""
-    satisfying = _satisfying()
-    return None if satisfying is None else satisfying(constraints, rng, about=about)
-
-
-@functools.cache
-def _satisfying() -> Any:
-    try:
-        return importlib.import_module("risen_plugin.constraints.construct").satisfying
-    except ModuleNotFoundError:
-        return None

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risen_plugin.constraints import KNOWN, check_all, clash, parse
+from risen_plugin.constraints.construct import satisfying
 from risen_plugin.defaults import generators
 from risen_plugin.defaults.generators import Constraints, Evolve, Jsonl, Rewrite
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.plugins import Plugins
 from risen_plugin.testing import check_generator
-from risen_plugin.validity import can_construct, construct
 
 ROOT = Path(__file__).parents[2]
 ROWS = [{"prompt": f"Question {i}?", "answer": str(i)} for i in range(10)]
@@ -251,11 +251,19 @@ def test_constraints_of_a_row_agree_with_one_another() -> None:
         )
 
 
-def test_every_id_but_the_fixed_answers_is_chosen_about_as_often() -> None:
-    rows = draw(Constraints(rows=ROWS, maximum=1), 100 * (len(KNOWN) - 1))
+def test_every_id_that_goes_with_most_questions_is_chosen_about_as_often() -> None:
+    seldom = {"detectable_format:constrained_response", "language:response_language"}
+    wanted = set(KNOWN) - seldom - {id_ for id_ in KNOWN if KNOWN[id_].alone}
+    assert len(wanted) == 54 - 6
+    rows = draw(Constraints(rows=ROWS, maximum=1), 100 * len(wanted))
     counts = Counter(row["instruction_id_list"][0] for row in rows)
-    assert set(counts) == set(KNOWN) - {"detectable_format:constrained_response"}
+    assert set(counts) == wanted
     assert all(50 < count < 150 for count in counts.values())  # 100 each, 10 standard deviation
+
+
+def test_a_family_that_fits_few_questions_is_taken_when_it_is_asked_for() -> None:
+    rows = draw(Constraints(rows=ROWS, families=["language"], maximum=1), 5)
+    assert {row["instruction_id_list"][0] for row in rows} == {"language:response_language"}
 
 
 def test_the_ids_to_choose_from_can_be_named() -> None:
@@ -480,14 +488,13 @@ def test_real_instructions_are_read_constrained_and_kept_apart_from_an_evaluatio
         asked = row["query"][0]["content"]
         assert asked in row["prompt"][0]["content"]
         assert len(check_all(asked, row["instruction_id_list"], row["kwargs"])) == row["level"]
-        if can_construct():
-            wanted = [
-                parse(id_, kwargs)
-                for id_, kwargs in zip(row["instruction_id_list"], row["kwargs"], strict=True)
-            ]
-            answer = construct(wanted, random.Random(0), asked)
-            assert answer is not None
-            assert all(check_all(answer, row["instruction_id_list"], row["kwargs"]))
+        wanted = [
+            parse(id_, kwargs)
+            for id_, kwargs in zip(row["instruction_id_list"], row["kwargs"], strict=True)
+        ]
+        answer = satisfying(wanted, random.Random(0), asked)
+        assert answer is not None
+        assert all(check_all(answer, row["instruction_id_list"], row["kwargs"]))
 
 
 def shared(name: str) -> str:

@@ -304,14 +304,14 @@ def test_a_slow_endpoint_is_given_up_at_the_limit(server: Server) -> None:
         return said("late")
 
     server.reply = wait
-    [answer] = endpoint(server, retries=0, timeout_s=0.05).ask([body()])
+    [answer] = endpoint(server, retries=0, request_timeout_s=0.05).ask([body()])
     gone.set()
     assert answer == NoAnswer("no answer in 0.05 s")
 
 
 def test_an_answer_that_drips_is_given_up_at_the_limit(server: Server) -> None:
     times = iter([0.0, 99.0, 99.0])
-    made = endpoint(server, retries=0, timeout_s=5.0, clock=lambda: next(times))
+    made = endpoint(server, retries=0, request_timeout_s=5.0, clock=lambda: next(times))
     assert made.ask([body("<request>\na b river\n</request>")]) == [NoAnswer("no answer in 5 s")]
 
 
@@ -414,7 +414,10 @@ def test_a_pickled_generator_goes_on_as_the_original(server: Server) -> None:
         ({"model": "tiny"}, "base_url and model belong together"),
         ({"base_url": "file:///etc", "model": "m"}, "must be an http or https address"),
         ({"base_url": "http://me:secret@host/v1", "model": "m"}, "must hold no user or key"),
-        ({"base_url": "http://host", "model": "m", "timeout_s": 0}, "timeout_s must be above 0"),
+        (
+            {"base_url": "http://host", "model": "m", "request_timeout_s": 0},
+            "request_timeout_s must be above 0",
+        ),
         ({"base_url": "http://host", "model": "m", "retries": -1}, "retries must be at least 0"),
         (
             {"base_url": "http://host", "model": "m", "api_key_env": "RISEN_NO_SUCH_KEY"},

@@ -62,7 +62,7 @@ class Endpoint:
 
     :param url: of the chat completions.
     :param key: sent as the bearer; it is in no message and no repr.
-    :param timeout_s: seconds for one request, from connecting to the last byte.
+    :param request_timeout_s: seconds for one request, from connecting to the last byte.
     :param retries: further requests after one that failed and may not fail again.
     :param backoff_s: seconds before the first of them, doubled for each further one.
     :param max_wait_s: the longest wait; an endpoint that asks for a longer one is given up.
@@ -72,7 +72,7 @@ class Endpoint:
 
     url: str
     key: Secret
-    timeout_s: float = 30.0
+    request_timeout_s: float = 30.0
     retries: int = 3
     backoff_s: float = 1.0
     max_wait_s: float = 60.0
@@ -122,10 +122,10 @@ class Endpoint:
 
         sent = json.dumps(body).encode("ascii")  # escapes even halves of surrogate pairs
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with asyncio.timeout(self.request_timeout_s):
                 status, headers, received = await self._exchanged(client, sent)
         except TimeoutError:
-            raise AskError(f"no answer within {self.timeout_s:g} s", helps=True) from None
+            raise AskError(f"no answer within {self.request_timeout_s:g} s", helps=True) from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
             told = self._told(f"{type(error).__name__}: {error}".removesuffix(": "))
             raise AskError(f"the endpoint cannot be reached ({told})", helps=True) from None

@@ -41,7 +41,7 @@ class Judge:
     :param column: the column of the rows with a criterion or a list of them, in place of criteria.
     :param api_key_env: the environment variable that holds the key; none for no key.
     :param aggregate: ``mean`` scores the share of criteria met, ``all`` 1.0 if each one is.
-    :param timeout_s: seconds for one request, to the last byte.
+    :param request_timeout_s: seconds for one request, to the last byte.
     :param retries: further requests after one that failed in passing.
     :param backoff_s: seconds before the first of them, doubled for each further one.
     :param max_wait_s: the longest wait; an endpoint that asks for a longer one is given up.
@@ -60,7 +60,7 @@ class Judge:
     column: str | None = None
     api_key_env: str | None = None
     aggregate: Literal["mean", "all"] = "mean"
-    timeout_s: float = 30.0
+    request_timeout_s: float = 30.0
     retries: int = 3
     backoff_s: float = 1.0
     max_wait_s: float = 60.0
@@ -86,7 +86,7 @@ class Judge:
             raise ConfigError(f"aggregate is 'mean' or 'all', not {self.aggregate!r}")
         check_numbers(
             {
-                "timeout_s": (self.timeout_s, 0.001),
+                "request_timeout_s": (self.request_timeout_s, 0.001),
                 "retries": (self.retries, 0),
                 "backoff_s": (self.backoff_s, 0),
                 "max_wait_s": (self.max_wait_s, 0),
@@ -205,7 +205,7 @@ class Judge:
         return Endpoint(
             url_of(self.base_url),
             key,
-            timeout_s=self.timeout_s,
+            request_timeout_s=self.request_timeout_s,
             retries=self.retries,
             backoff_s=self.backoff_s,
             max_wait_s=self.max_wait_s,

@@ -24,7 +24,7 @@ class Asked:
             Secret(KEY),
             sleep=self.wait,
             now=lambda: now,
-            **{"timeout_s": 5.0, **settings},
+            **{"request_timeout_s": 5.0, **settings},
         )
         self.rng = random.Random(seed)
 
@@ -132,7 +132,7 @@ def test_a_slow_endpoint_is_given_up_in_time(server, replies):
         return replies.completion("late")
 
     server.script = slow
-    asked = Asked(server.url, timeout_s=0.05, retries=1)
+    asked = Asked(server.url, request_timeout_s=0.05, retries=1)
     assert asked.refusal() == "no answer within 0.05 s after 2 requests"
 
 
@@ -140,7 +140,9 @@ def test_an_answer_that_trickles_in_is_slow_too(server, replies):
     reply = replies.completion("x" * 1000)
     reply.trickle = True
     server.script = lambda body, number: reply
-    assert Asked(server.url, timeout_s=0.05, retries=0).refusal() == "no answer within 0.05 s"
+    assert (
+        Asked(server.url, request_timeout_s=0.05, retries=0).refusal() == "no answer within 0.05 s"
+    )
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def judge(server):
     def make(**options):
         if "column" not in options:
             options.setdefault("criteria", COLOUR)
-        return Judge(server.url, "m", **{"backoff_s": 0.0, "timeout_s": 5.0, **options})
+        return Judge(server.url, "m", **{"backoff_s": 0.0, "request_timeout_s": 5.0, **options})
 
     return make
 
@@ -166,7 +166,7 @@ def test_a_slow_judge_is_an_error(server, replies, judge):
         return replies.verdict(True)
 
     server.script = slow
-    [score] = scores(judge(timeout_s=0.05, retries=0), "Blue.")
+    [score] = scores(judge(request_timeout_s=0.05, retries=0), "Blue.")
     assert failed(score) == "no answer within 0.05 s"
 
 
@@ -400,8 +400,8 @@ def test_a_key_given_in_place_of_its_variable_is_not_repeated(pasted):
         ({"criteria": None, "column": ""}, "name of a column"),
         ({"api_key_env": "NOBODY_SET_THIS"}, "no environment variable 'NOBODY_SET_THIS'"),
         ({"aggregate": "some"}, "'aggregate'"),
-        ({"timeout_s": 0}, "timeout_s is 0"),
-        ({"timeout_s": math.nan}, "timeout_s is nan"),
+        ({"request_timeout_s": 0}, "request_timeout_s is 0"),
+        ({"request_timeout_s": math.nan}, "request_timeout_s is nan"),
         ({"retries": -1}, "retries is -1"),
         ({"concurrency": 0}, "concurrency is 0, but must be at least 1"),
         ({"budget_calls": 0}, "budget_calls is 0"),
