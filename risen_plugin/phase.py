@@ -33,6 +33,7 @@ from risen_plugin.outcomes import OutageError, Scores
 from risen_plugin.panel import Panel
 from risen_plugin.record import write_json, writing
 from risen_plugin.reinforce import Outcome, Plan, build_trainer, train
+from risen_plugin.rollouts import FILE, RolloutLog
 from risen_plugin.scoring import (
     Adherence,
     NamedReward,
@@ -129,6 +130,7 @@ def run_phase(
     done = _Done()
     around.panel.begin(group=grpo["num_generations"])
     with (
+        _logged(around.panel, folder, number),
         clean_room(around.model, around.tokenizer, *around.others),
         Snapshot(around.model) as snapshot,
     ):
@@ -167,6 +169,35 @@ def run_phase(
     with writing(folder):
         _write(folder, record, decision, done.outcome, verdict)
     return record
+
+
+@contextmanager
+def _logged(panel: Panel, folder: Path, number: int) -> Iterator[None]:
+    """Every sampled answer goes into the phase's log, whatever becomes of the phase."""
+
+    def listen(
+        step: int,
+        prompts: list[Any],
+        completions: list[Any],
+        columns: Mapping[str, Any],
+        outcomes: Mapping[str, Scores],
+    ) -> None:
+        log.add(
+            step=step,
+            phase=number,
+            prompts=prompts,
+            completions=completions,
+            columns=columns,
+            outcomes=outcomes,
+            group_size=panel.group,
+        )
+
+    with RolloutLog(folder / FILE) as log:
+        panel.listeners.append(listen)
+        try:
+            yield
+        finally:
+            panel.listeners.remove(listen)
 
 
 @dataclass

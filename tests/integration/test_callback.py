@@ -12,9 +12,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from risen_plugin import Progress, RisenCallback, hookimpl
-from risen_plugin.config import Weighted
+from risen_plugin.config import RisenConfig, Weighted
+from risen_plugin.rollouts import read_rollouts
 
-from .conftest import DROP, at_step, never
+from .conftest import DROP, ascii_share, at_step, never
 
 pytestmark = pytest.mark.slow
 
@@ -261,3 +262,20 @@ def test_trained_reported_and_guarding_prompts_are_disjoint(
     assert len(trained) == 4  # two steps of two prompts
     assert not guard & report
     assert not (guard | report) & trained
+
+
+def test_every_sampled_answer_is_logged_with_what_each_reward_made_of_it(
+    config: Callable[..., RisenConfig],
+    make_model: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+) -> None:
+    trainer = make_trainer(make_model())
+    RisenCallback(config()).attach(trainer)
+    trainer.train()
+    logged = list(read_rollouts(trainer.args.output_dir))
+    assert len(logged) == 2 * 8  # two GRPO steps of 8 answers
+    assert [(row.phase, row.step) for row in logged] == [(1, 0)] * 8 + [(1, 1)] * 8
+    assert [row.group for row in logged] == [index // 4 for index in range(16)]
+    for row in logged:
+        assert row.outcomes["ascii_share"] == ascii_share([row.completion])[0]
+        assert row.columns["family"]

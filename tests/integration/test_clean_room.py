@@ -262,7 +262,7 @@ def test_entry_weights_of_a_dropped_phase_are_not_kept(
     RisenCallback(config(keep_entry=True, guard=DROP)).attach(trainer)
     trainer.train()
     folder = tmp_path / "run" / "risen" / "phase-001"
-    assert sorted(path.name for path in folder.iterdir()) == ["phase.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["completions.parquet", "phase.json"]
 
 
 def test_the_room_restores_after_an_interrupt(
