@@ -112,7 +112,28 @@ def measure_adherence(
     progress: str | None = None,
 ) -> Adherence:
     """Adherence of greedy answers to ``rows``."""
-    made = answers(
+    made = answers_to(
+        model,
+        tokenizer,
+        rows,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return adherence(rewards, grade(rewards, rows, made))
+
+
+def answers_to(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: str | None = None,
+) -> list[Any]:
+    """Greedy answers to the prompts of ``rows``."""
+    return answers(
         model,
         tokenizer,
         [row["prompt"] for row in rows],
@@ -120,7 +141,6 @@ def measure_adherence(
         batch_size=batch_size,
         progress=progress,
     )
-    return adherence(rewards, grade(rewards, rows, made))
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ trains their adapter, which is put back from a snapshot when the phase does not 
 from __future__ import annotations
 
 import gc
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,14 +23,15 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from risen_plugin.clean_room import clean_room
 from risen_plugin.config import DEFAULT_GRPO, RisenConfig
-from risen_plugin.contracts import Decision, PhaseRecord
+from risen_plugin.contracts import Decision, PhaseRecord, Row
 from risen_plugin.errors import DataError
-from risen_plugin.guard import Measured, Verdict, judge
+from risen_plugin.guard import Honesty, Measured, Verdict, judge
 from risen_plugin.instructions import Instructions, derived_seed
-from risen_plugin.measure import Encoded, measure_adherence, probe_loss
+from risen_plugin.measure import Encoded, answers_to, probe_loss
 from risen_plugin.record import write_json, writing
 from risen_plugin.reinforce import Outcome, Plan, build_trainer, train
-from risen_plugin.scoring import Adherence, NamedReward, PassRates
+from risen_plugin.scoring import Adherence, NamedReward, PassRates, adherence, grade
+from risen_plugin.tripwires import Tripped, watch
 
 DomainMetrics = Callable[[], Mapping[str, float]]
 _LOGGED = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
@@ -78,6 +80,8 @@ class _State:
 
     guard: Measured
     reported: Adherence | None
+    unseen: Adherence | None
+    tripped: Tripped
     domain: Mapping[str, float]
 
 
@@ -100,6 +104,7 @@ def run_phase(
         label=label,
         quiet=around.quiet,
     )
+    around.instructions.begin_figures()
     rollouts, tokens = around.pass_rates.rollouts, around.pass_rates.tokens
     shutil.rmtree(folder, ignore_errors=True)  # of a phase that a resumed run runs again
     if around.config.keep_entry and not isinstance(around.model, PeftModel):
@@ -125,7 +130,8 @@ def run_phase(
             outcome = train(trainer, plan)
         with clock.time("guard_s"):
             after = _measure(around, trainer.model, grpo, f"{label}: after")
-        verdict = judge(before.guard, after.guard, around.config.guard)
+        honesty = _honesty(before, after)
+        verdict = judge(before.guard, after.guard, around.config.guard, honesty)
         with clock.time("leave_s"):
             if verdict.accepted:
                 with writing(folder):
@@ -140,6 +146,8 @@ def run_phase(
         gc.collect()  # the trainer and its adapter hold each other in cycles
     metrics = {
         **_metrics(before, after, outcome),
+        **{name: v for name, v in asdict(honesty).items() if not math.isnan(v)},
+        **around.instructions.figures(),
         "rollouts": around.pass_rates.rollouts - rollouts,
         "tokens": around.pass_rates.tokens - tokens,
         "pass_rates": around.pass_rates.rates(),
@@ -157,16 +165,21 @@ def run_phase(
 def _measure(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: str) -> _State:
     config = around.config.guard
 
-    def adherence(rows: Sequence[Mapping[str, Any]]) -> Adherence:
-        measured = measure_adherence(
+    seen: list[Row] = []
+    told: list[Any] = []
+
+    def followed(rows: Sequence[Row]) -> Adherence:
+        made = answers_to(
             model,
             around.tokenizer,
-            around.rewards,
             rows,
             max_new_tokens=grpo["max_completion_length"],
             batch_size=config.batch_size,
             progress=None if around.quiet else label,
         )
+        seen.extend(rows)
+        told.extend(made)
+        measured = adherence(around.rewards, grade(around.rewards, rows, made))
         if not measured.rows:
             names = ", ".join(reward.__name__ for reward in around.rewards if reward.graded)
             raise DataError(
@@ -175,14 +188,26 @@ def _measure(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: s
             )
         return measured
 
-    held_out = adherence(around.instructions.guard)
+    held_out = followed(around.instructions.guard)
     loss = probe_loss(model, around.probe, batch_size=config.batch_size)
-    reported = adherence(around.instructions.report) if around.instructions.report else None
+    reported = followed(around.instructions.report) if around.instructions.report else None
+    unseen = followed(around.instructions.unseen) if around.instructions.unseen else None
     return _State(
         Measured(held_out.strict, held_out.soft, loss),
         reported,
+        unseen,
+        watch(seen, told),
         around.domain() if around.domain is not None else {},
     )
+
+
+def _honesty(before: _State, after: _State) -> Honesty:
+    """What the gain is worth: on families never trained on, and by tripped wires."""
+    gap = math.nan
+    if before.reported and after.reported and before.unseen and after.unseen:
+        gain = after.reported.strict - before.reported.strict
+        gap = gain - (after.unseen.strict - before.unseen.strict)
+    return Honesty(gap, after.tripped.rate - before.tripped.rate)
 
 
 @contextmanager
@@ -243,7 +268,13 @@ def _metrics(before: _State, after: _State, outcome: Outcome) -> dict[str, Any]:
         if state.reported is not None:
             metrics[f"adherence_strict_{when}"] = state.reported.strict
             metrics[f"adherence_soft_{when}"] = state.reported.soft
+        if state.unseen is not None:
+            metrics[f"unseen/adherence_strict_{when}"] = state.unseen.strict
+            metrics[f"unseen/adherence_soft_{when}"] = state.unseen.soft
+        metrics[f"trip_wire_rate_{when}"] = state.tripped.rate
         metrics |= {f"domain/{name}_{when}": value for name, value in state.domain.items()}
+    metrics["trip_wire_rate"] = after.tripped.rate
+    metrics["trip_wires"] = dict(after.tripped.by_wire)
     for name in _LOGGED:
         value = outcome.last(name)
         if value is not None:

@@ -23,6 +23,9 @@ from risen_plugin.errors import PluginError, boundary
 
 Scores = list[float | None]
 Listener = Callable[[str, Scores, Mapping[str, Any]], None]
+OnAnswers = Callable[[Mapping[str, Any], Sequence[bool | None], Sequence[float | None]], None]
+"""Told of each batch of rollouts: its columns, with ``prompts`` and ``completions``, whether each
+answer passed, and its weighted score."""
 NO_FAMILY = "all"
 _GIVEN = frozenset(
     ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
@@ -106,7 +109,9 @@ class NamedReward:
     def __call__(self, *, prompts: list[Any], completions: list[Any], **columns: Any) -> Scores:
         with boundary(self.label):
             scores = self.reward(prompts=prompts, completions=completions, **columns)
-        return self._settle(scores, completions, columns)
+        return self._settle(
+            scores, completions, {**columns, "prompts": prompts, "completions": completions}
+        )
 
     def _settle(self, scores: Any, completions: list[Any], columns: Mapping[str, Any]) -> Scores:
         checked = check_scores(scores, len(completions), self.label)
@@ -140,7 +145,9 @@ class AsyncNamedReward(NamedReward):
         with boundary(self.label):
             pending: Any = self.reward(prompts=prompts, completions=completions, **columns)
             scores = await pending
-        return self._settle(scores, completions, columns)
+        return self._settle(
+            scores, completions, {**columns, "prompts": prompts, "completions": completions}
+        )
 
 
 def wrap(
@@ -241,6 +248,7 @@ class PassRates:
         self.answers: dict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=window))
         self.rollouts = 0
         self.tokens = 0
+        self.on_answers: OnAnswers | None = None
         self._pending: dict[str, Scores] = {}
         for reward in self.rewards:
             reward.listener = self.take
@@ -252,14 +260,33 @@ class PassRates:
             return
         families = columns.get("family") or [None] * len(scores)
         bars = {reward.__name__: reward.passes_at for reward in self.rewards}
+        verdicts: list[bool | None] = []
         for index, family in enumerate(families):
             given = [(self._pending[n][index], bar) for n, bar in bars.items()]
-            if any(score is not None for score, _ in given):
-                passed = all(score >= bar for score, bar in given if score is not None)
-                self.answers[NO_FAMILY if family in (None, "") else str(family)].append(passed)
+            if all(score is None for score, _ in given):
+                verdicts.append(None)
+                continue
+            passed = all(score >= bar for score, bar in given if score is not None)
+            verdicts.append(passed)
+            self.answers[NO_FAMILY if family in (None, "") else str(family)].append(passed)
+        if self.on_answers is not None:
+            self.on_answers(columns, verdicts, self._sums(len(scores)))
         self.rollouts += len(scores)
         self.tokens += sum(len(ids) for ids in columns.get("completion_ids", ()))
         self._pending = {}
+
+    def _sums(self, count: int) -> list[float | None]:
+        """The weighted scores of a batch, over the graded rewards that scored."""
+        weights = {reward.__name__: reward.weight for reward in self.rewards}
+        sums: list[float | None] = []
+        for index in range(count):
+            given = [
+                weight * score
+                for name, weight in weights.items()
+                if (score := self._pending[name][index]) is not None
+            ]
+            sums.append(sum(given) if given else None)
+        return sums
 
     def rates(self) -> dict[str, float]:
         """The pass rate of every family that has been answered."""

@@ -84,10 +84,11 @@ class Store:
             self._base.execute("INSERT INTO strata VALUES (?, ?, ?)", (number, seq, _dump(path)))
 
     def add_row(
-        self, number: int, key: str, stratum: int, seq: int, row: Row, origin: Mapping[str, Any]
+        self, number: int, key: str, row: Row, *, stratum: int, seq: int, origin: str
     ) -> bool:
         """Add a row under its number; False if there is one of that key already.
 
+        :param origin: where it came from, if not from the generator, as JSON.
         :raises DataError: if the row cannot be written as JSON.
         """
         try:
@@ -100,7 +101,7 @@ class Store:
         with self._telling():
             done = self._base.execute(
                 "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
-                (number, bytes.fromhex(key), stratum, seq, text, _dump(origin) if origin else None),
+                (number, bytes.fromhex(key), stratum, seq, text, origin or None),
             )
         return done.rowcount == 1
 
