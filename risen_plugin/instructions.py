@@ -214,7 +214,9 @@ class Instructions:
     def pool(self) -> Pool | None:
         """The curriculum's pool, opened where it was left; None without a curriculum."""
         if self._pool is None and self.curriculum is not None:
-            self._pool = Pool(self.curriculum, self.seed, key_of, self._place)
+            self._pool = Pool(
+                self.curriculum, self.seed, key_of, self._place, admits=self._is_to_train_on
+            )
             self._pool.load_state_dict(self._position)
         return self._pool
 

@@ -53,9 +53,24 @@ _EMPTY_SHELLS = (
 _LONGEST_RUN = 4  # the same word so many times in a row is no sentence
 _ECHO_WORDS = 6  # a constraint's wording of at least so many words, found whole
 _FUNCTION_WORDS = frozenset(
-    ("a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "from", "has", "have", "i")
-    + ("in", "is", "it", "of", "on", "or", "that", "the", "this", "to", "was", "with")
-)
+    (
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "but",
+        "by",
+        "for",
+        "from",
+        "has",
+        "have",
+        "i",
+        "in",
+    )
+).union(("is", "it", "of", "on", "or", "that", "the", "this", "to", "was", "with"))
 _ASKING = re.compile(
     r"\b(answer|response|reply|include|write|must|should|do not|don't|avoid|contain|words?"
     r"|sentences?|paragraphs?|bullets?|title|commas?|letters?|sections?)\b",

@@ -34,14 +34,17 @@ def relabelled(row: Row, completions: Sequence[Completion], rng: random.Random) 
     chosen = [place for place, is_met in enumerate(met) if is_met]
     constraints = [parse(ids[place], given[place], asked) for place in chosen]
     words = " ".join(constraint.describe(rng) for constraint in constraints)
-    return {
+    made = {
         **row,
         "prompt": _with(row["prompt"], query, words),
         "instruction_id_list": [ids[place] for place in chosen],
         "kwargs": [given[place] for place in chosen],
-        "family": ids[chosen[0]].partition(":")[0] if "family" in row else None,
-        "level": len(chosen),
     }
+    if row.get("family") in {id_.partition(":")[0] for id_ in ids}:
+        made["family"] = ids[chosen[0]].partition(":")[0]
+    if isinstance(row.get("level"), int):
+        made["level"] = row["level"] - len(ids) + len(chosen)
+    return made
 
 
 def _with(prompt: Any, query: Any, words: str) -> Any:

@@ -40,14 +40,22 @@ class Pool:
     own number, and takes its randomness from that and the seed.
 
     :param key_of: the fingerprint of a prompt, by which an instruction is known.
+    :param admits: whether a row may be trained on; others never enter.
     """
 
     def __init__(
-        self, config: CurriculumConfig, seed: int, key_of: KeyOf, path: Path | None = None
+        self,
+        config: CurriculumConfig,
+        seed: int,
+        key_of: KeyOf,
+        path: Path | None = None,
+        *,
+        admits: Callable[[Row], bool] = lambda row: True,
     ) -> None:
         self.config = config
         self.seed = seed
         self.key_of = key_of
+        self.admits = admits
         self.store = Store(path)
         self.counts: Counter[str] = Counter()  # since the process began
         self._empty()
@@ -86,6 +94,8 @@ class Pool:
         added = 0
         told = json.dumps(origin) if origin else ""
         for row in rows:
+            if not self.admits(row):
+                continue
             if len(self) >= self.config.largest:
                 self.counts["refused"] += 1
                 continue
@@ -347,6 +357,15 @@ class Pool:
             "explored_share": self.counts["explored"] / drawn,
             "zero_variance_share": self.counts["zero"] / groups,
         }
+
+    def bytes_in_memory(self) -> int:
+        """What the numbers kept of the instructions take up; the database's cache is not in it."""
+        arrays = (
+            *(self._stratum, self._place, self._id, self._passed, self._failed),
+            *(self._tick, self._streak, *self._fresh),
+        )
+        held = sum(values.itemsize * len(values) for values in arrays) + len(self._is_retired)
+        return held + self._weights.bytes_in_memory()
 
     # Across checkpoints
 

@@ -23,6 +23,9 @@ class Weights:
     def __getitem__(self, place: int) -> int:
         return self._weights[place]
 
+    def bytes_in_memory(self) -> int:
+        return 8 * (len(self._weights) + len(self._sums))
+
     def append(self) -> int:
         """Add a place and return it."""
         self._weights.append(0)
