@@ -1,4 +1,4 @@
-"""A curriculum in real runs: each draw knows the batch before it, and a resumed run asks the same."""
+"""A curriculum in real runs: each draw knows the batch before, and a resumed run asks the same."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_each_draw_comes_after_every_reward_of_the_batch_before(
     train(build_trainer(make_model(), tokenizer, rewards, supply, outer=outer, plan=plan), plan)
 
     assert [what for what, _ in happened] == ["drawn", "scored"] * batches
-    for (_, drawn), (_, scored) in itertools.batched(happened, 2):
+    for (_, drawn), (_, scored) in zip(happened[::2], happened[1::2], strict=True):
         assert drawn == scored
 
 
@@ -156,9 +156,11 @@ def test_a_resumed_run_draws_from_the_pool_of_its_checkpoint(
         for a, b in zip(model.state_dict().values(), whole.model.state_dict().values(), strict=True)
     )
 
-    elsewhere = make_trainer(make_model(seed=9), folder="elsewhere", **saving)
+    place = str(Path(whole.args.output_dir) / "checkpoint-3")
+    moved = {"folder": "elsewhere", "resume_from_checkpoint": place}
+    elsewhere = make_trainer(make_model(seed=9), **moved, **saving)
     third = Watching(config(**settings)).attach(elsewhere)
-    elsewhere.train(resume_from_checkpoint=str(Path(whole.args.output_dir) / "checkpoint-3"))
+    elsewhere.train(resume_from_checkpoint=place)
     assert third.drawn == first.drawn[2:]
 
 
