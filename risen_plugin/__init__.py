@@ -24,11 +24,19 @@ from risen_plugin.hookspecs import hookimpl, hookspec
 
 if TYPE_CHECKING:
     from risen_plugin.callback import RisenCallback
-    from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, Weighted, use
+    from risen_plugin.config import (
+        CurriculumConfig,
+        GuardConfig,
+        LoraSettings,
+        RisenConfig,
+        Weighted,
+        use,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
     "Completion",
+    "CurriculumConfig",
     "Decision",
     "Generator",
     "GuardConfig",
@@ -52,6 +60,7 @@ __all__ = [
 
 _LATER = {
     "RisenCallback": "risen_plugin.callback",
+    "CurriculumConfig": "risen_plugin.config",
     "GuardConfig": "risen_plugin.config",
     "LoraSettings": "risen_plugin.config",
     "RisenConfig": "risen_plugin.config",

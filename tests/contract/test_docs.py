@@ -22,6 +22,7 @@ from risen_plugin import PhaseRecord, Progress
 from risen_plugin.assembly import assemble
 from risen_plugin.config import (
     DEFAULT_GRPO,
+    CurriculumConfig,
     GuardConfig,
     LoraSettings,
     RisenConfig,
@@ -209,7 +210,9 @@ def shown(field):
     return "required" if field.default is dataclasses.MISSING else repr(field.default)
 
 
-@pytest.mark.parametrize("kind", [RisenConfig, GuardConfig, LoraSettings, Use, Weighted])
+@pytest.mark.parametrize(
+    "kind", [RisenConfig, CurriculumConfig, GuardConfig, LoraSettings, Use, Weighted]
+)
 def test_every_field_of_the_configuration_is_documented_with_its_default(kind):
     documented = rows_of(section(DOCS / "reference" / "configuration.md", kind.__name__))
     assert documented == {field.name: shown(field) for field in dataclasses.fields(kind)}
