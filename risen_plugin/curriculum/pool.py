@@ -360,10 +360,8 @@ class Pool:
 
     def bytes_in_memory(self) -> int:
         """What the numbers kept of the instructions take up; the database's cache is not in it."""
-        arrays = (
-            *(self._stratum, self._place, self._id, self._passed, self._failed),
-            *(self._tick, self._streak, *self._fresh),
-        )
+        whole = (self._stratum, self._place, self._id, self._tick, self._streak, *self._fresh)
+        arrays: list[array[int] | array[float]] = [*whole, self._passed, self._failed]
         held = sum(values.itemsize * len(values) for values in arrays) + len(self._is_retired)
         return held + self._weights.bytes_in_memory()
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from risen_plugin import use
 from risen_plugin.config import (
     DEFAULT_GRPO,
+    CurriculumConfig,
     GuardConfig,
     LoraSettings,
     RisenConfig,
@@ -327,3 +328,39 @@ def test_a_generation_batch_is_taken_at_its_word(batch: int, group: int) -> None
 def test_the_defaults_are_fit_for_a_phase() -> None:
     check_batches({})
     check_batches(DEFAULT_GRPO)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("curriculum: {inital: 3}", "curriculum has no key 'inital'; did you mean 'initial'?"),
+        ("curriculum: {initial: 0}", "curriculum.initial is 0; least is 1"),
+        ("curriculum: {explore: 2}", "curriculum.explore is 2; it is a number from 0 to 1"),
+        ("curriculum: {half_life: 0}", "curriculum.half_life is 0; it is a number above 0"),
+        ("curriculum: {prior: .inf}", "curriculum.prior is inf; it is a number from 0"),
+        ("curriculum: {low: 0.8}", "curriculum.low and curriculum.high are 0.8 and 0.7"),
+        ("curriculum: {strata: family}", "curriculum.strata is 'family'; it is a list of columns"),
+        ("curriculum: {retire_after: 0}", "curriculum.retire_after is 0; least is 1"),
+        ("curriculum: {hindsight: 1}", "curriculum.hindsight is 1; it is true or false"),
+        ("curriculum: true", "curriculum is not a mapping"),
+        ("reserve: startend", "reserve is 'startend'; it is a list of families, or how many"),
+        ("reserve: -1", "reserve is -1; least is 0"),
+        ("reserve: 1, guard: {report_rows: 0}", "but guard.report_rows is 0; raise that"),
+        ("guard: {max_gap: much}", "guard.max_gap is 'much'; it is a number, or left out"),
+    ],
+)
+def test_what_no_curriculum_can_use_is_refused(line: str, said: str, tmp_path: Path) -> None:
+    text = "{rewards: [length], generator: jsonl, scheduler: after, " + line + "}"
+    assert said in yaml_refusal(tmp_path / "risen.yaml", text)
+
+
+def test_a_curriculum_reads_the_same_from_yaml_and_python(tmp_path: Path) -> None:
+    path = tmp_path / "risen.yaml"
+    path.write_text(
+        "{rewards: [length], generator: jsonl, scheduler: after, "
+        "curriculum: {initial: 9, strata: [family]}, reserve: [startend]}"
+    )
+    config = RisenConfig.from_yaml(path)
+    assert config.curriculum == CurriculumConfig(initial=9, strata=["family"])
+    assert config.reserve == ["startend"]
+    assert RisenConfig(["length"], "jsonl", "after").curriculum is None
