@@ -50,8 +50,8 @@ class Curve:
 
 @click.command()
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1, 2), show_default=True)
-@click.option("--steps", default=40, show_default=True, help="GRPO steps of 64 answers.")
-@click.option("--every", default=4, show_default=True, help="Steps between measurements.")
+@click.option("--steps", default=16, show_default=True, help="GRPO steps of 64 answers.")
+@click.option("--every", default=1, show_default=True, help="Steps between measurements.")
 @click.option("--reported", default=250, show_default=True, help="Held-out instructions.")
 @click.option(
     "--set",
@@ -181,7 +181,7 @@ def _arm(desk: Any, model: Any, folder: Path, *, steps: int, every: int, curricu
     from risen_plugin.config import DEFAULT_GRPO
     from risen_plugin.instructions import Instructions
     from risen_plugin.reinforce import Plan, build_trainer, train
-    from risen_plugin.scoring import PassRates
+    from risen_plugin.scoring import PassRates, grade, verdicts
 
     config = desk.risen_config()
     parts = assemble(config)
@@ -192,6 +192,11 @@ def _arm(desk: Any, model: Any, folder: Path, *, steps: int, every: int, curricu
     rates.on_answers = lambda columns, passed, rewards: instructions.answered(
         columns["prompts"], passed, rewards, columns["completions"]
     )
+    if curriculum is not None:  # as a phase does with what its guard has measured anyway
+        told = _answers(desk, model, instructions.guard)
+        instructions.measured(
+            verdicts(parts.rewards, grade(parts.rewards, instructions.guard, told))
+        )
     points = [(0, _adherence(desk, model))]
 
     class Measure(TrainerCallback):
@@ -226,17 +231,21 @@ def _arm(desk: Any, model: Any, folder: Path, *, steps: int, every: int, curricu
 
 def _adherence(desk: Any, model: Any) -> float:
     from risen_export.demo.stages import score_instructions
-    from risen_plugin.measure import answers_to
 
     rows = desk.data.instructions
-    told = answers_to(
+    return float(score_instructions(rows, _answers(desk, model, rows))["adherence_strict"])
+
+
+def _answers(desk: Any, model: Any, rows: Sequence[Any]) -> list[Any]:
+    from risen_plugin.measure import answers_to
+
+    return answers_to(
         model,
         desk.tokenizer,
         rows,
         max_new_tokens=desk.settings.answer_tokens,
         batch_size=desk.settings.measured_at_once,
     )
-    return float(score_instructions(rows, told)["adherence_strict"])
 
 
 if __name__ == "__main__":

@@ -150,10 +150,10 @@ class CurriculumConfig:
     strata: Sequence[str] = ("family", "level")
     low: float = 0.3
     high: float = 0.7
-    optimism: float = 1.0
+    optimism: float = 0.25
     prior: float = 4.0
     half_life: float = 16.0
-    explore: float = 0.1
+    explore: float = 0.05
     skip_base: float = 0.5
     skip_floor: float = 0.05
     most_skips: int = 8

@@ -261,6 +261,14 @@ class Instructions:
             keys = [key_of(prompt) for prompt in prompts]
             self.pool.answered(keys, passed, rewards, completions)
 
+    def measured(self, passed: Sequence[bool | None]) -> None:
+        """Tell the pool how the guard's rows were followed before a phase, one answer to each.
+
+        Only the pass rates of their groups are kept: the rows themselves are not trained on.
+        """
+        if self.pool is not None:
+            self.pool.measured(self.guard, passed)
+
     def begin_figures(self) -> None:
         """Count anew for the figures of a phase."""
         if self.pool is not None:

@@ -30,7 +30,7 @@ from risen_plugin.instructions import Instructions, derived_seed
 from risen_plugin.measure import Encoded, answers_to, probe_loss
 from risen_plugin.record import write_json, writing
 from risen_plugin.reinforce import Outcome, Plan, build_trainer, train
-from risen_plugin.scoring import Adherence, NamedReward, PassRates, adherence, grade
+from risen_plugin.scoring import Adherence, NamedReward, PassRates, adherence, grade, verdicts
 from risen_plugin.tripwires import Tripped, watch
 
 DomainMetrics = Callable[[], Mapping[str, float]]
@@ -82,6 +82,7 @@ class _State:
     reported: Adherence | None
     unseen: Adherence | None
     tripped: Tripped
+    passed: Sequence[bool | None]
     domain: Mapping[str, float]
 
 
@@ -117,6 +118,7 @@ def run_phase(
     ):
         with clock.time("guard_s"):
             before = _measure(around, around.model, grpo, f"{label}: before")
+        around.instructions.measured(before.passed)
         with clock.time("enter_s"):
             trainer = build_trainer(
                 around.model,
@@ -167,6 +169,7 @@ def _measure(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: s
 
     seen: list[Row] = []
     told: list[Any] = []
+    passed: list[bool | None] = []
 
     def followed(rows: Sequence[Row]) -> Adherence:
         made = answers_to(
@@ -179,7 +182,9 @@ def _measure(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: s
         )
         seen.extend(rows)
         told.extend(made)
-        measured = adherence(around.rewards, grade(around.rewards, rows, made))
+        scores = grade(around.rewards, rows, made)
+        passed.extend(verdicts(around.rewards, scores))
+        measured = adherence(around.rewards, scores)
         if not measured.rows:
             names = ", ".join(reward.__name__ for reward in around.rewards if reward.graded)
             raise DataError(
@@ -197,6 +202,7 @@ def _measure(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: s
         reported,
         unseen,
         watch(seen, told),
+        passed[: len(around.instructions.guard)],
         around.domain() if around.domain is not None else {},
     )
 

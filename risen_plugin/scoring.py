@@ -218,6 +218,18 @@ def _finish(scores: Coroutine[Any, Any, Scores]) -> Scores:
         return thread.submit(asyncio.run, scores).result()
 
 
+def verdicts(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> list[bool | None]:
+    """For each answer, whether every graded reward that scored passes it; None where none did."""
+    bars = {reward.__name__: reward.passes_at for reward in rewards if reward.graded}
+    found: list[bool | None] = []
+    for row in zip(*(scores[name] for name in bars), strict=True):
+        given = [
+            score >= bar for score, bar in zip(row, bars.values(), strict=True) if score is not None
+        ]
+        found.append(all(given) if given else None)
+    return found
+
+
 def adherence(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> Adherence:
     """Strict and soft adherence from each graded reward's scores; abstentions do not count."""
     bars = {reward.__name__: reward.passes_at for reward in rewards if reward.graded}

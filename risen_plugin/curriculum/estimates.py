@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Path = tuple[Hashable, ...]
 MOST_STRATA = 4096  # further ones are counted with the wider stratum around them
-_LEAN = 8.0  # answers' worth of trust in the wider stratum
+_LEAN = 4.0  # answers' worth of trust in the wider stratum
 _WHOLE: Path = ()
 
 

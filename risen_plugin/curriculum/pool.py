@@ -29,6 +29,7 @@ KeyOf = Callable[[Any], str]
 _UNIT = 1 << 20  # a worth of 1 in the whole numbers of Weights
 _SWEEP = 64  # answered instructions that are weighed anew after each batch, in turn
 _TRIES = 200  # picks per row before a batch is filled with whatever is left
+_MEASURED = 4  # answers' worth of one answer to an instruction of its own, beside a group's to one
 _SAME = 1e-6  # rewards that differ by less give no variance
 _NO_VALUE = "-"
 
@@ -251,10 +252,27 @@ class Pool:
             origin = {"hindsight_of": self.key_of(row["prompt"]), "tick": self.tick}
             self.counts["relabelled"] += self.add([made], origin)
 
+    def measured(self, rows: Sequence[Row], passed: Sequence[bool | None]) -> None:
+        """Learn from one answer each to rows that stay outside: how their strata are followed."""
+        tally: dict[int, list[bool]] = {}
+        self.seq += 1
+        for row, is_passed in zip(rows, passed, strict=True):
+            if is_passed is not None:
+                tally.setdefault(self._stratum_of(row), []).append(is_passed)
+        answers = [
+            Answered(
+                -1 - stratum, sum(seen) * _MEASURED, (len(seen) - sum(seen)) * _MEASURED, False
+            )
+            for stratum, seen in tally.items()
+        ]
+        self.store.add_answers(self.seq, self.tick, answers)
+        self._count(answers, self.tick)
+        self.store.commit()
+
     def _count(self, answers: Sequence[Answered], tick: int) -> list[int]:
         """Count answers in memory; the slots that retire by them."""
         for answer in answers:
-            stratum = self._stratum[answer.id]
+            stratum = -1 - answer.id if answer.id < 0 else self._stratum[answer.id]
             self.strata.count(stratum, answer.passed, answer.failed, tick)
             path = self.strata.paths[stratum]
             if "level" in self.config.strata[: len(path)]:
@@ -263,6 +281,8 @@ class Pool:
         self._means = self.strata.means(tick)
         left: list[int] = []
         for answer in answers:
+            if answer.id < 0:
+                continue
             slot = self._slot(answer.id, tick)
             before = kept(tick - self._tick[slot], self.config.half_life)
             self._passed[slot] = self._passed[slot] * before + answer.passed

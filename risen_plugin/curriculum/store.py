@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS retired (seq INTEGER, id INTEGER, reason TEXT);
 class Answered:
     """How one instruction's answers in a batch came out.
 
+    :param id: the instruction's number; ``-1 - stratum`` for rows outside the pool.
     :param zero: whether the rewards of its group were all the same.
     """
 

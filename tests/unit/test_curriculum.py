@@ -447,3 +447,28 @@ def test_the_mean_rate_is_over_all_instructions() -> None:
     asked.add([row(n, "a") for n in range(3)] + [row(9, "b")])
     means = {"a": asked.rate_of(key_of("p0")), "b": asked.rate_of(key_of("p9"))}
     assert asked.mean_rate() == pytest.approx(np.average(list(means.values()), weights=[3, 1]))
+
+
+def test_what_the_guard_measured_is_known_of_the_strata_before_the_first_draw(
+    tmp_path: Path,
+) -> None:
+    asked = pool(tmp_path / "pool.sqlite", explore=0.0)
+    asked.add([row(number, "easy" if number % 2 else "hard") for number in range(200)])
+    outside = [row(1000 + n, "easy" if n % 2 else "hard") for n in range(40)]
+    asked.measured(outside, [n % 2 == 1 or n % 4 == 0 for n in range(40)])
+    saved = asked.state_dict()
+    drawn = [given_row for _ in range(10) for given_row in asked.draw(8)]
+    assert sum(r["family"] == "hard" for r in drawn) > 3 * sum(r["family"] == "easy" for r in drawn)
+    assert len(asked) == 200
+    asked.close()
+    restored = pool(tmp_path / "pool.sqlite", explore=0.0)
+    restored.load_state_dict(saved)
+    assert [given_row for _ in range(10) for given_row in restored.draw(8)] == drawn
+    restored.close()
+
+
+def test_a_measurement_that_nobody_judged_tells_nothing() -> None:
+    asked = pool()
+    asked.add([row(0)])
+    asked.measured([row(1)], [None])
+    assert asked.rate_of(key_of("p0")) == 0.5
