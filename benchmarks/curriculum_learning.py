@@ -29,10 +29,27 @@ ARMS = ("uniform", "curriculum")
 
 
 @dataclass(frozen=True)
+class Trial:
+    """What every arm of every seed is run with; see the options."""
+
+    steps: int
+    answers: int
+    rate: float
+    every: int
+    reported: int
+    curriculum: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Curve:
-    """Held-out strict adherence by rollouts; ``skipped`` and the like as the pool counted them."""
+    """Held-out strict adherence by rollouts.
+
+    :param flat: share of groups without variance, step by step.
+    :param figures: what the pool did.
+    """
 
     points: tuple[tuple[int, float], ...]
+    flat: tuple[float, ...]
     figures: dict[str, float]
 
     @property
@@ -50,7 +67,9 @@ class Curve:
 
 @click.command()
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1, 2), show_default=True)
-@click.option("--steps", default=16, show_default=True, help="GRPO steps of 64 answers.")
+@click.option("--steps", default=16, show_default=True, help="GRPO steps.")
+@click.option("--answers", default=64, show_default=True, help="Sampled answers of one step.")
+@click.option("--rate", default=1e-3, show_default=True, help="Learning rate of the steps.")
 @click.option("--every", default=1, show_default=True, help="Steps between measurements.")
 @click.option("--reported", default=250, show_default=True, help="Held-out instructions.")
 @click.option(
@@ -72,6 +91,8 @@ def main(
     *,
     seeds: Sequence[int],
     steps: int,
+    answers: int,
+    rate: float,
     every: int,
     reported: int,
     changes: Sequence[str],
@@ -85,14 +106,14 @@ def main(
 
     training.prepare(threads)
     fields = {name: json.loads(value) for name, _, value in (c.partition("=") for c in changes)}
+    trial = Trial(steps, answers, rate, every, reported, fields)
     results: dict[int, dict[str, Curve]] = {}
     rows, ratios = [], []
     for seed in seeds:
-        curves = results[seed] = _seed(
-            seed, steps=steps, every=every, reported=reported, fields=fields, arms=arms
-        )
+        curves = results[seed] = _seed(seed, trial, arms)
         for arm, curve in curves.items():
             click.echo(f"seed {seed} {arm}: " + " ".join(f"{n}:{v:.3f}" for n, v in curve.points))
+            click.echo("    without variance: " + " ".join(f"{share:.2f}" for share in curve.flat))
             click.echo(f"    {curve.figures}")
         if "uniform" not in curves:
             continue
@@ -119,7 +140,7 @@ def main(
         click.echo(f"\nat most {LIMIT:g} times the rollouts in the mean: {held(is_held)}")
     write_results(
         json_file,
-        settings={"seeds": seeds, "steps": steps, "every": every, "curriculum": fields},
+        settings={"seeds": seeds, "trial": trial},
         machine=before,
         results={"curves": results, "ratios": ratios},
     )
@@ -133,15 +154,7 @@ def _shown(value: float | None, digits: int = 0) -> str:
     return "not reached" if value is None else f"{value:.{digits}f}"
 
 
-def _seed(
-    seed: int,
-    *,
-    steps: int,
-    every: int,
-    reported: int,
-    fields: dict[str, Any],
-    arms: Sequence[str],
-) -> dict[str, Curve]:
+def _seed(seed: int, trial: Trial, arms: Sequence[str]) -> dict[str, Curve]:
     from transformers import set_seed
 
     from benchmarks import training
@@ -149,7 +162,7 @@ def _seed(
     from risen_export.demo.stages import Desk
     from risen_plugin.config import CurriculumConfig
 
-    desk = Desk(dataclasses.replace(FULL, reported=reported), seed, None)
+    desk = Desk(dataclasses.replace(FULL, reported=trial.reported), seed, None)
     set_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
         training.plain_trainer(
@@ -164,7 +177,7 @@ def _seed(
         ).train()
         curves = {}
         for arm in arms:
-            curriculum = None if arm == "uniform" else CurriculumConfig(**fields)
+            curriculum = None if arm == "uniform" else CurriculumConfig(**trial.curriculum)
             set_seed(seed)
             model = copy.deepcopy(desk.model)
             curves[arm] = _arm(
@@ -173,7 +186,7 @@ def _seed(
     return curves
 
 
-def _arm(desk: Any, model: Any, folder: Path, *, steps: int, every: int, curriculum: Any) -> Curve:
+def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) -> Curve:
     from transformers import TrainerCallback, TrainingArguments
 
     from risen_plugin.assembly import assemble
@@ -201,13 +214,18 @@ def _arm(desk: Any, model: Any, folder: Path, *, steps: int, every: int, curricu
 
     class Measure(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step % every == 0:
+            if state.global_step % trial.every == 0:
                 with clean_room(kwargs["model"], desk.tokenizer):
                     points.append((rates.rollouts, _adherence(desk, kwargs["model"])))
 
     plan = Plan(
-        steps=steps,
-        grpo={**DEFAULT_GRPO, **config.grpo},
+        steps=trial.steps,
+        grpo={
+            **DEFAULT_GRPO,
+            **config.grpo,
+            "per_device_train_batch_size": trial.answers,
+            "learning_rate": trial.rate,
+        },
         lora=config.lora,
         seed=config.seed,
         output_dir=str(folder),
@@ -224,9 +242,9 @@ def _arm(desk: Any, model: Any, folder: Path, *, steps: int, every: int, curricu
     trainer.add_callback(Measure())
     outcome = train(trainer, plan)
     flat = [log["frac_reward_zero_std"] for log in outcome.logs if "frac_reward_zero_std" in log]
-    figures = {"frac_reward_zero_std": statistics.fmean(flat), **instructions.figures()}
+    figures = {name: round(value, 4) for name, value in instructions.figures().items()}
     instructions.close_pool()
-    return Curve(tuple(points), {name: round(value, 4) for name, value in figures.items()})
+    return Curve(tuple(points), tuple(flat), figures)
 
 
 def _adherence(desk: Any, model: Any) -> float:
