@@ -180,9 +180,7 @@ def _seed(seed: int, trial: Trial, arms: Sequence[str]) -> dict[str, Curve]:
             curriculum = None if arm == "uniform" else CurriculumConfig(**trial.curriculum)
             set_seed(seed)
             model = copy.deepcopy(desk.model)
-            curves[arm] = _arm(
-                desk, model, Path(folder) / arm, steps=steps, every=every, curriculum=curriculum
-            )
+            curves[arm] = _arm(desk, model, Path(folder) / arm, trial=trial, curriculum=curriculum)
     return curves
 
 
