@@ -64,8 +64,12 @@ def plain_trainer(
     batch_size: int,
     learning_rate: float,
     callbacks: list[TrainerCallback] | None = None,
+    schedule: str = "constant",
 ) -> Trainer:
-    """An ordinary Trainer as the demo makes it, on the CPU."""
+    """An ordinary Trainer as the demo makes it, on the CPU.
+
+    :param schedule: of the learning rate; ``linear`` warms up as the demo does.
+    """
     encoded = encode_probe(tokenizer, rows, CONTEXT)
     trainer = Trainer(
         model=model,
@@ -74,7 +78,8 @@ def plain_trainer(
             max_steps=steps,
             per_device_train_batch_size=batch_size,
             learning_rate=learning_rate,
-            lr_scheduler_type="constant",
+            lr_scheduler_type=schedule,
+            warmup_steps=10 if schedule == "linear" else 0,
             logging_steps=10,
             save_strategy="no",
             report_to=[],

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from risen_plugin.callback import RisenCallback
     from risen_plugin.config import (
         BreakerConfig,
+        CurriculumConfig,
         GateConfig,
         GuardConfig,
         LoraSettings,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BreakerConfig",
     "Completion",
+    "CurriculumConfig",
     "Decision",
     "Failed",
     "GateConfig",
@@ -68,6 +70,7 @@ _LATER = {
     "RisenCallback": "risen_plugin.callback",
     "BreakerConfig": "risen_plugin.config",
     "GateConfig": "risen_plugin.config",
+    "CurriculumConfig": "risen_plugin.config",
     "GuardConfig": "risen_plugin.config",
     "LoraSettings": "risen_plugin.config",
     "RisenConfig": "risen_plugin.config",

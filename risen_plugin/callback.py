@@ -29,15 +29,16 @@ from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.errors import ConfigError, RecordError, RisenError
 from risen_plugin.fitness import check_arguments, check_model, check_targets, longest_prompt
 from risen_plugin.history import History
-from risen_plugin.instructions import Instructions
+from risen_plugin.instructions import Instructions, told
 from risen_plugin.measure import encode_probe, prompt_ids
+from risen_plugin.outcomes import Scores
 from risen_plugin.panel import Panel
 from risen_plugin.phase import Surroundings, run_phase
 from risen_plugin.probe import load_probe
 from risen_plugin.record import Record, read_state, state_path, write_json, writing
 from risen_plugin.reinforce import check_grpo_fields
 from risen_plugin.schedule import decide
-from risen_plugin.scoring import PassRates
+from risen_plugin.scoring import PassRates, totals, verdicts
 
 _log = logging.getLogger("risen_plugin")
 _NO_PROBE = (
@@ -76,10 +77,12 @@ class RisenCallback(TrainerCallback):
         self.config = config
         check_grpo_fields(config.grpo, "grpo")
         self.parts = assemble(config)
-        self.instructions = Instructions(self.parts, config.seed)
+        self.instructions = Instructions(
+            self.parts, config.seed, curriculum=config.curriculum, reserve=config.reserve
+        )
         self.pass_rates = PassRates(self.parts.rewards)
         self.panel = Panel(self.parts.rewards, config.breaker, self.parts.gate)
-        self.panel.listeners.append(self.pass_rates.take)
+        self.panel.listeners += [self.pass_rates.take, self._answered]
         self.history = History(self.pass_rates)
         self._attached: Attached | None = None
         self._around: Surroundings | None = None
@@ -130,10 +133,15 @@ class RisenCallback(TrainerCallback):
         self.instructions.longest = longest
         self.instructions.count_tokens = lambda prompt: len(prompt_ids(tokenizer, prompt))
         self._quiet = bool(args.disable_tqdm)
+        self.instructions.close_pool()
         # Drawn from the plugins' first state, so that a resumed run sets the same rows apart.
         self.load_state_dict(self._initial)
         guard = self.config.guard
         self.instructions.set_apart(guard.rows, guard.report_rows)
+        if self.instructions.reserved:
+            self._say(
+                f"RISEN reserves the {told(self.instructions.reserved)}: measured, never trained on"
+            )
         self._restore(args, state)
         self._around = Surroundings(
             model=model,
@@ -151,6 +159,7 @@ class RisenCallback(TrainerCallback):
         )
         self._record = Record(str(args.output_dir))
         self._record.begin(self._description(args), step=state.global_step)
+        self.instructions.keep_pool(self._record.pool, self._resumed_from(args))
         self.history.start_clock()
         if self._attached is None:
             _log.warning(
@@ -221,6 +230,7 @@ class RisenCallback(TrainerCallback):
         last = self.history.present(state.global_step)
         if last.steps:
             self._observe("risen_phase_ended", last, state, metrics=last.metrics)
+        self.instructions.close_pool()
         self._around = None  # holds the model
 
     # State ------------------------------------------------------------------------------------
@@ -241,6 +251,19 @@ class RisenCallback(TrainerCallback):
         for role, part in self.parts.stateful().items():
             if role in state["plugins"]:
                 part.load_state_dict(state["plugins"][role])
+
+    def _answered(
+        self,
+        step: int,
+        prompts: list[Any],
+        completions: list[Any],
+        columns: Mapping[str, Any],
+        outcomes: Mapping[str, Scores],
+    ) -> None:
+        """Hand a scored batch to the curriculum: all that it needs of the rewards."""
+        rewards = self.parts.rewards
+        passed = verdicts(rewards, outcomes)
+        self.instructions.answered(prompts, passed, totals(rewards, outcomes), completions)
 
     # Inside -----------------------------------------------------------------------------------
 
@@ -339,6 +362,12 @@ class RisenCallback(TrainerCallback):
             f"step {state.global_step}: this run was begun without RISEN; it joins in from here"
         )
 
+    def _resumed_from(self, args: TrainingArguments) -> Path | None:
+        """The pool of the run that a checkpoint elsewhere is of."""
+        if not args.resume_from_checkpoint:
+            return None
+        return Record(Path(args.resume_from_checkpoint).parent).pool
+
     def _probe_rows(self) -> list[Mapping[str, Any]]:
         most = self.config.guard.probe_rows
         if self.config.probe is not None:
@@ -374,6 +403,8 @@ class RisenCallback(TrainerCallback):
             "gate": self.parts.gate.describe() if self.parts.gate else None,
             "lora": dataclasses.asdict(self.config.lora),
             "grpo": {**DEFAULT_GRPO, **self.config.grpo},
+            "curriculum": self.config.curriculum and dataclasses.asdict(self.config.curriculum),
+            "reserved": sorted(self.instructions.reserved),
             "seed": self.config.seed,
             "output_dir": args.output_dir,
         }

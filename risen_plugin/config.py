@@ -96,6 +96,10 @@ class GuardConfig:
     :param min_gain: least gain in strict adherence that pays (share of instructions).
     :param max_probe_loss_rise: largest rise of the probe loss, in nats per token; 0.05 is a rise of
         the perplexity by 5 %, however small it was.
+    :param max_gap: the most by which the gain on trained families may exceed the gain on reserved
+        ones (share of instructions); None only measures it.
+    :param max_trip_wire_rise: the largest rise of the share of answers that trip a wire, such as
+        copied placeholders; None only measures it.
     :param probe_rows: probe rows that are measured at the most.
     :param batch_size: rows answered or probed at once.
     """
@@ -104,6 +108,8 @@ class GuardConfig:
     report_rows: int = 64
     min_gain: float = 0.01
     max_probe_loss_rise: float = 0.05
+    max_gap: float | None = None
+    max_trip_wire_rise: float | None = None
     probe_rows: int = 256
     batch_size: int = 64
 
@@ -114,6 +120,87 @@ class GuardConfig:
             value = getattr(self, name)
             if not _is_number(value) or math.isnan(value):
                 raise ConfigError(f"guard.{name} is {_told(value)}; it is a number")
+        for name in ("max_gap", "max_trip_wire_rise"):
+            value = getattr(self, name)
+            if value is not None and (not _is_number(value) or math.isnan(value)):
+                raise ConfigError(f"guard.{name} is {_told(value)}; it is a number, or left out")
+
+
+@dataclass(frozen=True)
+class CurriculumConfig:
+    """How instructions are chosen from a pool of those known so far.
+
+    :param initial: instructions asked of the generator before the first draw.
+    :param refill: instructions asked of it again, every ``refill_every`` generation batches.
+    :param refill_every: generation batches between refills.
+    :param largest: the most instructions kept; no more are taken in then.
+    :param strata: columns whose values group instructions, the widest group first. What was never
+        answered is judged by its group. ``level`` is the number of constraints where a row has no
+        such column.
+    :param low: with ``high``, the band of pass rates that is worth most.
+    :param high: the upper end of it.
+    :param optimism: standard deviations by which an uncertain pass rate is taken to be nearer to
+        the band.
+    :param prior: answers' worth of trust in the group, beside an instruction's own answers.
+    :param half_life: generation batches after which an answer counts half.
+    :param explore: share of the draws that are uniform over the pool.
+    :param skip_base: an instruction whose last ``z`` visits gave no variance is passed over with
+        the probability ``1 - max(skip_base ** z, skip_floor)``.
+    :param skip_floor: the least probability of asking it all the same.
+    :param most_skips: draws passed over per instruction of a batch, at the most.
+    :param retire_after: visits without variance in a row after which an instruction is drawn no
+        more; None for never.
+    :param hindsight: whether a group of answers that all fail adds an instruction with only those
+        constraints that its best answer met.
+    """
+
+    initial: int = 1024
+    refill: int = 64
+    refill_every: int = 8
+    largest: int = 1_000_000
+    strata: Sequence[str] = ("family", "level")
+    low: float = 0.3
+    high: float = 0.7
+    optimism: float = 0.25
+    prior: float = 4.0
+    half_life: float = 16.0
+    explore: float = 0.05
+    skip_base: float = 0.5
+    skip_floor: float = 0.05
+    most_skips: int = 8
+    retire_after: int | None = None
+    hindsight: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("initial", 1),
+            ("refill", 0),
+            ("refill_every", 1),
+            ("largest", 1),
+            ("most_skips", 0),
+        ):
+            _check_whole(f"curriculum.{name}", getattr(self, name), least)
+        if self.retire_after is not None:
+            _check_whole("curriculum.retire_after", self.retire_after, 1)
+        for name in ("low", "high", "explore", "skip_base", "skip_floor"):
+            _check_between(f"curriculum.{name}", getattr(self, name), 0.0, 1.0)
+        for name in ("optimism", "prior", "half_life"):
+            _check_between(f"curriculum.{name}", getattr(self, name), 0.0, math.inf)
+        if not 0.0 < self.low <= self.high < 1.0:
+            raise ConfigError(
+                f"curriculum.low and curriculum.high are {self.low} and {self.high}; they are pass "
+                "rates above 0 and below 1, low not above high"
+            )
+        for name in ("prior", "half_life"):
+            if not getattr(self, name):
+                raise ConfigError(f"curriculum.{name} is 0; it is a number above 0")
+        if isinstance(self.strata, str) or not self.strata or not _all_texts(self.strata):
+            raise ConfigError(
+                f"curriculum.strata is {self.strata!r}; it is a list of columns, such as "
+                "[family, level]"
+            )
+        if not isinstance(self.hindsight, bool):
+            raise ConfigError(f"curriculum.hindsight is {self.hindsight!r}; it is true or false")
 
 
 @dataclass(frozen=True)
@@ -207,6 +294,10 @@ class RisenConfig:
     :param gate: a bar of quality for answers that a verifiable reward passes; None for none.
     :param lora: the temporary adapter on a plain model.
     :param grpo: fields of TRL's ``GRPOConfig`` for every phase.
+    :param curriculum: how instructions are chosen from a pool; None takes them as the generator
+        makes them.
+    :param reserve: constraint families that are never trained on and only measured: their names,
+        or how many of those that the held-out instructions show, chosen by the seed.
     :param keep_entry: whether the weights at the entry of each kept phase are saved too, as
         ``phase-NNN/entry``; on a plain model its adapter stands on them, and without them it can
         be inspected but not exported apart. Costs a copy of the model on disk per phase.
@@ -224,6 +315,8 @@ class RisenConfig:
     gate: GateConfig | None = None
     lora: LoraSettings = field(default_factory=LoraSettings)
     grpo: Mapping[str, Any] = field(default_factory=dict)
+    curriculum: CurriculumConfig | None = None
+    reserve: int | Sequence[str] = 0
     keep_entry: bool = False
     seed: int = 0
     disable: Sequence[str] = ()
@@ -236,7 +329,7 @@ class RisenConfig:
         if not self.rewards:
             raise ConfigError("rewards is empty; name at least one reward, such as 'constraints'")
         for name, kind in _SECTIONS.items():
-            if name == "gate" and self.gate is None:
+            if name in ("gate", "curriculum") and getattr(self, name) is None:
                 continue
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(
@@ -247,6 +340,12 @@ class RisenConfig:
             raise ConfigError(
                 f"grpo is {self.grpo!r}; it is a mapping of TRL's GRPOConfig fields to values"
             )
+        if self.curriculum is not None and not isinstance(self.curriculum, CurriculumConfig):
+            raise ConfigError(
+                f"curriculum is of type {type(self.curriculum).__name__}; "
+                "give CurriculumConfig(...)"
+            )
+        _check_reserve(self.reserve, self.guard.report_rows)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ConfigError(f"seed is {_told(self.seed)}; it is a whole number")
         if not isinstance(self.keep_entry, bool):
@@ -374,6 +473,7 @@ _SECTIONS: Mapping[str, type] = {
     "breaker": BreakerConfig,
     "gate": GateConfig,
     "lora": LoraSettings,
+    "curriculum": CurriculumConfig,
 }
 
 DEFAULT_GRPO: Mapping[str, Any] = {
@@ -425,6 +525,26 @@ def _check_whole(name: str, value: Any, least: int) -> None:
         raise ConfigError(f"{name} is {_told(value)}; it is a whole number from {least}")
     if value < least:
         raise ConfigError(f"{name} is {value}; least is {least}")
+
+
+def _check_between(name: str, value: Any, least: float, most: float) -> None:
+    if not _is_number(value) or not least <= value <= most or math.isinf(value):
+        told = f"from {least:g}" + (f" to {most:g}" if math.isfinite(most) else "")
+        raise ConfigError(f"{name} is {_told(value)}; it is a number {told}")
+
+
+def _check_reserve(reserve: Any, report_rows: int) -> None:
+    if isinstance(reserve, int) and not isinstance(reserve, bool):
+        _check_whole("reserve", reserve, 0)
+    elif isinstance(reserve, str) or not _all_texts(reserve):
+        raise ConfigError(
+            f"reserve is {_told(reserve)}; it is a list of families, or how many of them"
+        )
+    if reserve and not report_rows:
+        raise ConfigError(
+            "reserve sets families apart to be measured, but guard.report_rows is 0; raise that, "
+            "or leave reserve out"
+        )
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -28,6 +29,19 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Honesty:
+    """Whether a gain is what it looks like; NaN where nothing was measured.
+
+    :param gap: gain in strict adherence on reported rows of trained families, less the gain on
+        rows of reserved ones.
+    :param trip_wire_rise: by how much the share of answers that trip a wire rose.
+    """
+
+    gap: float = math.nan
+    trip_wire_rise: float = math.nan
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Whether the phase is kept, and why in one line."""
 
@@ -35,8 +49,14 @@ class Verdict:
     reason: str
 
 
-def judge(before: Measured, after: Measured, config: GuardConfig) -> Verdict:
-    """Keep the phase if adherence rose by ``min_gain`` and the probe loss did not rise too far."""
+def judge(
+    before: Measured, after: Measured, config: GuardConfig, honesty: Honesty = Honesty()
+) -> Verdict:
+    """Keep the phase if adherence rose by ``min_gain`` and the probe loss did not rise too far.
+
+    Where the configuration sets a bound, also only if the gap to reserved families and the rise of
+    tripped wires are within it; what was not measured is not held against it.
+    """
     gain = after.adherence_strict - before.adherence_strict
     rise = after.probe_loss - before.probe_loss
     measured = (
@@ -47,4 +67,10 @@ def judge(before: Measured, after: Measured, config: GuardConfig) -> Verdict:
         return Verdict(False, f"{measured}: rises by more than {config.max_probe_loss_rise:.4f}")
     if not gain >= config.min_gain - _ROUNDING:
         return Verdict(False, f"{measured}: gain is less than {config.min_gain:.3f}")
+    for what, value, most in (
+        ("the gap to reserved families", honesty.gap, config.max_gap),
+        ("the rise of the trip-wire rate", honesty.trip_wire_rise, config.max_trip_wire_rise),
+    ):
+        if most is not None and value > most + _ROUNDING:
+            return Verdict(False, f"{measured}: {what} is {value:.3f}, more than {most:.3f}")
     return Verdict(True, measured)

@@ -1,22 +1,30 @@
 """Supply a run with instructions: held-out ones set apart first, then batches to train on.
 
 What the guard decides by, what is reported and what is trained on are three disjoint sets of
-prompts. Every row is checked against the model's context before it is used.
+prompts. Every row is checked against the model's context before it is used. With a curriculum the
+rows to train on go through its pool; without one they come as the generators make them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from risen_plugin.assembly import Parts, check_columns, draw
-from risen_plugin.contracts import Row, text_of
-from risen_plugin.errors import DataError
+from risen_plugin.assembly import Part, Parts, check_columns, draw
+from risen_plugin.config import CurriculumConfig
+from risen_plugin.contracts import Row, Stateful, text_of
+from risen_plugin.curriculum import Pool
+from risen_plugin.errors import ConfigError, DataError, near_miss
 
 TokenCount = Callable[[Any], int]
+_START: Mapping[str, Any] = {"tick": 0, "seq": 0}
 _PATIENCE = 20  # draws in a row without a single new instruction before giving up
+_FAMILIES_SEEN_IN = 512  # rows in which the families are looked for
+_FILL_AT_ONCE = 4096  # rows that go into the pool together
 _MOST_AT_ONCE = 256  # rows asked for when few of them are new
 
 
@@ -40,6 +48,19 @@ def _ask(lacking: int, fruitless: int) -> int:
     return max(lacking, min(lacking << fruitless, _MOST_AT_ONCE))
 
 
+def families_of(row: Row) -> frozenset[str]:
+    """The families that a row belongs to: its own, and those of its constraints' ids."""
+    named = {str(row["family"])} if row.get("family") not in (None, "") else set()
+    ids = row.get("instruction_id_list") or ()
+    return frozenset(named | {str(id_).partition(":")[0] for id_ in ids})
+
+
+def told(families: Iterable[str]) -> str:
+    """Families in words."""
+    names = sorted(families)
+    return f"{'family' if len(names) == 1 else 'families'} {', '.join(names)}"
+
+
 class Instructions:
     """Draws rows from the configuration's generators.
 
@@ -47,6 +68,8 @@ class Instructions:
     :param seed: of all draws.
     :param count_tokens: tokens of a prompt as the model will see it; None skips the check.
     :param longest: most tokens that a prompt may have.
+    :param curriculum: how to choose from a pool; None takes the generator's rows as they come.
+    :param reserve: families that are never trained on, or how many of them.
     """
 
     def __init__(
@@ -56,6 +79,8 @@ class Instructions:
         *,
         count_tokens: TokenCount | None = None,
         longest: int | None = None,
+        curriculum: CurriculumConfig | None = None,
+        reserve: int | Sequence[str] = 0,
     ) -> None:
         self.parts = parts
         self.seed = seed
@@ -63,35 +88,96 @@ class Instructions:
         self.longest = longest
         self.guard: list[Row] = []
         self.report: list[Row] = []
+        self.unseen: list[Row] = []
+        self.curriculum = curriculum
+        self.reserve = reserve
+        self.reserved: frozenset[str] = frozenset()
+        self._pool: Pool | None = None
+        self._place: Path | None = None
+        self._position: Mapping[str, Any] = _START
         self.draws = 0
         self.drawn = 0
         self._held_out: set[str] = set()
 
     def set_apart(self, guard_rows: int, report_rows: int) -> None:
-        """Reserve held-out instructions.
+        """Set held-out instructions apart, and the families that are never trained on.
+
+        The guard's and the reported rows are of families that are trained on; as many as
+        ``report_rows`` more are of reserved ones, where there are any.
 
         :raises DataError: if there are too few different ones.
+        :raises ConfigError: if a reserved family is not among them, or every one is reserved.
         """
         wanted = guard_rows + report_rows
         part = self.parts.held_out
-        rows = self._different(part, wanted)
-        if len(rows) < wanted:
+        self.reserved = frozenset()
+        if self.reserve:
+            self.reserved = self._families_to_reserve(part)
+        rows, unseen = self._different(part, wanted, report_rows if self.reserved else 0)
+        if len(rows) < wanted or (self.reserved and not unseen):
+            kind = f" of the reserved {told(self.reserved)}" if len(rows) >= wanted else ""
             raise DataError(
-                f"{part.label} offers {len(rows)} different instructions, but guard.rows and "
-                f"guard.report_rows set {wanted} apart; lower them, or give more instructions"
+                f"{part.label} offers {len(unseen) if kind else len(rows)} different instructions"
+                f"{kind}, but guard.rows and guard.report_rows set "
+                f"{report_rows if kind else wanted} apart; lower them, or give more instructions"
             )
         self.guard, self.report = rows[:guard_rows], rows[guard_rows:]
-        self._held_out = {key_of(row["prompt"]) for row in rows}
+        self.unseen = unseen
+        self._held_out = {key_of(row["prompt"]) for row in (*rows, *unseen)}
         self.next(1, {}, peek=True)
+
+    def _families_to_reserve(self, part: Part) -> frozenset[str]:
+        """Those named, or so many of the ones seen; one is always left to train on."""
+        state = self._state_of(part)
+        seed = derived_seed(self.seed, "families")
+        rows = draw(part, _FAMILIES_SEEN_IN, seed, start=0, run_seed=self.seed)
+        if state is not None:
+            part.value.load_state_dict(state)
+        named = sorted({str(row["family"]) for row in rows if row.get("family") not in (None, "")})
+        if isinstance(self.reserve, int):
+            most = min(self.reserve, max(0, len(named) - 1))
+            rng = random.Random(derived_seed(self.seed, "reserve"))
+            return frozenset(rng.sample(named, most))
+        known = sorted(set(named).union(*map(families_of, rows)))
+        for family in self.reserve:
+            if family not in known:
+                raise ConfigError(
+                    f"reserve names the family '{family}', which no row of {part.label} has"
+                    f"{near_miss(family, known) or '.'} They have: {', '.join(known) or 'none'}"
+                )
+        reserved = frozenset(self.reserve)
+        if rows and all(reserved & families_of(row) for row in rows):
+            raise ConfigError(
+                f"reserve leaves no family to train on; rows of {part.label} have "
+                f"{', '.join(known)}"
+            )
+        return reserved
 
     def next(self, count: int, pass_rates: Mapping[str, float], *, peek: bool = False) -> list[Row]:
         """``count`` rows to train on, none of them held out.
 
         :raises DataError: if nothing is left beside the held-out instructions.
         """
-        found: list[Row] = []
         draws, drawn = self.draws, self.drawn
-        state = self._state_of_generator() if peek else None
+        state = self._state_of(self.parts.generator) if peek else None
+        pool = None if peek else self.pool
+        if pool is not None:
+            found = self._from_pool(pool, count, pass_rates)
+        else:
+            found = self._fresh(count, pass_rates, {})
+        if peek:
+            self.draws, self.drawn = draws, drawn
+            if state is not None:
+                self.parts.generator.value.load_state_dict(state)
+        while len(found) < count:  # a small supply is gone through again
+            found += found[: count - len(found)]
+        return self._checked(found[:count], self.parts.generator.label)
+
+    def _fresh(
+        self, count: int, pass_rates: Mapping[str, float], context: Mapping[str, Any]
+    ) -> list[Row]:
+        """At least one and at most about ``count`` rows of the generator, none of them held out."""
+        found: list[Row] = []
         fruitless = 0
         while len(found) < count and fruitless < _PATIENCE:
             rows = draw(
@@ -101,53 +187,160 @@ class Instructions:
                 pass_rates=dict(pass_rates),
                 start=self.drawn,
                 run_seed=self.seed,
+                **({"reserved": sorted(self.reserved)} if self.reserved else {}),
+                **context,
             )
             self.draws += 1
             self.drawn += len(rows)
-            fit = [row for row in rows if key_of(row["prompt"]) not in self._held_out]
+            fit = [row for row in rows if self._is_to_train_on(row)]
             found += fit
             fruitless = 0 if fit else fruitless + 1
-        if peek:
-            self.draws, self.drawn = draws, drawn
-            if state is not None:
-                self.parts.generator.value.load_state_dict(state)
         if not found:
             raise DataError(
                 f"{self.parts.generator.label} offers no instruction beside the "
                 f"{len(self._held_out)} that are held out; lower guard.rows and "
                 "guard.report_rows, or give more instructions"
             )
-        while len(found) < count:  # a small supply is gone through again
-            found += found[: count - len(found)]
-        return self._checked(found[:count], self.parts.generator.label)
+        return found
+
+    def _is_to_train_on(self, row: Row) -> bool:
+        return key_of(row["prompt"]) not in self._held_out and self.reserved.isdisjoint(
+            families_of(row)
+        )
+
+    # The pool ---------------------------------------------------------------------------------
+
+    @property
+    def pool(self) -> Pool | None:
+        """The curriculum's pool, opened where it was left; None without a curriculum."""
+        if self._pool is None and self.curriculum is not None:
+            self._pool = Pool(
+                self.curriculum, self.seed, key_of, self._place, admits=self._is_to_train_on
+            )
+            self._pool.load_state_dict(self._position)
+        return self._pool
+
+    def keep_pool(self, path: Path, otherwise: Path | None = None) -> None:
+        """Keep the pool in a file from now on, as the state last loaded left it.
+
+        :param otherwise: a pool to copy where the state needs one and ``path`` is not there: that
+            of the run whose checkpoint is resumed into another folder.
+        :raises RecordError: if the file cannot be used, or is not the pool of that state.
+        """
+        self.close_pool()
+        if self.curriculum is None:
+            return
+        self._place = path
+        if self._position["seq"] and not path.exists() and otherwise and otherwise.exists():
+            pool = Pool(self.curriculum, self.seed, key_of, path)
+            pool.store.copy_from(otherwise)
+            pool.close()
+        assert self.pool is not None
+
+    def close_pool(self) -> None:
+        """Write out and close the pool; it is opened again where it is needed."""
+        if self._pool is not None:
+            self._position = self._pool.state_dict()
+            self._pool.close()
+            self._pool = None
+
+    def answered(
+        self,
+        prompts: Sequence[Any],
+        passed: Sequence[bool | None],
+        rewards: Sequence[float | None] | None = None,
+        completions: Sequence[Any] | None = None,
+    ) -> None:
+        """Tell the pool how a batch of rollouts came out, one entry per answer.
+
+        :param passed: whether every graded reward passed it; None where none judged it.
+        :param rewards: what was reinforced, by which a group without variance is known.
+        :param completions: the answers, for hindsight.
+        """
+        if self.pool is not None:
+            keys = [key_of(prompt) for prompt in prompts]
+            self.pool.answered(keys, passed, rewards, completions)
+
+    def measured(self, passed: Sequence[bool | None]) -> None:
+        """Tell the pool how the guard's rows were followed before a phase, one answer to each.
+
+        Only the pass rates of their groups are kept: the rows themselves are not trained on.
+        """
+        if self.pool is not None:
+            self.pool.measured(self.guard, passed)
+
+    def begin_figures(self) -> None:
+        """Count anew for the figures of a phase."""
+        if self.pool is not None:
+            self.pool.counts.clear()
+
+    def figures(self) -> Mapping[str, float]:
+        """What the pool did since :meth:`begin_figures`; nothing without a curriculum."""
+        if self.pool is None:
+            return {}
+        return {f"curriculum/{name}": value for name, value in self.pool.figures().items()}
+
+    def _from_pool(self, pool: Pool, count: int, pass_rates: Mapping[str, float]) -> list[Row]:
+        wanted = 0
+        if not len(pool):
+            wanted = pool.config.initial
+        elif pool.tick % pool.config.refill_every == 0:
+            wanted = pool.config.refill
+        context = {
+            "pool_rates": dict(pool.rates()),
+            "level_rates": dict(pool.level_rates()),
+        }
+        while wanted > 0:
+            asked = min(wanted, _FILL_AT_ONCE)
+            pool.add(self._fresh(asked, pass_rates, context))
+            wanted -= asked
+        return pool.draw(count)
+
+    # Across checkpoints -----------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {"draws": self.draws, "drawn": self.drawn}
+        state: dict[str, Any] = {"draws": self.draws, "drawn": self.drawn}
+        if self.curriculum is not None:
+            state["pool"] = dict(self._position if self._pool is None else self._pool.state_dict())
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.draws = state["draws"]
         self.drawn = state["drawn"]
+        self.close_pool()
+        self._position = state.get("pool", _START)
 
-    def _state_of_generator(self) -> dict[str, Any] | None:
-        stateful = self.parts.stateful().get("generator")
-        return None if stateful is None else stateful.state_dict()
+    # Inside -----------------------------------------------------------------------------------
 
-    def _different(self, part: Any, wanted: int) -> list[Row]:
-        rows: dict[str, Row] = {}
+    def _state_of(self, part: Part) -> dict[str, Any] | None:
+        return part.value.state_dict() if isinstance(part.value, Stateful) else None
+
+    def _different(self, part: Part, wanted: int, unseen: int) -> tuple[list[Row], list[Row]]:
+        """``wanted`` rows of the families that are trained on, and ``unseen`` reserved ones."""
+        most = (wanted, unseen)
+        kinds: tuple[dict[str, Row], dict[str, Row]] = ({}, {})
         start = attempt = fruitless = 0
-        while len(rows) < wanted and fruitless < _PATIENCE:
+
+        def lacking() -> int:
+            return sum(max(0, n - len(rows)) for n, rows in zip(most, kinds, strict=True))
+
+        while (before := lacking()) and fruitless < _PATIENCE:
             seed = derived_seed(self.seed, "held out", attempt)
-            asked = _ask(wanted - len(rows), fruitless)
+            asked = _ask(before, fruitless)
             new = draw(part, asked, seed, start=start, run_seed=self.seed)
             start += len(new)
             attempt += 1
-            known = len(rows)
             for row in new:
-                rows.setdefault(key_of(row["prompt"]), row)
-            fruitless = 0 if len(rows) > known else fruitless + 1
+                is_unseen = not self.reserved.isdisjoint(families_of(row))
+                kinds[is_unseen].setdefault(key_of(row["prompt"]), row)
+            fruitless = 0 if lacking() < before else fruitless + 1
         if part is self.parts.generator:
             self.drawn = start  # an ordered supply goes on after the rows set apart
-        return self._checked(list(rows.values())[:wanted], part.label)
+        trained, reserved = (
+            self._checked(list(rows.values())[:n], part.label)
+            for n, rows in zip(most, kinds, strict=True)
+        )
+        return trained, reserved
 
     def _checked(self, rows: Sequence[Row], label: str) -> list[Row]:
         check_columns(rows, self.parts.asked, label)

@@ -14,6 +14,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
+from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.probe import check_probe_row
 
@@ -96,6 +97,26 @@ def answers(
         bar.update(len(chosen))
     bar.close()
     return [_as_given(prompts[index], texts[index]) for index in range(len(prompts))]
+
+
+def answers_to(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: str | None = None,
+) -> list[Any]:
+    """Greedy answers to the prompts of ``rows``."""
+    return answers(
+        model,
+        tokenizer,
+        [row["prompt"] for row in rows],
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
 
 
 @torch.no_grad()

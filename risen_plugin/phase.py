@@ -8,6 +8,7 @@ trains their adapter, which is put back from a snapshot when the phase does not 
 from __future__ import annotations
 
 import gc
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,13 +23,13 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from risen_plugin.clean_room import clean_room
 from risen_plugin.config import DEFAULT_GRPO, RisenConfig
-from risen_plugin.contracts import Decision, PhaseRecord
+from risen_plugin.contracts import Decision, PhaseRecord, Row
 from risen_plugin.errors import DataError
 from risen_plugin.fitness import longest_prompt
-from risen_plugin.guard import Measured, Verdict, judge
+from risen_plugin.guard import Honesty, Measured, Verdict, judge
 from risen_plugin.instructions import Instructions, derived_seed
 from risen_plugin.likelihood import Likelihood
-from risen_plugin.measure import Encoded, answers, probe_loss
+from risen_plugin.measure import Encoded, answers_to, probe_loss
 from risen_plugin.outcomes import OutageError, Scores
 from risen_plugin.panel import Panel
 from risen_plugin.record import write_json, writing
@@ -41,8 +42,10 @@ from risen_plugin.scoring import (
     adherence,
     grade,
     unjudged,
+    verdicts,
 )
 from risen_plugin.snapshot import Snapshot
+from risen_plugin.tripwires import Tripped, watch
 
 DomainMetrics = Callable[[], Mapping[str, float]]
 _PARTS = ("guard_s", "enter_s", "reinforce_s", "leave_s")
@@ -97,6 +100,9 @@ class _State:
 
     guard: Measured
     reported: Adherence | None
+    unseen: Adherence | None
+    tripped: Tripped
+    passed: Sequence[bool | None]
     domain: Mapping[str, float]
     errors: int = 0
     outage: str | None = None
@@ -121,6 +127,7 @@ def run_phase(
         label=label,
         quiet=around.quiet,
     )
+    around.instructions.begin_figures()
     rollouts, tokens = around.pass_rates.rollouts, around.pass_rates.tokens
     shutil.rmtree(folder, ignore_errors=True)  # of a phase that a resumed run runs again
     if around.config.keep_entry and not isinstance(around.model, PeftModel):
@@ -136,6 +143,7 @@ def run_phase(
     ):
         with clock.time("guard_s"):
             before = _measure(around, around.model, grpo, f"{label}: before")
+        around.instructions.measured(before.passed)
         trainer = None
         if before.outage is None:
             trainer, after = _reinforce(around, plan, snapshot, clock, done)
@@ -158,6 +166,7 @@ def run_phase(
         gc.collect()  # the trainer and its adapter hold each other in cycles
     metrics = {
         **_metrics(before, after, done.outcome),
+        **around.instructions.figures(),
         "rollouts": around.pass_rates.rollouts - rollouts,
         "tokens": around.pass_rates.tokens - tokens,
         "pass_rates": around.pass_rates.rates(),
@@ -240,7 +249,7 @@ def _verdict(around: Surroundings, before: _State, after: _State | None, done: _
         return Verdict(False, f"ended at GRPO step {done.steps}: {done.outage}")
     if after.outage is not None:
         return Verdict(False, after.outage)
-    return judge(before.guard, after.guard, around.config.guard)
+    return judge(before.guard, after.guard, around.config.guard, _honesty(before, after))
 
 
 def _likelihood(around: Surroundings, plan: Plan, trained: Any, snapshot: Snapshot) -> Likelihood:
@@ -258,15 +267,20 @@ def _likelihood(around: Surroundings, plan: Plan, trained: Any, snapshot: Snapsh
 def _measure(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: str) -> _State:
     config = around.config.guard
 
-    def measured(rows: Sequence[Mapping[str, Any]]) -> tuple[Adherence, dict[str, Scores]]:
-        made = answers(
+    seen: list[Row] = []
+    told: list[Any] = []
+
+    def measured(rows: Sequence[Row]) -> tuple[Adherence, dict[str, Scores]]:
+        made = answers_to(
             model,
             around.tokenizer,
-            [row["prompt"] for row in rows],
+            rows,
             max_new_tokens=grpo["max_completion_length"],
             batch_size=config.batch_size,
             progress=None if around.quiet else label,
         )
+        seen.extend(rows)
+        told.extend(made)
         scores = grade(around.rewards, rows, made)
         found = adherence(around.rewards, scores)
         if not found.rows and not found.errors:
@@ -281,13 +295,26 @@ def _measure(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: s
     outage = unjudged(around.rewards, scores, around.config.breaker.max_error_rate)
     loss = probe_loss(model, around.probe, batch_size=config.batch_size)
     reported = measured(around.instructions.report)[0] if around.instructions.report else None
+    unseen = measured(around.instructions.unseen)[0] if around.instructions.unseen else None
     return _State(
         Measured(held_out.strict, held_out.soft, loss),
         reported,
+        unseen,
+        watch(seen, told),
+        verdicts(around.rewards, scores),
         around.domain() if around.domain is not None else {},
         held_out.errors,
         outage,
     )
+
+
+def _honesty(before: _State, after: _State) -> Honesty:
+    """What the gain is worth: on families never trained on, and by tripped wires."""
+    gap = math.nan
+    if before.reported and after.reported and before.unseen and after.unseen:
+        gain = after.reported.strict - before.reported.strict
+        gap = gain - (after.unseen.strict - before.unseen.strict)
+    return Honesty(gap, after.tripped.rate - before.tripped.rate)
 
 
 def _save_adapter(model: Any, trained: Any, folder: Path) -> None:
@@ -329,7 +356,16 @@ def _metrics(before: _State, after: _State | None, outcome: Outcome) -> dict[str
         if state.reported is not None:
             metrics[f"adherence_strict_{when}"] = state.reported.strict
             metrics[f"adherence_soft_{when}"] = state.reported.soft
+        if state.unseen is not None:
+            metrics[f"unseen/adherence_strict_{when}"] = state.unseen.strict
+            metrics[f"unseen/adherence_soft_{when}"] = state.unseen.soft
+        metrics[f"trip_wire_rate_{when}"] = state.tripped.rate
         metrics |= {f"domain/{name}_{when}": value for name, value in state.domain.items()}
+    if after is not None:
+        metrics["trip_wire_rate"] = after.tripped.rate
+        metrics["trip_wires"] = dict(after.tripped.by_wire)
+        honesty = asdict(_honesty(before, after))
+        metrics |= {name: value for name, value in honesty.items() if not math.isnan(value)}
     for name in _LOGGED:
         value = outcome.last(name)
         if value is not None:

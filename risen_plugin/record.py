@@ -82,6 +82,11 @@ class Record:
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
+    @property
+    def pool(self) -> Path:
+        """Where the curriculum's pool lies, if there is a curriculum."""
+        return self.folder / "pool.sqlite"
+
     def phase_folder(self, number: int) -> Path:
         return self.folder / f"phase-{number:03d}"
 

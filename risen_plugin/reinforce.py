@@ -7,7 +7,6 @@ collects what it logs. Deciding, measuring and merging are left to the phase.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 import traceback
 import warnings
@@ -63,7 +62,7 @@ class RewardFunction(Protocol):
 
 
 Supply = Callable[[int], list[Row]]
-_streams = itertools.count()
+_PLACE = "risen_place"  # a row without a prompt, which TRL would refuse were it not replaced
 
 
 def check_grpo_fields(fields: Mapping[str, Any], label: str) -> None:
@@ -141,14 +140,15 @@ def build_trainer(
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        trainer = GRPOTrainer(
+        trainer = _DrawingTrainer(
             model=model,
             reward_funcs=list(rewards),
             args=args,
-            train_dataset=_stream(supply, rows),
+            train_dataset=IterableDataset.from_generator(_places, gen_kwargs={"count": rows}),
             processing_class=tokenizer,
             peft_config=None if own else _lora(plan.lora),
         )
+    trainer.supply, trainer.rows = supply, rows
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     return trainer
@@ -246,28 +246,30 @@ def _lora(settings: LoraSettings) -> LoraConfig:
     )
 
 
-class _Rows:
-    """An endless stream of rows, drawn one generation batch at a time.
+def _places(count: int) -> Iterator[dict[str, int]]:
+    """An endless stream of places in a generation batch of ``count`` rows.
 
-    ``datasets`` fingerprints a generator by pickling it; a number is all that it needs to see.
+    The dataloader fetches a batch ahead of the one that it hands out, so that what it fetched would
+    be drawn before the batch in hand is scored. It gets places; the rows are drawn where they are
+    answered.
     """
-
-    def __init__(self, supply: Supply, count: int) -> None:
-        self.supply = supply
-        self.count = count
-        self.number = next(_streams)
-
-    def __call__(self) -> Iterator[dict[str, Any]]:
-        while True:
-            for row in self.supply(self.count):
-                yield dict(row)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (str, (f"risen rows {self.number}",))
+    while True:
+        for place in range(count):
+            yield {_PLACE: place}
 
 
-def _stream(supply: Supply, count: int) -> IterableDataset:
-    return IterableDataset.from_generator(_Rows(supply, count))
+class _DrawingTrainer(GRPOTrainer):
+    """Draws the rows of a generation batch when it is to be answered, and not before."""
+
+    supply: Supply
+    rows: int
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        drawn = self.supply(self.rows)
+        made: dict[str, Any] = super()._generate_and_score_completions(
+            [dict(drawn[place[_PLACE]]) for place in inputs]
+        )
+        return made
 
 
 class _adapter_called_default:  # noqa: N801 reads as a phrase where it is used

@@ -5,6 +5,7 @@ How rewards are wrapped and called is told elsewhere; the names are offered here
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ __all__ = [
     "check_scores",
     "columns_of",
     "grade",
+    "totals",
     "unjudged",
+    "verdicts",
     "wrap",
 ]
 
@@ -77,6 +80,36 @@ def grade(
         },
         len(rows),
     )
+
+
+def verdicts(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> list[bool | None]:
+    """For each answer, whether every graded reward that scored passes it.
+
+    None where none did, or one failed on it.
+    """
+    bars = {reward.__name__: reward.passes_at for reward in rewards if reward.graded}
+    found: list[bool | None] = []
+    for row in zip(*(scores[name] for name in bars), strict=True):
+        given = [
+            (score, bar) for score, bar in zip(row, bars.values(), strict=True) if score is not None
+        ]
+        is_judged = bool(given) and not any(isinstance(score, Failed) for score, _ in given)
+        found.append(all(score >= bar for score, bar in given) if is_judged else None)
+    return found
+
+
+def totals(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> list[float | None]:
+    """For each answer, the weighted sum over the rewards that scored it; None as in verdicts."""
+    found: list[float | None] = []
+    for row in zip(*(scores[reward.__name__] for reward in rewards), strict=True):
+        given = [
+            reward.weight * score
+            for reward, score in zip(rewards, row, strict=True)
+            if score is not None
+        ]
+        total = sum(given)
+        found.append(total if given and math.isfinite(total) else None)
+    return found
 
 
 def adherence(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> Adherence:

@@ -23,6 +23,7 @@ from risen_plugin.assembly import assemble
 from risen_plugin.config import (
     DEFAULT_GRPO,
     BreakerConfig,
+    CurriculumConfig,
     GateConfig,
     GuardConfig,
     LoraSettings,
@@ -213,7 +214,17 @@ def shown(field):
 
 
 @pytest.mark.parametrize(
-    "kind", [RisenConfig, GuardConfig, BreakerConfig, GateConfig, LoraSettings, Use, Weighted]
+    "kind",
+    [
+        RisenConfig,
+        CurriculumConfig,
+        GuardConfig,
+        BreakerConfig,
+        GateConfig,
+        LoraSettings,
+        Use,
+        Weighted,
+    ],
 )
 def test_every_field_of_the_configuration_is_documented_with_its_default(kind):
     documented = rows_of(section(DOCS / "reference" / "configuration.md", kind.__name__))

@@ -16,6 +16,7 @@ from risen_plugin import use
 from risen_plugin.config import (
     DEFAULT_GRPO,
     BreakerConfig,
+    CurriculumConfig,
     GateConfig,
     GuardConfig,
     LoraSettings,
@@ -410,3 +411,42 @@ def test_a_file_says_the_breaker_the_gate_and_what_becomes_of_errors(tmp_path: P
 def test_a_gate_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^gate is of type str; give GateConfig\(\.\.\.\)$"):
         RisenConfig(["r"], "g", "s", gate="likelihood")  # type: ignore[arg-type]
+
+
+# Curriculum
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("curriculum: {inital: 3}", "curriculum has no key 'inital'; did you mean 'initial'?"),
+        ("curriculum: {initial: 0}", "curriculum.initial is 0; least is 1"),
+        ("curriculum: {explore: 2}", "curriculum.explore is 2; it is a number from 0 to 1"),
+        ("curriculum: {half_life: 0}", "curriculum.half_life is 0; it is a number above 0"),
+        ("curriculum: {prior: .inf}", "curriculum.prior is inf; it is a number from 0"),
+        ("curriculum: {low: 0.8}", "curriculum.low and curriculum.high are 0.8 and 0.7"),
+        ("curriculum: {strata: family}", "curriculum.strata is 'family'; it is a list of columns"),
+        ("curriculum: {retire_after: 0}", "curriculum.retire_after is 0; least is 1"),
+        ("curriculum: {hindsight: 1}", "curriculum.hindsight is 1; it is true or false"),
+        ("curriculum: true", "curriculum is not a mapping"),
+        ("reserve: startend", "reserve is 'startend'; it is a list of families, or how many"),
+        ("reserve: -1", "reserve is -1; least is 0"),
+        ("reserve: 1, guard: {report_rows: 0}", "but guard.report_rows is 0; raise that"),
+        ("guard: {max_gap: much}", "guard.max_gap is 'much'; it is a number, or left out"),
+    ],
+)
+def test_what_no_curriculum_can_use_is_refused(line: str, said: str, tmp_path: Path) -> None:
+    text = "{rewards: [length], generator: jsonl, scheduler: after, " + line + "}"
+    assert said in yaml_refusal(tmp_path / "risen.yaml", text)
+
+
+def test_a_curriculum_reads_the_same_from_yaml_and_python(tmp_path: Path) -> None:
+    path = tmp_path / "risen.yaml"
+    path.write_text(
+        "{rewards: [length], generator: jsonl, scheduler: after, "
+        "curriculum: {initial: 9, strata: [family]}, reserve: [startend]}"
+    )
+    config = RisenConfig.from_yaml(path)
+    assert config.curriculum == CurriculumConfig(initial=9, strata=["family"])
+    assert config.reserve == ["startend"]
+    assert RisenConfig(["length"], "jsonl", "after").curriculum is None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from risen_plugin.config import GuardConfig
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.errors import ConfigError, PluginError
-from risen_plugin.guard import Measured, judge
+from risen_plugin.guard import Honesty, Measured, judge
 from risen_plugin.schedule import decide, timeline
 
 LABEL = "scheduler 'mine' (risen-mine 1.0)"
@@ -51,6 +51,36 @@ def test_a_phase_is_kept_if_it_pays_and_forgets_little(
     before: Measured, after: Measured, accepted: bool
 ) -> None:
     assert judge(before, after, GUARD).accepted is accepted
+
+
+@pytest.mark.parametrize(
+    ("bounds", "honesty", "said"),
+    [
+        pytest.param({}, Honesty(0.9, 0.9), None, id="only measured"),
+        pytest.param({"max_gap": 0.2}, Honesty(0.2, 0.9), None, id="exactly the largest gap"),
+        pytest.param({"max_gap": 0.2}, Honesty(), None, id="no gap measured"),
+        pytest.param({"max_gap": 0.2}, Honesty(-0.5), None, id="a greater gain on reserved ones"),
+        pytest.param(
+            {"max_gap": 0.2},
+            Honesty(0.25),
+            "the gap to reserved families is 0.250, more than 0.200",
+            id="too large a gap",
+        ),
+        pytest.param(
+            {"max_trip_wire_rise": 0.0},
+            Honesty(0.0, 0.1),
+            "the rise of the trip-wire rate is 0.100, more than 0.000",
+            id="more tripped wires",
+        ),
+        pytest.param({"max_trip_wire_rise": 0.0}, Honesty(0.0, -0.1), None, id="fewer of them"),
+    ],
+)
+def test_a_gain_that_is_not_what_it_looks_like_is_dropped_where_that_is_asked(
+    bounds: dict[str, float], honesty: Honesty, said: str | None
+) -> None:
+    verdict = judge(at(0.5), at(0.7), GuardConfig(**bounds), honesty)
+    assert verdict.accepted is (said is None)
+    assert said is None or verdict.reason.endswith(said)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from risen_plugin.assembly import Part, Parts
+from risen_plugin.config import CurriculumConfig
 from risen_plugin.contracts import Row
-from risen_plugin.errors import DataError
+from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.instructions import Instructions, derived_seed, key_of
 from risen_plugin.plugins import Plugins
 from risen_plugin.scoring import NamedReward, wrap
@@ -323,3 +325,166 @@ def test_a_later_row_that_lacks_a_needed_column_is_refused() -> None:
     rows.set_apart(1, 0)
     with pytest.raises(DataError, match="needs the column 'answer', which rows of generator 'mi"):
         rows.next(2, {})
+
+
+# Reserved families
+
+
+def in_families(*families: str, ids: dict[str, list[str]] | None = None) -> Make:
+    """Rows of these families in turn, without an end."""
+
+    def make(*, count: int, seed: int, start: int = 0, **context: Any) -> list[Row]:
+        return [
+            {
+                "prompt": f"p{i}",
+                "family": families[i % len(families)],
+                "instruction_id_list": (ids or {}).get(families[i % len(families)], []),
+            }
+            for i in range(start, start + count)
+        ]
+
+    return make
+
+
+def families(rows: Iterable[Row]) -> set[str]:
+    return {row["family"] for row in rows}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("curriculum", [None, CurriculumConfig(initial=20)])
+def test_reserved_families_are_measured_and_never_trained_on(
+    seed: int, curriculum: CurriculumConfig | None
+) -> None:
+    rows = instructions(in_families("a", "b", "c"), seed=seed, reserve=1, curriculum=curriculum)
+    rows.set_apart(4, 3)
+    assert len(rows.reserved) == 1
+    assert families(rows.unseen) == rows.reserved
+    assert len(rows.unseen) == len(rows.report) == 3
+    trained = families(row for _ in range(9) for row in rows.next(5, {}))
+    assert trained == families(rows.guard) == families(rows.report) == {*"abc"} - rows.reserved
+
+
+def test_which_family_is_reserved_follows_the_seed() -> None:
+    chosen = set()
+    for seed in range(12):
+        rows = instructions(in_families("a", "b", "c"), seed=seed, reserve=1)
+        rows.set_apart(1, 1)
+        chosen |= rows.reserved
+    assert chosen == {"a", "b", "c"}
+
+
+def test_a_row_belongs_to_the_families_of_all_its_constraints() -> None:
+    mixed = {"b": ["keywords:existence", "startend:quotation"]}
+    rows = instructions(in_families("a", "b", ids=mixed), reserve=["startend"])
+    rows.set_apart(2, 2)
+    assert families(rows.unseen) == {"b"}
+    assert families(rows.next(9, {})) == {"a"}
+
+
+@pytest.mark.parametrize(
+    "make", [numbered(99), in_families("only")], ids=["no families", "one family"]
+)
+def test_a_number_reserves_nothing_where_nothing_else_would_be_left(make: Make) -> None:
+    rows = instructions(make, reserve=2)
+    rows.set_apart(2, 2)
+    assert (rows.reserved, rows.unseen) == (frozenset(), [])
+    assert len(rows.next(3, {})) == 3
+
+
+@pytest.mark.parametrize(
+    ("reserve", "said"),
+    [
+        (["aa"], "reserve names the family 'aa', which no row of generator 'mine' .* has"),
+        (["a", "b"], "reserve leaves no family to train on; rows of .* have a, b"),
+    ],
+)
+def test_families_that_cannot_be_reserved_are_named(reserve: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        instructions(in_families("a", "b"), reserve=reserve).set_apart(1, 1)
+
+
+def test_a_generator_is_told_what_is_reserved_and_how_levels_go() -> None:
+    seen: list[dict[str, Any]] = []
+
+    def make(*, count: int, seed: int, start: int = 0, **context: Any) -> list[Row]:
+        seen.append(context)
+        return list(in_families("a", "b")(count=count, seed=seed, start=start))
+
+    pooled = CurriculumConfig(initial=4, refill=2, refill_every=1)
+    rows = instructions(make, reserve=["b"], curriculum=pooled)
+    rows.set_apart(1, 1)
+    drawn = rows.next(2, {"a": 0.25})
+    rows.answered([row["prompt"] for row in drawn], [True, True])
+    rows.next(2, {"a": 0.5})
+    assert seen[-1]["reserved"] == ["b"]
+    assert seen[-1]["pass_rates"] == {"a": 0.5}
+    assert seen[-1]["pool_rates"]["a"] > 0.5
+    assert seen[-1]["level_rates"]["0"] > 0.5
+
+
+# The curriculum's pool
+
+
+def test_the_pool_is_filled_and_refilled_from_the_generator_without_what_is_held_out() -> None:
+    rows = instructions(
+        numbered(50), curriculum=CurriculumConfig(initial=10, refill=4, refill_every=2)
+    )
+    rows.set_apart(3, 2)
+    sizes = []
+    for _ in range(5):
+        drawn = prompts(rows.next(2, {}))
+        assert set(drawn).isdisjoint(prompts(rows.guard + rows.report))
+        assert rows.pool is not None
+        sizes.append(len(rows.pool))
+    assert sizes == [10, 10, 14, 14, 18]
+
+
+def test_a_draw_sees_what_was_answered_before_it() -> None:
+    rows = instructions(
+        in_families("always", "mixed"),
+        curriculum=CurriculumConfig(initial=200, refill=0, explore=0.0),
+    )
+    rows.set_apart(1, 1)
+    for _ in range(15):
+        drawn = [row for row in rows.next(4, {}) for _ in range(4)]
+        rows.answered(
+            prompts(drawn), [row["family"] == "always" or n % 2 == 0 for n, row in enumerate(drawn)]
+        )
+    late = [row["family"] for _ in range(10) for row in rows.next(4, {})]
+    assert late.count("mixed") > 2 * late.count("always")
+
+
+def test_a_resumed_run_goes_on_with_the_pool_of_its_checkpoint(tmp_path: Path) -> None:
+    def made(path: Path) -> Instructions:
+        rows = instructions(numbered(200), curriculum=CurriculumConfig(initial=40, refill_every=2))
+        rows.set_apart(3, 2)
+        rows.keep_pool(path)
+        return rows
+
+    def played(rows: Instructions, batches: range) -> list[list[str]]:
+        drawn = []
+        for batch in batches:
+            drawn.append(prompts(rows.next(3, {})))
+            rows.answered(drawn[-1] * 2, [(batch + n) % 3 == 0 for n in range(6)])
+        return drawn
+
+    whole, cut = made(tmp_path / "whole.sqlite"), made(tmp_path / "cut.sqlite")
+    assert played(whole, range(6)) == played(cut, range(6))
+    saved = json.loads(json.dumps(cut.state_dict()))
+    played(cut, range(50, 54))
+    cut.close_pool()
+
+    moved = instructions(numbered(200), curriculum=CurriculumConfig(initial=40, refill_every=2))
+    moved.set_apart(3, 2)
+    moved.load_state_dict(saved)
+    moved.keep_pool(tmp_path / "elsewhere" / "pool.sqlite", tmp_path / "cut.sqlite")
+    resumed = instructions(numbered(200), curriculum=CurriculumConfig(initial=40, refill_every=2))
+    resumed.set_apart(3, 2)
+    resumed.load_state_dict(saved)
+    resumed.keep_pool(tmp_path / "cut.sqlite")
+    assert (
+        played(resumed, range(6, 12)) == played(moved, range(6, 12)) == played(whole, range(6, 12))
+    )
+    assert resumed.state_dict() == whole.state_dict()
+    for rows in (whole, moved, resumed):
+        rows.close_pool()
