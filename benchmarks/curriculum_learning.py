@@ -191,8 +191,9 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
     from risen_plugin.clean_room import clean_room
     from risen_plugin.config import DEFAULT_GRPO
     from risen_plugin.instructions import Instructions
+    from risen_plugin.panel import Panel
     from risen_plugin.reinforce import Plan, build_trainer, train
-    from risen_plugin.scoring import PassRates, grade, verdicts
+    from risen_plugin.scoring import PassRates, grade, totals, verdicts
 
     config = desk.risen_config()
     parts = assemble(config)
@@ -200,9 +201,14 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
     instructions.set_apart(config.guard.rows, config.guard.report_rows)
     instructions.keep_pool(folder / "pool.sqlite")
     rates = PassRates(parts.rewards)
-    rates.on_answers = lambda columns, passed, rewards: instructions.answered(
-        columns["prompts"], passed, rewards, columns["completions"]
-    )
+    panel = Panel(parts.rewards)
+    panel.begin(group=config.grpo["num_generations"])
+
+    def answered(step: int, prompts: Any, completions: Any, columns: Any, outcomes: Any) -> None:
+        passed, sums = verdicts(parts.rewards, outcomes), totals(parts.rewards, outcomes)
+        instructions.answered(prompts, passed, sums, completions)
+
+    panel.listeners += [rates.take, answered]
     if curriculum is not None:  # as a phase does with what its guard has measured anyway
         told = _answers(desk, model, instructions.guard)
         instructions.measured(
@@ -232,7 +238,7 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
     trainer = build_trainer(
         model,
         desk.tokenizer,
-        list(parts.rewards),
+        panel.columns,
         lambda count: instructions.next(count, rates.rates()),
         outer=TrainingArguments(str(folder), use_cpu=True, report_to=[]),
         plan=plan,

@@ -101,6 +101,7 @@ def draw(part: Part, count: int, seed: int, **context: Any) -> list[Row]:
     """
     generator: Generator = part.value
     context.setdefault("pass_rates", {})
+    context.setdefault("generate", no_answers)
     with boundary(part.label):
         made: Any = generator(count=count, seed=seed, **context)
         if not isinstance(made, Iterable):
@@ -117,6 +118,11 @@ def draw(part: Part, count: int, seed: int, **context: Any) -> list[Row]:
             f"{part.label} made text and chat prompts side by side; a supply has one form"
         )
     return rows
+
+
+def no_answers(prompts: Sequence[Any]) -> list[str]:
+    """What a generator gets of the model that is being trained while none is."""
+    return [""] * len(prompts)
 
 
 def _check_row(row: Row, made: str) -> None:

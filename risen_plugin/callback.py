@@ -286,6 +286,11 @@ class RisenCallback(TrainerCallback):
         planned = PhaseRecord("risen", decision.steps, state.global_step, decision.reason)
         self._observe("risen_phase_started", planned, state)
         folder = self._record.phase_folder(number)
+        self.instructions.context["held_out_adherence"] = [
+            float(phase.metrics["guard/adherence_strict_after"])
+            for phase in self.phases
+            if "guard/adherence_strict_after" in phase.metrics
+        ]
         try:
             record = run_phase(
                 self._around, decision, number=number, at_step=state.global_step, folder=folder

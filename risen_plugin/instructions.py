@@ -97,6 +97,8 @@ class Instructions:
         self._position: Mapping[str, Any] = _START
         self.draws = 0
         self.drawn = 0
+        self.context: dict[str, Any] = {}
+        """What the run adds to the context of a draw to train on, such as ``generate``."""
         self._held_out: set[str] = set()
 
     def set_apart(self, guard_rows: int, report_rows: int) -> None:
@@ -188,6 +190,7 @@ class Instructions:
                 start=self.drawn,
                 run_seed=self.seed,
                 **({"reserved": sorted(self.reserved)} if self.reserved else {}),
+                **self.context,
                 **context,
             )
             self.draws += 1

@@ -23,13 +23,13 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from risen_plugin.clean_room import clean_room
 from risen_plugin.config import DEFAULT_GRPO, RisenConfig
-from risen_plugin.contracts import Decision, PhaseRecord, Row
+from risen_plugin.contracts import Decision, PhaseRecord, Row, text_of
 from risen_plugin.errors import DataError
 from risen_plugin.fitness import longest_prompt
 from risen_plugin.guard import Honesty, Measured, Verdict, judge
 from risen_plugin.instructions import Instructions, derived_seed
 from risen_plugin.likelihood import Likelihood
-from risen_plugin.measure import Encoded, answers_to, probe_loss
+from risen_plugin.measure import Encoded, answers, answers_to, probe_loss
 from risen_plugin.outcomes import OutageError, Scores
 from risen_plugin.panel import Panel
 from risen_plugin.record import write_json, writing
@@ -232,11 +232,14 @@ def _reinforce(
             plan=plan,
         )
         around.panel.likelihood = _likelihood(around, plan, trainer.model, snapshot)
+        around.instructions.context["generate"] = _generate(around, plan, trainer.model)
     try:
         with clock.time("reinforce_s"):
             train(trainer, plan, done.outcome)
     except OutageError as error:
         done.outage = str(error)
+    finally:
+        del around.instructions.context["generate"]
     done.steps = trainer.state.global_step
     if done.outage is not None:
         return trainer, None
@@ -250,6 +253,24 @@ def _verdict(around: Surroundings, before: _State, after: _State | None, done: _
     if after.outage is not None:
         return Verdict(False, after.outage)
     return judge(before.guard, after.guard, around.config.guard, _honesty(before, after))
+
+
+def _generate(around: Surroundings, plan: Plan, trained: Any) -> Callable[[list[Any]], list[str]]:
+    """Lets a generator ask the model in training; greedy, so that it draws no random number."""
+
+    def generate(prompts: list[Any]) -> list[str]:
+        was_training = trained.training
+        made = answers(
+            trained,
+            around.tokenizer,
+            prompts,
+            max_new_tokens=plan.grpo["max_completion_length"],
+            batch_size=around.config.guard.batch_size,
+        )
+        trained.train(was_training)
+        return [text_of(answer) for answer in made]
+
+    return generate
 
 
 def _likelihood(around: Surroundings, plan: Plan, trained: Any, snapshot: Snapshot) -> Likelihood:

@@ -12,10 +12,12 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from risen_plugin import Progress, RisenCallback, hookimpl
+from risen_plugin.assembly import no_answers
 from risen_plugin.config import RisenConfig, Weighted
+from risen_plugin.embedded import orders
 from risen_plugin.rollouts import read_rollouts
 
-from .conftest import DROP, ascii_share, at_step, never
+from .conftest import DROP, Messages, ascii_share, at_step, never
 
 pytestmark = pytest.mark.slow
 
@@ -279,3 +281,31 @@ def test_every_sampled_answer_is_logged_with_what_each_reward_made_of_it(
     for row in logged:
         assert row.outcomes["ascii_share"] == ascii_share([row.completion])[0]
         assert row.columns["family"]
+
+
+def test_a_generator_can_ask_the_model_in_training_and_leaves_it_as_it_was(
+    config: Callable[..., RisenConfig],
+    make_model: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+) -> None:
+    told: list[list[float]] = []
+
+    class Asking:
+        def __call__(self, *, count: int, seed: int, **context: Any) -> list[dict[str, Any]]:
+            rows = orders.draw(count, seed)
+            texts = context["generate"]([row["prompt"] for row in rows])
+            assert len(texts) == len(rows)
+            if context["generate"] is not no_answers:
+                told.append(context["held_out_adherence"])
+            return rows
+
+    def weights_after(generator: Any) -> dict[str, torch.Tensor]:
+        trainer = make_trainer(make_model())
+        RisenCallback(config(generator=generator, scheduler=at_step(1, 3))).attach(trainer)
+        trainer.train()
+        return weights(trainer.model)
+
+    asked = weights_after(Asking())
+    # a draw per GRPO step of two phases
+    assert [len(past) for past in told] == [0, 0, 1, 1]
+    assert same(asked, weights_after(Messages()))
