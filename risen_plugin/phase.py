@@ -8,70 +8,35 @@ trains their adapter, which is put back from a snapshot when the phase does not 
 from __future__ import annotations
 
 import gc
-import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, TrainingArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from risen_plugin.clean_room import clean_room
-from risen_plugin.config import DEFAULT_GRPO, RisenConfig
-from risen_plugin.contracts import Decision, PhaseRecord, Row, text_of
-from risen_plugin.errors import DataError
+from risen_plugin.config import DEFAULT_GRPO
+from risen_plugin.contracts import Decision, PhaseRecord, text_of
 from risen_plugin.fitness import longest_prompt
-from risen_plugin.guard import Honesty, Measured, Verdict, judge
-from risen_plugin.instructions import Instructions, derived_seed
+from risen_plugin.guard import Verdict, judge
+from risen_plugin.held_out import State, Surroundings, honesty_of, measure_state, metrics_of
+from risen_plugin.instructions import derived_seed
 from risen_plugin.likelihood import Likelihood
-from risen_plugin.measure import Encoded, answers, answers_to, probe_loss
+from risen_plugin.measure import answers
 from risen_plugin.outcomes import OutageError, Scores
 from risen_plugin.panel import Panel
 from risen_plugin.record import write_json, writing
 from risen_plugin.reinforce import Outcome, Plan, build_trainer, train
 from risen_plugin.rollouts import FILE, RolloutLog
-from risen_plugin.scoring import (
-    Adherence,
-    NamedReward,
-    PassRates,
-    adherence,
-    grade,
-    unjudged,
-    verdicts,
-)
 from risen_plugin.snapshot import Snapshot
-from risen_plugin.tripwires import Tripped, watch
 
-DomainMetrics = Callable[[], Mapping[str, float]]
 _PARTS = ("guard_s", "enter_s", "reinforce_s", "leave_s")
 _LOGGED = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
-
-
-@dataclass
-class Surroundings:
-    """All that a phase needs of the run around it.
-
-    :param domain: measures the user's own metrics, where the callback is attached to a Trainer.
-    :param others: objects beside model and tokenizer that the clean room restores.
-    """
-
-    model: Any
-    tokenizer: PreTrainedTokenizerBase
-    args: TrainingArguments
-    config: RisenConfig
-    rewards: Sequence[NamedReward]
-    panel: Panel
-    instructions: Instructions
-    pass_rates: PassRates
-    probe: Sequence[Encoded]
-    domain: DomainMetrics | None = None
-    others: Sequence[Any] = ()
-    quiet: bool = False
 
 
 @dataclass
@@ -88,24 +53,6 @@ class _Clock:
         finally:
             spent = time.perf_counter() - started
             self.seconds[what] = self.seconds.get(what, 0.0) + spent
-
-
-@dataclass(frozen=True)
-class _State:
-    """What was measured at one end of a phase.
-
-    :param errors: rows of the guard that a reward failed on.
-    :param outage: one line, if there were too many of them to judge by.
-    """
-
-    guard: Measured
-    reported: Adherence | None
-    unseen: Adherence | None
-    tripped: Tripped
-    passed: Sequence[bool | None]
-    domain: Mapping[str, float]
-    errors: int = 0
-    outage: str | None = None
 
 
 def run_phase(
@@ -142,7 +89,7 @@ def run_phase(
         Snapshot(around.model) as snapshot,
     ):
         with clock.time("guard_s"):
-            before = _measure(around, around.model, grpo, f"{label}: before")
+            before = measure_state(around, around.model, grpo, f"{label}: before")
         around.instructions.measured(before.passed)
         trainer = None
         if before.outage is None:
@@ -165,7 +112,8 @@ def run_phase(
     with clock.time("leave_s"):
         gc.collect()  # the trainer and its adapter hold each other in cycles
     metrics = {
-        **_metrics(before, after, done.outcome),
+        **metrics_of(before, after),
+        **_logs(done.outcome),
         **around.instructions.figures(),
         "rollouts": around.pass_rates.rollouts - rollouts,
         "tokens": around.pass_rates.tokens - tokens,
@@ -220,7 +168,7 @@ class _Done:
 
 def _reinforce(
     around: Surroundings, plan: Plan, snapshot: Snapshot, clock: _Clock, done: _Done
-) -> tuple[GRPOTrainer, _State | None]:
+) -> tuple[GRPOTrainer, State | None]:
     """Train, and measure again; there is no second measurement if the training was cut short."""
     with clock.time("enter_s"):
         trainer = build_trainer(
@@ -244,15 +192,15 @@ def _reinforce(
     if done.outage is not None:
         return trainer, None
     with clock.time("guard_s"):
-        return trainer, _measure(around, trainer.model, plan.grpo, f"{plan.label}: after")
+        return trainer, measure_state(around, trainer.model, plan.grpo, f"{plan.label}: after")
 
 
-def _verdict(around: Surroundings, before: _State, after: _State | None, done: _Done) -> Verdict:
+def _verdict(around: Surroundings, before: State, after: State | None, done: _Done) -> Verdict:
     if after is None:
         return Verdict(False, f"ended at GRPO step {done.steps}: {done.outage}")
     if after.outage is not None:
         return Verdict(False, after.outage)
-    return judge(before.guard, after.guard, around.config.guard, _honesty(before, after))
+    return judge(before.guard, after.guard, around.config.guard, honesty_of(before, after))
 
 
 def _generate(around: Surroundings, plan: Plan, trained: Any) -> Callable[[list[Any]], list[str]]:
@@ -285,59 +233,6 @@ def _likelihood(around: Surroundings, plan: Plan, trained: Any, snapshot: Snapsh
     )
 
 
-def _measure(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: str) -> _State:
-    config = around.config.guard
-
-    seen: list[Row] = []
-    told: list[Any] = []
-
-    def measured(rows: Sequence[Row]) -> tuple[Adherence, dict[str, Scores]]:
-        made = answers_to(
-            model,
-            around.tokenizer,
-            rows,
-            max_new_tokens=grpo["max_completion_length"],
-            batch_size=config.batch_size,
-            progress=None if around.quiet else label,
-        )
-        seen.extend(rows)
-        told.extend(made)
-        scores = grade(around.rewards, rows, made)
-        found = adherence(around.rewards, scores)
-        if not found.rows and not found.errors:
-            names = ", ".join(reward.__name__ for reward in around.rewards if reward.graded)
-            raise DataError(
-                f"every graded reward ({names}) abstained from all {len(rows)} held-out "
-                "instructions, so adherence cannot be measured; give instructions that they score"
-            )
-        return found, scores
-
-    held_out, scores = measured(around.instructions.guard)
-    outage = unjudged(around.rewards, scores, around.config.breaker.max_error_rate)
-    loss = probe_loss(model, around.probe, batch_size=config.batch_size)
-    reported = measured(around.instructions.report)[0] if around.instructions.report else None
-    unseen = measured(around.instructions.unseen)[0] if around.instructions.unseen else None
-    return _State(
-        Measured(held_out.strict, held_out.soft, loss),
-        reported,
-        unseen,
-        watch(seen, told),
-        verdicts(around.rewards, scores),
-        around.domain() if around.domain is not None else {},
-        held_out.errors,
-        outage,
-    )
-
-
-def _honesty(before: _State, after: _State) -> Honesty:
-    """What the gain is worth: on families never trained on, and by tripped wires."""
-    gap = math.nan
-    if before.reported and after.reported and before.unseen and after.unseen:
-        gain = after.reported.strict - before.reported.strict
-        gap = gain - (after.unseen.strict - before.unseen.strict)
-    return Honesty(gap, after.tripped.rate - before.tripped.rate)
-
-
 def _save_adapter(model: Any, trained: Any, folder: Path) -> None:
     """Save the phase's adapter, whole or not at all."""
     own = isinstance(model, PeftModel)
@@ -367,26 +262,9 @@ def _entry(folder: Path) -> Path:
     return folder / "entry"
 
 
-def _metrics(before: _State, after: _State | None, outcome: Outcome) -> dict[str, Any]:
+def _logs(outcome: Outcome) -> dict[str, Any]:
+    """What TRL logged last, and the first reward."""
     metrics: dict[str, Any] = {}
-    for when, state in (("before", before), ("after", after)):
-        if state is None:
-            continue
-        metrics |= {f"guard/{k}": v for k, v in state.guard.as_metrics(f"_{when}").items()}
-        metrics[f"guard/errors_{when}"] = state.errors
-        if state.reported is not None:
-            metrics[f"adherence_strict_{when}"] = state.reported.strict
-            metrics[f"adherence_soft_{when}"] = state.reported.soft
-        if state.unseen is not None:
-            metrics[f"unseen/adherence_strict_{when}"] = state.unseen.strict
-            metrics[f"unseen/adherence_soft_{when}"] = state.unseen.soft
-        metrics[f"trip_wire_rate_{when}"] = state.tripped.rate
-        metrics |= {f"domain/{name}_{when}": value for name, value in state.domain.items()}
-    if after is not None:
-        metrics["trip_wire_rate"] = after.tripped.rate
-        metrics["trip_wires"] = dict(after.tripped.by_wire)
-        honesty = asdict(_honesty(before, after))
-        metrics |= {name: value for name, value in honesty.items() if not math.isnan(value)}
     for name in _LOGGED:
         value = outcome.last(name)
         if value is not None:
