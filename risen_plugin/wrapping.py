@@ -10,9 +10,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from risen_plugin.config import OnError
 from risen_plugin.errors import boundary
 from risen_plugin.outcomes import Scores, check_scores
+from risen_plugin.settings import OnError
 
 _GIVEN = frozenset(
     ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")

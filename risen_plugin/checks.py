@@ -1,0 +1,48 @@
+"""Say in one line what is wrong with a value of a configuration, and what it should be."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, TypeGuard
+
+from risen_plugin.errors import ConfigError
+
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+", re.IGNORECASE)
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number from ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ConfigError(f"{name} is {told(value)}; it is a whole number from {least}")
+    if value < least:
+        raise ConfigError(f"{name} is {value}; least is {least}")
+
+
+def check_between(name: str, value: Any, least: float, most: float) -> None:
+    """Refuse what is no finite number from ``least`` to ``most``."""
+    if not is_number(value) or not least <= value <= most or math.isinf(value):
+        band = f"from {least:g}" + (f" to {most:g}" if math.isfinite(most) else "")
+        raise ConfigError(f"{name} is {told(value)}; it is a number {band}")
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether ``value`` is a real number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def all_texts(values: Any) -> bool:
+    """Whether ``values`` is a sequence of texts alone."""
+    return isinstance(values, Sequence) and all(isinstance(value, str) for value in values)
+
+
+def told(value: Any) -> str:
+    """A wrong value as a message shows it; YAML 1.1 reads ``1e-5`` as a text."""
+    if isinstance(value, str) and EXPONENT.fullmatch(value):
+        mantissa, exponent = value.lower().split("e")
+        sign = "" if exponent[0] in "+-" else "+"
+        point = "" if "." in mantissa else ".0"
+        return f"the text '{value}' (in YAML write {mantissa}{point}e{sign}{exponent})"
+    return repr(value)
