@@ -136,11 +136,13 @@ def _risen(work: Work) -> Measured:
     }
 
 
-def _watched_train(peaks: dict[str, float], trainer: GRPOTrainer, plan: Plan) -> Outcome:
+def _watched_train(
+    peaks: dict[str, float], trainer: GRPOTrainer, plan: Plan, outcome: Outcome
+) -> Outcome:
     """GRPO as the phase runs it, its peak of memory apart from the measurements before it."""
     peaks["measuring"] = peak_mb()
     forget_peak()
-    outcome = train(trainer, plan)
+    train(trainer, plan, outcome)
     peaks["grpo"] = peak_mb()
     return outcome
 
