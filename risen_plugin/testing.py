@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import enum
 import functools
 import inspect
 import itertools
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from risen_plugin.audit.elsewhere import same_path
 from risen_plugin.audit.run import CHECKS, run_check, subject_of
-from risen_plugin.contracts import Decision, PhaseRecord, Progress, Stateful
+from risen_plugin.contracts import Decision, Failed, PhaseRecord, Progress, Stateful
 from risen_plugin.plugins import Plugins
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ SAMPLES: Mapping[str, Mapping[str, list[Any]]] = {
 """The same batch of answers in the two forms in which TRL passes them."""
 
 
+class _Kind(enum.Enum):
+    FAILED = "failed"
+
+
 # Rewards
 
 
@@ -70,13 +75,15 @@ def check_reward(reward: Callable[..., Any], **columns: Any) -> None:
 
 
 def reward_gives_one_score_per_completion(reward: Callable[..., Any], **columns: Any) -> None:
-    """As many scores as completions, each a finite number or None."""
+    """As many scores as completions, each a finite number, None or :class:`Failed`."""
     for form, batch in SAMPLES.items():
         for score, text in zip(_scores(reward, batch, columns), TEXTS, strict=True):
             _require(
-                score is None or (isinstance(score, numbers.Real) and math.isfinite(score)),
-                f"{_name(reward)} scored {text[:20]!r} ({form}) with {score!r}; "
-                "a score is a finite number, or None to abstain",
+                score is None
+                or score is _Kind.FAILED
+                or (isinstance(score, numbers.Real) and math.isfinite(score)),
+                f"{_name(reward)} scored {text[:20]!r} ({form}) with {score!r}; a score is a "
+                "finite number, None to abstain, or Failed where it could not be had",
             )
 
 
@@ -178,7 +185,8 @@ def _scores(
         f"{_name(reward)} returned {_counted(scores)} for {len(batch['completions'])} "
         "completions; it must return a list with one score each",
     )
-    return list(scores)
+    # Failed is NaN, and equal to nothing; two failures are the same outcome.
+    return [_Kind.FAILED if isinstance(score, Failed) else score for score in scores]
 
 
 def _counted(scores: Any) -> str:

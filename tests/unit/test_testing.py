@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from risen_plugin import Decision, text_of
+from risen_plugin import Decision, Failed, text_of
 from risen_plugin.audit.run import CHECKS
 from risen_plugin.defaults import rewards, schedulers
 from risen_plugin.plugins import Plugins
@@ -77,6 +77,11 @@ def abstaining(completions, **columns):
     return [None for _ in completions]
 
 
+def failing_on_short_answers(completions, **columns):
+    """As a judge that is down, or an answer that it cannot read."""
+    return [Failed("too short") if len(text_of(c)) < 4 else 1.0 for c in completions]
+
+
 class Answer:
     needs = ("answer",)
 
@@ -84,7 +89,7 @@ class Answer:
         return [float(text_of(c) == a) for c, a in zip(completions, answer, strict=True)]
 
 
-@pytest.mark.parametrize("reward", [words, asynchronous, abstaining])
+@pytest.mark.parametrize("reward", [words, asynchronous, abstaining, failing_on_short_answers])
 def test_a_reward_that_keeps_the_contract_passes(reward):
     check_reward(reward)
 
