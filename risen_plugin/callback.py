@@ -27,10 +27,11 @@ from risen_plugin.clean_room import clean_room
 from risen_plugin.config import DEFAULT_GRPO, RisenConfig, check_batches
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.errors import ConfigError, RecordError, RisenError
+from risen_plugin.families import told
 from risen_plugin.fitness import check_arguments, check_model, check_targets, longest_prompt
 from risen_plugin.held_out import Surroundings
 from risen_plugin.history import History
-from risen_plugin.instructions import Instructions, told
+from risen_plugin.instructions import Instructions
 from risen_plugin.measure import encode_probe, prompt_ids
 from risen_plugin.outcomes import Scores
 from risen_plugin.panel import Panel

@@ -62,8 +62,9 @@ class RisenConfig:
     :param grpo: fields of TRL's ``GRPOConfig`` for every phase.
     :param curriculum: how instructions are chosen from a pool; None takes them as the generator
         makes them.
-    :param reserve: constraint families that are never trained on and only measured: their names,
-        or how many of those that the held-out instructions show, chosen by the seed.
+    :param reserve: families that are never trained on and only measured: their names, or how many
+        of those that the held-out instructions show, chosen by the seed. None reserves one family
+        of constraints where at least four are shown and ``guard.report_rows`` is not 0.
     :param keep_entry: whether the weights at the entry of each kept phase are saved too, as
         ``phase-NNN/entry``; on a plain model its adapter stands on them, and without them it can
         be inspected but not exported apart. Costs a copy of the model on disk per phase.
@@ -82,7 +83,7 @@ class RisenConfig:
     lora: LoraSettings = field(default_factory=LoraSettings)
     grpo: Mapping[str, Any] = field(default_factory=dict)
     curriculum: CurriculumConfig | None = None
-    reserve: int | Sequence[str] = 0
+    reserve: int | Sequence[str] | None = None
     keep_entry: bool = False
     seed: int = 0
     disable: Sequence[str] = ()
@@ -198,6 +199,8 @@ _SECTIONS: Mapping[str, type] = {
 
 
 def _check_reserve(reserve: Any, report_rows: int) -> None:
+    if reserve is None:
+        return
     if isinstance(reserve, int) and not isinstance(reserve, bool):
         check_whole("reserve", reserve, 0)
     elif isinstance(reserve, str) or not all_texts(reserve):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from risen_plugin.assembly import Part, Parts, check_columns, draw
 from risen_plugin.config import CurriculumConfig
 from risen_plugin.contracts import Row, Stateful, text_of
 from risen_plugin.curriculum import Pool
-from risen_plugin.errors import ConfigError, DataError, near_miss
+from risen_plugin.errors import DataError
+from risen_plugin.families import Reserve, choose_reserved, families_of, told
 
 TokenCount = Callable[[Any], int]
 _START: Mapping[str, Any] = {"tick": 0, "seq": 0}
@@ -48,19 +49,6 @@ def _ask(lacking: int, fruitless: int) -> int:
     return max(lacking, min(lacking << fruitless, _MOST_AT_ONCE))
 
 
-def families_of(row: Row) -> frozenset[str]:
-    """The families that a row belongs to: its own, and those of its constraints' ids."""
-    named = {str(row["family"])} if row.get("family") not in (None, "") else set()
-    ids = row.get("instruction_id_list") or ()
-    return frozenset(named | {str(id_).partition(":")[0] for id_ in ids})
-
-
-def told(families: Iterable[str]) -> str:
-    """Families in words."""
-    names = sorted(families)
-    return f"{'family' if len(names) == 1 else 'families'} {', '.join(names)}"
-
-
 class Instructions:
     """Draws rows from the configuration's generators.
 
@@ -69,7 +57,7 @@ class Instructions:
     :param count_tokens: tokens of a prompt as the model will see it; None skips the check.
     :param longest: most tokens that a prompt may have.
     :param curriculum: how to choose from a pool; None takes the generator's rows as they come.
-    :param reserve: families that are never trained on, or how many of them.
+    :param reserve: families that are never trained on; see :data:`~risen_plugin.families.Reserve`.
     """
 
     def __init__(
@@ -80,7 +68,7 @@ class Instructions:
         count_tokens: TokenCount | None = None,
         longest: int | None = None,
         curriculum: CurriculumConfig | None = None,
-        reserve: int | Sequence[str] = 0,
+        reserve: Reserve = 0,
     ) -> None:
         self.parts = parts
         self.seed = seed
@@ -110,14 +98,26 @@ class Instructions:
         :raises DataError: if there are too few different ones.
         :raises ConfigError: if a reserved family is not among them, or every one is reserved.
         """
+        part = self.parts.held_out
+        state = self._state_of(part)
+        asked = self.reserve or (self.reserve is None and report_rows)
+        reserved = self._families_to_reserve(part) if asked else frozenset()
+        try:
+            self._set_apart(guard_rows, report_rows, reserved)
+        except DataError:
+            if self.reserve is not None or not reserved:
+                raise
+            if state is not None:  # too small a supply to spare a family that nobody named
+                part.value.load_state_dict(state)
+            self._set_apart(guard_rows, report_rows, frozenset())
+
+    def _set_apart(self, guard_rows: int, report_rows: int, reserved: frozenset[str]) -> None:
         wanted = guard_rows + report_rows
         part = self.parts.held_out
-        self.reserved = frozenset()
-        if self.reserve:
-            self.reserved = self._families_to_reserve(part)
-        rows, unseen = self._different(part, wanted, report_rows if self.reserved else 0)
-        if len(rows) < wanted or (self.reserved and not unseen):
-            kind = f" of the reserved {told(self.reserved)}" if len(rows) >= wanted else ""
+        self.reserved = reserved
+        rows, unseen = self._different(part, wanted, report_rows if reserved else 0)
+        if len(rows) < wanted or (reserved and not unseen):
+            kind = f" of the reserved {told(reserved)}" if len(rows) >= wanted else ""
             raise DataError(
                 f"{part.label} offers {len(unseen) if kind else len(rows)} different instructions"
                 f"{kind}, but guard.rows and guard.report_rows set "
@@ -129,31 +129,13 @@ class Instructions:
         self.next(1, {}, peek=True)
 
     def _families_to_reserve(self, part: Part) -> frozenset[str]:
-        """Those named, or so many of the ones seen; one is always left to train on."""
         state = self._state_of(part)
         seed = derived_seed(self.seed, "families")
         rows = draw(part, _FAMILIES_SEEN_IN, seed, start=0, run_seed=self.seed)
         if state is not None:
             part.value.load_state_dict(state)
-        named = sorted({str(row["family"]) for row in rows if row.get("family") not in (None, "")})
-        if isinstance(self.reserve, int):
-            most = min(self.reserve, max(0, len(named) - 1))
-            rng = random.Random(derived_seed(self.seed, "reserve"))
-            return frozenset(rng.sample(named, most))
-        known = sorted(set(named).union(*map(families_of, rows)))
-        for family in self.reserve:
-            if family not in known:
-                raise ConfigError(
-                    f"reserve names the family '{family}', which no row of {part.label} has"
-                    f"{near_miss(family, known) or '.'} They have: {', '.join(known) or 'none'}"
-                )
-        reserved = frozenset(self.reserve)
-        if rows and all(reserved & families_of(row) for row in rows):
-            raise ConfigError(
-                f"reserve leaves no family to train on; rows of {part.label} have "
-                f"{', '.join(known)}"
-            )
-        return reserved
+        rng = random.Random(derived_seed(self.seed, "reserve"))
+        return choose_reserved(self.reserve, rows, rng, part.label)
 
     def next(self, count: int, pass_rates: Mapping[str, float], *, peek: bool = False) -> list[Row]:
         """``count`` rows to train on, none of them held out.

@@ -133,6 +133,8 @@ class CurriculumConfig:
         such column.
     :param low: with ``high``, the band of pass rates that is worth most.
     :param high: the upper end of it.
+    :param focus: how strongly the band is preferred: the power to which the worth of an instruction
+        outside it is raised; 0 draws alike.
     :param optimism: standard deviations by which an uncertain pass rate is taken to be nearer to
         the band.
     :param prior: answers' worth of trust in the group, beside an instruction's own answers.
@@ -155,6 +157,7 @@ class CurriculumConfig:
     strata: Sequence[str] = ("family", "level")
     low: float = 0.3
     high: float = 0.7
+    focus: float = 1.0
     optimism: float = 0.25
     prior: float = 4.0
     half_life: float = 16.0
@@ -178,7 +181,7 @@ class CurriculumConfig:
             check_whole("curriculum.retire_after", self.retire_after, 1)
         for name in ("low", "high", "explore", "skip_base", "skip_floor"):
             check_between(f"curriculum.{name}", getattr(self, name), 0.0, 1.0)
-        for name in ("optimism", "prior", "half_life"):
+        for name in ("focus", "optimism", "prior", "half_life"):
             check_between(f"curriculum.{name}", getattr(self, name), 0.0, math.inf)
         if not 0.0 < self.low <= self.high < 1.0:
             raise ConfigError(

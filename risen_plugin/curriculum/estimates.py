@@ -32,6 +32,7 @@ def worth(
     optimism: float,
     low: float,
     high: float,
+    focus: float = 1.0,
 ) -> NDArray[np.float64]:
     """What asking again is worth, from 0 to 1, for one instruction or for an array of them.
 
@@ -42,6 +43,7 @@ def worth(
     :param passed: answers that passed, as much as they still count.
     :param failed: the same for those that failed.
     :param mean: the rate of the stratum, which counts as ``prior`` answers.
+    :param focus: a power of the worth; the greater, the less is asked outside the band.
     """
     answers = passed + failed + prior
     rate = (passed + prior * mean) / answers
@@ -49,7 +51,7 @@ def worth(
     nearest = np.clip(rate, low, high)
     nearest = np.clip(nearest, np.maximum(rate - spread, 0.0), np.minimum(rate + spread, 1.0))
     edge = np.where(nearest < 0.5, low * (1 - low), high * (1 - high))
-    value: NDArray[np.float64] = np.minimum(1.0, nearest * (1 - nearest) / edge)
+    value: NDArray[np.float64] = np.minimum(1.0, nearest * (1 - nearest) / edge) ** focus
     return value
 
 

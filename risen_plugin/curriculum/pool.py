@@ -175,6 +175,7 @@ class Pool:
             optimism=given.optimism,
             low=given.low,
             high=given.high,
+            focus=given.focus,
         )
 
     def _pick(self, rng: random.Random, fresh: Any) -> int | None:

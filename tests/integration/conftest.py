@@ -58,6 +58,7 @@ def config() -> Callable[..., RisenConfig]:
             "scheduler": at_step(2),
             "probe": PROBE,
             "guard": KEEP,
+            "reserve": 0,
             "grpo": {
                 "num_generations": 4,
                 "per_device_train_batch_size": 8,

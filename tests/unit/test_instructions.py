@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -387,6 +388,55 @@ def test_a_row_belongs_to_the_families_of_all_its_constraints() -> None:
 def test_a_number_reserves_nothing_where_nothing_else_would_be_left(make: Make) -> None:
     rows = instructions(make, reserve=2)
     rows.set_apart(2, 2)
+    assert (rows.reserved, rows.unseen) == (frozenset(), [])
+    assert len(rows.next(3, {})) == 3
+
+
+FOUR = {
+    "a": ["keywords:existence"],
+    "b": ["startend:quotation"],
+    "c": ["punctuation:no_comma"],
+    "d": ["change_case:english_capital"],
+}
+
+
+def test_unasked_one_family_of_constraints_is_reserved() -> None:
+    chosen = set()
+    for seed in range(24):
+        rows = instructions(in_families(*FOUR, ids=FOUR), seed=seed, reserve=None)
+        rows.set_apart(4, 4)
+        [family] = rows.reserved
+        chosen.add(family)
+        assert {id_ for row in rows.next(20, {}) for id_ in row["instruction_id_list"]} == {
+            id_ for ids in FOUR.values() for id_ in ids if not id_.startswith(family)
+        }
+        assert len(rows.unseen) == 4
+    assert chosen == {"keywords", "startend", "punctuation", "change_case"}
+
+
+@pytest.mark.parametrize(
+    ("make", "report_rows"),
+    [
+        pytest.param(in_families("a", "b", "c", "d"), 4, id="families, but not of constraints"),
+        pytest.param(in_families(*"abc", ids=FOUR), 4, id="three families of constraints"),
+        pytest.param(in_families(*FOUR, ids=FOUR), 0, id="nothing is reported"),
+        pytest.param(
+            in_families(*"ab", ids={key: [*chain(*FOUR.values())] for key in "ab"}),
+            4,
+            id="each row has them all",
+        ),
+        pytest.param(
+            of(*(row for row in in_families(*FOUR, ids=FOUR)(count=9, seed=0))),
+            4,
+            id="too few rows to spare any",
+        ),
+    ],
+)
+def test_unasked_nothing_is_reserved_where_it_would_cost_too_much(
+    make: Make, report_rows: int
+) -> None:
+    rows = instructions(make, reserve=None)
+    rows.set_apart(8 - report_rows, report_rows)
     assert (rows.reserved, rows.unseen) == (frozenset(), [])
     assert len(rows.next(3, {})) == 3
 
