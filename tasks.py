@@ -24,7 +24,9 @@ CHECKS = (
     ("lint-imports",),
     ("mypy",),
     ("basedpyright", "--pythonpath", str(BIN / "python")),
+    ("tox", "run", "-e", "oracle"),  # in an environment of its own, beside these versions
 )
+ORACLE_PAIRS = "200"  # per id, a tenth of what tox compares by itself
 
 
 def main() -> int:
@@ -65,6 +67,7 @@ def run(program: str, *arguments: str, one_thread: bool = False) -> int:
     """Run a program of the virtual environment in the project's folder; its exit status."""
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
     environment.pop("PYTHONPATH", None)
+    environment.setdefault("RISEN_ORACLE_PAIRS", ORACLE_PAIRS)
     if one_thread:  # two test processes on two cores
         environment["OMP_NUM_THREADS"] = "1"
     print(f"$ {program} {' '.join(arguments)}", flush=True)
