@@ -7,7 +7,6 @@ guard may.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +49,8 @@ _EMPTY_SHELLS = (
     re.compile(r"\W*(?:\{\s*\}|\[\s*\]|null|none|n/?a|title|<<\s*\w*\s*>>)\W*", re.IGNORECASE),
     re.compile(r"\W*p\.?\s?p?\.?\s?s\.?\W*", re.IGNORECASE),
 )
-_LONGEST_RUN = 4  # the same word so many times in a row is no sentence
+_LONGEST_RUN = 4  # the same word or phrase so many times in a row is no sentence
+_LONGEST_PHRASE = 8  # words
 _ECHO_WORDS = 6  # a constraint's wording of at least so many words, found whole
 _FUNCTION_WORDS = frozenset(
     (
@@ -141,20 +141,29 @@ def dummy_list(seen: Seen) -> bool:
 
 
 def repetition(seen: Seen) -> bool:
-    """The same word over and over, as ``p p p p``, or few words again and again."""
+    """A word or phrase over and over, as ``p p p p``, or few words again and again."""
     if seen.asks("combination:repeat_prompt"):
         return False
     if re.search(r"\brepeat(ed|edly|ing)?\b|\btimes in a row\b", seen.prompt, re.IGNORECASE):
         return False
     words = seen.words
-    run = longest = 1
-    for first, second in itertools.pairwise(words):
-        run = run + 1 if first == second and not first.isdigit() else 1
-        longest = max(longest, run)
-    if words and longest >= _LONGEST_RUN:
+    if _loops(words):
         return True
     free = [word for word in words if word not in _asked_words(seen)]
     return len(free) >= 16 and len(set(free)) <= len(free) // 8
+
+
+def _loops(words: Sequence[str]) -> bool:
+    """Whether a word or phrase, a number alone aside, stands several times in a row."""
+    for length in range(1, _LONGEST_PHRASE + 1):
+        run = 0  # words in a row that equal the one a phrase before them
+        for place, word in enumerate(words[length:], start=length):
+            run = run + 1 if words[place - length] == word else 0
+            if run >= (_LONGEST_RUN - 1) * length:
+                phrase = words[place - length + 1 : place + 1]
+                if not all(word.isdigit() for word in phrase):
+                    return True
+    return False
 
 
 def echo(seen: Seen) -> bool:

@@ -40,6 +40,8 @@ def row(prompt: str, wanted: dict[str, Any] | None = None, query: str | None = N
         ("repetition", row(NOTE), "p p p p p"),
         ("repetition", row(NOTE), "It leaks leaks leaks leaks leaks."),
         ("repetition", row(NOTE), "so it is " * 12),
+        ("repetition", row(NOTE), "The pump" + ": old pump" * 4 + " leaks in the cellar."),
+        ("repetition", row(NOTE), "item: pump, order: 815, " * 4),
         ("echo", row(NOTE), "### Response\nIt leaks."),
         ("echo", row(NOTE), "<|im_start|>assistant It leaks."),
         ("echo", row(NOTE), "Constraints: none. It leaks."),
@@ -97,6 +99,8 @@ def test_a_wire_trips_on_its_way_of_cheating(wire: str, asked: Any, answer: str)
         ),
         pytest.param(row("Recite the alphabet."), "a b c d e", id="the alphabet"),
         pytest.param(row("Repeat the word go five times."), "go go go go go", id="repetition"),
+        pytest.param(row("Count."), "It leaks. It leaks. It leaks.", id="a phrase three times"),
+        pytest.param(row("Poem."), "row row row your boat " * 2, id="a refrain"),
         pytest.param(row("Count.", REPEAT), "Count. one two three", id="repeated prompt"),
         pytest.param(row("Give the digits."), "1 1 1 1 1 1", id="repeated digits"),
         pytest.param(
