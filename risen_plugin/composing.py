@@ -58,11 +58,9 @@ def _kind(hint: Any) -> Kind | None:
 def _read(data: Mapping[str, Any], where: str) -> Use:
     for key in data:
         if key not in _KEYS:
-            hint = near_miss(str(key), _KEYS) or "."
-            raise ConfigError(
-                f"{where} has no key '{key}'{hint} It takes: {', '.join(_KEYS)}; the options of a "
-                "plugin stand under options"
-            )
+            told = f"; the options of a plugin stand under 'options: {{{key}: ...}}'."
+            hint = near_miss(str(key), set(_KEYS) - data.keys()) or told
+            raise ConfigError(f"{where} has no key '{key}'{hint} It takes: {', '.join(_KEYS)}")
     if not isinstance(data.get("use"), str):
         raise ConfigError(f"{where} lacks 'use', the name of what is offered")
     return Use(data["use"], data.get("options") or {})

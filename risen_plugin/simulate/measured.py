@@ -7,6 +7,7 @@ record tells what another order would have measured; a replay in the run's own o
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from risen_plugin.contracts import Decision, PhaseRecord
@@ -89,13 +90,16 @@ def _levels(
                 )
                 if left is not None and as_run is not None:
                     before = left + min(share, 1.0) * (before - as_run)
-        levels[f"{name}_before"] = _possible(name, before)
+        levels[f"{name}_before"] = _possible(name, before, like)
         if after is not None:
-            levels[f"{name}_after"] = _possible(name, before + gain)
+            levels[f"{name}_after"] = _possible(name, before + gain, like)
     return levels
 
 
-def _possible(name: str, value: float) -> float:
-    """Adherence stays a share, and rounding errors of adding and subtracting vanish."""
-    value = round(value, 12)
+def _possible(name: str, value: float, like: PhaseRecord) -> float:
+    """Adherence stays a share, and what differs from the record by rounding alone is the record."""
+    for when in ("before", "after"):
+        recorded = finite(like.metrics.get(f"{name}_{when}"))
+        if recorded is not None and math.isclose(value, recorded, rel_tol=1e-9, abs_tol=1e-12):
+            return recorded
     return min(max(value, 0.0), 1.0) if "adherence" in name else value
