@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from risen_plugin.composing import build_offer
 from risen_plugin.config import GateConfig, RisenConfig, Use, Weighted
 from risen_plugin.contracts import Generator, Row, Scheduler, Stateful
 from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, near_miss
@@ -246,7 +247,7 @@ def _part(plugins: Plugins, kind: Kind, given: Any, origins: dict[str, str]) -> 
         given = Use(given)
     if isinstance(given, Use):
         offer = plugins.find(kind, given.name)
-        value = plugins.build(kind, given.name, given.options)
+        value = build_offer(plugins, kind, given.name, given.options)
         part = Part(value, offer.name, offer.label, f"{offer.distribution} {offer.version}".strip())
     else:
         name = getattr(given, "__name__", type(given).__name__)

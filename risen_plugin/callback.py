@@ -23,9 +23,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from risen_plugin import __version__
 from risen_plugin.assembly import assemble
 from risen_plugin.attached import Attached
+from risen_plugin.checks import is_number
 from risen_plugin.clean_room import clean_room
 from risen_plugin.config import DEFAULT_GRPO, RisenConfig, check_batches
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
+from risen_plugin.decisions import Decisions
 from risen_plugin.errors import ConfigError, RecordError, RisenError
 from risen_plugin.families import told
 from risen_plugin.fitness import check_arguments, check_model, check_targets, longest_prompt
@@ -86,6 +88,7 @@ class RisenCallback(TrainerCallback):
         self.panel = Panel(self.parts.rewards, config.breaker, self.parts.gate)
         self.panel.listeners += [self.pass_rates.take, self._answered]
         self.history = History(self.pass_rates)
+        self.decisions = Decisions()
         self._attached: Attached | None = None
         self._around: Surroundings | None = None
         self._record: Record | None = None
@@ -160,7 +163,8 @@ class RisenCallback(TrainerCallback):
             quiet=self._quiet,
         )
         self._record = Record(str(args.output_dir))
-        self._record.begin(self._description(args), step=state.global_step)
+        description = {**self._description(args), "max_steps": state.max_steps}
+        self._record.begin(description, step=state.global_step)
         self.instructions.keep_pool(self._record.pool, self._resumed_from(args))
         self.history.start_clock()
         if self._attached is None:
@@ -191,6 +195,8 @@ class RisenCallback(TrainerCallback):
             return
         progress = self.history.progress(state.global_step, state.max_steps)
         decision = decide(self.parts.schedule, progress, self.parts.scheduler.label)
+        if self.decisions.is_news(decision) and decision.phase == "fine_tune":
+            self._go_on(decision, state)
         if decision.phase == "risen":
             self._check_parameters(decision.parameters, kwargs["model"])
             self._risen(decision, state, progress)
@@ -205,6 +211,9 @@ class RisenCallback(TrainerCallback):
     ) -> None:
         if logs:
             self.history.add_losses(state.global_step, logs)
+        if logs and "loss" in logs and self._around is not None:
+            numbers = {name: value for name, value in logs.items() if is_number(value)}
+            self._event("log", **self._now(state), **numbers)
 
     def on_evaluate(
         self,
@@ -215,6 +224,9 @@ class RisenCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self.history.add_evaluation(state.global_step, metrics or {})
+        if metrics and self._around is not None:
+            numbers = {name: value for name, value in metrics.items() if is_number(value)}
+            self._event("evaluation", **self._now(state), metrics=numbers)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -242,6 +254,7 @@ class RisenCallback(TrainerCallback):
         return {
             "version": __version__,
             "history": self.history.state_dict(),
+            "decisions": self.decisions.state_dict(),
             "instructions": self.instructions.state_dict(),
             "plugins": {role: part.state_dict() for role, part in self.parts.stateful().items()},
         }
@@ -249,6 +262,7 @@ class RisenCallback(TrainerCallback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.history.load_state_dict(state["history"])
+        self.decisions.load_state_dict(state.get("decisions", {}))
         self.instructions.load_state_dict(state["instructions"])
         for role, part in self.parts.stateful().items():
             if role in state["plugins"]:
@@ -269,6 +283,15 @@ class RisenCallback(TrainerCallback):
 
     # Inside -----------------------------------------------------------------------------------
 
+    def _go_on(self, decision: Decision, state: TrainerState) -> None:
+        """Tell why the run goes on with fine-tuning."""
+        number = sum(record.kind == "risen" for record in self.phases)
+        self._say(f"step {state.global_step}: fine-tune goes on ({decision.reason})")
+        self._event("decision", **self._now(state), number=number, **dataclasses.asdict(decision))
+
+    def _now(self, state: TrainerState) -> dict[str, Any]:
+        return {"step": state.global_step, "time": round(self.history.elapsed_s, 3)}
+
     def _risen(self, decision: Decision, state: TrainerState, progress: Progress) -> None:
         assert self._around is not None
         assert self._record is not None
@@ -282,9 +305,7 @@ class RisenCallback(TrainerCallback):
             f"step {state.global_step}: fine-tune -> RISEN phase {number} of "
             f"{decision.steps} steps ({decision.reason})"
         )
-        self._event(
-            "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
-        )
+        self._event("decision", **self._now(state), number=number, **dataclasses.asdict(decision))
         planned = PhaseRecord("risen", decision.steps, state.global_step, decision.reason)
         self._observe("risen_phase_started", planned, state)
         folder = self._record.phase_folder(number)
@@ -311,7 +332,7 @@ class RisenCallback(TrainerCallback):
                 f"{record.metrics[f'reward_errors/{name}']} answers, which were left out; "
                 f"for example: {example}"
             )
-        self._event("phase", step=state.global_step, number=number, **dataclasses.asdict(record))
+        self._event("phase", **self._now(state), number=number, **dataclasses.asdict(record))
         if self._attached is not None:
             self._attached.log(record, number)
         self._observe("risen_phase_ended", record, state, metrics=record.metrics)
@@ -439,7 +460,7 @@ def _config_from(fields: Mapping[str, Any]) -> RisenConfig:
 
     known = {entry.name for entry in dataclasses.fields(RisenConfig)}
     check_keys(fields, known, "RisenCallback")
-    for name in ("rewards", "generator", "scheduler"):
+    for name in ("rewards", "generator"):
         if name not in fields:
             raise ConfigError(f"RisenCallback lacks '{name}'")
     return RisenConfig(**fields)

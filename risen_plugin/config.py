@@ -51,7 +51,7 @@ class RisenConfig:
 
     :param rewards: reward providers: objects, TRL reward functions, names, :func:`use`.
     :param generator: makes the instructions to train on.
-    :param scheduler: decides when to leave fine-tuning and for how long.
+    :param scheduler: decides when to leave fine-tuning and for how long; ``plateau`` unless given.
     :param held_out: makes the held-out instructions; the generator itself when None.
     :param probe: rows whose loss is watched, or the path of a JSON Lines file with them; each has
         ``text``, or ``prompt`` and ``completion``, or ``messages``.
@@ -74,7 +74,7 @@ class RisenConfig:
 
     rewards: Sequence[PluginOrName]
     generator: PluginOrName
-    scheduler: PluginOrName
+    scheduler: PluginOrName = "plateau"
     held_out: PluginOrName | None = None
     probe: str | Path | Sequence[Mapping[str, Any]] | None = None
     guard: GuardConfig = field(default_factory=GuardConfig)
@@ -150,7 +150,7 @@ class RisenConfig:
     def _read(cls, data: Mapping[str, Any], where: str) -> RisenConfig:
         known = {entry.name for entry in dataclasses.fields(cls)}
         check_keys(data, known, where)
-        for name in ("rewards", "generator", "scheduler"):
+        for name in ("rewards", "generator"):
             if name not in data:
                 raise ConfigError(f"{where} lacks '{name}'")
         read = dict(data)
@@ -185,7 +185,7 @@ class RisenConfig:
             line = " ".join(str(error).split())
             raise ConfigError(f"{path} is not valid YAML: {line}") from error
         if not isinstance(data, Mapping):
-            raise ConfigError(f"{path} holds no mapping; it needs rewards, generator, scheduler")
+            raise ConfigError(f"{path} holds no mapping; it needs rewards and a generator")
         return cls.from_dict(data, str(path))
 
 

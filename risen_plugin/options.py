@@ -63,6 +63,16 @@ def describe(factory: Callable[..., Any]) -> list[Option]:
     ]
 
 
+def hints_of(factory: Callable[..., Any]) -> dict[str, Any]:
+    """What the options of ``factory`` are annotated with; those that cannot be read are left out.
+
+    >>> def band(low: int, slack: "int" = 10): ...
+    >>> hints_of(band)
+    {'low': <class 'int'>, 'slack': <class 'int'>}
+    """
+    return _hints(factory, [p for p in _parameters(factory) if p.kind in _BY_NAME])
+
+
 def build(factory: Callable[..., Any], options: Mapping[str, Any], label: str) -> Any:
     """Call ``factory`` with ``options``.
 

@@ -6,19 +6,14 @@ same as in a configuration.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import os
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from risen_plugin.errors import ConfigError, near_miss
-from risen_plugin.options import build, one_line
+from risen_plugin.code_places import attribute_of, module_at
+from risen_plugin.errors import ConfigError
+from risen_plugin.options import build
 from risen_plugin.plugins import Plugins
 from risen_plugin.scoring import NamedReward, wrap
 
@@ -41,7 +36,7 @@ def resolve(
     place, colon, attribute = text.rpartition(":")
     if colon and place and attribute:
         label = f"reward '{attribute}' ({place})"
-        found = _attribute(_module(place), attribute, place)
+        found = attribute_of(module_at(place), attribute, place)
         return _named(_made(found, options, label), attribute, label)
     if text.endswith(".py") or (text.endswith(":") and text != ":"):
         raise ConfigError(f"'{text}' names no reward in it; write {text.rstrip(':')}:NAME")
@@ -109,63 +104,3 @@ def _takes_completions(function: Callable[..., Any]) -> bool:
     return "completions" in parameters or any(
         parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()
     )
-
-
-def _attribute(module: ModuleType, attribute: str, place: str) -> Any:
-    value: Any = module
-    for name in attribute.split("."):
-        if not hasattr(value, name):
-            known = [known for known in dir(value) if _may_be_a_reward(value, known)]
-            raise ConfigError(
-                f"{place} has no '{attribute}'{near_miss(name, known) or '.'} "
-                f"It has: {', '.join(known) or 'nothing'}"
-            )
-        value = getattr(value, name)
-    return value
-
-
-def _may_be_a_reward(value: Any, name: str) -> bool:
-    """Whether it is public, callable and, in a module, that module's own."""
-    found = getattr(value, name, None)
-    own = not isinstance(value, ModuleType) or getattr(found, "__module__", None) == value.__name__
-    return own and callable(found) and not name.startswith("_")
-
-
-def _module(place: str) -> ModuleType:
-    """The module in a file or by name; what stands beside it can be imported, as Python has it."""
-    path = Path(place)
-    is_file = place.endswith(".py")
-    if is_file and not path.is_file():
-        beside = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise ConfigError(f"there is no file '{place}'{near_miss(path.name, beside)}")
-    folder = str(path.resolve().parent) if is_file else os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        return _from_file(path) if is_file else importlib.import_module(place)
-    except Exception as error:  # a module may raise whatever it likes while it is imported
-        what = "file" if is_file else "module"
-        raise ConfigError(
-            f"the {what} '{place}' cannot be imported: {type(error).__name__}: {one_line(error)}"
-        ) from error
-
-
-def _from_file(path: Path) -> ModuleType:
-    """Import ``path`` under its own name where that is free, so that its objects can be pickled."""
-    name = path.stem
-    known = sys.modules.get(name)
-    if known is not None and getattr(known, "__file__", None) == str(path.resolve()):
-        return known
-    if known is not None or importlib.util.find_spec(name) is None:
-        name = f"risen_reward_file_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise ImportError("it is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

@@ -18,13 +18,17 @@ def decide(scheduler: Scheduler, progress: Progress, label: str) -> Decision:
         decision: Any = scheduler(progress)
     if not isinstance(decision, Decision):
         raise PluginError(f"{label} returned {type(decision).__name__}, not a Decision")
-    if decision.phase not in ("fine_tune", "risen"):
+    if decision.phase not in ("fine_tune", "risen", "burst"):
         raise PluginError(
-            f"{label} chose the phase {decision.phase!r}; there are 'fine_tune' and 'risen'"
+            f"{label} chose the phase {decision.phase!r}; there are 'fine_tune', 'risen' and "
+            "'burst'"
         )
-    if decision.phase == "risen" and (not isinstance(decision.steps, int) or decision.steps < 1):
+    if decision.phase != "fine_tune" and (
+        not isinstance(decision.steps, int) or decision.steps < 1
+    ):
+        what = "RISEN phase" if decision.phase == "risen" else "burst"
         raise PluginError(
-            f"{label} wants a RISEN phase of {decision.steps!r} steps; it is a whole number from 1"
+            f"{label} wants a {what} of {decision.steps!r} steps; it is a whole number from 1"
         )
     if not isinstance(decision.parameters, Mapping):
         raise PluginError(f"{label} returned parameters that are no mapping")

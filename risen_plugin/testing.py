@@ -22,6 +22,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from risen_plugin.audit.elsewhere import same_path
@@ -321,10 +322,19 @@ def _check_row(generator: Any, row: Any) -> None:
 def check_scheduler(scheduler: Callable[..., Any], *, max_steps: int = 60) -> None:
     """Valid decisions at every step of some runs, by nothing but the progress.
 
+    In some of these runs phases are kept and in some dropped; some have evaluations and buffers
+    that fill, and some have neither; one has a single step.
+
     :raises AssertionError: with the promise that was broken.
     """
-    for accepted, steps in ((True, max_steps), (False, max_steps), (True, 1)):
-        for progress, decision in reversed(_run(scheduler, steps, accepted)):
+    for run in (
+        _Run(max_steps),
+        _Run(max_steps, accepted=False),
+        _Run(max_steps, evaluates=False),
+        _Run(max_steps, buffers=True),
+        _Run(1),
+    ):
+        for progress, decision in reversed(_run(scheduler, run)):
             again = _decided(scheduler, progress)
             _require(
                 again == decision,
@@ -333,32 +343,67 @@ def check_scheduler(scheduler: Callable[..., Any], *, max_steps: int = 60) -> No
             )
 
 
-def _run(
-    scheduler: Callable[..., Any], max_steps: int, accepted: bool
-) -> list[tuple[Progress, Decision]]:
+@dataclass(frozen=True)
+class _Run:
+    """An imaginary run: how long, whether phases are kept, and what there is to see."""
+
+    max_steps: int
+    accepted: bool = True
+    evaluates: bool = True
+    buffers: bool = False
+
+
+def _run(scheduler: Callable[..., Any], run: _Run) -> list[tuple[Progress, Decision]]:
     """What was decided after each step of a run that does as the scheduler says."""
     decisions = []
     past: list[PhaseRecord] = []
-    began, rollouts, reason = 0, 0, "the run began"
-    for step in range(1, max_steps + 1):
+    began, rollouts, unsolved, seconds, reason = 0, 0, 0, 0.0, "the run began"
+    for step in range(1, run.max_steps + 1):
         now = PhaseRecord("fine_tune", step - began, began, reason)
+        evaluated = range(10, step + 1, 10) if run.evaluates else ()
         progress = Progress(
             step=step,
-            max_steps=max_steps,
+            max_steps=run.max_steps,
             phases=(*past, now),
-            train_losses=tuple((s, 2.0 / s) for s in range(1, step + 1)),
-            eval_metrics=tuple((s, {"eval_loss": 2.0 / s}) for s in range(10, step + 1, 10)),
-            elapsed_s=0.5 * step,
+            train_losses=tuple((s, 1.0 + 1.0 / s) for s in range(1, step + 1)),
+            eval_metrics=tuple((s, {"eval_loss": 1.0 + 1.0 / s}) for s in evaluated),
+            elapsed_s=0.5 * step + seconds,
             rollouts=rollouts,
             tokens=20 * rollouts,
+            unsolved=unsolved,
+            buffered=8 * unsolved,
         )
         decision = _decided(scheduler, progress)
         decisions.append((progress, decision))
+        if decision.phase == "fine_tune":
+            continue
+        past += [now, _phase(decision, step, run, sum(p.kind == "risen" for p in past))]
+        began, reason = step, f"the {decision.phase} phase ended"
+        seconds += past[-1].metrics["seconds"]
         if decision.phase == "risen":
-            past += [now, PhaseRecord("risen", decision.steps, step, decision.reason, accepted)]
-            began, reason = step, "the RISEN phase ended"
             rollouts += 8 * decision.steps
+            unsolved += 40 if run.buffers else 0
+        else:
+            unsolved = 0
     return decisions
+
+
+def _phase(decision: Decision, step: int, run: _Run, done: int) -> PhaseRecord:
+    """A phase as it would be recorded: each one gains less than the one before."""
+    if decision.phase == "burst":
+        measured: dict[str, Any] = {"seconds": 0.5 * decision.steps}
+        return PhaseRecord("burst", decision.steps, step, decision.reason, None, measured)
+    before = 1.0 - 0.5**done
+    measured = {
+        "guard/adherence_strict_before": before,
+        "guard/adherence_strict_after": 1.0 - 0.5 ** (done + 1),
+        "guard/probe_loss_before": 1.0,
+        "guard/probe_loss_after": 1.01,
+        "rollouts": 8 * decision.steps,
+        "tokens": 160 * decision.steps,
+        "seconds": 2.0 * decision.steps,
+    }
+    return PhaseRecord("risen", decision.steps, step, decision.reason, run.accepted, measured)
 
 
 def _decided(scheduler: Callable[..., Any], progress: Progress) -> Decision:
@@ -376,12 +421,18 @@ def _decided(scheduler: Callable[..., Any], progress: Progress) -> Decision:
         f"{name} returned a {type(decision).__name__} at step {step}, not a Decision",
     )
     _require(
-        decision.phase in ("fine_tune", "risen"),
-        f"{name} decided on the phase {decision.phase!r}; there are 'fine_tune' and 'risen'",
+        decision.phase in ("fine_tune", "risen", "burst"),
+        f"{name} decided on the phase {decision.phase!r}; there are 'fine_tune', 'risen' and "
+        "'burst'",
+    )
+    what = "burst" if decision.phase == "burst" else "RISEN phase"
+    _require(
+        decision.phase == "fine_tune" or (type(decision.steps) is int and decision.steps >= 1),
+        f"{name} asked for a {what} of {decision.steps!r} steps at step {step}",
     )
     _require(
-        decision.phase != "risen" or (type(decision.steps) is int and decision.steps >= 1),
-        f"{name} asked for a RISEN phase of {decision.steps!r} steps at step {step}",
+        decision.phase != "burst" or progress.buffered > 0,
+        f"{name} asked for a burst at step {step}, where the buffer is empty",
     )
     _require(
         isinstance(decision.reason, str) and bool(decision.reason.strip()),

@@ -1,4 +1,4 @@
-"""The schedulers that come with risen-plugin: after and alternate.
+"""The schedulers that come with risen-plugin; ``after`` and ``alternate`` are written here.
 
 Pure functions of the progress: what has been done is read from its phases, so that a resumed run
 decides as an uninterrupted one does.
@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
+from risen_plugin.defaults.benefit import Benefit
+from risen_plugin.defaults.budget import Budget
+from risen_plugin.defaults.plateau import Plateau
 from risen_plugin.hookspecs import Register, hookimpl
 
 
@@ -123,3 +126,6 @@ def risen_register_schedulers(register: Register) -> None:
     """Offer the schedulers of this module."""
     register("after", After)
     register("alternate", Alternate)
+    register("plateau", Plateau)
+    register("benefit", Benefit)
+    register("budget", Budget)

@@ -164,7 +164,7 @@ def test_the_plugin_of_the_readme_is_the_template_in_short(monkeypatch):
 
 
 def test_the_scheduler_of_the_how_to_keeps_its_contract_and_waits_for_a_plateau(monkeypatch):
-    code, offer, _ = fenced(DOCS / "how-to" / "write-a-scheduler.md", "python")
+    code, offer, around, _ = fenced(DOCS / "how-to" / "write-a-scheduler.md", "python")
     module = as_module(code + offer, "documented_scheduler", monkeypatch)
     plugins = Plugins()
     plugins.register(module, "plateau")
@@ -178,6 +178,11 @@ def test_the_scheduler_of_the_how_to_keeps_its_contract_and_waits_for_a_plateau(
         seen = tuple(enumerate(losses, start=1))
         decision = scheduler(Progress(9, 90, phases=fine_tuning, train_losses=seen))
         assert decision.phase == phase
+    gentler = as_module(around, "documented_wrapper", monkeypatch).Gentler(scheduler)
+    check_scheduler(gentler)
+    dropped = PhaseRecord("risen", 5, 1, "", accepted=False)
+    late = Progress(9, 90, phases=(dropped,), train_losses=tuple(enumerate([1.5] * 6, start=2)))
+    assert (scheduler(late).steps, gentler(late).steps) == (5, 2)
 
 
 def test_the_rows_and_the_configuration_of_the_tutorial_fit_each_other(tmp_path, monkeypatch):

@@ -107,9 +107,9 @@ def test_a_key_without_a_value_counts_as_left_out(tmp_path: Path) -> None:
     [
         ("rewards: [", "is not valid YAML"),
         (b"\xff\xfe", "is not valid YAML"),
-        ("- rewards", "holds no mapping; it needs rewards, generator, scheduler"),
+        ("- rewards", "holds no mapping; it needs rewards and a generator"),
         ("", "holds no mapping"),
-        ("rewards: [length]\ngenerator: jsonl\n", "lacks 'scheduler'"),
+        ("rewards: [length]\nscheduler: after\n", "lacks 'generator'"),
         ("rewards:\ngenerator: jsonl\nscheduler: after\n", "lacks 'rewards'"),
     ],
 )

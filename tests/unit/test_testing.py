@@ -302,6 +302,19 @@ def test_a_scheduler_that_keeps_the_contract_passes(scheduler):
     check_scheduler(scheduler)
 
 
+def test_a_scheduler_sees_buffers_that_fill_and_bursts_that_empty_them():
+    seen = []
+
+    def scheduler(progress):
+        seen.append((progress.step, progress.unsolved, progress.buffered))
+        if progress.buffered:
+            return Decision("burst", 2, {}, "the buffer is full")
+        return Decision("risen", 1, {}, "it is empty")
+
+    check_scheduler(scheduler, max_steps=4)
+    assert {(1, 0, 0), (2, 40, 320), (3, 0, 0), (4, 40, 320)} <= set(seen)
+
+
 def test_a_scheduler_sees_the_phases_that_it_asked_for():
     seen = {}
 
@@ -329,6 +342,8 @@ BROKEN_SCHEDULERS = {
     "no such phase": (deciding("rest", 1, {}, "r"), "decided on the phase 'rest'"),
     "no steps": (deciding("risen", 0, {}, "r"), "a RISEN phase of 0 steps"),
     "half a step": (deciding("risen", 0.5, {}, "r"), "a RISEN phase of 0.5 steps"),
+    "a burst of no steps": (deciding("burst", 0, {}, "r"), "a burst of 0 steps"),
+    "a burst on nothing": (deciding("burst", 5, {}, "r"), "where the buffer is empty"),
     "no reason": (deciding("fine_tune"), "gave no reason"),
     "no JSON": (deciding("risen", 1, {"beta": {1}}, "r"), "cannot be written as JSON"),
     "raising": (lambda progress: progress.missing, "raised AttributeError at step 1"),

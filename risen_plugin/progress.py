@@ -1,0 +1,122 @@
+"""Read a Progress: series of measurements, seconds, gains. Pure, for schedulers and their replay.
+
+What the numbers mean for the next phase is left to the schedulers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from risen_plugin.contracts import PhaseRecord, Progress
+
+Series: TypeAlias = Sequence[tuple[int, float]]
+"""(step of the outer run, value), in the order of the steps."""
+
+EVAL_LOSS = "eval_loss"
+ADHERENCE = "guard/adherence_strict"
+PROBE_LOSS = "guard/probe_loss"
+_TIMED = ("guard_s", "enter_s", "reinforce_s", "leave_s")
+
+
+def risen_phases(progress: Progress) -> list[PhaseRecord]:
+    """The RISEN phases so far, kept or dropped."""
+    return [phase for phase in progress.phases if phase.kind == "risen"]
+
+
+def last_risen_step(progress: Progress) -> int:
+    """The outer run's step at the latest RISEN phase; 0 where there was none."""
+    return max((phase.at_step for phase in risen_phases(progress)), default=0)
+
+
+def evaluated(progress: Progress, metric: str | None) -> Series:
+    """The values of a metric of the run's evaluations; those that are not finite are left out.
+
+    :param metric: its name; None for ``eval_loss``, or where several sets are evaluated the loss
+        of the first.
+    """
+    name = metric or loss_name(progress.eval_metrics)
+    return [
+        (step, metrics[name])
+        for step, metrics in progress.eval_metrics
+        if name in metrics and math.isfinite(metrics[name])
+    ]
+
+
+def loss_name(evaluations: Sequence[tuple[int, Mapping[str, float]]]) -> str:
+    """What these evaluations call the held-out loss: of the first set, if there are several."""
+    names = [name for _, metrics in evaluations for name in metrics]
+    losses = [name for name in names if name.startswith("eval_") and name.endswith("_loss")]
+    return EVAL_LOSS if EVAL_LOSS in names or not losses else losses[0]
+
+
+def train_loss_blocks(progress: Progress, size: int) -> Series:
+    """The means of ``size`` logged losses each; the step is the last one's. A rest is left out."""
+    losses = [(step, loss) for step, loss in progress.train_losses if math.isfinite(loss)]
+    blocks = [losses[first : first + size] for first in range(0, len(losses) - size + 1, size)]
+    return [(block[-1][0], sum(loss for _, loss in block) / size) for block in blocks]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a stretch of the run changed.
+
+    :param adherence: gain in strict adherence, a share of the guard's instructions.
+    :param loss: by how much the held-out loss fell, in nats per token.
+    :param seconds: what it took.
+    """
+
+    adherence: float = 0.0
+    loss: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Gain) -> Gain:
+        return Gain(
+            self.adherence + other.adherence,
+            self.loss + other.loss,
+            self.seconds + other.seconds,
+        )
+
+
+def gain_of(phase: PhaseRecord) -> Gain:
+    """What a RISEN phase gave to the model; a dropped one gave nothing for its seconds."""
+    seconds = seconds_of(phase)
+    if not phase.accepted:
+        return Gain(seconds=seconds)
+    return Gain(
+        adherence=_change(phase.metrics, ADHERENCE),
+        loss=-_change(phase.metrics, PROBE_LOSS),
+        seconds=seconds,
+    )
+
+
+def seconds_of(phase: PhaseRecord) -> float:
+    """Wall-clock seconds of a RISEN phase or burst; 0.0 where none were recorded."""
+    whole = finite(phase.metrics.get("seconds"))
+    if whole is not None:
+        return max(whole, 0.0)
+    return sum(max(finite(phase.metrics.get(name)) or 0.0, 0.0) for name in _TIMED)
+
+
+def fine_tune_seconds(progress: Progress) -> float:
+    """Seconds that the outer run's own steps have taken, evaluating and saving included."""
+    return max(progress.elapsed_s - sum(map(seconds_of, progress.phases)), 0.0)
+
+
+def held_by_model(phase: PhaseRecord, name: str) -> float | None:
+    """A measurement of the model as the phase left it: after a kept one, before a dropped one."""
+    return finite(phase.metrics.get(f"{name}_{'after' if phase.accepted else 'before'}"))
+
+
+def finite(value: Any) -> float | None:
+    """``value`` as a number, or None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _change(metrics: Mapping[str, Any], name: str) -> float:
+    before, after = (finite(metrics.get(f"{name}_{when}")) for when in ("before", "after"))
+    return 0.0 if before is None or after is None else after - before

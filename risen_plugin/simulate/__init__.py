@@ -1,0 +1,1 @@
+"""Replay a recorded run through a scheduler without training: ``risen simulate``."""
