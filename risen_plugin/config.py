@@ -268,15 +268,15 @@ def _read_section(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where} is not a mapping of names to values")
     check_keys(data, {entry.name for entry in dataclasses.fields(kind)}, where)
+    for entry in dataclasses.fields(kind):
+        is_required = entry.default is entry.default_factory is dataclasses.MISSING
+        if is_required and data.get(entry.name) is None:
+            raise ConfigError(f"{where} lacks '{entry.name}'")
     read = dict(data)
     for name in ("quality", "domain", "reward"):  # said like a reward
         if name in read:
             read[name] = _read_use(read[name], f"{where}.{name}")
     if isinstance(read.get("tasks"), Mapping):
-        for name, task in read["tasks"].items():
-            for key in ("rows", "reward"):
-                if isinstance(task, Mapping) and task.get(key) is None:
-                    raise ConfigError(f"{where}.tasks.{name} lacks '{key}'")
         read["tasks"] = {
             name: _read_section(TaskProbe, task, f"{where}.tasks.{name}")
             for name, task in read["tasks"].items()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from risen_plugin.config import ControlConfig
@@ -243,6 +243,8 @@ class TemperatureLine:
 class Controllers:
     """Those that a configuration asks for, together.
 
+    ``standing`` is what their orders since the phase began have come to.
+
     >>> controllers = Controllers(ControlConfig(max_zero_variance=0.5, window=1))
     >>> controllers.begin({}, steps=9)
     {}
@@ -253,6 +255,7 @@ class Controllers:
     def __init__(self, config: ControlConfig) -> None:
         self.config = config
         self.step = 0
+        self.standing = Orders()
         self.parts: dict[str, Any] = {}
         if config.kl_target is not None:
             self.parts["adaptive_kl"] = AdaptiveKl(
@@ -277,6 +280,7 @@ class Controllers:
     def begin(self, grpo: Mapping[str, Any], steps: int) -> dict[str, Any]:
         """Start a phase; returns the fields of ``GRPOConfig`` that it should have instead."""
         self.step = 0
+        self.standing = Orders()
         temperature = float(grpo.get("temperature", 1.0))
         instead: dict[str, Any] = {}
         for name, part in self.parts.items():
@@ -315,21 +319,30 @@ class Controllers:
             stop = stop or orders.stop
         if "zero_variance" in parts and share is not None and math.isfinite(share):
             stop = stop or parts["zero_variance"].update(share)
-        return Orders(beta, rate, temperature, stop)
+        return self._ordered(Orders(beta, rate, temperature, stop))
 
     def raise_beta(self, beta: float, factor: float) -> float:
         """A KL coefficient ``factor`` times as large, as far as it may be."""
         raised = min(beta * factor, self.config.max_beta)
         if "adaptive_kl" in self.parts:
             self.parts["adaptive_kl"].beta = raised
+        self._ordered(Orders(beta=raised))
         return raised
 
+    def _ordered(self, orders: Orders) -> Orders:
+        given = {name: value for name, value in asdict(orders).items() if value is not None}
+        self.standing = replace(self.standing, **given)
+        return orders
+
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step} | {name: part.state_dict() for name, part in self.parts.items()}
+        return {"step": self.step, "standing": asdict(self.standing)} | {
+            name: part.state_dict() for name, part in self.parts.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a state; a controller that it does not know begins anew."""
         self.step = state.get("step", 0)
+        self.standing = Orders(**state.get("standing", {}))
         for name, part in self.parts.items():
             if name in state:
                 part.load_state_dict(state[name])

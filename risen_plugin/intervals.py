@@ -202,9 +202,7 @@ def _at_least(risen: int, changed: int, share: float) -> float:
 
 def _bisect(is_above: Callable[[float], bool], low: float, high: float) -> float:
     """Where ``is_above`` turns true between ``low`` and ``high``, from below."""
-    for _ in range(80):
+    while high - low > 1e-12 * max(1.0, high):
         middle = (low + high) / 2.0
-        if not low < middle < high:
-            break
         low, high = (low, middle) if is_above(middle) else (middle, high)
     return low
