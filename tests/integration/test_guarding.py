@@ -92,7 +92,7 @@ def test_phases_of_a_harmful_reward_are_rolled_back_and_leave_fine_tuning_alone(
     config: Any,
     tmp_path: Path,
 ) -> None:
-    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora = LoraConfig(r=16, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM")
     probe = [{"prompt": row["prompt"], "completion": row["completion"]} for row in ROWS[:24]]
     ends = []
     for scheduler in (never, at_steps(2, 3, grpo_steps=6)):
@@ -104,14 +104,14 @@ def test_phases_of_a_harmful_reward_are_rolled_back_and_leave_fine_tuning_alone(
                 scheduler=scheduler,
                 probe=probe,
                 guard=GuardConfig(rows=8, report_rows=0, min_gain=-1.0),
-                grpo={"learning_rate": 3e-2},
+                grpo={"learning_rate": 3e-2 if kind == "plain" else 0.1},
             )
         ).attach(trainer)
         trainer.train()
         ends.append(weights(model))
-    assert same(*ends)
     phases = phases_of(callback)
-    assert [phase.accepted for phase in phases] == [False, False]
+    assert [phase.accepted for phase in phases] == [False, False], phases
+    assert same(*ends)
     for number, phase in enumerate(phases, 1):
         assert phase.metrics["guard/probe_loss_rise_low"] > 0.05
         kept = json.loads((tmp_path / f"run-1/risen/phase-00{number}/phase.json").read_text())
