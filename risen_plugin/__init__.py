@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from risen_plugin.callback import RisenCallback
     from risen_plugin.config import (
         BreakerConfig,
+        ControlConfig,
         CurriculumConfig,
         GateConfig,
         GuardConfig,
         LoraSettings,
         RisenConfig,
+        TaskProbe,
         Weighted,
         use,
     )
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BreakerConfig",
     "Completion",
+    "ControlConfig",
     "CurriculumConfig",
     "Decision",
     "Failed",
@@ -57,6 +60,7 @@ __all__ = [
     "Row",
     "Scheduler",
     "Stateful",
+    "TaskProbe",
     "Weighted",
     "__version__",
     "hookimpl",
@@ -70,10 +74,12 @@ _LATER = {
     "RisenCallback": "risen_plugin.callback",
     "BreakerConfig": "risen_plugin.config",
     "GateConfig": "risen_plugin.config",
+    "ControlConfig": "risen_plugin.config",
     "CurriculumConfig": "risen_plugin.config",
     "GuardConfig": "risen_plugin.config",
     "LoraSettings": "risen_plugin.config",
     "RisenConfig": "risen_plugin.config",
+    "TaskProbe": "risen_plugin.config",
     "Weighted": "risen_plugin.config",
     "use": "risen_plugin.config",
 }

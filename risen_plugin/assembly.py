@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from risen_plugin.composing import build_offer
-from risen_plugin.config import GateConfig, RisenConfig, Use, Weighted
+from risen_plugin.config import GateConfig, RisenConfig, TaskProbe, Use, Weighted
 from risen_plugin.contracts import Generator, Row, Scheduler, Stateful
 from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, near_miss
 from risen_plugin.panel import LIKELIHOOD, Gate
 from risen_plugin.plugins import Kind, Plugins
-from risen_plugin.probe import check_probe
+from risen_plugin.probe import check_probe, load_probe
 from risen_plugin.wrapping import NamedReward, wrap
 
 _TRLS_OWN = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
@@ -34,6 +34,15 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Task:
+    """A task that the guard watches: its rows and what scores the answers."""
+
+    name: str
+    rows: tuple[Row, ...]
+    reward: NamedReward
+
+
+@dataclass(frozen=True)
 class Parts:
     """The objects of one configuration."""
 
@@ -44,6 +53,8 @@ class Parts:
     plugins: Plugins
     origins: Mapping[str, str]
     gate: Gate | None = None
+    domain: NamedReward | None = None
+    tasks: tuple[Task, ...] = ()
 
     @property
     def asked(self) -> tuple[NamedReward, ...]:
@@ -88,9 +99,17 @@ def assemble(config: RisenConfig) -> Parts:
     scheduler = _part(plugins, "scheduler", config.scheduler, origins)
     check_probe(config.probe, config.guard.probe_rows)
     gate = None if config.gate is None else _gate(plugins, config.gate, rewards, origins)
-    parts = Parts(rewards, generator, held_out, scheduler, plugins, origins, gate)
+    domain = None
+    if config.guard.domain is not None and config.guard.domain_metric is None:
+        domain = _watched(plugins, config.guard.domain, rewards, origins)
+    tasks = tuple(
+        _task(plugins, name, given, rewards, origins) for name, given in config.guard.tasks.items()
+    )
+    parts = Parts(rewards, generator, held_out, scheduler, plugins, origins, gate, domain, tasks)
     for part in {id(p): p for p in (generator, held_out)}.values():
         _check_first_row(part, parts.asked, config.seed)
+    if domain is not None:
+        _check_first_row(held_out, [domain], config.seed)
     return parts
 
 
@@ -232,6 +251,34 @@ def _gate(
             f"gate.quality and gate.reward are both '{reward.__name__}'; quality is another score"
         )
     return Gate(config, reward, quality)
+
+
+def _watched(
+    plugins: Plugins, given: Any, rewards: Sequence[NamedReward], origins: dict[str, str]
+) -> NamedReward:
+    """A reward that the guard measures by: one of the run's, or one of its own."""
+    found = _among(rewards, given)
+    return _reward(plugins, given, origins) if found is None else found
+
+
+def _task(
+    plugins: Plugins,
+    name: str,
+    given: TaskProbe,
+    rewards: Sequence[NamedReward],
+    origins: dict[str, str],
+) -> Task:
+    label = f"task '{name}'"
+    rows = tuple(load_probe(given.rows, label))
+    if not rows:
+        raise DataError(f"{label} has no rows; give it some, or leave it out")
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{label} has {_short(row)} as row {index}; a row has a prompt")
+        _check_row(row, f"{label} has row {index}")
+    reward = _watched(plugins, given.reward, rewards, origins)
+    check_columns(rows, [reward], label)
+    return Task(name, rows, reward)
 
 
 def _among(rewards: Sequence[NamedReward], given: Any) -> NamedReward | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import logging
 import shutil
 import sys
@@ -25,9 +26,10 @@ from risen_plugin.assembly import assemble
 from risen_plugin.attached import Attached
 from risen_plugin.checks import is_number
 from risen_plugin.clean_room import clean_room
-from risen_plugin.config import DEFAULT_GRPO, RisenConfig, check_batches
+from risen_plugin.config import DEFAULT_GRPO, RisenConfig, check_batches, check_control
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.decisions import Decisions
+from risen_plugin.control import Controllers
 from risen_plugin.errors import ConfigError, RecordError, RisenError
 from risen_plugin.families import told
 from risen_plugin.fitness import check_arguments, check_model, check_targets, longest_prompt
@@ -89,6 +91,7 @@ class RisenCallback(TrainerCallback):
         self.panel.listeners += [self.pass_rates.take, self._answered]
         self.history = History(self.pass_rates)
         self.decisions = Decisions()
+        self.controllers = Controllers(config.control)
         self._attached: Attached | None = None
         self._around: Surroundings | None = None
         self._record: Record | None = None
@@ -158,6 +161,9 @@ class RisenCallback(TrainerCallback):
             instructions=self.instructions,
             pass_rates=self.pass_rates,
             probe=encode_probe(tokenizer, self._probe_rows(), longest),
+            controllers=self.controllers,
+            domain_reward=self.parts.domain,
+            tasks=self.parts.tasks,
             domain=self._attached.domain(guard.probe_rows) if self._attached else None,
             others=self._attached.restored() if self._attached else (),
             quiet=self._quiet,
@@ -257,6 +263,7 @@ class RisenCallback(TrainerCallback):
             "decisions": self.decisions.state_dict(),
             "instructions": self.instructions.state_dict(),
             "plugins": {role: part.state_dict() for role, part in self.parts.stateful().items()},
+            "controllers": self.controllers.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -264,6 +271,7 @@ class RisenCallback(TrainerCallback):
         self.history.load_state_dict(state["history"])
         self.decisions.load_state_dict(state.get("decisions", {}))
         self.instructions.load_state_dict(state["instructions"])
+        self.controllers.load_state_dict(state.get("controllers", {}))
         for role, part in self.parts.stateful().items():
             if role in state["plugins"]:
                 part.load_state_dict(state["plugins"][role])
@@ -316,7 +324,12 @@ class RisenCallback(TrainerCallback):
         ]
         try:
             record = run_phase(
-                self._around, decision, number=number, at_step=state.global_step, folder=folder
+                self._around,
+                decision,
+                number=number,
+                at_step=state.global_step,
+                folder=folder,
+                tell=functools.partial(self._event, step=state.global_step, number=number),
             )
         except Exception as error:
             self._rescue(error, entry)
@@ -373,6 +386,7 @@ class RisenCallback(TrainerCallback):
         check_grpo_fields(parameters, label)
         grpo = {**DEFAULT_GRPO, **self.config.grpo, **parameters}
         check_batches(grpo, label)
+        check_control(self.config.control, grpo, label)
         self.instructions.longest = longest_prompt(model, grpo["max_completion_length"], label)
 
     def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
@@ -426,7 +440,8 @@ class RisenCallback(TrainerCallback):
                 "label": self.parts.scheduler.label,
                 "uses": repr(self.parts.scheduler.value),
             },
-            "guard": dataclasses.asdict(self.config.guard),
+            "guard": self.config.guard.describe(),
+            "control": dataclasses.asdict(self.config.control),
             "breaker": dataclasses.asdict(self.config.breaker),
             "gate": self.parts.gate.describe() if self.parts.gate else None,
             "lora": dataclasses.asdict(self.config.lora),

@@ -15,12 +15,12 @@ from typing import Any
 from risen_plugin.checks import all_texts, check_whole, told
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.grpo_fields import DEFAULT_GRPO, check_batches
+from risen_plugin.guard_settings import ControlConfig, GuardConfig, TaskProbe, check_control
 from risen_plugin.settings import (
     GRADING,
     BreakerConfig,
     CurriculumConfig,
     GateConfig,
-    GuardConfig,
     LoraSettings,
     PluginOrName,
     Use,
@@ -31,15 +31,18 @@ from risen_plugin.settings import (
 __all__ = [
     "DEFAULT_GRPO",
     "BreakerConfig",
+    "ControlConfig",
     "CurriculumConfig",
     "GateConfig",
     "GuardConfig",
     "LoraSettings",
     "PluginOrName",
     "RisenConfig",
+    "TaskProbe",
     "Use",
     "Weighted",
     "check_batches",
+    "check_control",
     "check_keys",
     "use",
 ]
@@ -56,6 +59,7 @@ class RisenConfig:
     :param probe: rows whose loss is watched, or the path of a JSON Lines file with them; each has
         ``text``, or ``prompt`` and ``completion``, or ``messages``.
     :param guard: when a phase is kept.
+    :param control: what is steered while a phase runs.
     :param breaker: when a phase ends at once because a reward fails too often.
     :param gate: a bar of quality for answers that a verifiable reward passes; None for none.
     :param lora: the temporary adapter on a plain model.
@@ -78,6 +82,7 @@ class RisenConfig:
     held_out: PluginOrName | None = None
     probe: str | Path | Sequence[Mapping[str, Any]] | None = None
     guard: GuardConfig = field(default_factory=GuardConfig)
+    control: ControlConfig = field(default_factory=ControlConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     gate: GateConfig | None = None
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -112,7 +117,7 @@ class RisenConfig:
                 f"curriculum is of type {type(self.curriculum).__name__}; "
                 "give CurriculumConfig(...)"
             )
-        _check_reserve(self.reserve, self.guard.report_rows)
+        _check_reserve(self.reserve, self.guard)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ConfigError(f"seed is {told(self.seed)}; it is a whole number")
         if not isinstance(self.keep_entry, bool):
@@ -127,6 +132,7 @@ class RisenConfig:
                 "of a JSON Lines file"
             )
         check_batches(self.grpo)
+        check_control(self.control, {**DEFAULT_GRPO, **self.grpo})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> RisenConfig:
@@ -191,6 +197,7 @@ class RisenConfig:
 
 _SECTIONS: Mapping[str, type] = {
     "guard": GuardConfig,
+    "control": ControlConfig,
     "breaker": BreakerConfig,
     "gate": GateConfig,
     "lora": LoraSettings,
@@ -198,7 +205,7 @@ _SECTIONS: Mapping[str, type] = {
 }
 
 
-def _check_reserve(reserve: Any, report_rows: int) -> None:
+def _check_reserve(reserve: Any, guard: GuardConfig) -> None:
     if reserve is None:
         return
     if isinstance(reserve, int) and not isinstance(reserve, bool):
@@ -207,10 +214,15 @@ def _check_reserve(reserve: Any, report_rows: int) -> None:
         raise ConfigError(
             f"reserve is {told(reserve)}; it is a list of families, or how many of them"
         )
-    if reserve and not report_rows:
+    if reserve and not guard.report_rows:
         raise ConfigError(
             "reserve sets families apart to be measured, but guard.report_rows is 0; raise that, "
             "or leave reserve out"
+        )
+    if guard.max_gap is not None and not reserve:
+        raise ConfigError(
+            f"guard.max_gap is {guard.max_gap:g}, but reserve sets no families apart to measure "
+            "the gap on; reserve some, or leave guard.max_gap out"
         )
 
 
@@ -259,9 +271,19 @@ def _read_section(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where} is not a mapping of names to values")
     check_keys(data, {entry.name for entry in dataclasses.fields(kind)}, where)
+    for entry in dataclasses.fields(kind):
+        is_required = entry.default is entry.default_factory is dataclasses.MISSING
+        if is_required and data.get(entry.name) is None:
+            raise ConfigError(f"{where} lacks '{entry.name}'")
     read = dict(data)
-    if "quality" in read:  # of the gate: said like a reward
-        read["quality"] = _read_use(read["quality"], f"{where}.quality")
+    for name in ("quality", "domain", "reward"):  # said like a reward
+        if name in read:
+            read[name] = _read_use(read[name], f"{where}.{name}")
+    if isinstance(read.get("tasks"), Mapping):
+        read["tasks"] = {
+            name: _read_section(TaskProbe, task, f"{where}.tasks.{name}")
+            for name, task in read["tasks"].items()
+        }
     return kind(**read)
 
 

@@ -1,14 +1,28 @@
-"""Judge whether a RISEN phase paid. Pure: measurements in, a verdict with its reason out."""
+"""Judge a RISEN phase, while it runs and when it has run. Pure: measurements in, a verdict out.
+
+Both ends of a phase are measured on the same rows, so they are compared row by row, and a
+difference comes with the ends that chance leaves it. A gain counts if it is above 0 for sure, a
+harm if it is beyond its threshold for sure. Measuring and acting are left to others.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal, TypeAlias
 
 from risen_plugin.config import GuardConfig
+from risen_plugin.intervals import Interval, of_gap, of_means, of_ratio
 
 _ROUNDING = 1e-9  # so that a gain or a rise of exactly the threshold passes
+
+_ALWAYS = ("probe_loss_rise", "forward_kl")  # no number of these is a broken model
+
+ActionKind: TypeAlias = Literal["go_on", "stop", "raise_beta", "roll_back", "burst"]
+When: TypeAlias = Literal["before", "during", "after"]
+Losses: TypeAlias = Sequence[tuple[float, int]]
+"""One row each: its loss summed over its tokens, in nats, and how many they are."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +43,90 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Honesty:
-    """Whether a gain is what it looks like; NaN where nothing was measured.
+class RowByRow:
+    """The model at one moment, row by row; what was not measured is empty.
 
-    :param gap: gain in strict adherence on reported rows of trained families, less the gain on
-        rows of reserved ones.
-    :param trip_wire_rise: by how much the share of answers that trip a wire rose.
+    :param passed: the guard's rows: whether every graded reward passes the answer.
+    :param probe: the probe's rows.
+    :param entry_answers: the losses of answers that the model gave at phase entry.
+    :param reported: as ``passed``, for the reported rows of trained families.
+    :param unseen: the same, for rows of reserved families.
+    :param tripped: whether an answer trips a wire: the guard's rows, then the others.
+    :param domain: the domain's score of each of the guard's answers.
+    :param domain_metric: the user's own metric of the domain, of which no rows are known.
+    :param tasks: the scores of each task's answers.
     """
 
-    gap: float = math.nan
-    trip_wire_rise: float = math.nan
+    passed: Sequence[bool | None] = ()
+    probe: Losses = ()
+    entry_answers: Losses = ()
+    reported: Sequence[bool | None] = ()
+    unseen: Sequence[bool | None] = ()
+    tripped: Sequence[bool] = ()
+    domain: Sequence[float | None] = ()
+    domain_metric: float | None = None
+    tasks: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Harm:
+    """Something that a phase should not do much of.
+
+    :param said: what it is, in words.
+    :param of: how much it is, with its ends.
+    :param most: the threshold; None only measures it.
+    """
+
+    said: str
+    of: Interval
+    most: float | None = None
+
+    @property
+    def at_least(self) -> float:
+        """How much it is for sure; a single row that says nothing of others is taken as it is."""
+        return self.of.low if math.isfinite(self.of.low) else self.of.value
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether it is beyond its threshold for sure, or is no number."""
+        return self.most is not None and not self.at_least <= self.most + _ROUNDING
+
+    @property
+    def shows(self) -> bool:
+        """Whether what was measured is beyond its threshold, be it by chance."""
+        return self.most is not None and not self.of.value <= self.most + _ROUNDING
+
+    def told(self) -> str:
+        sure = "" if self.at_least == self.of.value else f", for sure {self.at_least:.4f}"
+        return f"{self.said} is {self.of.value:.4f}{sure}, more than {self.most or 0.0:.4f}"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a phase did, by the names that the record has for it."""
+
+    gain: Interval
+    harms: Mapping[str, Harm]
+
+    def ends(self) -> dict[str, list[float | None]]:
+        """What was measured, and its lower and upper end, by name; None where there is no end."""
+        intervals = {"gain": self.gain} | {name: harm.of for name, harm in self.harms.items()}
+        return {
+            name: [
+                end if math.isfinite(end) else None
+                for end in (interval.value, interval.low, interval.high)
+            ]
+            for name, interval in intervals.items()
+        }
+
+    def as_metrics(self) -> dict[str, float]:
+        """``NAME``, ``NAME_low`` and ``NAME_high``, as far as they are numbers."""
+        return {
+            f"{name}{end}": value
+            for name, given in self.ends().items()
+            for end, value in zip(("", "_low", "_high"), given, strict=True)
+            if value is not None
+        }
 
 
 @dataclass(frozen=True)
@@ -49,28 +137,187 @@ class Verdict:
     reason: str
 
 
-def judge(
-    before: Measured, after: Measured, config: GuardConfig, honesty: Honesty = Honesty()
-) -> Verdict:
-    """Keep the phase if adherence rose by ``min_gain`` and the probe loss did not rise too far.
+@dataclass(frozen=True)
+class Action:
+    """What to do about what was measured, and why in one line."""
 
-    Where the configuration sets a bound, also only if the gap to reserved families and the rise of
-    tripped wires are within it; what was not measured is not held against it.
+    kind: ActionKind
+    reason: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an action is decided by.
+
+    :param gains: the measured gains of the phase so far, the present one last.
+    :param beta: the KL coefficient now, and ``max_beta`` the most that it may be.
+    :param verdict: of a phase that has ended.
     """
-    gain = after.adherence_strict - before.adherence_strict
-    rise = after.probe_loss - before.probe_loss
+
+    when: When
+    changes: Changes | None = None
+    gains: Sequence[float] = ()
+    beta: float = 0.0
+    max_beta: float = 1.0
+    verdict: Verdict | None = None
+
+
+def compare(
+    before: RowByRow, after: RowByRow, config: GuardConfig, confidence: float | None
+) -> Changes:
+    """The differences between two moments, over the rows that were measured at both."""
+    harms = {
+        "probe_loss_rise": Harm(
+            "the rise of the probe loss",
+            _rise(before.probe, after.probe, confidence),
+            config.max_probe_loss_rise,
+        )
+    }
+    if before.entry_answers and after.entry_answers:
+        harms["forward_kl"] = Harm(
+            "the forward KL from the model at phase entry",
+            _rise(before.entry_answers, after.entry_answers, confidence),
+            config.max_forward_kl,
+        )
+    if after.reported and after.unseen:
+        harms["gap"] = Harm(
+            "the gap to reserved families",
+            of_gap((before.reported, after.reported), (before.unseen, after.unseen), confidence),
+            config.max_gap,
+        )
+    if after.tripped:
+        harms["trip_wire_rise"] = Harm(
+            "the rise of the trip-wire rate",
+            of_means(before.tripped[: len(after.tripped)], after.tripped, confidence),
+            config.max_trip_wire_rise,
+        )
+    if after.domain:
+        harms["domain_drop"] = Harm(
+            "the drop of the domain's score",
+            of_means(after.domain, before.domain, confidence),
+            config.max_domain_drop,
+        )
+    elif before.domain_metric is not None and after.domain_metric is not None:
+        drop = before.domain_metric - after.domain_metric
+        harms["domain_drop"] = Harm(
+            f"the drop of {config.domain_metric}",
+            Interval(drop, drop, drop),
+            config.max_domain_drop,
+        )
+    for name, scores in after.tasks.items():
+        harms[f"task/{name}_drop"] = Harm(
+            f"the drop of task '{name}'",
+            of_means(scores, before.tasks[name], confidence),
+            config.tasks[name].max_drop,
+        )
+    measured = {
+        name: harm
+        for name, harm in harms.items()
+        if name in _ALWAYS or not math.isnan(harm.of.value)
+    }
+    return Changes(of_means(before.passed, after.passed, confidence), measured)
+
+
+def judge(before: Measured, after: Measured, config: GuardConfig, changes: Changes) -> Verdict:
+    """Keep the phase if adherence rose, by ``min_gain`` and for sure, and no harm was done.
+
+    A harm is held against a phase only where it is beyond its threshold for sure; what was not
+    measured never is. With a ``min_gain`` below 0 the gain must be no less than that, for sure.
+    """
+    [rise, *others] = [changes.harms["probe_loss_rise"], *_without_probe(changes)]
     measured = (
         f"adherence {before.adherence_strict:.3f} -> {after.adherence_strict:.3f}, "
-        f"probe loss {before.probe_loss:.4f} -> {after.probe_loss:.4f} ({rise:+.4f})"
+        f"probe loss {before.probe_loss:.4f} -> {after.probe_loss:.4f} ({rise.of.value:+.4f})"
     )
-    if not rise <= config.max_probe_loss_rise + _ROUNDING:  # also refuses NaN
-        return Verdict(False, f"{measured}: rises by more than {config.max_probe_loss_rise:.4f}")
-    if not gain >= config.min_gain - _ROUNDING:
+    if rise.is_beyond:
+        sure = "" if rise.at_least == rise.of.value else f", for sure by {rise.at_least:.4f}"
+        return Verdict(False, f"{measured}: rises by more than {rise.most:.4f}{sure}")
+    gain = changes.gain
+    if not gain.value >= config.min_gain - _ROUNDING:
         return Verdict(False, f"{measured}: gain is less than {config.min_gain:.3f}")
-    for what, value, most in (
-        ("the gap to reserved families", honesty.gap, config.max_gap),
-        ("the rise of the trip-wire rate", honesty.trip_wire_rise, config.max_trip_wire_rise),
-    ):
-        if most is not None and value > most + _ROUNDING:
-            return Verdict(False, f"{measured}: {what} is {value:.3f}, more than {most:.3f}")
+    if config.confidence is not None and not _is_sure(gain, config.min_gain):
+        return Verdict(
+            False,
+            f"{measured}: gain may be chance, it is for sure only {gain.low:+.3f} "
+            f"(confidence {config.confidence:g})",
+        )
+    for harm in others:
+        if harm.is_beyond:
+            return Verdict(False, f"{measured}: {harm.told()}")
     return Verdict(True, measured)
+
+
+def act(look: Look, config: GuardConfig) -> Action:
+    """What to do: go on, stop, raise beta, roll back, or ask for a fine-tuning burst.
+
+    While a phase runs, a harm beyond its threshold for sure rolls it back at once. One that only
+    shows raises the KL coefficient, or stops the phase where there is none to raise. No further
+    gain in ``patience`` measurements stops it. A kept phase that used up much of what it was
+    allowed asks for a burst.
+    """
+    if look.when == "before" or look.changes is None:
+        return Action("go_on", "measured at entry")
+    if look.when == "during":
+        return _while_it_runs(look, look.changes, config)
+    if look.verdict is not None and not look.verdict.accepted:
+        return Action("roll_back", look.verdict.reason)
+    for harm in look.changes.harms.values():
+        if _asks_for_burst(harm, config.burst_at):
+            return Action(
+                "burst", f"{harm.said} is {harm.of.value:.4f} of the {harm.most:.4f} allowed"
+            )
+    return Action("go_on", look.verdict.reason if look.verdict else "")
+
+
+def _while_it_runs(look: Look, changes: Changes, config: GuardConfig) -> Action:
+    for harm in changes.harms.values():
+        if harm.is_beyond:
+            return Action("roll_back", harm.told())
+    for harm in changes.harms.values():
+        if harm.shows and 0.0 < look.beta < look.max_beta:
+            return Action("raise_beta", harm.told())
+        if harm.shows:
+            return Action("stop", f"{harm.told()}, and there is no beta to raise")
+    if _is_flat(look.gains, config):
+        return Action(
+            "stop", f"held-out adherence is flat: no further gain in {config.patience} measurements"
+        )
+    return Action("go_on", f"gain {changes.gain.value:+.3f}")
+
+
+def confidence_of_looks(config: GuardConfig, looks: int) -> float | None:
+    """The confidence of each of several looks, so that all of them together keep the configured."""
+    if config.confidence is None:
+        return None
+    return 1.0 - (1.0 - config.confidence) / max(1, looks)
+
+
+def _rise(before: Losses, after: Losses, confidence: float | None) -> Interval:
+    return of_ratio(
+        [now[0] - then[0] for then, now in zip(before, after, strict=True)],
+        [float(tokens) for _, tokens in before],
+        confidence,
+    )
+
+
+def _without_probe(changes: Changes) -> list[Harm]:
+    return [harm for name, harm in changes.harms.items() if name != "probe_loss_rise"]
+
+
+def _is_sure(gain: Interval, min_gain: float) -> bool:
+    return gain.low >= min_gain - _ROUNDING if min_gain < 0.0 else gain.low > 0.0
+
+
+def _is_flat(gains: Sequence[float], config: GuardConfig) -> bool:
+    """Whether the last ``patience`` gains are no better than those before, entry (0) included."""
+    seen = [0.0, *gains]
+    if len(seen) <= config.patience:
+        return False
+    best = max(seen[: -config.patience])
+    return not max(seen[-config.patience :]) - best >= max(config.min_gain - _ROUNDING, _ROUNDING)
+
+
+def _asks_for_burst(harm: Harm, share: float | None) -> bool:
+    if share is None or harm.most is None or not 0.0 < harm.most < math.inf:
+        return False
+    return harm.of.low > 0.0 and harm.of.value > share * harm.most

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from risen_plugin.assembly import Task
 from risen_plugin.config import RisenConfig
-from risen_plugin.contracts import Row
-from risen_plugin.errors import DataError
-from risen_plugin.guard import Honesty, Measured
+from risen_plugin.contracts import Failed, Row
+from risen_plugin.control import Controllers
+from risen_plugin.errors import ConfigError, DataError, near_miss
+from risen_plugin.guard import Changes, Measured, RowByRow
 from risen_plugin.instructions import Instructions
-from risen_plugin.measure import Encoded, answers_to, probe_loss
+from risen_plugin.measure import Encoded, answers_to, mean_loss, row_losses
 from risen_plugin.outcomes import Scores
 from risen_plugin.panel import Panel
 from risen_plugin.scoring import (
@@ -26,11 +28,11 @@ from risen_plugin.scoring import (
     NamedReward,
     PassRates,
     adherence,
-    grade,
+    score,
     unjudged,
     verdicts,
 )
-from risen_plugin.tripwires import Tripped, watch
+from risen_plugin.tripwires import Tripped, tripped, watch
 
 DomainMetrics = Callable[[], Mapping[str, float]]
 
@@ -41,6 +43,8 @@ class Surroundings:
 
     :param domain: measures the user's own metrics, where the callback is attached to a Trainer.
     :param others: objects beside model and tokenizer that the clean room restores.
+    :param domain_reward: scores the guard's answers as the domain wants them; None for nobody.
+    :param tasks: what else a phase should leave as good as it was.
     """
 
     model: Any
@@ -52,8 +56,11 @@ class Surroundings:
     instructions: Instructions
     pass_rates: PassRates
     probe: Sequence[Encoded]
+    controllers: Controllers
     domain: DomainMetrics | None = None
     others: Sequence[Any] = ()
+    domain_reward: NamedReward | None = None
+    tasks: Sequence[Task] = ()
     quiet: bool = False
 
 
@@ -61,6 +68,8 @@ class Surroundings:
 class State:
     """What was measured at one end of a phase.
 
+    :param by_row: the same row by row.
+    :param tasks: the mean score of each task.
     :param errors: rows of the guard that a reward failed on.
     :param outage: one line, if there were too many of them to judge by.
     """
@@ -69,21 +78,31 @@ class State:
     reported: Adherence | None
     unseen: Adherence | None
     tripped: Tripped
-    passed: Sequence[bool | None]
+    by_row: RowByRow
     domain: Mapping[str, float]
+    tasks: Mapping[str, float]
     errors: int = 0
     outage: str | None = None
 
 
-def measure_state(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: str) -> State:
-    """Measure ``model`` as it stands; ``label`` is what the progress bar says."""
+def measure_state(
+    around: Surroundings,
+    model: Any,
+    grpo: Mapping[str, Any],
+    label: str,
+    *,
+    entry_answers: Sequence[Encoded] = (),
+    is_whole: bool = True,
+) -> State:
+    """Measure ``model`` as it stands; ``label`` is what the progress bar says.
+
+    :param entry_answers: answers of the model at phase entry, for the forward KL from it.
+    :param is_whole: whether to measure what decides nothing too, and the user's own metrics.
+    """
     config = around.config.guard
 
-    seen: list[Row] = []
-    told: list[Any] = []
-
-    def measured(rows: Sequence[Row]) -> tuple[Adherence, dict[str, Scores]]:
-        made = answers_to(
+    def answered(rows: Sequence[Row]) -> list[Any]:
+        return answers_to(
             model,
             around.tokenizer,
             rows,
@@ -91,9 +110,15 @@ def measure_state(around: Surroundings, model: Any, grpo: Mapping[str, Any], lab
             batch_size=config.batch_size,
             progress=None if around.quiet else label,
         )
+
+    seen: list[Row] = []
+    told: list[Any] = []
+
+    def measured(rows: Sequence[Row]) -> tuple[Adherence, dict[str, Scores]]:
+        made = answered(rows)
         seen.extend(rows)
         told.extend(made)
-        scores = grade(around.rewards, rows, made)
+        scores = score([reward for reward in around.rewards if reward.graded], rows, made)
         found = adherence(around.rewards, scores)
         if not found.rows and not found.errors:
             names = ", ".join(reward.__name__ for reward in around.rewards if reward.graded)
@@ -103,33 +128,92 @@ def measure_state(around: Surroundings, model: Any, grpo: Mapping[str, Any], lab
             )
         return found, scores
 
-    held_out, scores = measured(around.instructions.guard)
+    rows = around.instructions
+    held_out, scores = measured(rows.guard)
+    in_domain = _scores_of(around.domain_reward, rows.guard, told)
     outage = unjudged(around.rewards, scores, around.config.breaker.max_error_rate)
-    loss = probe_loss(model, around.probe, batch_size=config.batch_size)
-    reported = measured(around.instructions.report)[0] if around.instructions.report else None
-    unseen = measured(around.instructions.unseen)[0] if around.instructions.unseen else None
+    probe = row_losses(model, around.probe, batch_size=config.batch_size)
+    further: dict[str, tuple[Adherence, dict[str, Scores]]] = {}
+    for name, some in (("reported", rows.report), ("unseen", rows.unseen)):
+        if some and is_whole:
+            further[name] = measured(some)
+    tasks = {
+        task.name: _scores_of(task.reward, task.rows, answered(task.rows)) for task in around.tasks
+    }
+    domain = dict(around.domain()) if around.domain is not None and is_whole else {}
+    metric = _domain_metric(around, domain) if is_whole else None
+    if around.domain_reward is not None and any(value is not None for value in in_domain):
+        domain[around.domain_reward.__name__] = _mean(in_domain)
+    by_row = RowByRow(
+        passed=verdicts(around.rewards, scores),
+        probe=probe,
+        entry_answers=row_losses(model, entry_answers, batch_size=config.batch_size),
+        reported=_verdicts(around, further.get("reported")),
+        unseen=_verdicts(around, further.get("unseen")),
+        tripped=[bool(tripped(row, answer)) for row, answer in zip(seen, told, strict=True)],
+        domain=in_domain,
+        domain_metric=metric,
+        tasks=tasks,
+    )
     return State(
-        Measured(held_out.strict, held_out.soft, loss),
-        reported,
-        unseen,
+        Measured(held_out.strict, held_out.soft, mean_loss(probe)),
+        further["reported"][0] if "reported" in further else None,
+        further["unseen"][0] if "unseen" in further else None,
         watch(seen, told),
-        verdicts(around.rewards, scores),
-        around.domain() if around.domain is not None else {},
+        by_row,
+        domain,
+        {name: mean for name, given in tasks.items() if not math.isnan(mean := _mean(given))},
         held_out.errors,
         outage,
     )
 
 
-def honesty_of(before: State, after: State) -> Honesty:
-    """What the gain is worth: on families never trained on, and by tripped wires."""
-    gap = math.nan
-    if before.reported and after.reported and before.unseen and after.unseen:
-        gain = after.reported.strict - before.reported.strict
-        gap = gain - (after.unseen.strict - before.unseen.strict)
-    return Honesty(gap, after.tripped.rate - before.tripped.rate)
+def _verdicts(
+    around: Surroundings, measured: tuple[Adherence, dict[str, Scores]] | None
+) -> list[bool | None]:
+    return [] if measured is None else verdicts(around.rewards, measured[1])
 
 
-def metrics_of(before: State, after: State | None) -> dict[str, Any]:
+def _scores_of(
+    reward: NamedReward | None, rows: Sequence[Row], completions: Sequence[Any]
+) -> list[float | None]:
+    """A reward's scores for answers; None where it has no opinion or failed."""
+    if reward is None:
+        return []
+    [scores] = score([reward], rows, completions).values()
+    return [None if isinstance(value, Failed) else value for value in scores]
+
+
+def _mean(scores: Sequence[float | None]) -> float:
+    given = [score for score in scores if score is not None]
+    return sum(given) / len(given) if given else math.nan
+
+
+def _domain_metric(around: Surroundings, metrics: Mapping[str, float]) -> float | None:
+    """The user's metric that ``guard.domain`` names.
+
+    :raises ConfigError: if there is none of that name.
+    """
+    name = around.config.guard.domain_metric
+    if name is None:
+        return None
+    if name not in metrics:
+        has = (
+            f"They are: {', '.join(metrics)}"
+            if metrics
+            else (
+                "there are none: attach the callback to a Trainer with compute_metrics and an "
+                "eval_dataset"
+            )
+        )
+        raise ConfigError(
+            f"guard.domain is 'metric:{name}', which is none of the metrics"
+            f"{near_miss(name, metrics) or '.'} {has}"
+        )
+    return metrics[name]
+
+
+def metrics_of(before: State, after: State | None, changes: Changes | None) -> dict[str, Any]:
     """Both ends of a phase as its record has them; nothing after it if it was cut short."""
     metrics: dict[str, Any] = {}
     for when, state in (("before", before), ("after", after)):
@@ -145,9 +229,13 @@ def metrics_of(before: State, after: State | None) -> dict[str, Any]:
             metrics[f"unseen/adherence_soft_{when}"] = state.unseen.soft
         metrics[f"trip_wire_rate_{when}"] = state.tripped.rate
         metrics |= {f"domain/{name}_{when}": value for name, value in state.domain.items()}
+        metrics |= {f"task/{name}_{when}": value for name, value in state.tasks.items()}
     if after is not None:
         metrics["trip_wire_rate"] = after.tripped.rate
         metrics["trip_wires"] = dict(after.tripped.by_wire)
-        honesty = asdict(honesty_of(before, after))
-        metrics |= {name: value for name, value in honesty.items() if not math.isnan(value)}
+    if changes is not None:
+        metrics |= {f"guard/{name}": value for name, value in changes.as_metrics().items()}
+        for name in ("gap", "trip_wire_rise"):
+            if name in changes.harms:
+                metrics[name] = changes.harms[name].of.value
     return metrics

@@ -119,18 +119,30 @@ def answers_to(
     )
 
 
-@torch.no_grad()
 def probe_loss(
     model: nn.Module, rows: Sequence[Encoded], *, batch_size: int, pad_id: int = 0
 ) -> float:
     """Mean negative log-likelihood per labelled token, in nats, over encoded probe rows."""
+    return mean_loss(row_losses(model, rows, batch_size=batch_size, pad_id=pad_id))
+
+
+def mean_loss(losses: Sequence[tuple[float, int]]) -> float:
+    """The mean per token of (nats, tokens) of each row."""
+    return sum(nats for nats, _ in losses) / max(1, sum(tokens for _, tokens in losses))
+
+
+@torch.no_grad()
+def row_losses(
+    model: nn.Module, rows: Sequence[Encoded], *, batch_size: int, pad_id: int = 0
+) -> list[tuple[float, int]]:
+    """The negative log-likelihood of each row's labelled tokens, in nats, and how many they are."""
     model.eval()
     device = next(model.parameters()).device
-    total = 0.0
-    tokens = 0
-    ordered = sorted(rows, key=lambda row: len(row[0]))
-    for start in range(0, len(ordered), batch_size):
-        batch = ordered[start : start + batch_size]
+    losses = [(0.0, 0)] * len(rows)
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = [rows[index] for index in chosen]
         longest = max(len(ids) for ids, _ in batch)
         ids = [row + [pad_id] * (longest - len(row)) for row, _ in batch]
         mask = [[1] * len(row) + [0] * (longest - len(row)) for row, _ in batch]
@@ -141,10 +153,20 @@ def probe_loss(
             attention_mask=torch.tensor(mask, device=device),
         ).logits[:, :-1]  # (B, T - 1, V)
         kept = wanted != _IGNORED
-        loss = nn.functional.cross_entropy(logits[kept].float(), wanted[kept], reduction="sum")
-        total += float(loss)
-        tokens += int(kept.sum())
-    return total / max(1, tokens)
+        by_token = torch.zeros(kept.shape, dtype=torch.float64, device=device)
+        by_token[kept] = nn.functional.cross_entropy(
+            logits[kept].float(), wanted[kept], reduction="none"
+        ).double()
+        for index, nats, tokens in zip(
+            chosen, by_token.sum(dim=1).tolist(), kept.sum(dim=1).tolist(), strict=True
+        ):
+            losses[index] = (nats, tokens)
+    return losses
+
+
+def answered(prompt: list[int], answer: list[int]) -> Encoded:
+    """Token ids of a prompt and its answer, labelled in the answer alone."""
+    return [*prompt, *answer], [_IGNORED] * len(prompt) + answer
 
 
 def encode_probe(tokenizer: Any, rows: Sequence[Mapping[str, Any]], longest: int) -> list[Encoded]:

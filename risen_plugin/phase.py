@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,11 +19,13 @@ from peft import PeftModel
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from risen_plugin.clean_room import clean_room
+from risen_plugin.clock import Clock
 from risen_plugin.config import DEFAULT_GRPO
 from risen_plugin.contracts import Decision, PhaseRecord, text_of
 from risen_plugin.fitness import longest_prompt
-from risen_plugin.guard import Verdict, judge
-from risen_plugin.held_out import State, Surroundings, honesty_of, measure_state, metrics_of
+from risen_plugin.guard import Verdict
+from risen_plugin.guarding import Guarding, Tell, untold
+from risen_plugin.held_out import Surroundings
 from risen_plugin.instructions import derived_seed
 from risen_plugin.likelihood import Likelihood
 from risen_plugin.measure import answers
@@ -39,32 +40,24 @@ _PARTS = ("guard_s", "enter_s", "reinforce_s", "leave_s")
 _LOGGED = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
 
 
-@dataclass
-class _Clock:
-    """Seconds by what they were spent on."""
-
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_PARTS, 0.0))
-
-    @contextmanager
-    def time(self, what: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - started
-            self.seconds[what] = self.seconds.get(what, 0.0) + spent
-
-
 def run_phase(
-    around: Surroundings, decision: Decision, *, number: int, at_step: int, folder: Path
+    around: Surroundings,
+    decision: Decision,
+    *,
+    number: int,
+    at_step: int,
+    folder: Path,
+    tell: Tell = untold,
 ) -> PhaseRecord:
     """Run one RISEN phase and return its record; ``folder`` receives what is kept of it.
 
+    :param tell: writes an event of the phase: its name, and values by name.
     :raises RisenError: if a reward or generator fails; everything is then as it was before.
     """
-    clock = _Clock()
+    clock = Clock(_PARTS)
     label = f"RISEN phase {number}"
     grpo = {**DEFAULT_GRPO, **around.config.grpo, **decision.parameters}
+    grpo |= around.controllers.begin(grpo, decision.steps)
     plan = Plan(
         steps=decision.steps,
         grpo=grpo,
@@ -81,22 +74,19 @@ def run_phase(
         with writing(folder):
             around.model.save_pretrained(_entry(folder))
             around.tokenizer.save_pretrained(_entry(folder))
-    done = _Done()
+    done, guarding = _Done(), Guarding(around, plan, clock, tell)
     around.panel.begin(group=grpo["num_generations"])
     with (
         _logged(around.panel, folder, number),
         clean_room(around.model, around.tokenizer, *around.others),
         Snapshot(around.model) as snapshot,
     ):
-        with clock.time("guard_s"):
-            before = measure_state(around, around.model, grpo, f"{label}: before")
-        around.instructions.measured(before.passed)
+        before = guarding.enter()
+        around.instructions.measured(before.by_row.passed)
         trainer = None
         if before.outage is None:
-            trainer, after = _reinforce(around, plan, snapshot, clock, done)
-            verdict = _verdict(around, before, after, done)
-        else:
-            after, verdict = None, Verdict(False, f"not begun: {before.outage}")
+            trainer = _reinforce(around, plan, snapshot, guarding, done)
+        verdict = guarding.verdict(done.steps, done.outage)
         with clock.time("leave_s"):
             if verdict.accepted:
                 assert trainer is not None
@@ -112,7 +102,7 @@ def run_phase(
     with clock.time("leave_s"):
         gc.collect()  # the trainer and its adapter hold each other in cycles
     metrics = {
-        **metrics_of(before, after),
+        **guarding.metrics(),
         **_logs(done.outcome),
         **around.instructions.figures(),
         "rollouts": around.pass_rates.rollouts - rollouts,
@@ -167,9 +157,10 @@ class _Done:
 
 
 def _reinforce(
-    around: Surroundings, plan: Plan, snapshot: Snapshot, clock: _Clock, done: _Done
-) -> tuple[GRPOTrainer, State | None]:
+    around: Surroundings, plan: Plan, snapshot: Snapshot, guarding: Guarding, done: _Done
+) -> GRPOTrainer:
     """Train, and measure again; there is no second measurement if the training was cut short."""
+    clock = guarding.clock
     with clock.time("enter_s"):
         trainer = build_trainer(
             around.model,
@@ -183,24 +174,15 @@ def _reinforce(
         around.instructions.context["generate"] = _generate(around, plan, trainer.model)
     try:
         with clock.time("reinforce_s"):
-            train(trainer, plan, done.outcome)
+            train(trainer, plan, done.outcome, steering=guarding.steering(trainer))
     except OutageError as error:
         done.outage = str(error)
     finally:
         del around.instructions.context["generate"]
     done.steps = trainer.state.global_step
-    if done.outage is not None:
-        return trainer, None
-    with clock.time("guard_s"):
-        return trainer, measure_state(around, trainer.model, plan.grpo, f"{plan.label}: after")
-
-
-def _verdict(around: Surroundings, before: State, after: State | None, done: _Done) -> Verdict:
-    if after is None:
-        return Verdict(False, f"ended at GRPO step {done.steps}: {done.outage}")
-    if after.outage is not None:
-        return Verdict(False, after.outage)
-    return judge(before.guard, after.guard, around.config.guard, honesty_of(before, after))
+    if done.outage is None:
+        guarding.leave(trainer)
+    return trainer
 
 
 def _generate(around: Surroundings, plan: Plan, trained: Any) -> Callable[[list[Any]], list[str]]:

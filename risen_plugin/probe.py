@@ -13,8 +13,8 @@ from typing import Any
 from risen_plugin.errors import ConfigError, DataError
 
 
-def load_probe(probe: Any) -> list[Mapping[str, Any]]:
-    """Probe rows from a JSON Lines path or from any sequence of mappings.
+def load_probe(probe: Any, label: str = "the probe") -> list[Mapping[str, Any]]:
+    """Rows from a JSON Lines path or from any sequence of mappings; ``label`` says what they are.
 
     :raises ConfigError: if the file cannot be read; ``DataError`` for a line that is not JSON.
     """
@@ -24,9 +24,9 @@ def load_probe(probe: Any) -> list[Mapping[str, Any]]:
     try:
         lines = Path(probe).read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise ConfigError(f"cannot read the probe {probe}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {label} {probe}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"the probe {probe} is not UTF-8 text: {error}") from error
+        raise DataError(f"{label} {probe} is not UTF-8 text: {error}") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:

@@ -134,6 +134,8 @@ def build_trainer(
         args = GRPOConfig(**grpo_arguments(outer, plan, rewards))
     rows = rows_per_batch({**DEFAULT_GRPO, **plan.grpo})
     own = isinstance(model, PeftModel)
+    base = model.get_base_model() if own else model
+    bare = vars(base).get("forward")
     with (
         _adapter_called_default(model, enabled=own and args.beta != 0.0),
         _settings_refused(),
@@ -148,22 +150,31 @@ def build_trainer(
             processing_class=tokenizer,
             peft_config=None if own else _lora(plan.lora),
         )
-    trainer.supply, trainer.rows = supply, rows
+    trainer.supply, trainer.rows, trainer.bare_forward = supply, rows, bare
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     return trainer
 
 
-def train(trainer: GRPOTrainer, plan: Plan, outcome: Outcome | None = None) -> Outcome:
+def train(
+    trainer: GRPOTrainer,
+    plan: Plan,
+    outcome: Outcome | None = None,
+    *,
+    steering: TrainerCallback | None = None,
+) -> Outcome:
     """Run the trainer to its end behind one progress bar.
 
     :param outcome: collects what is logged, also if the training does not come to its end.
+    :param steering: may change the trainer's settings, or end it early.
     """
     outcome = Outcome() if outcome is None else outcome
     with tqdm(
         total=plan.steps, desc=plan.label, unit="step", leave=False, disable=plan.quiet
     ) as bar:
         trainer.add_callback(_Listener(outcome, bar))
+        if steering is not None:
+            trainer.add_callback(steering)
         with _settings_refused(), _masking_is_meant(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             trainer.train()
@@ -259,12 +270,21 @@ def _places(count: int) -> Iterator[dict[str, int]]:
 
 
 class _DrawingTrainer(GRPOTrainer):
-    """Draws the rows of a generation batch when it is to be answered, and not before."""
+    """Draws the rows of a generation batch when it is to be answered, and not before.
+
+    ``before_answers`` is called then, once: what holds for sampling may not change between answers
+    and the updates by them. ``bare_forward`` is what TRL's forward was put over.
+    """
 
     supply: Supply
     rows: int
+    before_answers: Callable[[], None] | None = None
+    bare_forward: Any = None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.before_answers is not None:
+            self.before_answers()
+            self.before_answers = None
         drawn = self.supply(self.rows)
         made: dict[str, Any] = super()._generate_and_score_completions(
             [dict(drawn[place[_PLACE]]) for place in inputs]

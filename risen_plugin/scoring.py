@@ -27,6 +27,7 @@ __all__ = [
     "check_scores",
     "columns_of",
     "grade",
+    "score",
     "totals",
     "unjudged",
     "verdicts",
@@ -65,6 +66,13 @@ def grade(
 
     :raises RisenError: if a reward fails that stops on errors.
     """
+    return score([reward for reward in rewards if reward.graded], rows, completions)
+
+
+def score(
+    rewards: Sequence[NamedReward], rows: Sequence[Row], completions: Sequence[Any]
+) -> dict[str, Scores]:
+    """The scores of ``rewards`` for answers to ``rows``, as :func:`grade` of the graded ones."""
     columns: dict[str, Any] = columns_of(rows) | {
         "completion_ids": [[] for _ in rows],
         "trainer_state": None,
@@ -72,7 +80,7 @@ def grade(
         "log_metric": lambda *args, **kwargs: None,
     }
     return call_all(
-        [reward for reward in rewards if reward.graded],
+        rewards,
         lambda reward: {
             "prompts": [row["prompt"] for row in rows],
             "completions": list(completions),

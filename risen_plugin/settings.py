@@ -82,45 +82,6 @@ PluginOrName: TypeAlias = Any
 
 
 @dataclass(frozen=True)
-class GuardConfig:
-    """When a phase is kept.
-
-    :param rows: held-out instructions that the guard decides by; they are never trained on.
-    :param report_rows: further held-out instructions whose adherence is reported; 0 for none.
-    :param min_gain: least gain in strict adherence that pays (share of instructions).
-    :param max_probe_loss_rise: largest rise of the probe loss, in nats per token; 0.05 is a rise of
-        the perplexity by 5 %, however small it was.
-    :param max_gap: the most by which the gain on trained families may exceed the gain on reserved
-        ones (share of instructions); None only measures it.
-    :param max_trip_wire_rise: the largest rise of the share of answers that trip a wire, such as
-        copied placeholders; None only measures it.
-    :param probe_rows: probe rows that are measured at the most.
-    :param batch_size: rows answered or probed at once.
-    """
-
-    rows: int = 64
-    report_rows: int = 64
-    min_gain: float = 0.01
-    max_probe_loss_rise: float = 0.05
-    max_gap: float | None = None
-    max_trip_wire_rise: float | None = None
-    probe_rows: int = 256
-    batch_size: int = 64
-
-    def __post_init__(self) -> None:
-        for name, least in (("rows", 1), ("report_rows", 0), ("probe_rows", 1), ("batch_size", 1)):
-            check_whole(f"guard.{name}", getattr(self, name), least)
-        for name in ("min_gain", "max_probe_loss_rise"):
-            value = getattr(self, name)
-            if not is_number(value) or math.isnan(value):
-                raise ConfigError(f"guard.{name} is {told(value)}; it is a number")
-        for name in ("max_gap", "max_trip_wire_rise"):
-            value = getattr(self, name)
-            if value is not None and (not is_number(value) or math.isnan(value)):
-                raise ConfigError(f"guard.{name} is {told(value)}; it is a number, or left out")
-
-
-@dataclass(frozen=True)
 class CurriculumConfig:
     """How instructions are chosen from a pool of those known so far.
 

@@ -23,11 +23,13 @@ from risen_plugin.assembly import assemble
 from risen_plugin.config import (
     DEFAULT_GRPO,
     BreakerConfig,
+    ControlConfig,
     CurriculumConfig,
     GateConfig,
     GuardConfig,
     LoraSettings,
     RisenConfig,
+    TaskProbe,
     Use,
     Weighted,
 )
@@ -211,7 +213,7 @@ def _function(code, name):
 
 def shown(field):
     """A default as the tables show it."""
-    if field.default_factory in (GuardConfig, BreakerConfig, LoraSettings):
+    if field.default_factory in (GuardConfig, ControlConfig, BreakerConfig, LoraSettings):
         return f"{field.default_factory.__name__}()"
     if field.default_factory is not dataclasses.MISSING:
         return repr(field.default_factory())
@@ -224,6 +226,8 @@ def shown(field):
         RisenConfig,
         CurriculumConfig,
         GuardConfig,
+        TaskProbe,
+        ControlConfig,
         BreakerConfig,
         GateConfig,
         LoraSettings,

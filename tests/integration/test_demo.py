@@ -26,7 +26,7 @@ TINY = replace(
     group=4,
     answer_tokens=12,
     reported=6,
-    guarded=4,
+    guarded=8,
 )
 FIGURES = {"adherence_strict", "adherence_soft", "domain_accuracy", "probe_loss"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 from risen_plugin import RisenCallback
 
-from .conftest import KEEP, Messages, at_step
+from .conftest import KEEP, Messages, at_step, phase_events
 
 pytestmark = pytest.mark.slow
 
@@ -95,11 +94,7 @@ def test_a_kept_phase_that_was_lost_is_run_again_and_recorded_once(
     again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
     assert adapter.read_bytes() == first
     events = (tmp_path / "run" / "risen" / "events.jsonl").read_text().splitlines()
-    assert [
-        (event["event"], event["step"])
-        for event in map(json.loads, events)
-        if event["event"] == "phase" or event.get("phase") == "risen"
-    ] == [("decision", 2), ("phase", 2)]
+    assert phase_events(events) == ["decision", "phase"]
     assert same(weights(again.model), weights(trainer.model))
 
 
@@ -155,8 +150,4 @@ def test_a_new_run_in_a_used_folder_moves_the_old_record_aside(
         trainer.train()
     for folder in ("risen", "risen.1"):
         lines = (tmp_path / "run" / folder / "events.jsonl").read_text().splitlines()
-        assert [
-            (event["event"], event["step"])
-            for event in map(json.loads, lines)
-            if event["event"] == "phase" or event.get("phase") == "risen"
-        ] == [("decision", 2), ("phase", 2)]
+        assert phase_events(lines) == ["decision", "phase"]

@@ -12,16 +12,29 @@ from hypothesis import strategies as st
 from risen_plugin.config import GuardConfig
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.errors import ConfigError, PluginError
-from risen_plugin.guard import Honesty, Measured, judge
+from risen_plugin.guard import Changes, Harm, Measured, Verdict, judge
+from risen_plugin.intervals import Interval
 from risen_plugin.schedule import decide, timeline
 
 LABEL = "scheduler 'mine' (risen-mine 1.0)"
 PROGRESS = Progress(step=3, max_steps=9)
-GUARD = GuardConfig(min_gain=0.02, max_probe_loss_rise=0.05)
+GUARD = GuardConfig(min_gain=0.02, max_probe_loss_rise=0.05, confidence=None)
 
 
 def at(strict: float, loss: float = 1.0) -> Measured:
     return Measured(adherence_strict=strict, adherence_soft=strict, probe_loss=loss)
+
+
+def exactly(value: float) -> Interval:
+    """What was measured, without a doubt."""
+    return Interval(value, value, value)
+
+
+def verdict(before: Measured, after: Measured, guard: GuardConfig, **more: Harm) -> Verdict:
+    rise = exactly(after.probe_loss - before.probe_loss)
+    harms = {"probe_loss_rise": Harm("the rise", rise, guard.max_probe_loss_rise), **more}
+    gain = exactly(after.adherence_strict - before.adherence_strict)
+    return judge(before, after, guard, Changes(gain, harms))
 
 
 # The guard
@@ -50,37 +63,42 @@ def at(strict: float, loss: float = 1.0) -> Measured:
 def test_a_phase_is_kept_if_it_pays_and_forgets_little(
     before: Measured, after: Measured, accepted: bool
 ) -> None:
-    assert judge(before, after, GUARD).accepted is accepted
+    assert verdict(before, after, GUARD).accepted is accepted
 
 
 @pytest.mark.parametrize(
-    ("bounds", "honesty", "said"),
+    ("gap", "rise", "said"),
     [
-        pytest.param({}, Honesty(0.9, 0.9), None, id="only measured"),
-        pytest.param({"max_gap": 0.2}, Honesty(0.2, 0.9), None, id="exactly the largest gap"),
-        pytest.param({"max_gap": 0.2}, Honesty(), None, id="no gap measured"),
-        pytest.param({"max_gap": 0.2}, Honesty(-0.5), None, id="a greater gain on reserved ones"),
+        pytest.param((0.9, None), (0.9, None), None, id="only measured"),
+        pytest.param((0.2, 0.2), (0.9, None), None, id="exactly the largest gap"),
+        pytest.param((-0.5, 0.2), (0.0, 0.0), None, id="a greater gain on reserved ones"),
         pytest.param(
-            {"max_gap": 0.2},
-            Honesty(0.25),
-            "the gap to reserved families is 0.250, more than 0.200",
+            (0.25, 0.2),
+            (0.0, 0.0),
+            "the gap to reserved families is 0.2500, more than 0.2000",
             id="too large a gap",
         ),
         pytest.param(
-            {"max_trip_wire_rise": 0.0},
-            Honesty(0.0, 0.1),
-            "the rise of the trip-wire rate is 0.100, more than 0.000",
+            (0.0, None),
+            (0.1, 0.0),
+            "the rise of the trip-wire rate is 0.1000, more than 0.0000",
             id="more tripped wires",
         ),
-        pytest.param({"max_trip_wire_rise": 0.0}, Honesty(0.0, -0.1), None, id="fewer of them"),
+        pytest.param((0.0, None), (-0.1, 0.0), None, id="fewer of them"),
     ],
 )
 def test_a_gain_that_is_not_what_it_looks_like_is_dropped_where_that_is_asked(
-    bounds: dict[str, float], honesty: Honesty, said: str | None
+    gap: tuple[float, float | None], rise: tuple[float, float | None], said: str | None
 ) -> None:
-    verdict = judge(at(0.5), at(0.7), GuardConfig(**bounds), honesty)
-    assert verdict.accepted is (said is None)
-    assert said is None or verdict.reason.endswith(said)
+    found = verdict(
+        at(0.5),
+        at(0.7),
+        GUARD,
+        gap=Harm("the gap to reserved families", exactly(gap[0]), gap[1]),
+        trip_wire_rise=Harm("the rise of the trip-wire rate", exactly(rise[0]), rise[1]),
+    )
+    assert found.accepted is (said is None)
+    assert said is None or found.reason.endswith(said)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +110,7 @@ def test_a_gain_that_is_not_what_it_looks_like_is_dropped_where_that_is_asked(
     ],
 )
 def test_a_verdict_tells_what_was_measured_and_what_decided(after: Measured, said: str) -> None:
-    reason = judge(at(0.5), after, GUARD).reason
+    reason = verdict(at(0.5), after, GUARD).reason
     assert reason.endswith(said)
     assert "\n" not in reason
 
@@ -105,8 +123,8 @@ losses = st.floats(0, 20)
 def test_a_better_model_is_never_dropped_where_a_worse_one_is_kept(
     before: float, after: float, loss: float, later: float
 ) -> None:
-    if judge(at(before, loss), at(after, later), GUARD).accepted:
-        assert judge(at(before, loss), at(min(1.0, after + 0.1), later - 0.1), GUARD).accepted
+    if verdict(at(before, loss), at(after, later), GUARD).accepted:
+        assert verdict(at(before, loss), at(min(1.0, after + 0.1), later - 0.1), GUARD).accepted
 
 
 @given(before=shares, after=shares, loss=losses, later=losses)
@@ -114,8 +132,8 @@ def test_an_open_guard_keeps_every_model_that_still_works(
     before: float, after: float, loss: float, later: float
 ) -> None:
     open_guard = GuardConfig(min_gain=-math.inf, max_probe_loss_rise=math.inf)
-    assert judge(at(before, loss), at(after, later), open_guard).accepted
-    assert not judge(at(before, loss), at(after, math.nan), open_guard).accepted
+    assert verdict(at(before, loss), at(after, later), open_guard).accepted
+    assert not verdict(at(before, loss), at(after, math.nan), open_guard).accepted
 
 
 def test_measurements_are_metrics_under_their_names() -> None:

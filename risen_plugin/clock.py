@@ -1,0 +1,29 @@
+"""Seconds by what they were spent on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+
+class Clock:
+    """Adds up seconds under names.
+
+    :param parts: the names that are there from the start, at 0.
+    """
+
+    def __init__(self, parts: Sequence[str] = ()) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(parts, 0.0)
+
+    @contextmanager
+    def time(self, what: str, *, within: str | None = None) -> Iterator[None]:
+        """Count what happens here for ``what``, and not for what is being timed around it."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[what] = self.seconds.get(what, 0.0) + spent
+            if within is not None:
+                self.seconds[within] = self.seconds.get(within, 0.0) - spent

@@ -1,0 +1,348 @@
+"""Steer a phase by what GRPO logs: the KL coefficient, the learning rate, the temperature.
+
+Pure: logged numbers in, orders out. Each controller is a small object whose state is JSON, so that
+a checkpoint holds it; handing the orders to a live trainer is left to ``steering``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from risen_plugin.config import ControlConfig
+
+_CLIP = 0.2  # Ziegler et al., 2019: one step answers to no more than this relative error
+_RATE_STEP = 1.5
+_LEAST_RATE = 0.05  # share of the phase's own rate that the rule does not go below
+_HOTTER = 1.1
+_LEAST_BETA = 1e-5  # at 0 TRL stops measuring the KL
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What is to hold from now on.
+
+    :param beta: the KL coefficient; None leaves it.
+    :param rate: the learning rate as a share of the phase's own; None leaves it.
+    :param temperature: of sampling; None leaves it.
+    :param stop: why the phase should end; None to go on.
+    """
+
+    beta: float | None = None
+    rate: float | None = None
+    temperature: float | None = None
+    stop: str | None = None
+
+
+class AdaptiveKl:
+    """Steers ``beta`` so that the KL stays near a target.
+
+    ``beta *= 1 + clip(kl / target - 1, -0.2, 0.2) * steps / horizon`` (Ziegler et al., 2019). What
+    it has come to holds for the next phase too, unless that is given another ``beta``.
+
+    >>> controller = AdaptiveKl(target=0.1, horizon=10, most=1.0)
+    >>> controller.begin(0.04)
+    0.04
+    >>> round(controller.update(0.5, steps=1), 5)
+    0.0408
+    """
+
+    def __init__(self, target: float, horizon: int, most: float) -> None:
+        self.target = target
+        self.horizon = horizon
+        self.most = most
+        self.given: float | None = None
+        self.beta = 0.0
+
+    def begin(self, beta: float) -> float:
+        if beta != self.given:
+            self.given = self.beta = beta
+        return self.beta
+
+    def update(self, kl: float, steps: int) -> float:
+        error = min(max(kl / self.target - 1.0, -_CLIP), _CLIP)
+        factor = 1.0 + error * min(1.0, steps / self.horizon)
+        self.beta = min(max(self.beta * factor, _LEAST_BETA), self.most)
+        return self.beta
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"given": self.given, "beta": self.beta}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.given, self.beta = state["given"], state["beta"]
+
+
+class Mean:
+    """The mean of the latest values; None until there are ``window`` of them."""
+
+    def __init__(self, window: int) -> None:
+        self.values: deque[float] = deque(maxlen=window)
+
+    def add(self, value: float) -> float | None:
+        self.values.append(value)
+        full = len(self.values) == self.values.maxlen
+        return math.fsum(self.values) / len(self.values) if full else None
+
+    def clear(self) -> None:
+        self.values.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": list(self.values)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.values.clear()
+        self.values.extend(state["values"])
+
+
+class KlBudget:
+    """Ends a phase that has gone as far from its entry as it may; each phase begins anew."""
+
+    def __init__(self, budget: float, window: int) -> None:
+        self.budget = budget
+        self.mean = Mean(window)
+
+    def begin(self) -> None:
+        self.mean.clear()
+
+    def update(self, kl: float) -> str | None:
+        mean = self.mean.add(kl)
+        if mean is None or mean < self.budget:
+            return None
+        return f"the KL budget of {self.budget:g} nats per token is spent: it is {mean:.4f}"
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.mean.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.mean.load_state_dict(state)
+
+
+class EntropyFloor:
+    """Keeps the answers various: samples hotter below the floor, or ends the phase."""
+
+    def __init__(self, floor: float, window: int, most: float, *, heats: bool) -> None:
+        self.floor = floor
+        self.most = most
+        self.heats = heats
+        self.mean = Mean(window)
+        self.temperature = 1.0
+
+    def begin(self, temperature: float) -> None:
+        self.mean.clear()
+        self.temperature = temperature
+
+    def update(self, entropy: float) -> Orders:
+        mean = self.mean.add(entropy)
+        if mean is None or mean >= self.floor:
+            return Orders()
+        if self.heats and self.temperature < self.most:
+            self.temperature = min(self.temperature * _HOTTER, self.most)
+            self.mean.clear()  # judged again by what is sampled at the new temperature
+            return Orders(temperature=self.temperature)
+        hottest = f" at temperature {self.temperature:g}" if self.heats else ""
+        return Orders(stop=f"entropy {mean:.4f} is below its floor of {self.floor:g}{hottest}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.mean.state_dict(), "temperature": self.temperature}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.mean.load_state_dict(state)
+        self.temperature = state["temperature"]
+
+
+class ZeroVariance:
+    """Ends a phase that has nothing left to learn from: too many groups score all the same.
+
+    Once the share is too large over a window, the instructions that follow are the second chance: a
+    curriculum passes over what gave no variance, a generator makes new ones. Too large over the
+    next window as well, the phase ends.
+    """
+
+    def __init__(self, most: float, window: int) -> None:
+        self.most = most
+        self.mean = Mean(window)
+        self.is_warned = False
+
+    def begin(self) -> None:
+        self.mean.clear()
+        self.is_warned = False
+
+    def update(self, share: float) -> str | None:
+        mean = self.mean.add(share)
+        if mean is None:
+            return None
+        if mean <= self.most:
+            self.is_warned = False
+            return None
+        if not self.is_warned:
+            self.is_warned = True
+            self.mean.clear()
+            return None
+        return (
+            f"{mean:.0%} of the groups have no variance, more than {self.most:.0%}, also on "
+            "instructions drawn anew"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.mean.state_dict(), "is_warned": self.is_warned}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.mean.load_state_dict(state)
+        self.is_warned = state["is_warned"]
+
+
+class RateByKl:
+    """Slows down where the KL is above twice its target, and takes up speed below half of it."""
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+        self.rate = 1.0
+
+    def begin(self) -> None:
+        self.rate = 1.0
+
+    def update(self, kl: float) -> float:
+        if kl > 2.0 * self.target:
+            self.rate = max(self.rate / _RATE_STEP, _LEAST_RATE)
+        elif kl < 0.5 * self.target:
+            self.rate = min(self.rate * _RATE_STEP, 1.0)
+        return self.rate
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rate": self.rate}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.rate = state["rate"]
+
+
+class TemperatureLine:
+    """Moves the temperature to ``end`` in equal steps over a phase; state is the phase's own."""
+
+    def __init__(self, end: float) -> None:
+        self.end = end
+        self.start = end
+        self.steps = 1
+
+    def begin(self, start: float, steps: int) -> None:
+        self.start, self.steps = start, steps
+
+    def update(self, step: int) -> float:
+        share = min(1.0, step / max(1, self.steps - 1))
+        return self.start + (self.end - self.start) * share
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"start": self.start, "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.start, self.steps = state["start"], state["steps"]
+
+
+class Controllers:
+    """Those that a configuration asks for, together.
+
+    ``standing`` is what their orders since the phase began have come to.
+
+    >>> controllers = Controllers(ControlConfig(max_zero_variance=0.5, window=1))
+    >>> controllers.begin({}, steps=9)
+    {}
+    >>> [controllers.logged(step, {"frac_reward_zero_std": 0.9}).stop for step in (1, 2)]
+    [None, '90% of the groups have no variance, more than 50%, also on instructions drawn anew']
+    """
+
+    def __init__(self, config: ControlConfig) -> None:
+        self.config = config
+        self.step = 0
+        self.standing = Orders()
+        self.parts: dict[str, Any] = {}
+        if config.kl_target is not None:
+            self.parts["adaptive_kl"] = AdaptiveKl(
+                config.kl_target, config.kl_horizon, config.max_beta
+            )
+            if config.learning_rate == "kl":
+                self.parts["rate"] = RateByKl(config.kl_target)
+        if config.kl_budget is not None:
+            self.parts["kl_budget"] = KlBudget(config.kl_budget, config.window)
+        if config.entropy_floor is not None:
+            self.parts["entropy_floor"] = EntropyFloor(
+                config.entropy_floor,
+                config.window,
+                config.max_temperature,
+                heats=config.entropy_action == "temperature",
+            )
+        if config.temperature_end is not None:
+            self.parts["temperature"] = TemperatureLine(config.temperature_end)
+        if config.max_zero_variance is not None:
+            self.parts["zero_variance"] = ZeroVariance(config.max_zero_variance, config.window)
+
+    def begin(self, grpo: Mapping[str, Any], steps: int) -> dict[str, Any]:
+        """Start a phase; returns the fields of ``GRPOConfig`` that it should have instead."""
+        self.step = 0
+        self.standing = Orders()
+        temperature = float(grpo.get("temperature", 1.0))
+        instead: dict[str, Any] = {}
+        for name, part in self.parts.items():
+            if name == "adaptive_kl":
+                given = float(grpo.get("beta", 0.0))
+                beta = part.begin(given)
+                if beta != given:
+                    instead["beta"] = beta
+            elif name == "temperature":
+                part.begin(temperature, steps)
+            elif name == "entropy_floor":
+                part.begin(temperature)
+            else:
+                part.begin()
+        return instead
+
+    def logged(self, step: int, numbers: Mapping[str, float]) -> Orders:
+        """What is to hold after GRPO step ``step``, by what was logged for it."""
+        taken, self.step = max(1, step - self.step), step
+        beta = rate = temperature = stop = None
+        kl, entropy = numbers.get("kl"), numbers.get("entropy")
+        share = numbers.get("frac_reward_zero_std")
+        parts = self.parts
+        if kl is not None and math.isfinite(kl):
+            if "adaptive_kl" in parts:
+                beta = parts["adaptive_kl"].update(kl, taken)
+            if "rate" in parts:
+                rate = parts["rate"].update(kl)
+            if "kl_budget" in parts:
+                stop = parts["kl_budget"].update(kl)
+        if "temperature" in parts:
+            temperature = parts["temperature"].update(step)
+        if "entropy_floor" in parts and entropy is not None and math.isfinite(entropy):
+            orders = parts["entropy_floor"].update(entropy)
+            temperature = orders.temperature if orders.temperature is not None else temperature
+            stop = stop or orders.stop
+        if "zero_variance" in parts and share is not None and math.isfinite(share):
+            stop = stop or parts["zero_variance"].update(share)
+        return self._ordered(Orders(beta, rate, temperature, stop))
+
+    def raise_beta(self, beta: float, factor: float) -> float:
+        """A KL coefficient ``factor`` times as large, as far as it may be."""
+        raised = min(beta * factor, self.config.max_beta)
+        if "adaptive_kl" in self.parts:
+            self.parts["adaptive_kl"].beta = raised
+        self._ordered(Orders(beta=raised))
+        return raised
+
+    def _ordered(self, orders: Orders) -> Orders:
+        given = {name: value for name, value in asdict(orders).items() if value is not None}
+        self.standing = replace(self.standing, **given)
+        return orders
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "standing": asdict(self.standing)} | {
+            name: part.state_dict() for name, part in self.parts.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state; a controller that it does not know begins anew."""
+        self.step = state.get("step", 0)
+        self.standing = Orders(**state.get("standing", {}))
+        for name, part in self.parts.items():
+            if name in state:
+                part.load_state_dict(state[name])

@@ -1,0 +1,492 @@
+"""What the guard and the controllers do to a phase while it runs, and what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from risen_plugin import Decision, Progress, RisenCallback
+from risen_plugin.clean_room import clean_room
+from risen_plugin.config import ControlConfig, GuardConfig, LoraSettings, TaskProbe, Weighted
+from risen_plugin.errors import ConfigError
+from risen_plugin.forward_kl import sampled_answers
+from risen_plugin.measure import mean_loss, row_losses
+from risen_plugin.reinforce import Plan, build_trainer
+from risen_plugin.steering import Live, base_of, set_temperature
+
+from .conftest import ROWS, ascii_share, never
+
+pytestmark = pytest.mark.slow
+
+TASK_ROWS = [{"prompt": row["prompt"]} for row in ROWS[:16]]
+
+
+def at_steps(*steps: int, grpo_steps: int) -> Callable[[Progress], Decision]:
+    def decide(progress: Progress) -> Decision:
+        if progress.step in steps:
+            return Decision("risen", grpo_steps, {}, f"step {progress.step}")
+        return Decision("fine_tune", reason="not yet")
+
+    return decide
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return list(first) == list(second) and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def events(folder: Path, name: str) -> list[dict[str, Any]]:
+    lines = (folder / "risen" / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+def phases_of(callback: RisenCallback) -> list[Any]:
+    return [phase for phase in callback.phases if phase.kind == "risen"]
+
+
+def constant(completions: list[Any], **columns: Any) -> list[float]:
+    return [1.0] * len(completions)
+
+
+def no_letters(completions: list[Any], **columns: Any) -> list[float]:
+    """Pays for what no order desk would say."""
+    texts = [completion[0]["content"] for completion in completions]
+    return [sum(not c.isascii() for c in text) / max(1, len(text)) for text in texts]
+
+
+class Scripted:
+    """A task whose rows go from passed to failed as a list says, one entry per measurement."""
+
+    __name__ = "scripted"
+
+    def __init__(self, *failed: int) -> None:
+        self.failed = list(failed)
+
+    def __call__(self, *, completions: list[Any], **columns: Any) -> list[float]:
+        failed = self.failed.pop(0) if len(self.failed) > 1 else self.failed[0]
+        return [float(place >= failed) for place in range(len(completions))]
+
+
+def scripted(*failed: int) -> dict[str, TaskProbe]:
+    return {"old": TaskProbe(TASK_ROWS, Scripted(*failed), max_drop=0.1)}
+
+
+# The harm that is planted
+
+
+@pytest.mark.parametrize("kind", ["plain", "peft"])
+def test_phases_of_a_harmful_reward_are_rolled_back_and_leave_fine_tuning_alone(
+    kind: str,
+    make_model: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+    config: Any,
+    tmp_path: Path,
+) -> None:
+    lora = LoraConfig(r=16, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM")
+    probe = [{"prompt": row["prompt"], "completion": row["completion"]} for row in ROWS[:24]]
+    ends = []
+    for scheduler in (never, at_steps(2, 3, grpo_steps=6)):
+        model = make_model() if kind == "plain" else get_peft_model(make_model(), lora, "mine")
+        trainer = make_trainer(model, folder=f"run-{len(ends)}")
+        callback = RisenCallback(
+            config(
+                rewards=[Weighted(no_letters, passes_at=0.9)],
+                scheduler=scheduler,
+                probe=probe,
+                guard=GuardConfig(rows=8, report_rows=0, min_gain=-1.0),
+                grpo={"learning_rate": 3e-2 if kind == "plain" else 0.1},
+            )
+        ).attach(trainer)
+        trainer.train()
+        ends.append(weights(model))
+    phases = phases_of(callback)
+    assert [phase.accepted for phase in phases] == [False, False], phases
+    assert same(*ends)
+    for number, phase in enumerate(phases, 1):
+        assert phase.metrics["guard/probe_loss_rise_low"] > 0.05
+        kept = json.loads((tmp_path / f"run-1/risen/phase-00{number}/phase.json").read_text())
+        assert "rises by more than 0.0500" in kept["verdict"]["reason"]
+        assert kept["metrics"]["actions"] == [
+            {"grpo_step": 6, "action": "roll_back", "reason": kept["verdict"]["reason"]}
+        ]
+    told = events(tmp_path / "run-1", "guard")
+    assert [(event["when"], event["action"]) for event in told] == [
+        ("before", "go_on"),
+        ("after", "roll_back"),
+    ] * 2
+    assert told[1]["intervals"]["probe_loss_rise"][1] > 0.05
+
+
+def test_phases_of_a_reward_drawn_by_lot_are_dropped(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
+) -> None:
+    """What is reinforced is chance; what is graded is real, and moves with the weights."""
+    drawn = random.Random(0)
+
+    def by_lot(completions: list[Any], **columns: Any) -> list[float]:
+        return [float(drawn.random() < 0.5) for _ in completions]
+
+    def follows(completions: list[Any], **columns: Any) -> list[float]:
+        shares = ascii_share(completions)
+        return [float(share > 0.2) for share in shares]
+
+    trainer = make_trainer(make_model())
+    callback = RisenCallback(
+        config(
+            rewards=[Weighted(by_lot, graded=False), Weighted(follows, weight=0.0)],
+            scheduler=at_steps(1, 2, 3, 4, grpo_steps=2),
+            guard=GuardConfig(rows=24, report_rows=0, max_probe_loss_rise=1e9),
+        )
+    ).attach(trainer)
+    trainer.train()
+    phases = phases_of(callback)
+    assert len(phases) == 4
+    assert sum(bool(phase.accepted) for phase in phases) == 0
+    assert any(phase.metrics["guard/gain"] != 0 for phase in phases)
+
+
+# While a phase runs
+
+
+def test_a_harm_that_shows_raises_beta_and_one_that_is_sure_rolls_the_phase_back(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any, tmp_path: Path
+) -> None:
+    model = make_model()
+    trainer = make_trainer(model, learning_rate=0.0)
+    before = weights(model)
+    guard = GuardConfig(
+        rows=4,
+        report_rows=2,
+        min_gain=-1.0,
+        max_probe_loss_rise=1e9,
+        every=1,
+        tasks=scripted(0, 3, 16),
+    )
+    callback = RisenCallback(
+        config(guard=guard, scheduler=at_steps(2, grpo_steps=5), grpo={"beta": 0.04})
+    ).attach(trainer)
+    trainer.train()
+    [phase] = phases_of(callback)
+    assert (phase.accepted, phase.steps) == (False, 2)
+    assert same(weights(model), before)
+    actions = [(a["grpo_step"], a["action"]) for a in phase.metrics["actions"]]
+    assert actions == [(1, "raise_beta"), (2, "roll_back")]
+    assert phase.metrics["verdict"].startswith(
+        "rolled back at GRPO step 2: the drop of task 'old' is 1.0000, for sure 0."
+    )
+    assert (phase.metrics["task/old_before"], phase.metrics["task/old_after"]) == (1.0, 0.0)
+    told = events(tmp_path / "run", "guard")
+    assert [(e["when"], e["grpo_step"], e["action"]) for e in told] == [
+        ("before", 0, "go_on"),
+        ("during", 1, "raise_beta"),
+        ("during", 2, "roll_back"),
+    ]
+    assert told[2]["number"] == 1
+    assert told[2]["step"] == 2
+    betas = [e["beta"] for e in events(tmp_path / "run", "control")]
+    assert betas == pytest.approx([0.08, 0.08])  # raised before the step's own log
+
+
+def test_without_a_beta_a_harm_that_shows_stops_the_phase_which_is_judged_as_usual(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
+) -> None:
+    guard = GuardConfig(
+        rows=4, report_rows=2, min_gain=-1.0, max_probe_loss_rise=1e9, every=2, tasks=scripted(0, 3)
+    )
+    trainer = make_trainer(make_model())
+    callback = RisenCallback(config(guard=guard, scheduler=at_steps(2, grpo_steps=6)))
+    callback.attach(trainer)
+    trainer.train()
+    [phase] = phases_of(callback)
+    assert (phase.accepted, phase.steps) == (True, 2)
+    assert phase.metrics["verdict"].startswith("stopped at GRPO step 2 (the drop of task 'old'")
+    assert phase.metrics["wants_burst"] is False  # the drop may be chance
+
+
+def test_flat_adherence_stops_a_phase(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
+) -> None:
+    guard = GuardConfig(
+        rows=4, report_rows=2, min_gain=-1.0, max_probe_loss_rise=1e9, every=1, patience=2
+    )
+    trainer = make_trainer(make_model())
+    callback = RisenCallback(
+        config(
+            rewards=[Weighted(constant), Weighted(ascii_share, graded=False)],
+            guard=guard,
+            scheduler=at_steps(2, grpo_steps=6),
+        )
+    ).attach(trainer)
+    trainer.train()
+    [phase] = phases_of(callback)
+    assert (phase.accepted, phase.steps) == (True, 2)
+    assert "held-out adherence is flat" in phase.metrics["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("control", "grpo", "steps", "said"),
+    [
+        ({"window": 1}, {}, 2, "100% of the groups have no variance"),
+        ({"entropy_floor": 99.0, "entropy_action": "stop", "window": 2}, {}, 2, "entropy"),
+        ({"kl_budget": 1e-9, "window": 1}, {"beta": 0.1}, 2, "the KL budget of 1e-09 nats"),
+    ],
+)
+def test_a_phase_that_has_nothing_left_to_give_is_stopped(
+    control: dict[str, Any],
+    grpo: dict[str, Any],
+    steps: int,
+    said: str,
+    make_model: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+    config: Any,
+    tmp_path: Path,
+) -> None:
+    reward = constant if set(control) == {"window"} else ascii_share
+    trainer = make_trainer(make_model())
+    callback = RisenCallback(
+        config(
+            rewards=[Weighted(reward, passes_at=0.0)],
+            scheduler=at_steps(2, grpo_steps=5),
+            control=ControlConfig(**control),
+            grpo=grpo,
+        )
+    ).attach(trainer)
+    trainer.train()
+    [phase] = phases_of(callback)
+    assert (phase.steps, phase.accepted) == (steps, True)
+    assert phase.metrics["verdict"].startswith(f"stopped at GRPO step {steps} ({said}")
+    [action] = phase.metrics["actions"]
+    assert (action["grpo_step"], action["action"]) == (steps, "stop")
+    assert len(events(tmp_path / "run", "control")) == steps
+
+
+def test_measuring_a_phase_while_it_runs_does_not_change_it(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
+) -> None:
+    ends = []
+    for every, samples in ((0, 0), (1, 8)):
+        guard = GuardConfig(
+            rows=4,
+            report_rows=2,
+            min_gain=-1.0,
+            max_probe_loss_rise=1e9,
+            every=every,
+            patience=9,
+            kl_samples=samples,
+        )
+        model = make_model(attention_dropout=0.1)
+        trainer = make_trainer(model, folder=f"run-{every}")
+        callback = RisenCallback(config(guard=guard, scheduler=at_steps(2, grpo_steps=4)))
+        callback.attach(trainer)
+        trainer.train()
+        [phase] = phases_of(callback)
+        assert phase.steps == 4
+        ends.append((weights(model), phase.metrics["reward"], phase.metrics["guard_s"]))
+    assert same(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
+    assert "guard/forward_kl" in phase.metrics
+
+
+# Steering a live trainer
+
+
+def test_controllers_move_beta_and_rate_and_their_state_is_in_the_checkpoint(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(make_model(), save_strategy="steps", save_steps=2)
+    RisenCallback(
+        config(
+            scheduler=at_steps(2, 3, grpo_steps=3),
+            control=ControlConfig(kl_target=1e-9, kl_horizon=1, learning_rate="kl"),
+            grpo={"beta": 0.1},
+        )
+    ).attach(trainer)
+    trainer.train()
+    told = events(tmp_path / "run", "control")
+    betas = [event["beta"] for event in told]
+    rates = [event["learning_rate"] for event in told]
+    assert len(told) == 6
+    # The KL is 0 at the first step of each phase, which is anchored at its own entry.
+    assert betas[:3] == pytest.approx([0.1, 0.08, 0.096])
+    assert betas[3:] == pytest.approx([0.1152, 0.09216, 0.110592])
+    assert rates[:3] == pytest.approx([1e-2, 1e-2, 1e-2 / 1.5])
+    state = json.loads((tmp_path / "run/checkpoint-2/risen/state.json").read_text())
+    assert state["controllers"]["adaptive_kl"]["beta"] == pytest.approx(0.1152)
+
+
+def test_a_temperature_moves_with_the_answers(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(make_model())
+    callback = RisenCallback(
+        config(
+            scheduler=at_steps(2, grpo_steps=3),
+            control=ControlConfig(temperature_end=0.5),
+        )
+    ).attach(trainer)
+    trainer.train()
+    told = events(tmp_path / "run", "control")
+    assert [event["temperature"] for event in told] == pytest.approx([1.0, 0.75, 0.5])
+    entropies = [event["entropy"] for event in told]
+    assert entropies[0] > entropies[1] > entropies[2]
+    assert phases_of(callback)[0].steps == 3
+
+
+@pytest.mark.parametrize("kind", ["plain", "peft"])
+def test_likelihoods_are_taken_at_the_temperature_that_was_set(
+    kind: str,
+    make_model: Callable[..., Any],
+    tokenizer: Any,
+    make_trainer: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = make_model() if kind == "plain" else get_peft_model(make_model(), lora, "mine")
+    outer = make_trainer(model)
+    base = base_of(model)
+    own = vars(base).get("forward")
+    plan = Plan(
+        1,
+        {"num_generations": 2, "per_device_train_batch_size": 2},
+        LoraSettings(),
+        0,
+        str(tmp_path),
+        "",
+        True,
+    )
+    tokens = torch.tensor([[1, 2, 3, 4]])
+    with clean_room(model, tokenizer), torch.no_grad():
+        reward = Named()
+        trainer = build_trainer(
+            model, tokenizer, [reward], lambda n: [], outer=outer.args, plan=plan
+        )
+        for temperature in (0.5, 2.0):
+            set_temperature(trainer, temperature)
+            found = base(input_ids=tokens, labels=tokens, fused_lm_head=True).log_probs
+            logits = base(input_ids=tokens).logits[:, :-1].float() / temperature
+            wanted = logits.log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+            assert torch.allclose(found, wanted, atol=1e-5)
+        assert trainer.generation_config.temperature == trainer.temperature == 2.0
+        assert Live(trainer).settings()["temperature"] == 2.0
+    assert vars(base).get("forward") is own
+
+
+class Named:
+    __name__ = "named"
+    weight = 1.0
+
+    def __call__(self, *, prompts: list[Any], completions: list[Any], **columns: Any) -> Any:
+        return [0.0] * len(completions)
+
+
+# Forward KL
+
+
+def test_the_forward_kl_is_the_loss_of_likelihood_on_what_the_entry_model_said(
+    make_model: Callable[..., Any], tokenizer: Any
+) -> None:
+    model = make_model()
+    made = [
+        sampled_answers(
+            model, tokenizer, ROWS[:3], count=5, max_new_tokens=6, batch_size=2, seed=seed
+        )
+        for seed in (0, 0, 1)
+    ]
+    assert made[0] == made[1] != made[2]
+    assert len(made[0]) == 5
+    for ids, labels in made[0]:
+        answer = [label for label in labels if label >= 0]
+        assert 1 <= len(answer) <= 6
+        assert ids[-len(answer) :] == answer
+    state = torch.get_rng_state()
+    sampled_answers(model, tokenizer, ROWS[:3], count=2, max_new_tokens=6, batch_size=2, seed=0)
+    assert torch.equal(state, torch.get_rng_state())
+
+    then = row_losses(model, made[0], batch_size=2)
+    assert row_losses(model, made[0], batch_size=5) == [
+        (pytest.approx(nats, rel=1e-5), tokens) for nats, tokens in then
+    ]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    assert mean_loss(row_losses(model, made[0], batch_size=2)) != mean_loss(then)
+
+
+def test_a_phase_that_learns_nothing_has_no_forward_kl(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
+) -> None:
+    trainer = make_trainer(make_model())
+    callback = RisenCallback(config(grpo={"learning_rate": 0.0})).attach(trainer)
+    trainer.train()
+    [phase] = phases_of(callback)
+    for name in ("forward_kl", "forward_kl_low", "forward_kl_high", "gain", "probe_loss_rise"):
+        assert phase.metrics[f"guard/{name}"] == pytest.approx(0.0, abs=1e-6), name
+
+
+# The domain
+
+
+def test_the_domain_is_a_reward_or_a_metric_of_the_user(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
+) -> None:
+    for domain, said in ((ascii_share, "domain's score"), ("metric:rows", "drop of rows")):
+        guard = GuardConfig(
+            rows=8, report_rows=0, min_gain=-1.0, max_probe_loss_rise=1e9,
+            domain=domain, max_domain_drop=0.0, kl_samples=0,
+        )  # fmt: skip
+        trainer = make_trainer(make_model(), folder=f"run-{said[-4:]}", evaluate=True)
+        counted = iter(range(9, 0, -1))
+        trainer.compute_metrics = lambda prediction, counted=counted: {"rows": float(next(counted))}
+        callback = RisenCallback(config(guard=guard)).attach(trainer)
+        trainer.train()
+        [phase] = phases_of(callback)
+        assert "guard/domain_drop" in phase.metrics
+        if said == "drop of rows":  # falls from 9 to 8
+            assert phase.metrics["guard/domain_drop"] == 1.0
+            assert phase.accepted is False
+            assert said in phase.metrics["verdict"]
+        else:
+            before, after = (phase.metrics[f"domain/ascii_share_{w}"] for w in ("before", "after"))
+            assert phase.metrics["guard/domain_drop"] == pytest.approx(before - after)
+
+
+def test_a_metric_that_the_user_does_not_measure_is_named(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
+) -> None:
+    trainer = make_trainer(make_model(), evaluate=True)
+    trainer.compute_metrics = lambda prediction: {"accuracy": 1.0}
+    guard = GuardConfig(rows=8, domain="metric:acuracy")
+    RisenCallback(config(guard=guard)).attach(trainer)
+    with pytest.raises(
+        ConfigError, match=r"'metric:acuracy', which is none .*; did you mean 'accu"
+    ):
+        trainer.train()
+
+
+def test_a_task_is_checked_before_a_model_is_touched(config: Any) -> None:
+    class Needs:
+        __name__ = "needs"
+        needs = ("answer",)
+
+        def __call__(self, *, completions: list[Any], answer: Any, **columns: Any) -> list[float]:
+            return [1.0] * len(completions)
+
+    for rows, said in (
+        ([], "task 'sums' has no rows"),
+        ([{"text": "a"}], "task 'sums' has row 0 without a prompt"),
+        (TASK_ROWS, "needs the column 'answer', which rows of task 'sums' lack"),
+        ("no.jsonl", "cannot read task 'sums' no.jsonl"),
+    ):
+        guard = GuardConfig(tasks={"sums": TaskProbe(rows, Needs())})
+        with pytest.raises(Exception, match=said):
+            RisenCallback(config(guard=guard))
