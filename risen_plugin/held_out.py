@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from risen_plugin.config import RisenConfig
+from risen_plugin.constraints.outcomes import Count, counts_by_constraint, counts_by_family
 from risen_plugin.contracts import Row
 from risen_plugin.errors import DataError
 from risen_plugin.guard import Honesty, Measured
@@ -21,6 +22,7 @@ from risen_plugin.instructions import Instructions
 from risen_plugin.measure import Encoded, answers_to, probe_loss
 from risen_plugin.outcomes import Scores
 from risen_plugin.panel import Panel
+from risen_plugin.record import Keeping
 from risen_plugin.scoring import (
     Adherence,
     NamedReward,
@@ -41,6 +43,8 @@ class Surroundings:
 
     :param domain: measures the user's own metrics, where the callback is attached to a Trainer.
     :param others: objects beside model and tokenizer that the clean room restores.
+    :param keeping: what becomes of a record that finds no room.
+    :param told: gets (phase, GRPO step, numbers) whenever TRL logs.
     """
 
     model: Any
@@ -55,6 +59,8 @@ class Surroundings:
     domain: DomainMetrics | None = None
     others: Sequence[Any] = ()
     quiet: bool = False
+    keeping: Keeping = field(default_factory=Keeping)
+    told: Callable[[int, int, Mapping[str, float]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,8 @@ class State:
 
     :param errors: rows of the guard that a reward failed on.
     :param outage: one line, if there were too many of them to judge by.
+    :param by_family: per family of all held-out rows, how many of how many answers passed.
+    :param by_constraint: per constraint, how many of how many answers met it.
     """
 
     guard: Measured
@@ -73,6 +81,8 @@ class State:
     domain: Mapping[str, float]
     errors: int = 0
     outage: str | None = None
+    by_family: Mapping[str, Count] = field(default_factory=dict)
+    by_constraint: Mapping[str, Count] = field(default_factory=dict)
 
 
 def measure_state(around: Surroundings, model: Any, grpo: Mapping[str, Any], label: str) -> State:
@@ -81,6 +91,7 @@ def measure_state(around: Surroundings, model: Any, grpo: Mapping[str, Any], lab
 
     seen: list[Row] = []
     told: list[Any] = []
+    passed: list[bool | None] = []
 
     def measured(rows: Sequence[Row]) -> tuple[Adherence, dict[str, Scores]]:
         made = answers_to(
@@ -94,6 +105,7 @@ def measure_state(around: Surroundings, model: Any, grpo: Mapping[str, Any], lab
         seen.extend(rows)
         told.extend(made)
         scores = grade(around.rewards, rows, made)
+        passed.extend(verdicts(around.rewards, scores))
         found = adherence(around.rewards, scores)
         if not found.rows and not found.errors:
             names = ", ".join(reward.__name__ for reward in around.rewards if reward.graded)
@@ -117,6 +129,8 @@ def measure_state(around: Surroundings, model: Any, grpo: Mapping[str, Any], lab
         around.domain() if around.domain is not None else {},
         held_out.errors,
         outage,
+        counts_by_family(seen, passed),
+        counts_by_constraint(seen, told),
     )
 
 
@@ -145,6 +159,9 @@ def metrics_of(before: State, after: State | None) -> dict[str, Any]:
             metrics[f"unseen/adherence_soft_{when}"] = state.unseen.soft
         metrics[f"trip_wire_rate_{when}"] = state.tripped.rate
         metrics |= {f"domain/{name}_{when}": value for name, value in state.domain.items()}
+        for what, counts in (("families", state.by_family), ("constraints", state.by_constraint)):
+            if counts:
+                metrics[f"{what}_{when}"] = {name: list(count) for name, count in counts.items()}
     if after is not None:
         metrics["trip_wire_rate"] = after.tripped.rate
         metrics["trip_wires"] = dict(after.tripped.by_wire)
