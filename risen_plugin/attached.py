@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from risen_plugin.contracts import PhaseRecord
 
@@ -30,6 +31,32 @@ class Attached:
         # The base class: SFTTrainer.log would average and clear its own training metrics.
         Trainer.log(self.trainer, {**accepted, **numbers})
         self.trainer.control.should_log = requested
+
+    def log_series(self, numbers: Mapping[str, float], *, at: int, ours: TrainerCallback) -> None:
+        """Put what TRL logs in a phase into the Trainer's loggers as ``risen/grpo/...``.
+
+        While a phase runs the outer run's step stands still, and a logger would put its whole
+        series at one place. So these series count GRPO steps: of all phases, one after another.
+        Neither the Trainer's own history nor the terminal gets them.
+
+        :param at: GRPO steps of the run so far.
+        :param ours: the callback that is not told of its own doing.
+        """
+        trainer: Any = self.trainer
+        state = copy.copy(trainer.state)
+        state.global_step = at
+        logs = {f"risen/grpo/{name}": value for name, value in numbers.items()}
+        for callback in trainer.callback_handler.callbacks:
+            if callback is ours or isinstance(callback, PrinterCallback | ProgressCallback):
+                continue
+            callback.on_log(
+                trainer.args,
+                state,
+                copy.copy(trainer.control),
+                logs=dict(logs),
+                model=trainer.model,
+                processing_class=trainer.processing_class,
+            )
 
     def checkpoint(self) -> Path:
         """Save a checkpoint of the present step, as the Trainer itself would, and name its folder.

@@ -24,12 +24,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from risen_plugin import __version__
 from risen_plugin.assembly import assemble
 from risen_plugin.attached import Attached
-from risen_plugin.checks import is_number
 from risen_plugin.clean_room import clean_room
 from risen_plugin.config import DEFAULT_GRPO, RisenConfig, check_batches, check_control
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
-from risen_plugin.decisions import Decisions
 from risen_plugin.control import Controllers
+from risen_plugin.decisions import Decisions
 from risen_plugin.errors import ConfigError, RecordError, RisenError
 from risen_plugin.families import told
 from risen_plugin.fitness import check_arguments, check_model, check_targets, longest_prompt
@@ -45,6 +44,7 @@ from risen_plugin.record import Record, read_state, state_path, write_json, writ
 from risen_plugin.reinforce import check_grpo_fields
 from risen_plugin.schedule import decide
 from risen_plugin.scoring import PassRates, totals, verdicts
+from risen_plugin.surroundings import device_names, surroundings
 
 _log = logging.getLogger("risen_plugin")
 _NO_PROBE = (
@@ -168,9 +168,14 @@ class RisenCallback(TrainerCallback):
             others=self._attached.restored() if self._attached else (),
             quiet=self._quiet,
         )
-        self._record = Record(str(args.output_dir))
-        description = {**self._description(args), "max_steps": state.max_steps}
-        self._record.begin(description, step=state.global_step)
+        self._record = Record(str(args.output_dir), lambda: self.history.elapsed_s)
+        with writing(self._record.folder):
+            self._record.begin(
+                {**self._described(args, model), "max_steps": state.max_steps},
+                step=state.global_step,
+            )
+        self._around.keeping = self._record.keeping
+        self._around.told = self._tell_loggers
         self.instructions.keep_pool(self._record.pool, self._resumed_from(args))
         self.history.start_clock()
         if self._attached is None:
@@ -217,9 +222,8 @@ class RisenCallback(TrainerCallback):
     ) -> None:
         if logs:
             self.history.add_losses(state.global_step, logs)
-        if logs and "loss" in logs and self._around is not None:
-            numbers = {name: value for name, value in logs.items() if is_number(value)}
-            self._event("log", **self._now(state), **numbers)
+        if "loss" in (logs or {}):
+            self._note("log", state, logs)
 
     def on_evaluate(
         self,
@@ -230,9 +234,7 @@ class RisenCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self.history.add_evaluation(state.global_step, metrics or {})
-        if metrics and self._around is not None:
-            numbers = {name: value for name, value in metrics.items() if is_number(value)}
-            self._event("evaluation", **self._now(state), metrics=numbers)
+        self._note("evaluation", state, metrics)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -252,6 +254,8 @@ class RisenCallback(TrainerCallback):
             self._observe("risen_phase_ended", last, state, metrics=last.metrics)
         self.instructions.close_pool()
         self._around = None  # holds the model
+        if self._record is not None:
+            self._record.close()
 
     # State ------------------------------------------------------------------------------------
 
@@ -295,10 +299,9 @@ class RisenCallback(TrainerCallback):
         """Tell why the run goes on with fine-tuning."""
         number = sum(record.kind == "risen" for record in self.phases)
         self._say(f"step {state.global_step}: fine-tune goes on ({decision.reason})")
-        self._event("decision", **self._now(state), number=number, **dataclasses.asdict(decision))
-
-    def _now(self, state: TrainerState) -> dict[str, Any]:
-        return {"step": state.global_step, "time": round(self.history.elapsed_s, 3)}
+        self._event(
+            "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
+        )
 
     def _risen(self, decision: Decision, state: TrainerState, progress: Progress) -> None:
         assert self._around is not None
@@ -313,7 +316,9 @@ class RisenCallback(TrainerCallback):
             f"step {state.global_step}: fine-tune -> RISEN phase {number} of "
             f"{decision.steps} steps ({decision.reason})"
         )
-        self._event("decision", **self._now(state), number=number, **dataclasses.asdict(decision))
+        self._event(
+            "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
+        )
         planned = PhaseRecord("risen", decision.steps, state.global_step, decision.reason)
         self._observe("risen_phase_started", planned, state)
         folder = self._record.phase_folder(number)
@@ -333,6 +338,14 @@ class RisenCallback(TrainerCallback):
             )
         except Exception as error:
             self._rescue(error, entry)
+            self._event(
+                "plugin_error",
+                step=state.global_step,
+                number=number,
+                plugin=None,
+                reason=f"the phase failed: {error}",
+                count=1,
+            )
             raise
         self.history.add(record)
         verdict = "kept" if record.accepted else "dropped"
@@ -345,7 +358,15 @@ class RisenCallback(TrainerCallback):
                 f"{record.metrics[f'reward_errors/{name}']} answers, which were left out; "
                 f"for example: {example}"
             )
-        self._event("phase", **self._now(state), number=number, **dataclasses.asdict(record))
+            self._event(
+                "plugin_error",
+                step=state.global_step,
+                number=number,
+                plugin=name,
+                reason=example,
+                count=record.metrics[f"reward_errors/{name}"],
+            )
+        self._event("phase", step=state.global_step, number=number, **dataclasses.asdict(record))
         if self._attached is not None:
             self._attached.log(record, number)
         self._observe("risen_phase_ended", record, state, metrics=record.metrics)
@@ -429,6 +450,8 @@ class RisenCallback(TrainerCallback):
                     "name": r.__name__,
                     "label": r.label,
                     "weight": r.weight,
+                    "passes_at": r.passes_at,
+                    "graded": r.graded,
                     "on_error": r.on_error,
                     "timeout_s": r.timeout_s,
                     "uses": repr(r.reward),
@@ -452,10 +475,44 @@ class RisenCallback(TrainerCallback):
             "output_dir": args.output_dir,
         }
 
+    def _described(self, args: TrainingArguments, model: Any) -> dict[str, Any]:
+        """The description with what the run stands on."""
+        description = self._description(args)
+        assert self._around is not None
+        return description | surroundings(
+            description,
+            distributions=[origin.partition(" ")[0] for origin in self.parts.origins.values()],
+            held_out={
+                "guard": self.instructions.guard,
+                "report": self.instructions.report,
+                "unseen": self.instructions.unseen,
+            },
+            probe=self._around.probe,
+            devices=device_names(model),
+        )
+
     def _event(self, name: str, **values: Any) -> None:
         assert self._record is not None
-        with writing(self._record.folder):
+        with self._record.keeping(self._record.folder):
             self._record.event(name, **values)
+
+    def _note(self, name: str, state: TrainerState, numbers: Mapping[str, Any] | None) -> None:
+        """Record the outer run's own numbers, without those that a phase logged into it."""
+        if self._around is not None:
+            kept = {
+                key: float(value)
+                for key, value in (numbers or {}).items()
+                if isinstance(value, int | float)
+                and not key.startswith("risen/")
+                and key not in ("event", "step", "time")
+            }
+            values: dict[str, Any] = {"metrics": kept} if name == "evaluation" else {**kept}
+            self._event(name, step=state.global_step, **values)
+
+    def _tell_loggers(self, number: int, step: int, numbers: Mapping[str, float]) -> None:
+        if self._attached is not None:
+            earlier = sum(phase.steps for phase in self.phases if phase.kind == "risen")
+            self._attached.log_series(numbers, at=earlier + step, ours=self)
 
     def _say(self, line: str) -> None:
         """One line for the log; above the progress bars where nobody listens to the log."""

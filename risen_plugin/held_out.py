@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from risen_plugin.assembly import Task
 from risen_plugin.config import RisenConfig
+from risen_plugin.constraints.outcomes import Count, counts_by_constraint, counts_by_family
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.control import Controllers
 from risen_plugin.errors import ConfigError, DataError, near_miss
@@ -23,6 +24,7 @@ from risen_plugin.instructions import Instructions
 from risen_plugin.measure import Encoded, answers_to, mean_loss, row_losses
 from risen_plugin.outcomes import Scores
 from risen_plugin.panel import Panel
+from risen_plugin.record import Keeping
 from risen_plugin.scoring import (
     Adherence,
     NamedReward,
@@ -45,6 +47,8 @@ class Surroundings:
     :param others: objects beside model and tokenizer that the clean room restores.
     :param domain_reward: scores the guard's answers as the domain wants them; None for nobody.
     :param tasks: what else a phase should leave as good as it was.
+    :param keeping: what becomes of a record that finds no room.
+    :param told: gets (phase, GRPO step, numbers) whenever TRL logs.
     """
 
     model: Any
@@ -62,6 +66,8 @@ class Surroundings:
     domain_reward: NamedReward | None = None
     tasks: Sequence[Task] = ()
     quiet: bool = False
+    keeping: Keeping = field(default_factory=Keeping)
+    told: Callable[[int, int, Mapping[str, float]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class State:
     :param tasks: the mean score of each task.
     :param errors: rows of the guard that a reward failed on.
     :param outage: one line, if there were too many of them to judge by.
+    :param by_family: per family of all held-out rows, how many of how many answers passed.
+    :param by_constraint: per constraint, how many of how many answers met it.
     """
 
     guard: Measured
@@ -83,6 +91,8 @@ class State:
     tasks: Mapping[str, float]
     errors: int = 0
     outage: str | None = None
+    by_family: Mapping[str, Count] = field(default_factory=dict)
+    by_constraint: Mapping[str, Count] = field(default_factory=dict)
 
 
 def measure_state(
@@ -113,12 +123,14 @@ def measure_state(
 
     seen: list[Row] = []
     told: list[Any] = []
+    passed: list[bool | None] = []
 
     def measured(rows: Sequence[Row]) -> tuple[Adherence, dict[str, Scores]]:
         made = answered(rows)
         seen.extend(rows)
         told.extend(made)
         scores = score([reward for reward in around.rewards if reward.graded], rows, made)
+        passed.extend(verdicts(around.rewards, scores))
         found = adherence(around.rewards, scores)
         if not found.rows and not found.errors:
             names = ", ".join(reward.__name__ for reward in around.rewards if reward.graded)
@@ -165,6 +177,8 @@ def measure_state(
         {name: mean for name, given in tasks.items() if not math.isnan(mean := _mean(given))},
         held_out.errors,
         outage,
+        counts_by_family(seen, passed),
+        counts_by_constraint(seen, told),
     )
 
 
@@ -230,6 +244,9 @@ def metrics_of(before: State, after: State | None, changes: Changes | None) -> d
         metrics[f"trip_wire_rate_{when}"] = state.tripped.rate
         metrics |= {f"domain/{name}_{when}": value for name, value in state.domain.items()}
         metrics |= {f"task/{name}_{when}": value for name, value in state.tasks.items()}
+        for what, counts in (("families", state.by_family), ("constraints", state.by_constraint)):
+            if counts:
+                metrics[f"{what}_{when}"] = {name: list(count) for name, count in counts.items()}
     if after is not None:
         metrics["trip_wire_rate"] = after.tripped.rate
         metrics["trip_wires"] = dict(after.tripped.by_wire)

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from risen_plugin.likelihood import Likelihood
 from risen_plugin.measure import answers
 from risen_plugin.outcomes import OutageError, Scores
 from risen_plugin.panel import Panel
-from risen_plugin.record import write_json, writing
+from risen_plugin.record import write_json
 from risen_plugin.reinforce import Outcome, Plan, build_trainer, train
 from risen_plugin.rollouts import FILE, RolloutLog
 from risen_plugin.snapshot import Snapshot
@@ -71,13 +72,15 @@ def run_phase(
     rollouts, tokens = around.pass_rates.rollouts, around.pass_rates.tokens
     shutil.rmtree(folder, ignore_errors=True)  # of a phase that a resumed run runs again
     if around.config.keep_entry and not isinstance(around.model, PeftModel):
-        with writing(folder):
+        with around.keeping(folder):
             around.model.save_pretrained(_entry(folder))
             around.tokenizer.save_pretrained(_entry(folder))
     done, guarding = _Done(), Guarding(around, plan, clock, tell)
+    if around.told is not None:
+        done.outcome.told = partial(around.told, number)
     around.panel.begin(group=grpo["num_generations"])
     with (
-        _logged(around.panel, folder, number),
+        _logged(around, folder, number),
         clean_room(around.model, around.tokenizer, *around.others),
         Snapshot(around.model) as snapshot,
     ):
@@ -90,7 +93,7 @@ def run_phase(
         with clock.time("leave_s"):
             if verdict.accepted:
                 assert trainer is not None
-                with writing(folder):
+                with around.keeping(folder):
                     _save_adapter(around.model, trainer.model, folder)
                 if not isinstance(around.model, PeftModel):
                     _merge(trainer.model)
@@ -113,14 +116,15 @@ def run_phase(
         "verdict": verdict.reason,
     }
     record = PhaseRecord("risen", done.steps, at_step, decision.reason, verdict.accepted, metrics)
-    with writing(folder):
+    with around.keeping(folder):
         _write(folder, record, decision, done.outcome, verdict)
     return record
 
 
 @contextmanager
-def _logged(panel: Panel, folder: Path, number: int) -> Iterator[None]:
+def _logged(around: Surroundings, folder: Path, number: int) -> Iterator[None]:
     """Every sampled answer goes into the phase's log, whatever becomes of the phase."""
+    panel, log = around.panel, RolloutLog(folder / FILE)
 
     def listen(
         step: int,
@@ -129,22 +133,24 @@ def _logged(panel: Panel, folder: Path, number: int) -> Iterator[None]:
         columns: Mapping[str, Any],
         outcomes: Mapping[str, Scores],
     ) -> None:
-        log.add(
-            step=step,
-            phase=number,
-            prompts=prompts,
-            completions=completions,
-            columns=columns,
-            outcomes=outcomes,
-            group_size=panel.group,
-        )
+        with around.keeping(folder):
+            log.add(
+                step=step,
+                phase=number,
+                prompts=prompts,
+                completions=completions,
+                columns=columns,
+                outcomes=outcomes,
+                group_size=panel.group,
+            )
 
-    with RolloutLog(folder / FILE) as log:
-        panel.listeners.append(listen)
-        try:
-            yield
-        finally:
-            panel.listeners.remove(listen)
+    panel.listeners.append(listen)
+    try:
+        yield
+    finally:
+        panel.listeners.remove(listen)
+        with around.keeping(folder):
+            log.close()
 
 
 @dataclass

@@ -33,6 +33,7 @@ DEFAULTS = (
     "risen_plugin.answers.commands",
     "risen_plugin.audit.command",
     "risen_plugin.simulate.command",
+    "risen_plugin.report.commands",
 )
 """Modules of risen-plugin itself, registered as if they were somebody else's."""
 

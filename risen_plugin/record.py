@@ -1,19 +1,27 @@
-"""Write down what a run did, under ``output_dir/risen/``: plain JSON, replaced atomically."""
+"""Write down what a run did, under ``output_dir/risen/``: plain JSON, replaced atomically.
+
+One run at a time writes to a folder. A disk that takes no more loses a line and tears none.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
+from risen_plugin import run_lock
 from risen_plugin.errors import RecordError
 
 FOLDER = "risen"
+EVENTS = "events.jsonl"
+_log = logging.getLogger("risen_plugin")
 
 
 @contextmanager
@@ -32,6 +40,36 @@ def writing(place: Path) -> Iterator[None]:
         ) from error
 
 
+class Keeping:
+    """Lets what is only recorded be lost: the run goes on, and says so once.
+
+    For what a run can do without. What a resumed run needs is written under :func:`writing`.
+
+    ::
+
+        with keeping(folder):
+            write_json(folder / "phase.json", data)
+    """
+
+    def __init__(self) -> None:
+        self.lost = 0
+
+    @contextmanager
+    def __call__(self, place: Path) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SafetensorError, RecordError) as error:
+            self.lost += 1
+            if self.lost == 1:
+                reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+                _log.warning(
+                    "the record in %s has gaps from here on: %s; the training goes on. Make room "
+                    "there to have the rest recorded",
+                    place,
+                    reason,
+                )
+
+
 def write_json(path: Path, data: Any) -> None:
     """Write ``data`` as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,25 +79,37 @@ def write_json(path: Path, data: Any) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Write to a temporary file beside ``path``, then rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 class Record:
     """The record of one run.
 
     :param output_dir: the outer Trainer's output folder.
+    :param clock: seconds since the run began, which each event is stamped with.
     """
 
-    def __init__(self, output_dir: str | Path) -> None:
-        self.folder = Path(output_dir) / FOLDER
+    def __init__(self, output_dir: str | Path, clock: Callable[[], float] | None = None) -> None:
+        self.output_dir = Path(output_dir)
+        self.folder = self.output_dir / FOLDER
+        began = time.monotonic()
+        self.clock = clock or (lambda: time.monotonic() - began)
+        self.keeping = Keeping()
 
     def begin(self, description: Mapping[str, Any], *, step: int = 0) -> None:
         """Write ``run.json``.
 
         A new run in a used folder moves the old record aside. A run resumed at ``step`` goes on
         with the old record, without the events after that step: they will happen again.
+
+        :raises RecordError: if another run writes to the folder.
         """
+        run_lock.take(self.output_dir)
         if step:
             self._forget_after(step)
         elif self.folder.exists():
@@ -70,17 +120,37 @@ class Record:
         write_json(self.folder / "run.json", description)
 
     def _forget_after(self, step: int) -> None:
-        path = self.folder / "events.jsonl"
+        path = self.folder / EVENTS
         if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            replace_text(path, "".join(kept))
+            kept = [event for event in read_events(path) if event["step"] <= step]
+            replace_text(path, "".join(json.dumps(event) + "\n" for event in kept))
 
     def event(self, name: str, /, *, step: int, **values: Any) -> None:
-        """Append one line to ``events.jsonl``; ``step`` is the outer run's."""
-        line = json.dumps({"event": name, "step": step, **values}, default=str)
-        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        """Append one line to ``events.jsonl``; ``step`` is the outer run's.
+
+        A line that finds no room is taken back whole.
+
+        :raises OSError: if it cannot be written.
+        """
+        stamped = {"event": name, "step": step, "time": round(self.clock(), 3), **values}
+        line = (json.dumps(stamped, default=str) + "\n").encode()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        file = os.open(self.folder / EVENTS, flags, 0o644)
+        try:
+            end = os.fstat(file).st_size
+            written = 0
+            try:
+                while written < len(line):
+                    written += os.write(file, line[written:])
+            except OSError:
+                os.ftruncate(file, end)
+                raise
+        finally:
+            os.close(file)
+
+    def close(self) -> None:
+        """Let another run have the folder."""
+        run_lock.release(self.output_dir)
 
     @property
     def pool(self) -> Path:
@@ -89,6 +159,22 @@ class Record:
 
     def phase_folder(self, number: int) -> Path:
         return self.folder / f"phase-{number:03d}"
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The events of a run so far, oldest first.
+
+    A line that is torn, as a crash may leave the last one, is no event.
+    """
+    events: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and isinstance(event.get("step"), int) and "event" in event:
+            events.append(event)
+    return events
 
 
 def state_path(checkpoint: str | Path) -> Path:

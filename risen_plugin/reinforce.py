@@ -105,9 +105,13 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What the trainer logged: one entry per logging step."""
+    """What the trainer logged: one entry per logging step.
+
+    :param told: gets each entry as it is logged, with the GRPO step.
+    """
 
     logs: list[dict[str, float]] = field(default_factory=list)
+    told: Callable[[int, Mapping[str, float]], None] | None = None
 
     def first(self, name: str) -> float | None:
         return next((log[name] for log in self.logs if name in log), None)
@@ -338,5 +342,7 @@ class _Listener(TrainerCallback):
             if isinstance(value, int | float)
         }
         self.outcome.logs.append({"step": float(state.global_step), **numbers})
+        if self.outcome.told is not None:
+            self.outcome.told(state.global_step, numbers)
         if "reward" in numbers:
             self.bar.set_postfix(reward=f"{numbers['reward']:.3f}")

@@ -11,13 +11,15 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
+from risen_plugin.constraints.outcomes import constraints_of, met_by
 from risen_plugin.contracts import Completion, Failed
-from risen_plugin.errors import DataError, RisenError, near_miss
+from risen_plugin.errors import DataError, RecordError, RisenError, near_miss
 from risen_plugin.plain_json import json_text
 from risen_plugin.record import FOLDER, writing
 
@@ -35,6 +37,8 @@ _OURS = {
     "completion": "string",
     "columns": "string",
 }
+_DERIVED = {"family": "string", "constraints": "strings", "met": "bools"}
+"""What is told of the columns and the answer for readers of Parquet; logs may lack it."""
 _OF_A_REWARD = {"score": "float64", "outcome": "string", "error": "string"}
 _OF_THE_TRAINER = frozenset(
     ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
@@ -64,7 +68,8 @@ class RolloutLog:
     """Logs the answers of one phase to ``path``.
 
     The file appears, whole, at :meth:`close`; also when the phase failed, since what was sampled
-    until then is evidence. A log without answers leaves no file. Memory holds one row group.
+    until then is evidence. A log without answers leaves no file, and neither does one that found
+    no room: what is added to it afterwards is dropped. Memory holds one row group.
 
     :param path: the file to be; one that is there is replaced.
     :param rows_at_once: answers per row group.
@@ -85,6 +90,7 @@ class RolloutLog:
         self._rows: list[dict[str, Any]] = []
         self._groups = 0
         self._writer: Any = None
+        self._is_lost = False
 
     def add(
         self,
@@ -109,6 +115,8 @@ class RolloutLog:
         :raises ValueError: if the lengths or the rewards' names do not agree.
         """
         self._check(prompts, completions, outcomes)
+        if self._is_lost:
+            return
         kept = {
             name: values
             for name, values in columns.items()
@@ -119,13 +127,18 @@ class RolloutLog:
         asked = [json_text(prompt) for prompt in prompts]
         groups = list(_groups(asked, group_size))
         for index, completion in enumerate(completions):
+            own = {name: values[index] for name, values in kept.items()}
+            family = own.get("family")
             row: dict[str, Any] = {
                 "phase": phase,
                 "step": step,
                 "group": self._groups + groups[index],
                 "prompt": asked[index],
                 "completion": json_text(completion),
-                "columns": json_text({name: values[index] for name, values in kept.items()}),
+                "columns": json_text(own),
+                "family": None if family in (None, "") else _encodable(str(family)),
+                "constraints": [_encodable(id_) for id_ in constraints_of(own)],
+                "met": met_by(completion, prompts[index], own),
             }
             for name, given in outcomes.items():
                 outcome = given[index]
@@ -145,7 +158,7 @@ class RolloutLog:
         if self._writer is None:
             return
         writer, self._writer = self._writer, None
-        with writing(self.path.parent):
+        with self._taking_back(writer):
             writer.close()
             self._temporary.replace(self.path)
 
@@ -185,17 +198,36 @@ class RolloutLog:
 
     def _flush(self) -> None:
         arrow: Any = importlib.import_module("pyarrow")
-        fields = dict(_OURS)
+        fields = {**_OURS, **_DERIVED}
         for name in self._rewards or ():
             fields |= {f"{part}/{name}": kind for part, kind in _OF_A_REWARD.items()}
-        schema = arrow.schema([(name, getattr(arrow, kind)()) for name, kind in fields.items()])
-        with writing(self.path.parent):
+        listed = {"strings": arrow.list_(arrow.string()), "bools": arrow.list_(arrow.bool_())}
+        schema = arrow.schema(
+            [(name, listed.get(kind) or getattr(arrow, kind)()) for name, kind in fields.items()]
+        )
+        with self._taking_back(self._writer):
             if self._writer is None:
                 parquet: Any = importlib.import_module("pyarrow.parquet")
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._writer = parquet.ParquetWriter(self._temporary, schema, compression="zstd")
             self._writer.write_table(arrow.Table.from_pylist(self._rows, schema=schema))
         self._rows = []
+
+    @contextmanager
+    def _taking_back(self, writer: Any) -> Iterator[None]:
+        """Leave no torn file where the place takes no more."""
+        try:
+            with writing(self.path.parent):
+                yield
+        except RecordError:
+            self._is_lost, self._rows = True, []
+            writer, self._writer = writer or self._writer, None
+            if writer is not None:
+                with suppress(Exception):  # it still tries to write its footer
+                    writer.close()
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+            raise
 
 
 def _groups(prompts: Sequence[str], size: int | None) -> Iterator[int]:

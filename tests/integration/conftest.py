@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +45,10 @@ def at_step(*steps: int, **parameters: Any) -> Callable[[Progress], Decision]:
     return decide
 
 
-def phase_events(lines: list[str]) -> list[str]:
+def phase_events(events: Sequence[Mapping[str, Any]]) -> list[str]:
     """The events that begin and end phases, without what was measured and steered between."""
-    events = [json.loads(line) for line in lines if json.loads(line).get("phase") != "fine_tune"]
-    return [event["event"] for event in events if event["event"] in ("decision", "phase")]
+    told = [event for event in events if event.get("phase") != "fine_tune"]
+    return [event["event"] for event in told if event["event"] in ("decision", "phase")]
 
 
 KEEP = GuardConfig(rows=4, report_rows=2, min_gain=-1.0, max_probe_loss_rise=1e9)

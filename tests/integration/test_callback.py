@@ -15,6 +15,7 @@ from risen_plugin import Progress, RisenCallback, hookimpl
 from risen_plugin.assembly import no_answers
 from risen_plugin.config import RisenConfig, Weighted
 from risen_plugin.embedded import orders
+from risen_plugin.record import read_events
 from risen_plugin.rollouts import read_rollouts
 
 from .conftest import DROP, Messages, ascii_share, at_step, never, phase_events
@@ -129,8 +130,10 @@ def test_callbacks_list_alone_trains_guards_and_records(
     said = [record.message for record in caplog.records if "not attached" in record.message]
     assert len(said) == 1
     assert not any(k.startswith("risen/") for e in trainer.state.log_history for k in e)
-    events = (tmp_path / "run" / "risen" / "events.jsonl").read_text().splitlines()
+    events = read_events(tmp_path / "run" / "risen" / "events.jsonl")
     assert phase_events(events) == ["decision", "phase"]
+    assert [event["step"] for event in events if event["event"] == "log"] == [1, 2, 3, 4]
+    assert [event["time"] for event in events] == sorted(event["time"] for event in events)
     run = json.loads((tmp_path / "run" / "risen" / "run.json").read_text())
     assert run["rewards"][0]["name"] == "ascii_share"
 

@@ -22,6 +22,7 @@ from risen_plugin.config import LoraSettings
 from risen_plugin.errors import PluginError
 from risen_plugin.outcomes import Scores
 from risen_plugin.panel import Panel
+from risen_plugin.record import read_events
 from risen_plugin.reinforce import Plan, build_trainer, train
 from risen_plugin.scoring import wrap
 
@@ -176,8 +177,12 @@ def test_errors_are_left_out_counted_and_shown(
     record = json.loads((tmp_path / "run" / "risen" / "phase-001" / "phase.json").read_text())
     steps = [log["reward_errors/judge"] for log in record["logs"] if "reward_errors/judge" in log]
     assert sum(steps) == failed
-    events = (tmp_path / "run" / "risen" / "events.jsonl").read_text().splitlines()
-    assert json.loads(events[-1])["metrics"]["reward_errors/judge"] == failed
+    events = {
+        event["event"]: event for event in read_events(tmp_path / "run" / "risen" / "events.jsonl")
+    }
+    assert events["phase"]["metrics"]["reward_errors/judge"] == failed
+    told = {name: events["plugin_error"][name] for name in ("plugin", "reason", "count", "number")}
+    assert told == {"plugin": "judge", "reason": "no verdict", "count": failed, "number": 1}
 
 
 @pytest.mark.parametrize("peft", [False, True], ids=["plain", "peft"])

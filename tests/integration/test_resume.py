@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from risen_plugin import RisenCallback
+from risen_plugin.record import read_events
 
 from .conftest import KEEP, Messages, at_step, phase_events
 
@@ -93,8 +94,9 @@ def test_a_kept_phase_that_was_lost_is_run_again_and_recorded_once(
     RisenCallback(config(scheduler=at_step(2))).attach(again)
     again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
     assert adapter.read_bytes() == first
-    events = (tmp_path / "run" / "risen" / "events.jsonl").read_text().splitlines()
+    events = read_events(tmp_path / "run" / "risen" / "events.jsonl")
     assert phase_events(events) == ["decision", "phase"]
+    assert [event["step"] for event in events if event["event"] == "log"] == [1, 2, 3, 4]
     assert same(weights(again.model), weights(trainer.model))
 
 
@@ -149,5 +151,5 @@ def test_a_new_run_in_a_used_folder_moves_the_old_record_aside(
         RisenCallback(config()).attach(trainer)
         trainer.train()
     for folder in ("risen", "risen.1"):
-        lines = (tmp_path / "run" / folder / "events.jsonl").read_text().splitlines()
-        assert phase_events(lines) == ["decision", "phase"]
+        events = read_events(tmp_path / "run" / folder / "events.jsonl")
+        assert phase_events(events) == ["decision", "phase"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Iterator
@@ -111,10 +112,52 @@ def test_the_columns_are_those_that_the_reference_names(run):
         "prompt": "string",
         "completion": "string",
         "columns": "string",
+        "family": "string",
+        "constraints": "list<element: string>",
+        "met": "list<element: bool>",
         "score/exact": "double",
         "outcome/exact": "string",
         "error/exact": "string",
     }
+
+
+def test_what_became_of_each_constraint_stands_beside_the_answer(tmp_path):
+    columns = {
+        "family": ["river", "river", "", None],
+        "instruction_id_list": [
+            ["punctuation:no_comma", "change_case:english_lowercase"],
+            ["punctuation:no_comma"],
+            ["no:such_constraint"],
+            [],
+        ],
+        "kwargs": [[{}, {}], [{}], [{}], []],
+    }
+    with RolloutLog(tmp_path / "log.parquet") as log:
+        log_batch(log, columns=columns)
+    table = pq.read_table(tmp_path / "log.parquet").to_pydict()
+    assert table["family"] == ["river", "river", None, None]
+    assert table["constraints"] == columns["instruction_id_list"]
+    assert table["met"] == [[True, False], [True], None, None]
+
+
+def test_a_log_that_finds_no_room_is_left_out_whole(tmp_path, monkeypatch):
+    log = RolloutLog(tmp_path / "log.parquet", rows_at_once=4)
+    log_batch(log)
+    writer = log._writer
+
+    class Full:
+        def write_table(self, table):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            writer.close()
+
+    log._writer = Full()
+    with pytest.raises(RecordError, match="No space left on device"):
+        log_batch(log)
+    log_batch(log)  # is dropped
+    log.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_error_column_says_why_and_is_null_elsewhere(run):

@@ -1,0 +1,94 @@
+"""What a run stands on, for its record: versions, the machine, and hashes to compare runs by."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+LIBRARIES = (
+    "risen-plugin",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "numpy",
+    "pyarrow",
+)
+_OF_ONE_START = ("output_dir",)  # of a description, what does not make another run of it
+
+
+def surroundings(
+    description: Mapping[str, Any],
+    *,
+    distributions: Iterable[str],
+    held_out: Mapping[str, Sequence[Any]],
+    probe: Sequence[Any],
+    devices: Sequence[str],
+) -> dict[str, Any]:
+    """``versions``, ``hashes`` and ``environment`` as ``run.json`` has them.
+
+    :param description: what the run is configured as.
+    :param distributions: those that plugins in use come from.
+    :param held_out: the rows set apart, by what they are for.
+    :param probe: the rows whose loss is watched, as they are measured.
+    :param devices: the names of those that the model is on.
+    """
+    configured = {key: value for key, value in description.items() if key not in _OF_ONE_START}
+    return {
+        "versions": _versions(distributions),
+        "hashes": {
+            "config": hash_of(configured),
+            "held_out": hash_of({name: list(rows) for name, rows in held_out.items()}),
+            "probe": hash_of(list(probe)),
+        },
+        "environment": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpus": os.cpu_count() or 1,
+            "devices": list(devices),
+            "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    }
+
+
+def hash_of(value: Any) -> str:
+    """A SHA-256 that is the same for equal data, in whatever order its keys stand.
+
+    Where an object lies in memory, as its ``repr`` may tell, does not count.
+    """
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(value, sort_keys=True, default=repr))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def device_names(model: Any) -> list[str]:
+    """The devices that a model's parameters are on, in words."""
+    found: dict[str, None] = {}
+    for parameter in model.parameters():
+        device = parameter.device
+        name = str(device)
+        if device.type == "cuda":
+            torch: Any = importlib.import_module("torch")
+            name = f"{device}: {torch.cuda.get_device_name(device)}"
+        found[name] = None
+    return list(found)
+
+
+def _versions(distributions: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in (*LIBRARIES, *sorted(set(distributions) - set(LIBRARIES))):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
