@@ -110,6 +110,9 @@ class Measurements:
     :param evaluations: evaluations that a run of fine-tuning makes.
     :param tuned: the rewards measured again after the steps of ``data``; None where not done.
     :param within_s: seconds that following the advice may take; None for no limit.
+    :param risen_steps: GRPO steps that are wanted; ``fine_tune_steps`` likewise, None for epochs.
+    :param has_probe: whether there are rows for the probe; else the model answers first.
+    :param spent_s: seconds that measuring took.
     """
 
     parameters: int
@@ -123,6 +126,8 @@ class Measurements:
     within_s: float | None = None
     risen_steps: int = RISEN_STEPS
     fine_tune_steps: int | None = None
+    has_probe: bool = True
+    spent_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,9 @@ def _planned(m: Measurements, course: Course, reasons: tuple[str, ...]) -> Advic
         tune_s, fixed_tune = m.data.step_s, m.evaluations * m.data.evaluation_s
     if course in ("risen", "both") and rewards is not None:
         risen_s = rewards.step_s
-        fixed_risen = rewards.phase_s + 2 * m.guard_rows * rewards.measure_s
+        fixed_risen = rewards.phase_s + (2 if m.has_probe else 3) * (
+            m.guard_rows * rewards.measure_s
+        )
     tune = _fine_tune_steps(m) if tune_s else 0
     risen = m.risen_steps if risen_s else 0
     if m.within_s is not None:
@@ -262,7 +269,7 @@ def _planned(m: Measurements, course: Course, reasons: tuple[str, ...]) -> Advic
         risen_steps=risen,
         only_adapter=m.memory.only_adapter and bool(tune),
         seconds=seconds,
-        memory=max(m.memory.peak, m.memory.needed if not m.memory.peak else 0),
+        memory=m.memory.peak or m.memory.needed,
         schedule=scheduler_for(course, risen),
     )
 

@@ -1,23 +1,23 @@
-"""``risen train``, ``adapt`` and ``advise``. What is heavy is imported when a command runs."""
+"""``risen train`` and ``risen adapt``. What is heavy is imported when a command runs."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.runs.adaptation import adaptation, in_one_phase, rewards_of, risen_section
+from risen_plugin.runs.advise import advise_command
+from risen_plugin.runs.command_options import rewarded, shared
 from risen_plugin.runs.overrides import overridden
 from risen_plugin.runs.run_config import RunConfig, read_run
 from risen_plugin.runs.told import closing, phase_lines
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-_SEED = click.IntRange(0, 2**31 - 1)  # numpy takes less than 2**32, and some seeds are derived
 _NOT_KEPT = 1
 
 
@@ -26,61 +26,14 @@ def risen_register_commands(cli: click.Group) -> None:
     """Join the ``risen`` command."""
     cli.add_command(train_command)
     cli.add_command(adapt_command)
-
-
-def _shared(command: _Command) -> _Command:
-    """The options that every run has."""
-    for decorate in (
-        click.option("--quiet", is_flag=True, help="Show no progress bars."),
-        click.option(
-            "--set",
-            "pairs",
-            metavar="NAME=VALUE",
-            multiple=True,
-            help="Set a value of the run, such as risen.grpo.beta=0.04; may be given often.",
-        ),
-        click.option("--seed", type=_SEED, help="Of data, sampling and training."),
-    ):
-        command = decorate(command)
-    return command
-
-
-def _rewarded(command: _Command) -> _Command:
-    """The options that name instructions and how answers to them are scored."""
-    for decorate in reversed(
-        (
-            click.option("--instructions", metavar="FILE", help="Rows to answer: JSON Lines, ..."),
-            click.option(
-                "--rewards",
-                metavar="REWARD",
-                multiple=True,
-                help="A name that `risen rewards` lists, or path.py:NAME; may be given often.",
-            ),
-            click.option(
-                "-o",
-                "--option",
-                "options",
-                metavar="[REWARD.]NAME=VALUE",
-                multiple=True,
-                help="An option of a reward.",
-            ),
-            click.option(
-                "--generator",
-                default="jsonl",
-                show_default=True,
-                help="Takes FILE as its path: jsonl, or constraints to add some to plain prompts.",
-            ),
-        )
-    ):
-        command = decorate(command)
-    return command
+    cli.add_command(advise_command)
 
 
 @click.command("train")
 @click.argument("run_yaml", type=click.Path(path_type=Path), metavar="RUN.yaml")
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the folder.")
-@_shared
+@shared
 def train_command(
     *,
     run_yaml: Path,
@@ -106,7 +59,7 @@ def train_command(
 
 @click.command("adapt")
 @click.argument("model")
-@_rewarded
+@rewarded
 @click.option("--output", type=click.Path(path_type=Path), help="A new folder for the adapter.")
 @click.option(
     "--steps", type=click.IntRange(min=1), default=40, show_default=True, help="GRPO steps."
@@ -114,7 +67,7 @@ def train_command(
 @click.option("--probe", metavar="FILE", help="Rows whose loss must not rise; see below.")
 @click.option("--keep-anyway", is_flag=True, help="Save the adapter whatever the guard says.")
 @click.option("--resume", is_flag=True, help="Go on with what was interrupted.")
-@_shared
+@shared
 @click.pass_context
 def adapt_command(
     context: click.Context,

@@ -30,7 +30,7 @@ class OwnAnswers:
         self._callback, self._model, self._tokenizer = callback, model, tokenizer
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        """One row with ``prompt`` and ``completion`` per answer; where all are blank, the prompts."""
+        """One row with prompt and completion per answer; where all are blank, the prompts."""
         from risen_plugin.clean_room import clean_room
         from risen_plugin.config import DEFAULT_GRPO
         from risen_plugin.likelihood import plain_query

@@ -18,8 +18,9 @@ _USABLE = 0.9  # of what is available
 class Shape:
     """What decides a model's appetite.
 
-    :param parameters: weights in all; ``adapter`` of them in an adapter, beside them.
-    :param weight_bytes: of one weight as loaded.
+    :param parameters: weights in all.
+    :param adapter: weights that an adapter would have beside them.
+    :param hidden: the width of a layer.
     :param base: bytes that the process holds with the model loaded.
     """
 
@@ -28,7 +29,6 @@ class Shape:
     hidden: int
     layers: int
     vocabulary: int
-    weight_bytes: int
     base: int
 
     def training(self, rows: int, tokens: int, *, only_adapter: bool) -> int:

@@ -273,3 +273,85 @@ def test_retention_is_measured_on_plain_queries_where_there_are_some():
 )
 def test_an_adaptation_without_its_parts_is_refused(arguments: tuple[str, ...], words: str):
     assert words in refused("adapt", "model", "--output", "out", *arguments)
+
+
+# advise
+
+
+ADVISE = (
+    *("advise", "model", "--budget", "15s", "--steps", "3", "--quiet"),
+    *("--set", f"risen.grpo={json.dumps({**GRPO, 'learning_rate': 0.001})}"),
+    *("--set", "risen.guard={rows: 6, report_rows: 4}"),
+)
+WITH_DATA = (
+    *("--data", "train.jsonl", "--set", "fine_tune.per_device_train_batch_size=4"),
+    *("--set", "fine_tune.learning_rate=0.01"),
+)
+WITH_REWARDS = (
+    *("--instructions", "instructions.jsonl", "--rewards", "mine.py:letters"),
+    *("--set", "risen.rewards.0.passes_at=0.2"),
+)
+
+
+def test_advice_is_measured_told_and_written_as_a_run_that_trains():
+    more = orders.draw(90, 1)
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
+    before = weights("model")
+    result = done(*ADVISE, *WITH_DATA, *WITH_REWARDS, "--json", "--write", "advised.yaml")
+    told = json.loads(result.stdout)
+    measured, advice = told["measurements"], told["advice"]
+    assert measured["data"]["rows"] == 81
+    assert measured["data"]["steps"] > 0
+    assert measured["data"]["loss_after"] < measured["data"]["loss"]
+    assert measured["data"]["followed"] is None or 0.0 <= measured["data"]["followed"] <= 1.0
+    assert measured["data"]["step_s"] > 0.0
+    for name in ("rewards", "tuned"):
+        found = measured[name]
+        assert 0.0 <= found["pass_at_1"] <= found["pass_at_k"] <= 1.0
+        assert found["k"] == 4
+        assert found["groups"] >= 4
+        assert found["step_s"] > 0.0
+        assert found["tokens_s"] > 0.0
+    assert measured["memory"]["peak"] > 0
+    assert advice["course"] in ("fine_tune", "both")
+    assert advice["reasons"]
+    assert same(weights("model"), before)
+    head = Path("advised.yaml").read_text().splitlines()[0]
+    assert head == f"# advice: {advice['in_words']}"
+    assert yaml.safe_load(Path("advised.yaml").read_text()) == told["run"]
+    done("train", "advised.yaml", "--output", "out", "--quiet", "--set", "fine_tune.max_steps=2")
+    assert Path("out/model.safetensors").is_file()
+
+
+def test_rewards_without_data_are_advised_on_and_the_words_hold_the_numbers():
+    result = done(*ADVISE, *WITH_REWARDS)
+    assert "instructions adherence " in result.stdout
+    assert "\nadvice: " in result.stdout
+    assert "there is no data to fine-tune on" in result.stdout
+
+
+def test_memory_that_is_too_tight_is_told():
+    result = done(*ADVISE, *WITH_REWARDS, "--memory", "1MB", "--write", "advised.yaml")
+    assert "advice: train nothing yet" in result.stdout
+    assert "even an adapter on one row at a time needs" in result.stdout
+    assert "advised.yaml was not written" in result.stdout
+    assert not Path("advised.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give --data FILE, or --instructions FILE with --rewards"),
+        (("--instructions", "instructions.jsonl"), "go together; give --rewards too"),
+        (("--rewards", "exact"), "give --instructions FILE too"),
+        (("--data", "trian.jsonl"), "did you mean 'train.jsonl'?"),
+        (("--data", "train.jsonl", "--budget", "soon"), "--budget is 'soon'; it is a time such"),
+        (("--data", "train.jsonl", "--memory", "much"), "--memory is 'much'; it is a size such"),
+        (("--data", "train.jsonl", "--write", "model"), "--write 'model' is a folder"),
+        (("--data", "train.jsonl", "--set", "fine_tun.x=1"), "did you mean 'fine_tune'?"),
+    ],
+)
+def test_advice_on_nothing_or_on_what_is_not_there_is_refused(
+    arguments: tuple[str, ...], words: str
+):
+    assert words in refused("advise", "model", *arguments)
