@@ -200,8 +200,8 @@ def _risen_pays(m: Measurements, *, pays: bool) -> tuple[bool, tuple[str, ...]]:
     if now is None:
         return False, ("there are no instructions with rewards, so RISEN has nothing to go by",)
     then = m.tuned if pays and m.tuned is not None else now
-    after = ", after these steps," if then is not now else ""
-    measured = f"{then.adherence:.0%} of {then.held_out} instructions are followed{after}"
+    after = "after these steps " if then is not now else ""
+    measured = f"{after}{then.adherence:.0%} of {then.held_out} instructions are followed"
     novel = now.novel
     reasons = []
     if novel is not None and novel >= NOVEL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,7 +140,8 @@ def _read(
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; name a folder with --output")
     is_used = folder.is_dir() and any(folder.iterdir())
-    if is_used and not resume:
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others come a little later
+    if is_used and not resume and is_first:
         raise ConfigError(
             f"{folder} is in use; --resume goes on with the run in it, --output names another"
         )
@@ -165,19 +167,16 @@ def _carry_out(
     prepared = prepare(run, folder, quiet=quiet, described=described)
     done = train(prepared, resume=resume, only_kept=only_kept)
     kept = any(phase.accepted for phase in done.phases)
-    if only_kept and not kept:
-        click.echo("\n".join(phase_lines(done.phases)))
-        return False
-    click.echo(
-        "\n".join(
-            closing(
-                folder,
-                steps=done.steps,
-                losses=done.losses,
-                phases=done.phases,
-                seconds=done.seconds,
-                is_adapter=done.is_adapter,
-            )
+    lines = phase_lines(done.phases)
+    if kept or not only_kept:
+        lines = closing(
+            folder,
+            steps=done.steps,
+            losses=done.losses,
+            phases=done.phases,
+            seconds=done.seconds,
+            is_adapter=done.is_adapter,
         )
-    )
+    if done.is_main:
+        click.echo("\n".join(lines))
     return kept

@@ -79,10 +79,10 @@ class Measuring:
             return self._measure()
 
     def _measure(self) -> Measurements:
-        self.say("loading the model")
         run = RunConfig.from_dict(self.draft, "risen advise")
         with self._folder() as folder:
             prepare(run, folder, quiet=True)
+        self.say("loading the model")
         model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
         start_s = self._spent()
         memory, run, lacks_adapter = self._fit(run, model, tokenizer)
@@ -139,6 +139,7 @@ class Measuring:
                 **{"rows": rows, "report_rows": 0, "min_gain": 2.0},
             },
             "grpo": {**self.draft["risen"].get("grpo", {}), "learning_rate": 0.0},
+            "reserve": None,  # families are reserved for what is reported, and nothing is
         }
         only = {"model": run.model, "risen": section, "seed": run.seed}
         measured = RunConfig.from_dict(only, "risen advise")

@@ -69,6 +69,7 @@ class Prepared:
 class Finished:
     """What came of a run.
 
+    :param is_main: whether this process speaks for all of a run's processes.
     :param losses: evaluation loss before and after, in nats per token; None where not measured.
     :param seconds: from the first step to the saved model.
     """
@@ -78,6 +79,7 @@ class Finished:
     losses: tuple[float, float] | None
     phases: tuple[PhaseRecord, ...]
     seconds: float
+    is_main: bool = True
 
     @property
     def is_adapter(self) -> bool:
@@ -213,14 +215,16 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
             _log.info(
                 "%s", f"resuming from {last}" if last else "no checkpoint yet: from the start"
             )
-        _keep_description(prepared)
+        if trainer.is_world_process_zero():
+            _keep_description(prepared)
         trainer.train(resume_from_checkpoint=last)
         losses = _losses(trainer, prepared.eval_rows)
         phases = prepared.callback.phases if prepared.callback is not None else ()
         with writing(output):
             if not only_kept or any(phase.accepted for phase in phases):
                 trainer.save_model()
-            _forget_checkpoints(prepared)
+            if trainer.is_world_process_zero():
+                _forget_checkpoints(prepared)
     except RisenError:
         if trainer is not None:
             _close_bars(trainer)
@@ -229,7 +233,9 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
             shutil.rmtree(output, ignore_errors=True)
         raise
     steps = trainer.state.global_step if run.data is not None else 0
-    return Finished(output, steps, losses, phases, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    is_main = bool(trainer.is_world_process_zero())
+    return Finished(output, steps, losses, phases, seconds, is_main)
 
 
 def _keep_description(prepared: Prepared) -> None:

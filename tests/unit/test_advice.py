@@ -95,7 +95,7 @@ def measured(**changes: Any) -> Measurements:
         pytest.param(
             {"data": RICH, "rewards": LEARNABLE, "tuned": ADHERENT},
             "fine_tune",
-            "are followed, after these steps, already",
+            "after these steps 97% of 128 instructions are followed already",
             id="fine-tuning alone makes it adherent",
         ),
         pytest.param(
