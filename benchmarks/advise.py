@@ -3,7 +3,8 @@
 Seven situations are constructed with the embedded model and the demo's order desk: its files, its
 models and its rewards are written into a folder, ``risen advise`` measures each in a process of
 its own, and where something is to be trained ``risen train`` follows the advice. The estimate is
-compared with the time of that command, start-up and saving included.
+compared with the time of that command, start-up and saving included. On a busy machine ``--cpu``
+counts the processor's time in place of the clock's, on both sides.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ def right_fields(completions, answer, **columns):
     pairs = zip(completions, answer, strict=True)
     return [float(orders.is_right(text_of(text), wanted)) for text, wanted in pairs]
 """
+_START = "from risen_plugin.cli import main; main()"
+_START_CPU = (
+    "import time; time.perf_counter = time.process_time; import risen_plugin.runs.machine as m; "
+    "m.process_age_s = time.process_time; " + _START
+)
 _REWARDS = ("--instructions", "instructions.jsonl", "--rewards", "constraints,desk.py:right_fields")
 _SETTINGS = (
     *("--set", "fine_tune.learning_rate=0.001", "--set", "fine_tune.logging_steps=50"),
@@ -102,23 +108,61 @@ class Outcome:
         return advised and (self.situation.memory is None or self.advice["only_adapter"])
 
 
+@dataclass(frozen=True)
+class Risen:
+    """Runs ``risen`` in a process of its own.
+
+    :param place: the folder that it runs in.
+    :param start: Python that starts it.
+    """
+
+    place: Path
+    start: str
+
+    def __call__(self, *arguments: str) -> tuple[str, float, int]:
+        """Standard output, seconds, and bytes at the peak."""
+        path = os.pathsep.join([str(ROOT), str(ROOT / "export"), os.environ.get("PYTHONPATH", "")])
+        began = time.perf_counter()
+        with subprocess.Popen(
+            [sys.executable, "-c", self.start, *arguments],
+            cwd=self.place,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as child:
+            assert child.stdout is not None
+            said = child.stdout.read()
+            _, status, usage = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            raise click.ClickException(f"risen {' '.join(arguments)} ended with {child.returncode}")
+        seconds = time.perf_counter() - began
+        if self.start == _START_CPU:
+            seconds = usage.ru_utime + usage.ru_stime
+        return said, seconds, usage.ru_maxrss * 1024
+
+
 @click.command()
 @click.option("--budget", default="40s", show_default=True, help="Of each measurement.")
 @click.option("--within", default="60s", show_default=True, help="Of following each advice.")
 @click.option("--only", multiple=True, help="Situations by a part of their title.")
+@click.option("--cpu", is_flag=True, help="Count the processor's time, for a busy machine.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False))
-def main(budget: str, within: str, only: tuple[str, ...], json_file: Path | None) -> None:
+def main(
+    budget: str, within: str, only: tuple[str, ...], cpu: bool, json_file: Path | None
+) -> None:
     """Ask for advice in each situation, follow it, and compare."""
     before = machine()
     chosen = [s for s in SITUATIONS if not only or any(part in s.title for part in only)]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        _prepare(place, {s.model for s in chosen})
-        outcomes = [_outcome(s, place, budget, within) for s in chosen]
+        risen = Risen(place, _START_CPU if cpu else _START)
+        _prepare(risen, {s.model for s in chosen})
+        outcomes = [_outcome(s, risen, budget, within) for s in chosen]
     _show(outcomes)
     write_results(
         json_file,
-        settings={"budget": budget, "within": within, "limit": LIMIT},
+        settings={"budget": budget, "within": within, "limit": LIMIT, "cpu": cpu},
         machine=before,
         results={
             o.situation.title: {
@@ -134,10 +178,11 @@ def main(budget: str, within: str, only: tuple[str, ...], json_file: Path | None
     )
 
 
-def _prepare(place: Path, models: set[str]) -> None:
+def _prepare(risen: Risen, models: set[str]) -> None:
     """Write the files, and make the models that the situations begin with."""
     from risen_plugin.embedded import base_model, orders
 
+    place = risen.place
     (place / "desk.py").write_text(_REWARD, encoding="utf-8")
     recorded = orders.draw(2000, 1)
     # The same ids in all of them but the plain ones, whose rows ask for nothing but facts.
@@ -159,7 +204,7 @@ def _prepare(place: Path, models: set[str]) -> None:
             }
             run = {"model": "base", "data": data, "fine_tune": settings, "output": name}
             (place / f"{name}.yaml").write_text(json.dumps(run), encoding="utf-8")
-            _risen(place, "train", f"{name}.yaml", "--quiet")
+            risen("train", f"{name}.yaml", "--quiet")
 
 
 def _untrained(folder: Path, like: Path) -> None:
@@ -171,45 +216,25 @@ def _untrained(folder: Path, like: Path) -> None:
     AutoTokenizer.from_pretrained(like).save_pretrained(folder)
 
 
-def _outcome(situation: Situation, place: Path, budget: str, within: str) -> Outcome:
+def _outcome(situation: Situation, risen: Risen, budget: str, within: str) -> Outcome:
     click.secho(situation.title, bold=True, err=True)
     ask = ["advise", *situation.arguments(), "--budget", budget, "--within", within, "--json"]
     if situation.memory is not None:
         # The least that is needed depends on what the libraries take, so it is asked for first.
-        least, _, _ = _risen(place, *ask, "--memory", "1MB", "--quiet")
+        least, _, _ = risen(*ask, "--memory", "1MB", "--quiet")
         needed = json.loads(least)["measurements"]["memory"]["needed"]
         ask += ["--memory", f"{needed + situation.memory}"]
     run = f"{situation.title.replace(' ', '-')}.yaml"
-    told, advised_s, _ = _risen(place, *ask, "--write", run, "--quiet")
+    told, advised_s, _ = risen(*ask, "--write", run, "--quiet")
     data = json.loads(told)
     load = os.getloadavg()[0]
     followed_s = peak = None
     if data["run"] is not None:
         output = f"{run}-out"
-        _, followed_s, peak = _risen(place, "train", run, "--output", output, "--quiet")
+        _, followed_s, peak = risen("train", run, "--output", output, "--quiet")
     return Outcome(
         situation, data["advice"], data["measurements"], advised_s, followed_s, peak, load
     )
-
-
-def _risen(place: Path, *arguments: str) -> tuple[str, float, int]:
-    """Standard output, wall time in seconds and peak memory in bytes of a ``risen`` command."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "export"), os.environ.get("PYTHONPATH", "")])
-    began = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, "-c", "from risen_plugin.cli import main; main()", *arguments],
-        cwd=place,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdout is not None
-        said = child.stdout.read()
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise click.ClickException(f"risen {' '.join(arguments)} ended with {child.returncode}")
-    return said, time.perf_counter() - began, usage.ru_maxrss * 1024
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

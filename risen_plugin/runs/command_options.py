@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -13,7 +13,15 @@ from risen_plugin.errors import ConfigError
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _SEED = click.IntRange(0, 2**31 - 1)  # numpy takes less than 2**32, and some seeds are derived
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20}
+_BYTES: dict[str, float] = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+}
 _BYTES["gib"] = 2**30
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 
@@ -94,7 +102,7 @@ def bytes_of(option: str, text: str) -> int:
     return round(value)
 
 
-def _number(text: str, units: Any) -> float | None:
+def _number(text: str, units: Mapping[str, float]) -> float | None:
     found = _NUMBER.fullmatch(text)
     if found is None or found[2].lower() not in units:
         return None

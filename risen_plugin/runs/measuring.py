@@ -202,7 +202,9 @@ class Measuring:
             clock = StopAt(time.perf_counter() + self._share("tune", run))
             trainer.add_callback(clock)
             trainer.train()
+            began = time.perf_counter()
             after = trainer.evaluate()
+            evaluation_s = time.perf_counter() - began
         return DataMeasured(
             rows=rows,
             loss=before["eval_loss"],
@@ -210,7 +212,7 @@ class Measuring:
             steps=trainer.state.global_step,
             batch=batch,
             step_s=clock.step_s,
-            evaluation_s=after["eval_runtime"],
+            evaluation_s=evaluation_s,
             followed=followed,
         ), built
 
