@@ -27,6 +27,7 @@ from risen_plugin.settings import (
     Weighted,
     use,
 )
+from risen_plugin.yaml_files import read_mapping
 
 __all__ = [
     "DEFAULT_GRPO",
@@ -72,6 +73,8 @@ class RisenConfig:
     :param keep_entry: whether the weights at the entry of each kept phase are saved too, as
         ``phase-NNN/entry``; on a plain model its adapter stands on them, and without them it can
         be inspected but not exported apart. Costs a copy of the model on disk per phase.
+    :param keep_dropped: whether the adapter of a dropped phase is saved too, as
+        ``phase-NNN/dropped``, to look at what the guard refused.
     :param seed: of instructions, adapters and sampling.
     :param disable: names of plugins to leave out.
     """
@@ -90,6 +93,7 @@ class RisenConfig:
     curriculum: CurriculumConfig | None = None
     reserve: int | Sequence[str] | None = None
     keep_entry: bool = False
+    keep_dropped: bool = False
     seed: int = 0
     disable: Sequence[str] = ()
 
@@ -120,8 +124,9 @@ class RisenConfig:
         _check_reserve(self.reserve, self.guard)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ConfigError(f"seed is {told(self.seed)}; it is a whole number")
-        if not isinstance(self.keep_entry, bool):
-            raise ConfigError(f"keep_entry is {self.keep_entry!r}; it is true or false")
+        for name in ("keep_entry", "keep_dropped"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it is true or false")
         if isinstance(self.disable, str) or not all_texts(self.disable):
             raise ConfigError(f"disable is {self.disable!r}; it is a list of plugins' names")
         if isinstance(self.probe, Mapping) or not (
@@ -179,19 +184,7 @@ class RisenConfig:
 
         :raises ConfigError: if the file cannot be read or does not hold such a mapping.
         """
-        import yaml
-
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-            _check_repeated(yaml.compose(text, yaml.SafeLoader), str(path))
-            data = yaml.safe_load(text)
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            line = " ".join(str(error).split())
-            raise ConfigError(f"{path} is not valid YAML: {line}") from error
-        if not isinstance(data, Mapping):
-            raise ConfigError(f"{path} holds no mapping; it needs rewards and a generator")
+        data = read_mapping(path, "rewards and a generator")
         return cls.from_dict(data, str(path))
 
 
@@ -224,23 +217,6 @@ def _check_reserve(reserve: Any, guard: GuardConfig) -> None:
             f"guard.max_gap is {guard.max_gap:g}, but reserve sets no families apart to measure "
             "the gap on; reserve some, or leave guard.max_gap out"
         )
-
-
-def _check_repeated(node: Any, where: str) -> None:
-    """Refuse a mapping that says one key twice; YAML readers silently take the last one."""
-    children = list(node.value) if node is not None and not isinstance(node.value, str) else []
-    keys: set[str] = set()
-    for child in children:
-        if not isinstance(child, tuple):
-            _check_repeated(child, where)
-            continue
-        key, value = child
-        if isinstance(key.value, str):
-            if key.value in keys:
-                line = key.start_mark.line + 1
-                raise ConfigError(f"{where}:{line} says '{key.value}' twice; leave one out")
-            keys.add(key.value)
-        _check_repeated(value, where)
 
 
 def _read_use(entry: Any, where: str, *, reward: bool = False) -> Any:

@@ -98,6 +98,9 @@ def run_phase(
                 if not isinstance(around.model, PeftModel):
                     _merge(trainer.model)
             else:
+                if around.config.keep_dropped and trainer is not None:
+                    with around.keeping(folder):
+                        _save_adapter(around.model, trainer.model, folder, "dropped")
                 snapshot.restore()
                 shutil.rmtree(_entry(folder), ignore_errors=True)
             around.panel.end()
@@ -221,7 +224,7 @@ def _likelihood(around: Surroundings, plan: Plan, trained: Any, snapshot: Snapsh
     )
 
 
-def _save_adapter(model: Any, trained: Any, folder: Path) -> None:
+def _save_adapter(model: Any, trained: Any, folder: Path, called: str = "adapter") -> None:
     """Save the phase's adapter, whole or not at all."""
     own = isinstance(model, PeftModel)
     if not own:
@@ -235,7 +238,7 @@ def _save_adapter(model: Any, trained: Any, folder: Path) -> None:
         )
         saved = temporary / name if (temporary / name).is_dir() else temporary
         folder.mkdir(parents=True, exist_ok=True)
-        saved.replace(folder / "adapter")
+        saved.replace(folder / called)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -34,6 +34,7 @@ DEFAULTS = (
     "risen_plugin.audit.command",
     "risen_plugin.simulate.command",
     "risen_plugin.report.commands",
+    "risen_plugin.runs.commands",
 )
 """Modules of risen-plugin itself, registered as if they were somebody else's."""
 

@@ -34,6 +34,7 @@ from risen_plugin.config import (
     Weighted,
 )
 from risen_plugin.plugins import Plugins
+from risen_plugin.runs.run_config import DataSource, RunConfig
 from risen_plugin.testing import check_reward, check_scheduler
 
 ROOT = Path(__file__).parents[2]
@@ -128,10 +129,14 @@ def test_python_in_the_docs_is_python(block):
 
 
 @pytest.mark.parametrize("block", blocks("yaml"))
-def test_yaml_in_the_docs_is_a_configuration(block):
+def test_yaml_in_the_docs_is_a_configuration(block, tmp_path, monkeypatch):
     data = yaml.safe_load(block)
     assert isinstance(data, dict)
-    if {"rewards", "generator", "scheduler"} <= data.keys():
+    if "model" in data:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "my_rewards.py").write_text("def right_answer(completions, **columns): ...\n")
+        assert RunConfig.from_dict(data).model
+    elif {"rewards", "generator", "scheduler"} <= data.keys():
         assert RisenConfig.from_dict(data).rewards
     else:
         assert data.keys() <= {field.name for field in dataclasses.fields(RisenConfig)}
@@ -238,6 +243,21 @@ def shown(field):
 def test_every_field_of_the_configuration_is_documented_with_its_default(kind):
     documented = rows_of(section(DOCS / "reference" / "configuration.md", kind.__name__))
     assert documented == {field.name: shown(field) for field in dataclasses.fields(kind)}
+
+
+@pytest.mark.parametrize("kind", [RunConfig, DataSource])
+def test_every_key_of_a_run_is_documented_with_its_default(kind):
+    documented = rows_of(section(DOCS / "reference" / "run.md", kind.__name__))
+    assert documented == {field.name: shown(field) for field in dataclasses.fields(kind)}
+
+
+def test_the_arguments_that_a_run_sets_or_manages_are_documented():
+    from risen_plugin.runs.training import MANAGED, defaults
+
+    told = section(DOCS / "reference" / "run.md", "fine_tune")
+    run = RunConfig("model", data=DataSource(path="x"), evaluation=8, lora=LoraSettings())
+    for name in [*defaults(run), *MANAGED]:
+        assert f"`{name}`" in told or name == "dataloader_pin_memory", name
 
 
 def test_the_fields_of_grpo_that_are_set_or_managed_are_documented():

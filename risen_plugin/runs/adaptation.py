@@ -1,0 +1,78 @@
+"""The run that ``risen adapt`` stands for: RISEN alone, on an adapter. Data, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from risen_plugin.answers.rescoring import options_of
+from risen_plugin.defaults.sources import open_source
+from risen_plugin.errors import ConfigError
+from risen_plugin.rewards_by_name import parse_options
+
+_MOST_HELD_OUT = 64
+
+
+def rewards_of(named: Sequence[str], pairs: Sequence[str]) -> list[dict[str, Any]]:
+    """Rewards as a configuration has them.
+
+    :param named: names or places of code, one or more in each, separated by commas.
+    :param pairs: options as ``name=value``; ``reward.name=value`` where there are several.
+    :raises ConfigError: if none is named, one is named twice, or an option is nobody's.
+    """
+    names = [name.strip() for text in named for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError("no reward is named; give one, such as --rewards constraints")
+    labels = {name.rpartition(":")[2]: name for name in names}
+    if len(labels) < len(names):
+        raise ConfigError(f"a reward is named twice among {', '.join(names)}; name each once")
+    options = options_of(tuple(pairs), list(labels))
+    return [
+        {"use": name, "options": parse_options(options[label])} for label, name in labels.items()
+    ]
+
+
+def held_out(path: str, generator: str) -> dict[str, int]:
+    """Rows for the guard and the report that leave most of a file to train on."""
+    if generator != "jsonl":
+        return {}
+    count = len(open_source(path, None, "train", None))
+    return {
+        "rows": max(1, min(_MOST_HELD_OUT, count // 4)),
+        "report_rows": min(_MOST_HELD_OUT, count // 8),
+    }
+
+
+def risen_section(
+    instructions: str,
+    rewards: Sequence[Mapping[str, Any]],
+    *,
+    generator: str = "jsonl",
+    scheduler: Mapping[str, Any],
+    probe: str | None = None,
+) -> dict[str, Any]:
+    """The ``risen`` mapping of a run on the instructions of a file."""
+    section: dict[str, Any] = {
+        "rewards": [dict(reward) for reward in rewards],
+        "generator": {"use": generator, "options": {"path": instructions}},
+        "scheduler": dict(scheduler),
+    }
+    guard = held_out(instructions, generator)
+    if guard:
+        section["guard"] = guard
+    if probe is not None:
+        section["probe"] = probe
+    return section
+
+
+def adaptation(
+    model: str, section: Mapping[str, Any], *, seed: int, keep_anyway: bool
+) -> dict[str, Any]:
+    """The mapping of a run of RISEN alone that trains a new adapter on ``model``."""
+    risen = {**section, "keep_dropped": True} if keep_anyway else dict(section)
+    return {"model": model, "risen": risen, "lora": {}, "seed": seed}
+
+
+def in_one_phase(steps: int) -> dict[str, Any]:
+    """The scheduler of one RISEN phase at the end of whatever else there is."""
+    return {"use": "after", "options": {"steps": steps}}

@@ -1,0 +1,63 @@
+"""What this process and machine have: memory, and how long the process has been there."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_memory() -> int:
+    """Bytes that a run may take: a GPU's free memory, else main memory within its limits."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0]) + int(torch.cuda.memory_allocated())
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                free = [int(line.split()[1]) * 1024]
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit.is_file() and used.is_file():
+        text = limit.read_text(encoding="ascii").strip()
+        if text.isdigit():
+            free.append(int(text) - int(used.read_text(encoding="ascii")))
+    return max(0, min(free)) + held_memory()
+
+
+def held_memory() -> int:
+    """Bytes that the process holds now, on the device that computes."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.memory_allocated())
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        pages = int(statm.read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return peak_memory()
+
+
+def peak_memory() -> int:
+    """Bytes that the process held at the most."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def process_age_s() -> float:
+    """Seconds since the process began; 0 where the system does not tell."""
+    stat = Path("/proc/self/stat")
+    if not stat.is_file():
+        return 0.0
+    begun = int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - begun / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,357 @@
+"""``risen train``, ``adapt`` and ``advise`` on a tiny model: train, save, resume, refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+
+from risen_plugin.cli import command_line
+from risen_plugin.embedded import orders
+
+pytestmark = pytest.mark.slow
+
+CODE = """
+def letters(completions, **columns):
+    texts = [c[0]["content"] for c in completions]
+    return [sum(x.isascii() and x.isalpha() for x in t) / max(1, len(t)) for t in texts]
+"""
+GRPO = {
+    "num_generations": 4,
+    "per_device_train_batch_size": 8,
+    "max_completion_length": 8,
+    "learning_rate": 0.01,
+}
+KEEP = {"rows": 4, "report_rows": 2, "min_gain": -1.0, "max_probe_loss_rise": 1e9}
+DROP = {"rows": 4, "report_rows": 2, "min_gain": 2.0}
+
+
+@pytest.fixture(autouse=True)
+def at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_model: Callable[..., Any], tokenizer: Any
+) -> Iterator[None]:
+    """A folder with a model, rows, instructions and a reward."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    make_model().save_pretrained("model")
+    tokenizer.save_pretrained("model")
+    for name, rows in (("train", orders.draw(40, 1)), ("instructions", orders.draw(40, 2))):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("mine.py").write_text(CODE)
+    yield
+    sys.modules.pop("mine", None)
+
+
+def run_yaml(**changes: Any) -> str:
+    data: dict[str, Any] = {
+        "model": "model",
+        "data": "train.jsonl",
+        "evaluation": 8,
+        "fine_tune": {
+            "max_steps": 4,
+            "per_device_train_batch_size": 4,
+            "save_steps": 2,
+            "learning_rate": 0.001,
+        },
+        "risen": {
+            "rewards": [{"use": "mine.py:letters", "passes_at": 0.0}],
+            "generator": {"use": "jsonl", "options": {"path": "instructions.jsonl"}},
+            "scheduler": {"use": "after", "options": {"steps": 2}},
+            "guard": KEEP,
+            "grpo": GRPO,
+        },
+        **changes,
+    }
+    Path("run.yaml").write_text(yaml.safe_dump(data))
+    return "run.yaml"
+
+
+def risen(*arguments: str) -> Result:
+    return CliRunner().invoke(command_line(), list(arguments))
+
+
+def done(*arguments: str) -> Result:
+    result = risen(*arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result
+
+
+def refused(*arguments: str) -> str:
+    before = everything()
+    result = risen(*arguments)
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert everything() == before, "something was written"
+    lines = [line for line in result.stderr.splitlines() if line.startswith("risen: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+def everything() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if "__pycache__" not in str(path))
+
+
+def weights(folder: str) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    [file] = Path(folder).glob("*.safetensors")
+    return load_file(file)
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[name]) for name, value in first.items()
+    )
+
+
+# train
+
+
+def test_a_run_is_trained_reinforced_saved_and_told():
+    result = done("train", run_yaml(), "--output", "out", "--set", "seed=3")
+    said = result.stdout.splitlines()
+    assert said[0].startswith("fine-tuned 4 steps, evaluation loss ")
+    assert said[1].startswith("RISEN phase 1 kept: adherence ")
+    assert said[2].startswith("saved model and tokenizer to out in ")
+    assert said[3] == "next: risen export out out-bundle"
+    assert not same(weights("out"), weights("model"))
+    kept = yaml.safe_load(Path("out/run.yaml").read_text())
+    assert (kept["seed"], kept["output"]) == (3, "out")
+    assert json.loads(Path("out/risen/run.json").read_text())["seed"] == 3
+    for file in ("config.json", "tokenizer.json", "chat_template.jinja"):
+        assert Path("out", file).is_file()
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    AutoTokenizer.from_pretrained("out")
+    AutoModelForCausalLM.from_pretrained("out")
+
+
+def test_a_resumed_run_ends_where_the_whole_one_does():
+    done("train", run_yaml(), "--output", "whole", "--quiet")
+    done("train", run_yaml(), "--output", "cut", "--quiet")
+    cut = weights("cut")
+    shutil.rmtree("cut/checkpoint-4")
+    for name in ("model.safetensors", "config.json"):
+        Path("cut", name).unlink()
+    done("train", "cut/run.yaml", "--output", "cut", "--resume", "--quiet")
+    assert not Path("cut/risen.1").exists(), "it goes on in the record of the run"
+    assert same(weights("cut"), weights("whole"))
+    assert same(weights("cut"), cut)
+
+
+def test_an_adapter_of_the_users_own_is_trained_and_saved():
+    result = done("train", run_yaml(lora={"r": 4}, risen=None), "--output", "out", "--quiet")
+    assert "saved adapter and tokenizer to out" in result.stdout
+    config = json.loads(Path("out/adapter_config.json").read_text())
+    assert config["r"] == 4
+    assert Path(config["base_model_name_or_path"]) == Path("model").resolve()
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "words"),
+    [
+        ({"fine_tune": {"max_stesp": 3}}, (), "did you mean 'max_steps'?"),
+        ({"fine_tune": {"seed": 3}}, (), "fine_tune may not set 'seed': it is the run's seed"),
+        ({"fine_tune": {"optim": "adamx"}}, (), "fine_tune is refused by TRL:"),
+        ({"fine_tune": {"load_best_model_at_end": True}}, (), "load_best_model_at_end"),
+        ({"model": "modle"}, (), "model modle cannot be loaded; did you mean 'model'"),
+        ({"model": "./modle"}, (), "there is no model folder ./modle; did you mean 'model'?"),
+        ({"model": "train.jsonl"}, (), "model train.jsonl is a file"),
+        ({"model": "."}, (), "model . is a folder without config.json; did you mean 'model'?"),
+        ({"data": "trian.jsonl"}, (), "there is no file 'trian.jsonl'; did you mean 'train.jsonl'"),
+        ({"data": {"path": "mine.py"}}, (), "mine.py:2 is not JSON"),
+        ({}, ("--set", "risen.grpo.beata=0.1"), "grpo has 'beata', which is no field"),
+        ({}, ("--set", "risen.rewards.0.use=constraint"), "did you mean 'constraints'?"),
+        ({}, ("--set", "risen.guard.rows=400"), "set 402 apart; lower them"),
+        ({}, ("--set", "lora.target_modules=[q_prj]"), "did you mean 'q_proj'?"),
+        ({}, ("--resume",), "there is no run to resume in out"),
+        ({}, ("--output", "model"), "model is in use; --resume goes on with the run in it"),
+        ({}, ("--output", "mine.py"), "mine.py is a file; name a folder with --output"),
+    ],
+)
+def test_what_a_run_cannot_use_is_refused_in_one_line_and_leaves_nothing(
+    changes: dict[str, Any], arguments: tuple[str, ...], words: str
+):
+    assert words in refused("train", run_yaml(**changes), "--output", "out", *arguments)
+
+
+# adapt
+
+
+ADAPT = (
+    *("adapt", "model", "--instructions", "instructions.jsonl", "--output", "out", "--quiet"),
+    *("--rewards", "mine.py:letters", "--steps", "2", "--set", "risen.rewards.0.passes_at=0"),
+    *("--set", f"risen.grpo={json.dumps(GRPO)}"),
+)
+
+
+def test_a_new_adapter_stands_on_the_model_and_is_saved_if_it_pays():
+    before = weights("model")
+    result = done(*ADAPT, "--set", f"risen.guard={json.dumps(KEEP)}")
+    assert result.stdout.startswith("RISEN phase 1 kept: adherence ")
+    assert "next: risen export out out-bundle" in result.stdout
+    assert same(weights("model"), before)
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = json.loads(Path("out/adapter_config.json").read_text())["base_model_name_or_path"]
+    assert Path(base) == Path("model").resolve()
+    model = AutoModelForCausalLM.from_pretrained(base)
+    adapted = PeftModel.from_pretrained(model, "out")
+    assert any(p.abs().sum() > 0 for name, p in adapted.named_parameters() if "lora_B" in name)
+    assert not list(Path("out").glob("checkpoint-*"))
+
+
+def test_a_dropped_adapter_is_not_saved_unless_it_is_wanted_all_the_same():
+    drop = ("--set", f"risen.guard={json.dumps(DROP)}")
+    result = risen(*ADAPT, *drop)
+    assert result.exit_code == 1, result.output
+    assert result.stdout.startswith("RISEN phase 1 dropped: adherence ")
+    assert "nothing was saved but the record in out/risen" in result.stdout
+    assert not Path("out/adapter_config.json").exists()
+    wanted = [argument if argument != "out" else "kept" for argument in ADAPT]
+    done(*wanted, *drop, "--keep-anyway")
+    assert any(value.abs().sum() > 0 for n, value in weights("kept").items() if "lora_B" in n)
+
+
+def test_retention_is_measured_on_plain_queries_where_there_are_some():
+    from risen_plugin.callback import RisenCallback
+    from risen_plugin.runs import training
+    from risen_plugin.runs.models import load
+    from risen_plugin.runs.run_config import RunConfig
+
+    rows = [
+        {"prompt": [{"role": "user", "content": f"{n}, in capitals"}], "query": str(n)}
+        for n in range(12)
+    ]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = yaml.safe_load(Path(run_yaml()).read_text())
+    data["risen"]["generator"]["options"]["path"] = "rows.jsonl"
+    run = RunConfig.from_dict({"model": "model", "risen": data["risen"], "lora": {}})
+    prepared = training.prepare(run, Path("out"), quiet=True)
+    assert isinstance(prepared.callback, RisenCallback)
+    assert prepared.own_answers is not None
+    model, tokenizer = load("model", "auto", lora=run.lora, seed=0)
+    prepared.callback.instructions.set_apart(4, 2)
+    prepared.own_answers.bind(prepared.callback, model, tokenizer)
+    probe = list(prepared.own_answers)
+    held_out = {row["query"] for row in prepared.callback.instructions.guard}
+    held_out |= {row["query"] for row in prepared.callback.instructions.report}
+    assert probe
+    asked = {row["text"] if "text" in row else row["prompt"][0]["content"] for row in probe}
+    assert asked <= held_out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--rewards", "constraints"), "give --instructions FILE"),
+        (("--instructions", "instructions.jsonl"), "no reward is named"),
+        (("--instructions", "instruction.jsonl", "--rewards", "exact"), "did you mean 'instruc"),
+        (("--instructions", "instructions.jsonl", "--rewards", "exat"), "did you mean 'exact'?"),
+        (
+            ("--instructions", "instructions.jsonl", "--rewards", "exact", "-o", "colum=x"),
+            "has no option 'colum'",
+        ),
+        (
+            ("--instructions", "instructions.jsonl", "--rewards", "exact", "--probe", "no.jsonl"),
+            "cannot read the probe no.jsonl",
+        ),
+        (
+            ("--instructions", "instructions.jsonl", "--rewards", "exact", "--set", "lora=null"),
+            "risen adapt trains an adapter",
+        ),
+    ],
+)
+def test_an_adaptation_without_its_parts_is_refused(arguments: tuple[str, ...], words: str):
+    assert words in refused("adapt", "model", "--output", "out", *arguments)
+
+
+# advise
+
+
+ADVISE = (
+    *("advise", "model", "--budget", "15s", "--steps", "3", "--quiet"),
+    *("--set", f"risen.grpo={json.dumps({**GRPO, 'learning_rate': 0.001})}"),
+    *("--set", "risen.guard={rows: 6, report_rows: 4}"),
+)
+WITH_DATA = (
+    *("--data", "train.jsonl", "--set", "fine_tune.per_device_train_batch_size=4"),
+    *("--set", "fine_tune.learning_rate=0.01"),
+)
+WITH_REWARDS = (
+    *("--instructions", "instructions.jsonl", "--rewards", "mine.py:letters"),
+    *("--set", "risen.rewards.0.passes_at=0.2"),
+)
+
+
+def test_advice_is_measured_told_and_written_as_a_run_that_trains():
+    more = orders.draw(90, 1)
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
+    before = weights("model")
+    result = done(*ADVISE, *WITH_DATA, *WITH_REWARDS, "--json", "--write", "advised.yaml")
+    told = json.loads(result.stdout)
+    measured, advice = told["measurements"], told["advice"]
+    assert measured["data"]["rows"] == 81
+    assert measured["data"]["steps"] > 0
+    assert measured["data"]["loss_after"] < measured["data"]["loss"]
+    assert measured["data"]["followed"] is None or 0.0 <= measured["data"]["followed"] <= 1.0
+    assert measured["data"]["step_s"] > 0.0
+    for name in ("rewards", "tuned"):
+        found = measured[name]
+        assert 0.0 <= found["pass_at_1"] <= found["pass_at_k"] <= 1.0
+        assert found["k"] == 4
+        assert found["groups"] >= 4
+        assert found["step_s"] > 0.0
+        assert found["tokens_s"] > 0.0
+    assert measured["memory"]["peak"] > 0
+    assert advice["course"] in ("fine_tune", "both")
+    assert advice["reasons"]
+    assert same(weights("model"), before)
+    head = Path("advised.yaml").read_text().splitlines()[0]
+    assert head == f"# advice: {advice['in_words']}"
+    assert yaml.safe_load(Path("advised.yaml").read_text()) == told["run"]
+    done("train", "advised.yaml", "--output", "out", "--quiet", "--set", "fine_tune.max_steps=2")
+    assert Path("out/model.safetensors").is_file()
+
+
+def test_rewards_without_data_are_advised_on_and_the_words_hold_the_numbers():
+    result = done(*ADVISE, *WITH_REWARDS)
+    assert "instructions adherence " in result.stdout
+    assert "\nadvice: " in result.stdout
+    assert "there is no data to fine-tune on" in result.stdout
+
+
+def test_memory_that_is_too_tight_is_told():
+    result = done(*ADVISE, *WITH_REWARDS, "--memory", "1MB", "--write", "advised.yaml")
+    assert "advice: train nothing yet" in result.stdout
+    assert "even an adapter on one row at a time needs" in result.stdout
+    assert "advised.yaml was not written" in result.stdout
+    assert not Path("advised.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give --data FILE, or --instructions FILE with --rewards"),
+        (("--instructions", "instructions.jsonl"), "go together; give --rewards too"),
+        (("--rewards", "exact"), "give --instructions FILE too"),
+        (("--data", "trian.jsonl"), "did you mean 'train.jsonl'?"),
+        (("--data", "train.jsonl", "--budget", "soon"), "--budget is 'soon'; it is a time such"),
+        (("--data", "train.jsonl", "--memory", "much"), "--memory is 'much'; it is a size such"),
+        (("--data", "train.jsonl", "--write", "model"), "--write 'model' is a folder"),
+        (("--data", "train.jsonl", "--set", "fine_tun.x=1"), "did you mean 'fine_tune'?"),
+    ],
+)
+def test_advice_on_nothing_or_on_what_is_not_there_is_refused(
+    arguments: tuple[str, ...], words: str
+):
+    assert words in refused("advise", "model", *arguments)

@@ -1,0 +1,296 @@
+"""A run as data: what is read, what is refused, and that every refusal names its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from risen_plugin.config import LoraSettings
+from risen_plugin.errors import ConfigError, DataError, RisenError
+from risen_plugin.runs.adaptation import held_out, rewards_of
+from risen_plugin.runs.overrides import overridden
+from risen_plugin.runs.rows import read_rows, split_off
+from risen_plugin.runs.run_config import DataSource, RunConfig
+from risen_plugin.settings import Weighted
+
+RISEN = {
+    "rewards": ["constraints"],
+    "generator": {"use": "jsonl", "options": {"path": "rows.jsonl"}},
+    "scheduler": {"use": "after", "options": {"steps": 3}},
+}
+RUN = {"model": "org/model", "data": "train.jsonl"}
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def said(error: type[RisenError], act: Any) -> str:
+    with pytest.raises(error) as caught:
+        act()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def write(name: str, *rows: Any) -> str:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return name
+
+
+def test_a_whole_run_is_read():
+    run = RunConfig.from_dict(
+        {
+            "model": "org/model",
+            "data": {"dataset": "org/rows", "split": "train[:9]", "columns": {"prompt": "q"}},
+            "evaluation": 0.1,
+            "fine_tune": {"max_steps": 3},
+            "lora": {"r": 4},
+            "risen": RISEN,
+            "output": None,
+            "seed": 7,
+        }
+    )
+    assert run.data == DataSource(dataset="org/rows", split="train[:9]", columns={"prompt": "q"})
+    assert run.lora == LoraSettings(r=4)
+    assert run.risen is not None
+    assert run.risen.seed == 7, "the run's seed holds where the section has none"
+    assert run.output is None
+
+
+def test_a_reward_in_a_file_is_found_with_its_options_and_weight():
+    Path("mine.py").write_text(
+        "class Even:\n"
+        "    def __init__(self, step=2): self.step = step\n"
+        "    def __call__(self, completions, **columns):\n"
+        "        return [float(len(c) % self.step == 0) for c in completions]\n"
+    )
+    rewards = ["constraints", {"use": "mine.py:Even", "options": {"step": 3}, "weight": 0.5}]
+    run = RunConfig.from_dict({**RUN, "risen": {**RISEN, "rewards": rewards}})
+    assert run.risen is not None
+    name, found = run.risen.rewards
+    assert name == "constraints"
+    assert isinstance(found, Weighted)
+    assert (found.reward.step, found.weight) == (3, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"modle": "x"}, "run has no key 'modle'; did you mean 'model'? It takes: "),
+        ({"model": None}, "run lacks 'model'"),
+        ({"data": None}, "neither data to fine-tune on nor a risen section"),
+        ({"data": 3}, "run: data is 3; it is a file or a mapping"),
+        ({"data": {"pth": "x"}}, "run: data has no key 'pth'; did you mean 'path'?"),
+        ({"data": {"path": "x", "dataset": "y"}}, "run: data names path and dataset; give one of"),
+        ({"data": {"split": "x"}}, "run: data names no rows; give one of"),
+        ({"data": {"path": "x", "limit": 0}}, "data.limit is 0; least is 1"),
+        (
+            {"data": {"path": "x", "columns": {"promt": "q"}}},
+            "run: data.columns has no key 'promt'; did you mean 'prompt'?",
+        ),
+        ({"evaluation": 1.5}, "evaluation is 1.5; it is a file, a share above 0 and below 1"),
+        ({"evaluation": True}, "evaluation is True"),
+        ({"evaluation": 0}, "evaluation is 0; least is 1"),
+        ({"fine_tune": [1]}, "fine_tune is [1]; it is a mapping of TRL's SFTConfig fields"),
+        ({"fine_tune": {"learning_rate": "1e-4"}}, "(in YAML write 1.0e-4)"),
+        (
+            {"fine_tune": {"max_steps": 3, "num_train_epochs": 1}},
+            "sets both max_steps and num_train_epochs",
+        ),
+        ({"fine_tune": {"eval_strategy": "steps"}}, "there is no evaluation set; add evaluation"),
+        ({"lora": 16}, "run: lora is 16; it is a mapping such as {r: 16, alpha: 32}"),
+        ({"lora": {"rank": 16}}, "run: lora has no key 'rank'"),
+        ({"lora": {"alfa": 16}}, "run: lora has no key 'alfa'; did you mean 'alpha'?"),
+        ({"risen": True}, "run: risen is True; it is a mapping with rewards, generator"),
+        ({"risen": {"rewards": ["constraints"]}}, "run: risen lacks 'generator'"),
+        ({"risen": {**RISEN, "gaurd": {}}}, "risen has no key 'gaurd'; did you mean 'guard'?"),
+        (
+            {"risen": {**RISEN, "guard": {"row": 3}}},
+            "run: risen: guard has no key 'row'; did you mean 'rows'?",
+        ),
+        (
+            {"risen": {**RISEN, "rewards": ["my.py:Right"]}},
+            "run: risen: rewards: there is no file 'my.py'",
+        ),
+        ({"dtype": "fp32"}, "dtype is 'fp32'"),
+        ({"dtype": "float8"}, "dtype is 'float8'; did you mean 'float"),
+        ({"seed": -1}, "seed is -1; least is 0"),
+        ({"output": 3}, "output is 3; it is the path of a folder"),
+    ],
+)
+def test_what_no_run_can_use_is_refused_with_its_place(changes: dict[str, Any], words: str):
+    message = said(ConfigError, lambda: RunConfig.from_dict({**RUN, **changes}))
+    assert words in message
+    assert message.startswith("run")
+
+
+def test_settings_without_data_to_use_them_on_are_refused():
+    alone = {"model": "m", "risen": RISEN}
+    assert RunConfig.from_dict(alone).data is None
+    for more in ({"fine_tune": {"max_steps": 3}}, {"evaluation": 0.1}):
+        message = said(ConfigError, lambda more=more: RunConfig.from_dict({**alone, **more}))
+        assert "there is no data" in message
+
+
+def test_a_file_that_is_missing_or_no_mapping_is_told_by_name():
+    Path("run.yaml").write_text("model: a\nmodel: b\n")
+    assert "'run.yml'; did you mean 'run.yaml'?" in said(
+        ConfigError, lambda: RunConfig.from_yaml("run.yml")
+    )
+    assert "run.yaml:2 says 'model' twice" in said(
+        ConfigError, lambda: RunConfig.from_yaml("run.yaml")
+    )
+    Path("run.yaml").write_text("- model\n")
+    assert "run.yaml holds no mapping; it needs model" in said(
+        ConfigError, lambda: RunConfig.from_yaml("run.yaml")
+    )
+
+
+# --set
+
+
+@pytest.mark.parametrize(
+    ("pair", "wanted"),
+    [
+        ("seed=3", {"seed": 3}),
+        ("risen.grpo.beta=1e-3", {"risen": {"grpo": {"beta": 0.001}}}),
+        ("model=a=b", {"model": "a=b"}),
+        ("risen.rewards=[a, {use: b}]", {"risen": {"rewards": ["a", {"use": "b"}]}}),
+        ("lora={}", {"lora": {}}),
+        ("lora=null", {"lora": None}),
+    ],
+)
+def test_a_value_is_set_at_its_path(pair: str, wanted: dict[str, Any]):
+    assert overridden({}, [pair]) == wanted
+
+
+def test_a_place_in_a_list_is_set_and_the_original_stays():
+    data = {"risen": {"rewards": [{"use": "a"}, {"use": "b"}]}}
+    changed = overridden(data, ["risen.rewards.1.weight=2"])
+    assert changed["risen"]["rewards"][1] == {"use": "b", "weight": 2}
+    assert data["risen"]["rewards"][1] == {"use": "b"}
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("seed", "--set 'seed' sets nothing"),
+        ("=3", "sets nothing"),
+        ("a..b=3", "sets nothing"),
+        ("model.name=x", "model is 'm' and holds no 'name'; set model itself"),
+        ("rewards.2=x", "rewards is a list of 1; name a place from 0 to 0"),
+        ("lora={", "is not valid YAML"),
+    ],
+)
+def test_an_override_that_cannot_be_set_is_told(pair: str, words: str):
+    data = {"model": "m", "rewards": ["a"]}
+    assert words in said(ConfigError, lambda: overridden(data, [pair]))
+
+
+# Rows
+
+
+CHAT = [{"role": "user", "content": "q"}]
+TOLD = [{"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "kept"),
+    [
+        ({"prompt": "q", "completion": "a", "x": 1}, {"prompt": "q", "completion": "a"}),
+        ({"prompt": CHAT, "completion": "a"}, {"prompt": CHAT, "completion": TOLD}),
+        ({"prompt": "q", "completion": TOLD}, {"prompt": CHAT, "completion": TOLD}),
+        ({"messages": [*CHAT, *TOLD], "id": 3}, {"messages": [*CHAT, *TOLD]}),
+        ({"text": "all of it"}, {"text": "all of it"}),
+    ],
+)
+def test_each_form_of_row_is_read_with_its_columns_alone(row: Any, kept: Any):
+    assert read_rows(DataSource(path=write("rows.jsonl", row))) == [kept]
+
+
+def test_columns_can_be_renamed_and_rows_limited():
+    path = write("rows.jsonl", *({"question": str(n), "answer": "a"} for n in range(5)))
+    source = DataSource(path=path, columns={"prompt": "question", "completion": "answer"}, limit=2)
+    assert [row["prompt"] for row in read_rows(source)] == ["0", "1"]
+
+
+GOOD = {"prompt": "q", "completion": "a"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "rows.jsonl has no rows"),
+        ([GOOD, 3], "rows.jsonl:2 is not a mapping of columns but a int"),
+        (
+            [{"promt": "q", "completion": "a"}],
+            "no usable columns, but promt, completion ('promt'; did you mean 'prompt'?); a row",
+        ),
+        (
+            [{"instruction": "q"}],
+            "a row has prompt and completion, messages, or text, and columns:",
+        ),
+        ([GOOD, {"text": "a"}], "rows.jsonl:2 has the columns text but rows.jsonl:1 the columns"),
+        ([{"prompt": 3, "completion": "a"}], "rows.jsonl:1: column 'prompt' is 3; it is a text or"),
+        ([{"prompt": "", "completion": "a"}], "rows.jsonl:1: column 'prompt' is empty"),
+        ([{"messages": "hello"}], "column 'messages' is 'hello'; it is a list of chat messages"),
+        ([{"text": ["a"]}], "rows.jsonl:1: column 'text' is ['a']; it is a text"),
+        ([GOOD, {"prompt": CHAT, "completion": TOLD}], "text and chat prompts side by side"),
+    ],
+)
+def test_a_row_that_cannot_be_learned_is_told_by_its_place(rows: list[Any], words: str):
+    message = said(DataError, lambda: read_rows(DataSource(path=write("rows.jsonl", *rows))))
+    assert words in message
+
+
+def test_a_malformed_line_is_told_by_its_number():
+    Path("rows.jsonl").write_text(json.dumps(GOOD) + "\n\n{'prompt': 3\n")
+    assert "rows.jsonl:3 is not JSON" in said(
+        DataError, lambda: read_rows(DataSource(path="rows.jsonl"))
+    )
+
+
+def test_a_missing_column_of_a_renaming_is_told_with_its_near_miss():
+    source = DataSource(path=write("r.jsonl", {"question": "q"}), columns={"prompt": "qestion"})
+    assert "r.jsonl:1 has no column 'qestion'; did you mean 'question'?" in said(
+        DataError, lambda: read_rows(source)
+    )
+
+
+def test_an_evaluation_set_is_split_off_by_the_seed():
+    rows = [{"text": str(n)} for n in range(20)]
+    kept, held = split_off(rows, 0.25, seed=1)
+    assert (len(kept), len(held)) == (15, 5)
+    assert sorted([*kept, *held], key=str) == sorted(rows, key=str)
+    assert split_off(rows, 5, seed=1) == (kept, held), "a number of rows says the same as a share"
+    assert split_off(rows, 5, seed=2) != (kept, held)
+    for part in (0.001, 20):
+        assert "leave some on both sides" in said(
+            DataError, lambda part=part: split_off(rows, part, seed=1)
+        )
+
+
+# Rewards and rows of an adaptation
+
+
+def test_rewards_are_named_with_commas_or_apart_each_with_its_options():
+    assert rewards_of(["constraints,length"], ["length.low=1", "length.high=5"]) == [
+        {"use": "constraints", "options": {}},
+        {"use": "length", "options": {"low": 1, "high": 5}},
+    ]
+    assert rewards_of(["my.py:Right"], ["slack=2"]) == [
+        {"use": "my.py:Right", "options": {"slack": 2}}
+    ]
+    assert "no reward is named" in said(ConfigError, lambda: rewards_of([], []))
+    assert "named twice" in said(ConfigError, lambda: rewards_of(["exact", "exact"], []))
+
+
+@pytest.mark.parametrize(("rows", "guard", "reported"), [(1000, 64, 64), (40, 10, 5), (3, 1, 0)])
+def test_a_small_file_keeps_most_of_its_rows_to_train_on(rows: int, guard: int, reported: int):
+    path = write("rows.jsonl", *({"prompt": str(n)} for n in range(rows)))
+    assert held_out(path, "jsonl") == {"rows": guard, "report_rows": reported}
+    assert held_out(path, "constraints") == {}, "other generators do not run out of rows"
