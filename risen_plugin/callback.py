@@ -23,6 +23,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from risen_plugin import __version__
 from risen_plugin.assembly import assemble
 from risen_plugin.attached import Attached
+from risen_plugin.buffers.buffers import FILE as BUFFERS_FILE
+from risen_plugin.buffers.buffers import Buffers
+from risen_plugin.burst import check_burst_fields, run_burst
 from risen_plugin.clean_room import clean_room
 from risen_plugin.config import DEFAULT_GRPO, RisenConfig, check_batches
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
@@ -83,8 +86,9 @@ class RisenCallback(TrainerCallback):
         )
         self.pass_rates = PassRates(self.parts.rewards)
         self.panel = Panel(self.parts.rewards, config.breaker, self.parts.gate)
-        self.panel.listeners += [self.pass_rates.take, self._answered]
-        self.history = History(self.pass_rates)
+        self.buffers = Buffers(config.buffers, self.parts.rewards)
+        self.panel.listeners += [self.pass_rates.take, self._answered, self.buffers.take]
+        self.history = History(self.pass_rates, counts=self.buffers.counts)
         self._attached: Attached | None = None
         self._around: Surroundings | None = None
         self._record: Record | None = None
@@ -154,13 +158,16 @@ class RisenCallback(TrainerCallback):
             instructions=self.instructions,
             pass_rates=self.pass_rates,
             probe=encode_probe(tokenizer, self._probe_rows(), longest),
+            buffers=self.buffers,
             domain=self._attached.domain(guard.probe_rows) if self._attached else None,
             others=self._attached.restored() if self._attached else (),
             quiet=self._quiet,
         )
         self._record = Record(str(args.output_dir))
         self._record.begin(self._description(args), step=state.global_step)
-        self.instructions.keep_pool(self._record.pool, self._resumed_from(args))
+        resumed = self._resumed_from(args)
+        self.instructions.keep_pool(self._record.pool, resumed / self._record.pool.name)
+        self.buffers.keep(self._record.folder / BUFFERS_FILE, resumed / BUFFERS_FILE)
         self.history.start_clock()
         if self._attached is None:
             _log.warning(
@@ -193,6 +200,13 @@ class RisenCallback(TrainerCallback):
         if decision.phase == "risen":
             self._check_parameters(decision.parameters, kwargs["model"])
             self._risen(decision, state, progress)
+        elif decision.phase == "burst":
+            check_burst_fields(decision.parameters, self.config.buffers, self.parts.scheduler.label)
+            lacking = self.buffers.lacking(self.instructions.is_held_out)
+            if lacking is None:
+                self._risen(decision, state, progress)
+            elif self.buffers.is_news(lacking):
+                self._say(f"step {state.global_step}: no burst ({decision.reason}): {lacking}")
 
     def on_log(
         self,
@@ -242,6 +256,7 @@ class RisenCallback(TrainerCallback):
             "version": __version__,
             "history": self.history.state_dict(),
             "instructions": self.instructions.state_dict(),
+            "buffers": self.buffers.state_dict(),
             "plugins": {role: part.state_dict() for role, part in self.parts.stateful().items()},
         }
 
@@ -249,6 +264,7 @@ class RisenCallback(TrainerCallback):
         """Take up the state of a checkpoint."""
         self.history.load_state_dict(state["history"])
         self.instructions.load_state_dict(state["instructions"])
+        self.buffers.load_state_dict(state.get("buffers"))
         for role, part in self.parts.stateful().items():
             if role in state["plugins"]:
                 part.load_state_dict(state["plugins"][role])
@@ -272,28 +288,33 @@ class RisenCallback(TrainerCallback):
         assert self._around is not None
         assert self._record is not None
         entry = copy.deepcopy(self.state_dict())
-        number = sum(record.kind == "risen" for record in self.phases) + 1
+        kind = decision.phase
+        number = sum(record.kind == kind for record in self.phases) + 1
+        name, run = (f"RISEN phase {number}", run_phase)
+        folder = self._record.phase_folder(number)
+        if kind == "burst":
+            name, run = (f"burst {number}", run_burst)
+            folder = folder.with_name(f"burst-{number:03d}")
         stretch = progress.phases[-1]
         if stretch.steps:
             self.history.add(stretch)
             self._observe("risen_phase_ended", stretch, state, metrics=stretch.metrics)
         self._say(
-            f"step {state.global_step}: fine-tune -> RISEN phase {number} of "
+            f"step {state.global_step}: fine-tune -> {name} of "
             f"{decision.steps} steps ({decision.reason})"
         )
         self._event(
             "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
         )
-        planned = PhaseRecord("risen", decision.steps, state.global_step, decision.reason)
+        planned = PhaseRecord(kind, decision.steps, state.global_step, decision.reason)
         self._observe("risen_phase_started", planned, state)
-        folder = self._record.phase_folder(number)
         self.instructions.context["held_out_adherence"] = [
             float(phase.metrics["guard/adherence_strict_after"])
             for phase in self.phases
             if "guard/adherence_strict_after" in phase.metrics
         ]
         try:
-            record = run_phase(
+            record = run(
                 self._around, decision, number=number, at_step=state.global_step, folder=folder
             )
         except Exception as error:
@@ -301,13 +322,14 @@ class RisenCallback(TrainerCallback):
             raise
         self.history.add(record)
         verdict = "kept" if record.accepted else "dropped"
-        self._say(
-            f"step {state.global_step}: RISEN phase {number} {verdict}: {record.metrics['verdict']}"
-        )
-        for name, example in record.metrics.get("error_examples", {}).items():
+        self._say(f"step {state.global_step}: {name} {verdict}: {record.metrics['verdict']}")
+        held = self.buffers.told(record.metrics)
+        if held:
+            self._say(f"step {state.global_step}: {name}: {held}")
+        for reward, example in record.metrics.get("error_examples", {}).items():
             self._say(
-                f"step {state.global_step}: RISEN phase {number}: {name} failed on "
-                f"{record.metrics[f'reward_errors/{name}']} answers, which were left out; "
+                f"step {state.global_step}: {name}: {reward} failed on "
+                f"{record.metrics[f'reward_errors/{reward}']} answers, which were left out; "
                 f"for example: {example}"
             )
         self._event("phase", step=state.global_step, number=number, **dataclasses.asdict(record))
@@ -368,11 +390,11 @@ class RisenCallback(TrainerCallback):
             f"step {state.global_step}: this run was begun without RISEN; it joins in from here"
         )
 
-    def _resumed_from(self, args: TrainingArguments) -> Path | None:
-        """The pool of the run that a checkpoint elsewhere is of."""
+    def _resumed_from(self, args: TrainingArguments) -> Path:
+        """The folder of the record that a checkpoint, maybe of another folder, is of."""
         if not args.resume_from_checkpoint:
-            return None
-        return Record(Path(args.resume_from_checkpoint).parent).pool
+            return Record(str(args.output_dir)).folder
+        return Record(Path(args.resume_from_checkpoint).parent).folder
 
     def _probe_rows(self) -> list[Mapping[str, Any]]:
         most = self.config.guard.probe_rows
@@ -410,6 +432,7 @@ class RisenCallback(TrainerCallback):
             "lora": dataclasses.asdict(self.config.lora),
             "grpo": {**DEFAULT_GRPO, **self.config.grpo},
             "curriculum": self.config.curriculum and dataclasses.asdict(self.config.curriculum),
+            "buffers": self.buffers.describe(),
             "reserved": sorted(self.instructions.reserved),
             "seed": self.config.seed,
             "output_dir": args.output_dir,

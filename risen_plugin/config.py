@@ -18,6 +18,7 @@ from risen_plugin.grpo_fields import DEFAULT_GRPO, check_batches
 from risen_plugin.settings import (
     GRADING,
     BreakerConfig,
+    BuffersConfig,
     CurriculumConfig,
     GateConfig,
     GuardConfig,
@@ -31,6 +32,7 @@ from risen_plugin.settings import (
 __all__ = [
     "DEFAULT_GRPO",
     "BreakerConfig",
+    "BuffersConfig",
     "CurriculumConfig",
     "GateConfig",
     "GuardConfig",
@@ -64,6 +66,7 @@ class RisenConfig:
         makes them.
     :param reserve: constraint families that are never trained on and only measured: their names,
         or how many of those that the held-out instructions show, chosen by the seed.
+    :param buffers: what phases leave for fine-tuning, and how a burst uses it.
     :param keep_entry: whether the weights at the entry of each kept phase are saved too, as
         ``phase-NNN/entry``; on a plain model its adapter stands on them, and without them it can
         be inspected but not exported apart. Costs a copy of the model on disk per phase.
@@ -83,6 +86,7 @@ class RisenConfig:
     grpo: Mapping[str, Any] = field(default_factory=dict)
     curriculum: CurriculumConfig | None = None
     reserve: int | Sequence[str] = 0
+    buffers: BuffersConfig = field(default_factory=BuffersConfig)
     keep_entry: bool = False
     seed: int = 0
     disable: Sequence[str] = ()
@@ -194,6 +198,7 @@ _SECTIONS: Mapping[str, type] = {
     "gate": GateConfig,
     "lora": LoraSettings,
     "curriculum": CurriculumConfig,
+    "buffers": BuffersConfig,
 }
 
 

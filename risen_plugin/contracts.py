@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-PhaseKind: TypeAlias = Literal["fine_tune", "risen"]
+PhaseKind: TypeAlias = Literal["fine_tune", "risen", "burst"]
 Message: TypeAlias = Mapping[str, Any]
 Completion: TypeAlias = str | Sequence[Message]
 """One answer as TRL passes it: the text, or the chat messages of the assistant."""
@@ -88,11 +88,11 @@ class Failed(float):
 class PhaseRecord:
     """One phase of the run as it went.
 
-    :param kind: ``fine_tune`` or ``risen``.
+    :param kind: ``fine_tune``, ``risen`` or ``burst``.
     :param steps: optimizer steps taken in it (the outer run's for ``fine_tune``).
     :param at_step: the outer run's step when the phase began.
     :param reason: the scheduler's reason for it.
-    :param accepted: whether the guard kept a RISEN phase; None for fine-tuning.
+    :param accepted: whether the guard kept a RISEN phase or a burst; None for fine-tuning.
     :param metrics: what was measured in it, by name.
     """
 
@@ -117,6 +117,9 @@ class Progress:
     :param elapsed_s: wall-clock seconds since the run began, resumed time included.
     :param rollouts: completions sampled so far.
     :param tokens: completion tokens sampled so far.
+    :param unsolved: instructions that nobody has solved yet.
+    :param buffered: verified answers that a burst could be fine-tuned on.
+    :param demonstrations: answers that a person wrote, for the same.
     """
 
     step: int
@@ -128,15 +131,20 @@ class Progress:
     elapsed_s: float = 0.0
     rollouts: int = 0
     tokens: int = 0
+    unsolved: int = 0
+    buffered: int = 0
+    demonstrations: int = 0
 
 
 @dataclass(frozen=True)
 class Decision:
     """What a scheduler wants next.
 
-    :param phase: ``fine_tune`` to go on with the outer run, ``risen`` to start a RISEN phase now.
-    :param steps: GRPO optimizer steps of the RISEN phase; without meaning for ``fine_tune``.
-    :param parameters: fields of TRL's ``GRPOConfig`` for this phase alone, such as ``beta``.
+    :param phase: ``fine_tune`` to go on with the outer run, ``risen`` to start a RISEN phase now,
+        ``burst`` to fine-tune on the buffers now.
+    :param steps: optimizer steps of the RISEN phase or burst; without meaning for ``fine_tune``.
+    :param parameters: fields for this phase alone: of TRL's ``GRPOConfig``, such as ``beta``; of a
+        burst ``learning_rate``, ``batch_size`` and ``own_share``.
     :param reason: one line for the log and the record.
     """
 
@@ -179,8 +187,8 @@ class Generator(Protocol):
 class Scheduler(Protocol):
     """Decides between fine-tuning and RISEN; a pure function of the progress.
 
-    Asked once after each optimizer step of the outer run. After a RISEN phase at least one
-    fine-tuning step follows, unless the run is at its end.
+    Asked once after each optimizer step of the outer run. After a RISEN phase or a burst at least
+    one fine-tuning step follows, unless the run is at its end.
     """
 
     def __call__(self, progress: Progress) -> Decision: ...

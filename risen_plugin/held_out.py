@@ -13,6 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from risen_plugin.buffers.buffers import Buffers
 from risen_plugin.config import RisenConfig
 from risen_plugin.contracts import Row
 from risen_plugin.errors import DataError
@@ -52,6 +53,7 @@ class Surroundings:
     instructions: Instructions
     pass_rates: PassRates
     probe: Sequence[Encoded]
+    buffers: Buffers
     domain: DomainMetrics | None = None
     others: Sequence[Any] = ()
     quiet: bool = False

@@ -206,10 +206,12 @@ class Instructions:
             )
         return found
 
+    def is_held_out(self, prompt: Any) -> bool:
+        """Whether a prompt is measured on, and so never trained on."""
+        return key_of(prompt) in self._held_out
+
     def _is_to_train_on(self, row: Row) -> bool:
-        return key_of(row["prompt"]) not in self._held_out and self.reserved.isdisjoint(
-            families_of(row)
-        )
+        return not self.is_held_out(row["prompt"]) and self.reserved.isdisjoint(families_of(row))
 
     # The pool ---------------------------------------------------------------------------------
 

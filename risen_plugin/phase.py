@@ -19,6 +19,7 @@ from typing import Any
 from peft import PeftModel
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from risen_plugin.adapters import entry_folder, merge, save_adapter
 from risen_plugin.clean_room import clean_room
 from risen_plugin.config import DEFAULT_GRPO
 from risen_plugin.contracts import Decision, PhaseRecord, text_of
@@ -79,10 +80,11 @@ def run_phase(
     shutil.rmtree(folder, ignore_errors=True)  # of a phase that a resumed run runs again
     if around.config.keep_entry and not isinstance(around.model, PeftModel):
         with writing(folder):
-            around.model.save_pretrained(_entry(folder))
-            around.tokenizer.save_pretrained(_entry(folder))
+            around.model.save_pretrained(entry_folder(folder))
+            around.tokenizer.save_pretrained(entry_folder(folder))
     done = _Done()
     around.panel.begin(group=grpo["num_generations"])
+    around.buffers.begin(phase=number, at_step=at_step, group=grpo["num_generations"])
     with (
         _logged(around.panel, folder, number),
         clean_room(around.model, around.tokenizer, *around.others),
@@ -101,12 +103,12 @@ def run_phase(
             if verdict.accepted:
                 assert trainer is not None
                 with writing(folder):
-                    _save_adapter(around.model, trainer.model, folder)
+                    save_adapter(around.model, trainer.model, folder)
                 if not isinstance(around.model, PeftModel):
-                    _merge(trainer.model)
+                    merge(trainer.model)
             else:
                 snapshot.restore()
-                shutil.rmtree(_entry(folder), ignore_errors=True)
+                shutil.rmtree(entry_folder(folder), ignore_errors=True)
             around.panel.end()
             del trainer
     with clock.time("leave_s"):
@@ -122,6 +124,7 @@ def run_phase(
         **{name: round(seconds, 4) for name, seconds in clock.seconds.items()},
         "verdict": verdict.reason,
     }
+    metrics |= around.buffers.end(verdict.accepted, metrics, around.config.guard)
     record = PhaseRecord("risen", done.steps, at_step, decision.reason, verdict.accepted, metrics)
     with writing(folder):
         _write(folder, record, decision, done.outcome, verdict)
@@ -231,35 +234,6 @@ def _likelihood(around: Surroundings, plan: Plan, trained: Any, snapshot: Snapsh
         snapshot.placed if own else trained.disable_adapter,
         longest=longest_prompt(around.model, answer) + answer,
     )
-
-
-def _save_adapter(model: Any, trained: Any, folder: Path) -> None:
-    """Save the phase's adapter, whole or not at all."""
-    own = isinstance(model, PeftModel)
-    if not own:
-        # It stands on the weights at phase entry, not on the model that the run began with.
-        trained.peft_config["default"].base_model_name_or_path = str(_entry(folder).absolute())
-    name = str(model.active_adapter) if own else "default"
-    temporary = folder.with_name(f".{folder.name}.adapter")
-    try:
-        trained.save_pretrained(
-            str(temporary), selected_adapters=[name], save_embedding_layers=False
-        )
-        saved = temporary / name if (temporary / name).is_dir() else temporary
-        folder.mkdir(parents=True, exist_ok=True)
-        saved.replace(folder / "adapter")
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _merge(trained: Any) -> None:
-    """Write the adapter into the same Parameter objects; refuses an adapter that holds NaN."""
-    trained.merge_adapter(safe_merge=True)
-
-
-def _entry(folder: Path) -> Path:
-    """Where the weights at phase entry lie, if they are kept."""
-    return folder / "entry"
 
 
 def _logs(outcome: Outcome) -> dict[str, Any]:

@@ -32,6 +32,7 @@ DEFAULTS = (
     "risen_plugin.defaults.schedulers",
     "risen_plugin.answers.commands",
     "risen_plugin.audit.command",
+    "risen_plugin.buffers.commands",
 )
 """Modules of risen-plugin itself, registered as if they were somebody else's."""
 

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from datasets import IterableDataset
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from risen_plugin.adapters import fresh_lora
 from risen_plugin.compat import checkpointing_setting, checkpoints_activations
 from risen_plugin.config import DEFAULT_GRPO, LoraSettings, check_batches
 from risen_plugin.contracts import Row
@@ -146,7 +147,7 @@ def build_trainer(
             args=args,
             train_dataset=IterableDataset.from_generator(_places, gen_kwargs={"count": rows}),
             processing_class=tokenizer,
-            peft_config=None if own else _lora(plan.lora),
+            peft_config=None if own else fresh_lora(plan.lora),
         )
     trainer.supply, trainer.rows = supply, rows
     for callback in (PrinterCallback, ProgressCallback):
@@ -234,16 +235,6 @@ def rows_per_batch(settings: Mapping[str, Any]) -> int:
         settings.get("steps_per_generation") or settings.get("gradient_accumulation_steps", 1)
     )
     return int(batch) // int(settings["num_generations"])
-
-
-def _lora(settings: LoraSettings) -> LoraConfig:
-    targets = settings.target_modules
-    return LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-    )
 
 
 def _places(count: int) -> Iterator[dict[str, int]]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from risen_plugin.audit.elsewhere import same_path
 from risen_plugin.audit.run import CHECKS, run_check, subject_of
-from risen_plugin.contracts import Decision, PhaseRecord, Progress, Stateful
+from risen_plugin.contracts import Decision, PhaseKind, PhaseRecord, Progress, Stateful
 from risen_plugin.plugins import Plugins
 
 if TYPE_CHECKING:
@@ -343,14 +343,20 @@ def _run(
             elapsed_s=0.5 * step,
             rollouts=rollouts,
             tokens=20 * rollouts,
+            unsolved=rollouts // 16,
+            buffered=rollouts // 8,
         )
         decision = _decided(scheduler, progress)
         decisions.append((progress, decision))
-        if decision.phase == "risen":
-            past += [now, PhaseRecord("risen", decision.steps, step, decision.reason, accepted)]
-            began, reason = step, "the RISEN phase ended"
-            rollouts += 8 * decision.steps
+        if decision.phase != "fine_tune":
+            kind = decision.phase
+            past += [now, PhaseRecord(kind, decision.steps, step, decision.reason, accepted)]
+            began, reason = step, f"the {_CALLED[kind]} ended"
+            rollouts += 8 * decision.steps * (kind == "risen")
     return decisions
+
+
+_CALLED: Mapping[PhaseKind, str] = {"risen": "RISEN phase", "burst": "burst"}
 
 
 def _decided(scheduler: Callable[..., Any], progress: Progress) -> Decision:
@@ -368,12 +374,14 @@ def _decided(scheduler: Callable[..., Any], progress: Progress) -> Decision:
         f"{name} returned a {type(decision).__name__} at step {step}, not a Decision",
     )
     _require(
-        decision.phase in ("fine_tune", "risen"),
-        f"{name} decided on the phase {decision.phase!r}; there are 'fine_tune' and 'risen'",
+        decision.phase in ("fine_tune", *_CALLED),
+        f"{name} decided on the phase {decision.phase!r}; there are 'fine_tune', 'risen' and "
+        "'burst'",
     )
     _require(
-        decision.phase != "risen" or (type(decision.steps) is int and decision.steps >= 1),
-        f"{name} asked for a RISEN phase of {decision.steps!r} steps at step {step}",
+        decision.phase == "fine_tune" or (type(decision.steps) is int and decision.steps >= 1),
+        f"{name} asked for a {_CALLED.get(decision.phase, '')} of {decision.steps!r} steps at step "
+        f"{step}",
     )
     _require(
         isinstance(decision.reason, str) and bool(decision.reason.strip()),

@@ -23,6 +23,7 @@ from risen_plugin.assembly import assemble
 from risen_plugin.config import (
     DEFAULT_GRPO,
     BreakerConfig,
+    BuffersConfig,
     CurriculumConfig,
     GateConfig,
     GuardConfig,
@@ -206,7 +207,7 @@ def _function(code, name):
 
 def shown(field):
     """A default as the tables show it."""
-    if field.default_factory in (GuardConfig, BreakerConfig, LoraSettings):
+    if field.default_factory in (GuardConfig, BreakerConfig, LoraSettings, BuffersConfig):
         return f"{field.default_factory.__name__}()"
     if field.default_factory is not dataclasses.MISSING:
         return repr(field.default_factory())
@@ -220,6 +221,7 @@ def shown(field):
         CurriculumConfig,
         GuardConfig,
         BreakerConfig,
+        BuffersConfig,
         GateConfig,
         LoraSettings,
         Use,

@@ -552,7 +552,7 @@ def test_a_generator_that_goes_wrong_ends_the_phase_and_changes_nothing(
     ("answer", "kind", "said"),
     [
         (None, PluginError, "returned NoneType, not a Decision"),
-        (Decision("rissen", 2), PluginError, "chose the phase 'rissen'; there are 'fine_tune' and"),  # type: ignore[arg-type]
+        (Decision("rissen", 2), PluginError, "chose the phase 'rissen'; there are 'fine_tune',"),  # type: ignore[arg-type]
         (Decision("risen", 0), PluginError, "wants a RISEN phase of 0 steps; it is a whole numbe"),
         (Decision("risen", 2, {"betta": 1}), ConfigError, "has 'betta', which is no field of TRL'"),
         (Decision("risen", 2, {"max_steps": 1}), ConfigError, "may not set 'max_steps': the sched"),

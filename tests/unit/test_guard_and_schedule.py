@@ -135,6 +135,7 @@ def test_measurements_are_metrics_under_their_names() -> None:
         Decision("fine_tune"),
         Decision("fine_tune", steps=-3),  # steps mean nothing there
         Decision("risen", 1),
+        Decision("burst", 4, {"own_share": 0.2}, "answers wait"),
         Decision("risen", 50, {"beta": 0.1}, "adherence has stalled"),
     ],
 )
@@ -156,11 +157,12 @@ def test_a_sound_decision_comes_through_as_it_is(decision: Decision) -> None:
         ("risen", "returned str, not a Decision"),
         ({"phase": "risen"}, "returned dict, not a Decision"),
         (Decision, "returned type, not a Decision"),
-        (Decision("reward"), "chose the phase 'reward'; there are 'fine_tune' and 'risen'"),  # type: ignore[arg-type]
+        (Decision("reward"), "chose the phase 'reward'; there are 'fine_tune', 'risen' and"),  # type: ignore[arg-type]
         (Decision("risen"), "wants a RISEN phase of 0 steps; it is a whole number from 1"),
         (Decision("risen", -1), "wants a RISEN phase of -1 steps"),
         (Decision("risen", 2.5), "wants a RISEN phase of 2.5 steps"),  # type: ignore[arg-type]
         (Decision("risen", None), "wants a RISEN phase of None steps"),  # type: ignore[arg-type]
+        (Decision("burst"), "wants a burst of 0 steps; it is a whole number from 1"),
         (Decision("risen", 3, None), "returned parameters that are no mapping"),  # type: ignore[arg-type]
     ],
 )
