@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,16 @@ def run_burst(
     mixture = around.buffers.mixture(
         config, steps=decision.steps, seed=seed, leave_out=around.instructions.is_held_out
     )
-    shutil.rmtree(folder, ignore_errors=True)  # of a burst that a resumed run runs again
+    processes = around.processes
+    if processes.is_main:
+        shutil.rmtree(folder, ignore_errors=True)  # of a burst that a resumed run runs again
     guard_s = 0.0
     with (
         clean_room(around.model, around.tokenizer, *around.others),
         Snapshot(around.model) as snapshot,
     ):
         started = time.perf_counter()
-        before = measure_state(around, around.model, grpo, f"{label}: before")
+        before = processes.agree(measure_state(around, around.model, grpo, f"{label}: before"))
         guard_s += time.perf_counter() - started
         longest = longest_prompt(around.model, 1) + 1
         rows = [
@@ -105,12 +108,11 @@ def run_burst(
         trainer = _build(around, rows, settings)
         losses = _train(trainer, decision.steps, label, quiet=around.quiet)
         started = time.perf_counter()
-        after = measure_state(around, trainer.model, grpo, f"{label}: after")
+        after = processes.agree(measure_state(around, trainer.model, grpo, f"{label}: after"))
         guard_s += time.perf_counter() - started
         verdict = _verdict(around, config, before, after)
         if verdict.accepted:
-            with writing(folder):
-                save_adapter(around.model, trainer.model, folder)
+            processes.main(partial(_keep, around.model, trainer.model, folder))
             if not isinstance(around.model, PeftModel):
                 merge(trainer.model)
         else:
@@ -127,20 +129,27 @@ def run_burst(
         "seconds": round(time.perf_counter() - began, 4),
         "verdict": verdict.reason,
     }
-    record = PhaseRecord(
-        "burst", decision.steps, at_step, decision.reason, verdict.accepted, metrics
+    record = processes.agree(
+        PhaseRecord("burst", decision.steps, at_step, decision.reason, verdict.accepted, metrics)
     )
-    with writing(folder):
-        write_json(
-            folder / "phase.json",
-            {
-                **asdict(record),
-                "parameters": dict(decision.parameters),
-                "verdict": asdict(verdict),
-                "logs": [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)],
-            },
-        )
+    data = {
+        **asdict(record),
+        "parameters": dict(decision.parameters),
+        "verdict": asdict(verdict),
+        "logs": [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)],
+    }
+    processes.main(lambda: _write(folder, data))
     return record
+
+
+def _keep(model: Any, trained: Any, folder: Path) -> None:
+    with writing(folder):
+        save_adapter(model, trained, folder)
+
+
+def _write(folder: Path, data: Mapping[str, Any]) -> None:
+    with writing(folder):
+        write_json(folder / "phase.json", data)
 
 
 def _verdict(around: Surroundings, config: BuffersConfig, before: State, after: State) -> Verdict:
@@ -174,6 +183,8 @@ def _build(around: Surroundings, rows: Any, settings: Mapping[str, Any]) -> Trai
         "fp16": bool(outer.fp16),
         "use_cpu": bool(outer.use_cpu),
         "report_to": [],
+        "ddp_backend": outer.ddp_backend,
+        "ddp_timeout": outer.ddp_timeout,
         "save_strategy": "no",
         "eval_strategy": "no",
         "remove_unused_columns": False,

@@ -13,6 +13,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,17 @@ from risen_plugin.buffers.buffers import FILE as BUFFERS_FILE
 from risen_plugin.buffers.buffers import Buffers
 from risen_plugin.burst import check_burst_fields, run_burst
 from risen_plugin.clean_room import clean_room
-from risen_plugin.config import DEFAULT_GRPO, RisenConfig, check_batches
+from risen_plugin.config import DEFAULT_GRPO, GuardConfig, RisenConfig, check_batches
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
+from risen_plugin.distributed import running_processes
 from risen_plugin.errors import ConfigError, RecordError, RisenError
-from risen_plugin.fitness import check_arguments, check_model, check_targets, longest_prompt
+from risen_plugin.fitness import (
+    check_arguments,
+    check_model,
+    check_targets,
+    limit_rewards,
+    longest_prompt,
+)
 from risen_plugin.held_out import Surroundings
 from risen_plugin.history import History
 from risen_plugin.instructions import Instructions, told
@@ -39,6 +47,7 @@ from risen_plugin.outcomes import Scores
 from risen_plugin.panel import Panel
 from risen_plugin.phase import run_phase
 from risen_plugin.probe import load_probe
+from risen_plugin.processes import ALONE, is_everywhere
 from risen_plugin.record import Record, read_state, state_path, write_json, writing
 from risen_plugin.reinforce import check_grpo_fields
 from risen_plugin.schedule import decide
@@ -92,6 +101,7 @@ class RisenCallback(TrainerCallback):
         self._attached: Attached | None = None
         self._around: Surroundings | None = None
         self._record: Record | None = None
+        self._processes = ALONE
         self._quiet = False
         self._resumed_at_end = False
         self._initial = copy.deepcopy(self.state_dict())
@@ -133,21 +143,27 @@ class RisenCallback(TrainerCallback):
         tokenizer: Any = kwargs.get("processing_class")
         check_model(model, tokenizer)
         check_targets(model, self.config.lora.target_modules)
+        self._processes = processes = running_processes()
+        self.panel.processes = processes
+        self.instructions.keeps_pool = processes.is_main
+        limit_rewards(self.parts.rewards, args.ddp_timeout, processes.count)
         grpo = {**DEFAULT_GRPO, **self.config.grpo}
         longest = longest_prompt(model, grpo["max_completion_length"])
         self.instructions.longest = longest
         self.instructions.count_tokens = lambda prompt: len(prompt_ids(tokenizer, prompt))
-        self._quiet = bool(args.disable_tqdm)
+        self._quiet = bool(args.disable_tqdm) or not processes.is_main
         self.instructions.close_pool()
         # Drawn from the plugins' first state, so that a resumed run sets the same rows apart.
         self.load_state_dict(self._initial)
         guard = self.config.guard
-        self.instructions.set_apart(guard.rows, guard.report_rows)
+        self.instructions.take_over(processes.main(partial(self._set_apart, guard)))
         if self.instructions.reserved:
             self._say(
                 f"RISEN reserves the {told(self.instructions.reserved)}: measured, never trained on"
             )
-        self._restore(args, state)
+        found = processes.main(partial(self._found, args, state))
+        if found is not None:
+            self.load_state_dict(found)
         self._around = Surroundings(
             model=model,
             tokenizer=tokenizer,
@@ -162,14 +178,15 @@ class RisenCallback(TrainerCallback):
             domain=self._attached.domain(guard.probe_rows) if self._attached else None,
             others=self._attached.restored() if self._attached else (),
             quiet=self._quiet,
+            processes=processes,
         )
         self._record = Record(str(args.output_dir))
-        self._record.begin(self._description(args), step=state.global_step)
-        resumed = self._resumed_from(args)
-        self.instructions.keep_pool(self._record.pool, resumed / self._record.pool.name)
-        self.buffers.keep(self._record.folder / BUFFERS_FILE, resumed / BUFFERS_FILE)
+        processes.main(partial(self._begin_record, args, state))
+        place = self._record.folder / BUFFERS_FILE
+        resumed = self._resumed_from(args) / BUFFERS_FILE
+        processes.gather(partial(self.buffers.keep, place, resumed, writes=processes.is_main))
         self.history.start_clock()
-        if self._attached is None:
+        if self._attached is None and processes.is_main:
             _log.warning(
                 "RisenCallback is not attached to the Trainer: phases are recorded under %s, but "
                 "not in the Trainer's loggers, and compute_metrics is not measured; use "
@@ -196,7 +213,9 @@ class RisenCallback(TrainerCallback):
             control.should_training_stop = True
             return
         progress = self.history.progress(state.global_step, state.max_steps)
-        decision = decide(self.parts.schedule, progress, self.parts.scheduler.label)
+        label = self.parts.scheduler.label
+        # Clocks differ, and a scheduler may look at them: one process decides for all.
+        decision = self._processes.main(partial(decide, self.parts.schedule, progress, label))
         if decision.phase == "risen":
             self._check_parameters(decision.parameters, kwargs["model"])
             self._risen(decision, state, progress)
@@ -233,7 +252,7 @@ class RisenCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if checkpoint.is_dir():
+        if self._processes.is_main and checkpoint.is_dir():
             with writing(checkpoint):
                 write_json(state_path(checkpoint), self.state_dict())
 
@@ -278,6 +297,8 @@ class RisenCallback(TrainerCallback):
         outcomes: Mapping[str, Scores],
     ) -> None:
         """Hand a scored batch to the curriculum: all that it needs of the rewards."""
+        if not self._processes.is_main:
+            return
         rewards = self.parts.rewards
         passed = verdicts(rewards, outcomes)
         self.instructions.answered(prompts, passed, totals(rewards, outcomes), completions)
@@ -318,7 +339,10 @@ class RisenCallback(TrainerCallback):
                 self._around, decision, number=number, at_step=state.global_step, folder=folder
             )
         except Exception as error:
-            self._rescue(error, entry)
+            if self._processes.count == 1 or is_everywhere(error):
+                self._rescue(error, entry)
+                # The first process that ends takes the others with it, also one that still saves.
+                self._processes.gather(lambda: None)
             raise
         self.history.add(record)
         verdict = "kept" if record.accepted else "dropped"
@@ -355,7 +379,7 @@ class RisenCallback(TrainerCallback):
             with clean_room(model, tokenizer):  # saving writes into the model's config
                 if self._attached is not None:
                     place = self._attached.checkpoint()
-                else:
+                elif self._processes.is_main:
                     model.save_pretrained(place)
                     tokenizer.save_pretrained(place)
         except (OSError, SafetensorError, RecordError, RuntimeError):
@@ -375,20 +399,31 @@ class RisenCallback(TrainerCallback):
         check_batches(grpo, label)
         self.instructions.longest = longest_prompt(model, grpo["max_completion_length"], label)
 
-    def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
+    def _set_apart(self, guard: GuardConfig) -> dict[str, Any]:
+        self.instructions.set_apart(guard.rows, guard.report_rows)
+        return self.instructions.held_out()
+
+    def _begin_record(self, args: TrainingArguments, state: TrainerState) -> None:
+        assert self._record is not None
+        self._record.begin(self._description(args), step=state.global_step)
+        pool = self._record.pool
+        self.instructions.keep_pool(pool, self._resumed_from(args) / pool.name)
+
+    def _found(self, args: TrainingArguments, state: TrainerState) -> dict[str, Any] | None:
+        """The state of the checkpoint that is resumed; None for a run without one of ours."""
         if state.global_step == 0:
-            return
+            return None
         places = [Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"]
         if args.resume_from_checkpoint:
             places.insert(0, Path(args.resume_from_checkpoint))
         for place in places:
             found = read_state(place)
             if found is not None:
-                self.load_state_dict(found)
-                return
+                return found
         self._say(
             f"step {state.global_step}: this run was begun without RISEN; it joins in from here"
         )
+        return None
 
     def _resumed_from(self, args: TrainingArguments) -> Path:
         """The folder of the record that a checkpoint, maybe of another folder, is of."""
@@ -440,17 +475,22 @@ class RisenCallback(TrainerCallback):
 
     def _event(self, name: str, **values: Any) -> None:
         assert self._record is not None
-        with writing(self._record.folder):
-            self._record.event(name, **values)
+        if self._processes.is_main:
+            with writing(self._record.folder):
+                self._record.event(name, **values)
 
     def _say(self, line: str) -> None:
         """One line for the log; above the progress bars where nobody listens to the log."""
+        if not self._processes.is_main:
+            return
         if _log.isEnabledFor(logging.INFO):
             _log.info(line)
         elif not self._quiet:
             tqdm.write(line, file=sys.stderr)
 
     def _observe(self, hook: str, phase: PhaseRecord, state: TrainerState, **more: Any) -> None:
+        if not self._processes.is_main:
+            return
         progress = self.history.progress(state.global_step, state.max_steps)
         self.parts.plugins.observe(hook, phase=phase, progress=progress, **more)
 

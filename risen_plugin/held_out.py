@@ -22,6 +22,7 @@ from risen_plugin.instructions import Instructions
 from risen_plugin.measure import Encoded, answers_to, probe_loss
 from risen_plugin.outcomes import Scores
 from risen_plugin.panel import Panel
+from risen_plugin.processes import ALONE, Processes
 from risen_plugin.scoring import (
     Adherence,
     NamedReward,
@@ -41,6 +42,7 @@ class Surroundings:
     """All that a phase needs of the run around it.
 
     :param domain: measures the user's own metrics, where the callback is attached to a Trainer.
+    :param processes: those of the run; where there are several, all of them are in a phase.
     :param others: objects beside model and tokenizer that the clean room restores.
     """
 
@@ -57,6 +59,7 @@ class Surroundings:
     domain: DomainMetrics | None = None
     others: Sequence[Any] = ()
     quiet: bool = False
+    processes: Processes = ALONE
 
 
 @dataclass(frozen=True)
@@ -85,17 +88,9 @@ def measure_state(around: Surroundings, model: Any, grpo: Mapping[str, Any], lab
     told: list[Any] = []
 
     def measured(rows: Sequence[Row]) -> tuple[Adherence, dict[str, Scores]]:
-        made = answers_to(
-            model,
-            around.tokenizer,
-            rows,
-            max_new_tokens=grpo["max_completion_length"],
-            batch_size=config.batch_size,
-            progress=None if around.quiet else label,
-        )
+        made, scores = _answered_and_graded(around, model, rows, grpo, label)
         seen.extend(rows)
         told.extend(made)
-        scores = grade(around.rewards, rows, made)
         found = adherence(around.rewards, scores)
         if not found.rows and not found.errors:
             names = ", ".join(reward.__name__ for reward in around.rewards if reward.graded)
@@ -119,6 +114,34 @@ def measure_state(around: Surroundings, model: Any, grpo: Mapping[str, Any], lab
         around.domain() if around.domain is not None else {},
         held_out.errors,
         outage,
+    )
+
+
+def _answered_and_graded(
+    around: Surroundings, model: Any, rows: Sequence[Row], grpo: Mapping[str, Any], label: str
+) -> tuple[list[Any], dict[str, Scores]]:
+    """Greedy answers to ``rows`` and their scores; each process answers and grades its share."""
+    processes = around.processes
+
+    def work() -> tuple[list[Any], dict[str, Scores]]:
+        part = processes.share(rows)
+        if not part:
+            return [], {}
+        made = answers_to(
+            model,
+            around.tokenizer,
+            part,
+            max_new_tokens=grpo["max_completion_length"],
+            batch_size=around.config.guard.batch_size,
+            progress=None if around.quiet else label,
+        )
+        return made, grade(around.rewards, part, made)
+
+    parts = processes.gather(work)
+    names = list(parts[0][1])
+    return (
+        processes.joined([made for made, _ in parts]),
+        {name: processes.joined([scores.get(name, []) for _, scores in parts]) for name in names},
     )
 
 

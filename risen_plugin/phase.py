@@ -11,8 +11,9 @@ import gc
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,21 +78,18 @@ def run_phase(
     )
     around.instructions.begin_figures()
     rollouts, tokens = around.pass_rates.rollouts, around.pass_rates.tokens
-    shutil.rmtree(folder, ignore_errors=True)  # of a phase that a resumed run runs again
-    if around.config.keep_entry and not isinstance(around.model, PeftModel):
-        with writing(folder):
-            around.model.save_pretrained(entry_folder(folder))
-            around.tokenizer.save_pretrained(entry_folder(folder))
+    processes = around.processes
+    processes.main(lambda: _prepare(around, folder))
     done = _Done()
     around.panel.begin(group=grpo["num_generations"])
     around.buffers.begin(phase=number, at_step=at_step, group=grpo["num_generations"])
     with (
-        _logged(around.panel, folder, number),
+        _logged(around.panel, folder, number) if processes.is_main else nullcontext(),
         clean_room(around.model, around.tokenizer, *around.others),
         Snapshot(around.model) as snapshot,
     ):
         with clock.time("guard_s"):
-            before = measure_state(around, around.model, grpo, f"{label}: before")
+            before = processes.agree(measure_state(around, around.model, grpo, f"{label}: before"))
         around.instructions.measured(before.passed)
         trainer = None
         if before.outage is None:
@@ -102,13 +100,13 @@ def run_phase(
         with clock.time("leave_s"):
             if verdict.accepted:
                 assert trainer is not None
-                with writing(folder):
-                    save_adapter(around.model, trainer.model, folder)
+                processes.main(partial(_keep, around.model, trainer.model, folder))
                 if not isinstance(around.model, PeftModel):
                     merge(trainer.model)
             else:
                 snapshot.restore()
-                shutil.rmtree(entry_folder(folder), ignore_errors=True)
+                if processes.is_main:
+                    shutil.rmtree(entry_folder(folder), ignore_errors=True)
             around.panel.end()
             del trainer
     with clock.time("leave_s"):
@@ -125,10 +123,25 @@ def run_phase(
         "verdict": verdict.reason,
     }
     metrics |= around.buffers.end(verdict.accepted, metrics, around.config.guard)
-    record = PhaseRecord("risen", done.steps, at_step, decision.reason, verdict.accepted, metrics)
-    with writing(folder):
-        _write(folder, record, decision, done.outcome, verdict)
+    record = processes.agree(
+        PhaseRecord("risen", done.steps, at_step, decision.reason, verdict.accepted, metrics)
+    )
+    processes.main(lambda: _write(folder, record, decision, done.outcome, verdict))
     return record
+
+
+def _prepare(around: Surroundings, folder: Path) -> None:
+    """Make room for what is kept of the phase, and save the weights at its entry if asked to."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a phase that a resumed run runs again
+    if around.config.keep_entry and not isinstance(around.model, PeftModel):
+        with writing(folder):
+            around.model.save_pretrained(entry_folder(folder))
+            around.tokenizer.save_pretrained(entry_folder(folder))
+
+
+def _keep(model: Any, trained: Any, folder: Path) -> None:
+    with writing(folder):
+        save_adapter(model, trained, folder)
 
 
 @contextmanager
@@ -178,7 +191,9 @@ def _reinforce(
             around.model,
             around.tokenizer,
             around.panel.columns,
-            lambda count: around.instructions.next(count, around.pass_rates.rates()),
+            lambda count: around.processes.main(
+                lambda: around.instructions.next(count, around.pass_rates.rates())
+            ),
             outer=around.args,
             plan=plan,
         )
@@ -195,7 +210,8 @@ def _reinforce(
     if done.outage is not None:
         return trainer, None
     with clock.time("guard_s"):
-        return trainer, measure_state(around, trainer.model, plan.grpo, f"{plan.label}: after")
+        after = measure_state(around, trainer.model, plan.grpo, f"{plan.label}: after")
+        return trainer, around.processes.agree(after)
 
 
 def _verdict(around: Surroundings, before: State, after: State | None, done: _Done) -> Verdict:
@@ -270,4 +286,5 @@ def _write(
         "verdict": asdict(verdict),
         "logs": outcome.logs,
     }
-    write_json(folder / "phase.json", data)
+    with writing(folder):
+        write_json(folder / "phase.json", data)

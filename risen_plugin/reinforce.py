@@ -48,6 +48,8 @@ MANAGED: Mapping[str, str] = {
     "seed": "it is derived from the configuration's seed and the phase",
     "disable_tqdm": "it comes from the outer Trainer's arguments",
     "dataloader_num_workers": "instructions are drawn one batch at a time",
+    "ddp_backend": "it comes from the outer Trainer's arguments",
+    "ddp_timeout": "it comes from the outer Trainer's arguments",
 }
 _REFERENCE = "ref"  # TRL's name for the frozen copy of a user's adapter
 _TRLS_NAME = "default"  # the only adapter name that TRL's reference copy knows
@@ -133,7 +135,7 @@ def build_trainer(
     with _settings_refused(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL and PEFT warn about what is meant here
         args = GRPOConfig(**grpo_arguments(outer, plan, rewards))
-    rows = rows_per_batch({**DEFAULT_GRPO, **plan.grpo})
+    rows = rows_per_batch({**DEFAULT_GRPO, **plan.grpo}, outer.world_size)
     own = isinstance(model, PeftModel)
     with (
         _adapter_called_default(model, enabled=own and args.beta != 0.0),
@@ -222,6 +224,8 @@ def grpo_arguments(
         "reward_weights": [reward.weight for reward in rewards],
         "shuffle_dataset": False,
         "dataloader_num_workers": 0,
+        "ddp_backend": outer.ddp_backend,
+        "ddp_timeout": outer.ddp_timeout,
         "dataloader_pin_memory": bool(outer.dataloader_pin_memory) and not outer.use_cpu,
         "disable_tqdm": True,
         "seed": plan.seed,
@@ -229,10 +233,12 @@ def grpo_arguments(
     }
 
 
-def rows_per_batch(settings: Mapping[str, Any]) -> int:
-    """Different instructions in one generation batch."""
-    batch = settings.get("generation_batch_size") or settings["per_device_train_batch_size"] * (
-        settings.get("steps_per_generation") or settings.get("gradient_accumulation_steps", 1)
+def rows_per_batch(settings: Mapping[str, Any], processes: int = 1) -> int:
+    """Different instructions in one generation batch of all processes together."""
+    batch = settings.get("generation_batch_size") or (
+        settings["per_device_train_batch_size"]
+        * (settings.get("steps_per_generation") or settings.get("gradient_accumulation_steps", 1))
+        * processes
     )
     return int(batch) // int(settings["num_generations"])
 
@@ -250,15 +256,20 @@ def _places(count: int) -> Iterator[dict[str, int]]:
 
 
 class _DrawingTrainer(GRPOTrainer):
-    """Draws the rows of a generation batch when it is to be answered, and not before."""
+    """Draws the rows of a generation batch when it is to be answered, and not before.
+
+    TRL takes the answers of all processes one after another for the batch, and groups them by their
+    place in it; so each process answers the stretch of it that it stands for.
+    """
 
     supply: Supply
     rows: int
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         drawn = self.supply(self.rows)
+        first = self.accelerator.process_index * len(inputs)
         made: dict[str, Any] = super()._generate_and_score_completions(
-            [dict(drawn[place[_PLACE]]) for place in inputs]
+            [dict(drawn[(first + place) // self.num_generations]) for place in range(len(inputs))]
         )
         return made
 

@@ -250,7 +250,7 @@ def test_loading_the_best_model_at_the_end_is_refused(
     assert "set it to False" in said
 
 
-def test_more_than_one_process_is_refused(
+def test_several_devices_in_one_process_are_refused(
     attached: bool,
     config: Make,
     make_model: Make,
@@ -258,9 +258,10 @@ def test_more_than_one_process_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trainer = make_trainer(make_model())
-    monkeypatch.setattr(transformers.TrainingArguments, "world_size", property(lambda self: 2))
+    monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", property(lambda self: 2))
     said = refused_at_the_start(trainer, RisenCallback(config()), ConfigError, attached)
-    assert "run on one process and one device, and this run has 2; start it with one" in said
+    assert "trains on 2 devices at once (DataParallel)" in said
+    assert "start one process per device (torchrun --nproc_per_node 2)" in said
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(

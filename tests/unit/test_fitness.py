@@ -66,11 +66,7 @@ def arguments(folder: Path, **changes: Any) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (
-            {"world_size": 4},
-            "RISEN phases run on one process and one device, and this run has 4; start it with one",
-        ),
-        ({"n_gpu": 2}, "RISEN phases run on one process and one device, and this run has 2"),
+        ({"n_gpu": 2}, "this process trains on 2 devices at once (DataParallel), which RISEN"),
         ({"deepspeed": "ds.json"}, "RISEN phases do not run under DeepSpeed or FSDP; leave them o"),
         ({"fsdp": ["full_shard"]}, "RISEN phases do not run under DeepSpeed or FSDP"),
         (
