@@ -14,6 +14,19 @@ from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.wrapping import NamedReward
 
 _NO_LIMIT = 1_000_000
+_SHARDED = (
+    (
+        "DeepSpeed",
+        "deepspeed",
+        "its engine owns the optimizer and the parameters, and a phase trains and merges an "
+        "adapter of its own",
+    ),
+    (
+        "FSDP",
+        "fsdp",
+        "a phase's adapter can neither be trained beside sharded parameters nor merged into them",
+    ),
+)
 
 
 def check_arguments(args: Any) -> None:
@@ -28,8 +41,13 @@ def check_arguments(args: Any) -> None:
             f"phases cannot; start one process per device (torchrun --nproc_per_node "
             f"{args.n_gpu}), or use one (CUDA_VISIBLE_DEVICES=0)"
         )
-    if getattr(args, "deepspeed", None) or getattr(args, "fsdp", None):
-        raise ConfigError("RISEN phases do not run under DeepSpeed or FSDP; leave them off")
+    for name, setting, why in _SHARDED:
+        launched = os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() == "true"
+        if getattr(args, setting, None) or launched:
+            raise ConfigError(
+                f"RISEN phases do not run under {name}: {why}; leave it off, and start one process "
+                "per device with torchrun, which shares the work by DDP"
+            )
     if args.load_best_model_at_end:
         raise ConfigError(
             "load_best_model_at_end could throw accepted RISEN phases away without a word; set it "
