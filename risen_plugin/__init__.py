@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from risen_plugin.callback import RisenCallback
     from risen_plugin.config import (
         BreakerConfig,
+        BuffersConfig,
         ControlConfig,
         CurriculumConfig,
         GateConfig,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BreakerConfig",
+    "BuffersConfig",
     "Completion",
     "ControlConfig",
     "CurriculumConfig",
@@ -73,6 +75,7 @@ __all__ = [
 _LATER = {
     "RisenCallback": "risen_plugin.callback",
     "BreakerConfig": "risen_plugin.config",
+    "BuffersConfig": "risen_plugin.config",
     "GateConfig": "risen_plugin.config",
     "ControlConfig": "risen_plugin.config",
     "CurriculumConfig": "risen_plugin.config",

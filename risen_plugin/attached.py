@@ -19,13 +19,14 @@ class Attached:
         self.trainer = trainer
 
     def log(self, record: PhaseRecord, number: int) -> None:
-        """Put a phase's numbers into the Trainer's loggers as ``risen/...``."""
+        """Put the numbers of a phase or burst into the Trainer's loggers as ``risen/...``."""
         numbers = {
             f"risen/{name}": float(value)
             for name, value in record.metrics.items()
             if isinstance(value, int | float)
         }
-        accepted = {"risen/phase": float(number), "risen/accepted": float(bool(record.accepted))}
+        kind = "burst" if record.kind == "burst" else "phase"
+        accepted = {f"risen/{kind}": float(number), "risen/accepted": float(bool(record.accepted))}
         # Logging clears the request for the step's own log, which is still to come.
         requested = self.trainer.control.should_log
         # The base class: SFTTrainer.log would average and clear its own training metrics.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import logging
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,30 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from risen_plugin import __version__
 from risen_plugin.assembly import assemble
 from risen_plugin.attached import Attached
+from risen_plugin.buffers.buffers import FILE as BUFFERS_FILE
+from risen_plugin.buffers.buffers import Buffers
+from risen_plugin.burst import check_burst_fields, run_burst
 from risen_plugin.clean_room import clean_room
-from risen_plugin.config import DEFAULT_GRPO, RisenConfig, check_batches, check_control
+from risen_plugin.config import (
+    DEFAULT_GRPO,
+    GuardConfig,
+    RisenConfig,
+    check_batches,
+    check_control,
+)
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.control import Controllers
 from risen_plugin.decisions import Decisions
+from risen_plugin.distributed import running_processes
 from risen_plugin.errors import ConfigError, RecordError, RisenError
 from risen_plugin.families import told
-from risen_plugin.fitness import check_arguments, check_model, check_targets, longest_prompt
+from risen_plugin.fitness import (
+    check_arguments,
+    check_model,
+    check_targets,
+    limit_rewards,
+    longest_prompt,
+)
 from risen_plugin.held_out import Surroundings
 from risen_plugin.history import History
 from risen_plugin.instructions import Instructions
@@ -40,6 +56,7 @@ from risen_plugin.outcomes import Scores
 from risen_plugin.panel import Panel
 from risen_plugin.phase import run_phase
 from risen_plugin.probe import load_probe
+from risen_plugin.processes import ALONE, is_everywhere
 from risen_plugin.record import Record, read_state, state_path, write_json, writing
 from risen_plugin.reinforce import check_grpo_fields
 from risen_plugin.schedule import decide
@@ -88,13 +105,15 @@ class RisenCallback(TrainerCallback):
         )
         self.pass_rates = PassRates(self.parts.rewards)
         self.panel = Panel(self.parts.rewards, config.breaker, self.parts.gate)
-        self.panel.listeners += [self.pass_rates.take, self._answered]
-        self.history = History(self.pass_rates)
+        self.buffers = Buffers(config.buffers, self.parts.rewards)
+        self.panel.listeners += [self.pass_rates.take, self._answered, self.buffers.take]
+        self.history = History(self.pass_rates, counts=self.buffers.counts)
         self.decisions = Decisions()
         self.controllers = Controllers(config.control)
         self._attached: Attached | None = None
         self._around: Surroundings | None = None
         self._record: Record | None = None
+        self._processes = ALONE
         self._quiet = False
         self._resumed_at_end = False
         self._initial = copy.deepcopy(self.state_dict())
@@ -136,21 +155,27 @@ class RisenCallback(TrainerCallback):
         tokenizer: Any = kwargs.get("processing_class")
         check_model(model, tokenizer)
         check_targets(model, self.config.lora.target_modules)
+        self._processes = processes = running_processes()
+        self.panel.processes = processes
+        self.instructions.keeps_pool = processes.is_main
+        limit_rewards(self.parts.rewards, args.ddp_timeout, processes.count)
         grpo = {**DEFAULT_GRPO, **self.config.grpo}
         longest = longest_prompt(model, grpo["max_completion_length"])
         self.instructions.longest = longest
         self.instructions.count_tokens = lambda prompt: len(prompt_ids(tokenizer, prompt))
-        self._quiet = bool(args.disable_tqdm)
+        self._quiet = bool(args.disable_tqdm) or not processes.is_main
         self.instructions.close_pool()
         # Drawn from the plugins' first state, so that a resumed run sets the same rows apart.
         self.load_state_dict(self._initial)
         guard = self.config.guard
-        self.instructions.set_apart(guard.rows, guard.report_rows)
+        self.instructions.take_over(processes.main(partial(self._set_apart, guard)))
         if self.instructions.reserved:
             self._say(
                 f"RISEN reserves the {told(self.instructions.reserved)}: measured, never trained on"
             )
-        self._restore(args, state)
+        found = processes.main(partial(self._found, args, state))
+        if found is not None:
+            self.load_state_dict(found)
         self._around = Surroundings(
             model=model,
             tokenizer=tokenizer,
@@ -162,23 +187,23 @@ class RisenCallback(TrainerCallback):
             pass_rates=self.pass_rates,
             probe=encode_probe(tokenizer, self._probe_rows(), longest),
             controllers=self.controllers,
+            buffers=self.buffers,
             domain_reward=self.parts.domain,
             tasks=self.parts.tasks,
             domain=self._attached.domain(guard.probe_rows) if self._attached else None,
             others=self._attached.restored() if self._attached else (),
             quiet=self._quiet,
+            processes=processes,
         )
         self._record = Record(str(args.output_dir), lambda: self.history.elapsed_s)
-        with writing(self._record.folder):
-            self._record.begin(
-                {**self._described(args, model), "max_steps": state.max_steps},
-                step=state.global_step,
-            )
+        processes.main(partial(self._begin_record, args, state, model))
         self._around.keeping = self._record.keeping
         self._around.told = self._tell_loggers
-        self.instructions.keep_pool(self._record.pool, self._resumed_from(args))
+        place = self._record.folder / BUFFERS_FILE
+        resumed = self._resumed_from(args) / BUFFERS_FILE
+        processes.gather(partial(self.buffers.keep, place, resumed, writes=processes.is_main))
         self.history.start_clock()
-        if self._attached is None:
+        if self._attached is None and processes.is_main:
             _log.warning(
                 "RisenCallback is not attached to the Trainer: phases are recorded under %s, but "
                 "not in the Trainer's loggers, and compute_metrics is not measured; use "
@@ -205,12 +230,21 @@ class RisenCallback(TrainerCallback):
             control.should_training_stop = True
             return
         progress = self.history.progress(state.global_step, state.max_steps)
-        decision = decide(self.parts.schedule, progress, self.parts.scheduler.label)
+        label = self.parts.scheduler.label
+        # Clocks differ, and a scheduler may look at them: one process decides for all.
+        decision = self._processes.main(partial(decide, self.parts.schedule, progress, label))
         if self.decisions.is_news(decision) and decision.phase == "fine_tune":
             self._go_on(decision, state)
         if decision.phase == "risen":
             self._check_parameters(decision.parameters, kwargs["model"])
             self._risen(decision, state, progress)
+        elif decision.phase == "burst":
+            check_burst_fields(decision.parameters, self.config.buffers, self.parts.scheduler.label)
+            lacking = self.buffers.lacking(self.instructions.is_held_out)
+            if lacking is None:
+                self._risen(decision, state, progress)
+            elif self.buffers.is_news(lacking):
+                self._say(f"step {state.global_step}: no burst ({decision.reason}): {lacking}")
 
     def on_log(
         self,
@@ -240,7 +274,7 @@ class RisenCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if checkpoint.is_dir():
+        if self._processes.is_main and checkpoint.is_dir():
             with writing(checkpoint):
                 write_json(state_path(checkpoint), self.state_dict())
 
@@ -266,6 +300,7 @@ class RisenCallback(TrainerCallback):
             "history": self.history.state_dict(),
             "decisions": self.decisions.state_dict(),
             "instructions": self.instructions.state_dict(),
+            "buffers": self.buffers.state_dict(),
             "plugins": {role: part.state_dict() for role, part in self.parts.stateful().items()},
             "controllers": self.controllers.state_dict(),
         }
@@ -276,6 +311,7 @@ class RisenCallback(TrainerCallback):
         self.decisions.load_state_dict(state.get("decisions", {}))
         self.instructions.load_state_dict(state["instructions"])
         self.controllers.load_state_dict(state.get("controllers", {}))
+        self.buffers.load_state_dict(state.get("buffers"))
         for role, part in self.parts.stateful().items():
             if role in state["plugins"]:
                 part.load_state_dict(state["plugins"][role])
@@ -289,6 +325,8 @@ class RisenCallback(TrainerCallback):
         outcomes: Mapping[str, Scores],
     ) -> None:
         """Hand a scored batch to the curriculum: all that it needs of the rewards."""
+        if not self._processes.is_main:
+            return
         rewards = self.parts.rewards
         passed = verdicts(rewards, outcomes)
         self.instructions.answered(prompts, passed, totals(rewards, outcomes), completions)
@@ -307,37 +345,45 @@ class RisenCallback(TrainerCallback):
         assert self._around is not None
         assert self._record is not None
         entry = copy.deepcopy(self.state_dict())
-        number = sum(record.kind == "risen" for record in self.phases) + 1
+        kind = decision.phase
+        number = sum(record.kind == kind for record in self.phases) + 1
+        name, run = (f"RISEN phase {number}", run_phase)
+        folder = self._record.phase_folder(number)
+        if kind == "burst":
+            name, run = (f"burst {number}", run_burst)
+            folder = folder.with_name(f"burst-{number:03d}")
         stretch = progress.phases[-1]
         if stretch.steps:
             self.history.add(stretch)
             self._observe("risen_phase_ended", stretch, state, metrics=stretch.metrics)
         self._say(
-            f"step {state.global_step}: fine-tune -> RISEN phase {number} of "
+            f"step {state.global_step}: fine-tune -> {name} of "
             f"{decision.steps} steps ({decision.reason})"
         )
         self._event(
             "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
         )
-        planned = PhaseRecord("risen", decision.steps, state.global_step, decision.reason)
+        planned = PhaseRecord(kind, decision.steps, state.global_step, decision.reason)
         self._observe("risen_phase_started", planned, state)
-        folder = self._record.phase_folder(number)
         self.instructions.context["held_out_adherence"] = [
             float(phase.metrics["guard/adherence_strict_after"])
             for phase in self.phases
             if "guard/adherence_strict_after" in phase.metrics
         ]
         try:
-            record = run_phase(
+            record = run(
                 self._around,
                 decision,
                 number=number,
                 at_step=state.global_step,
                 folder=folder,
-                tell=functools.partial(self._event, step=state.global_step, number=number),
+                tell=partial(self._event, step=state.global_step, number=number),
             )
         except Exception as error:
-            self._rescue(error, entry)
+            if self._processes.count == 1 or is_everywhere(error):
+                self._rescue(error, entry)
+                # The first process that ends takes the others with it, also one that still saves.
+                self._processes.gather(lambda: None)
             self._event(
                 "plugin_error",
                 step=state.global_step,
@@ -349,22 +395,23 @@ class RisenCallback(TrainerCallback):
             raise
         self.history.add(record)
         verdict = "kept" if record.accepted else "dropped"
-        self._say(
-            f"step {state.global_step}: RISEN phase {number} {verdict}: {record.metrics['verdict']}"
-        )
-        for name, example in record.metrics.get("error_examples", {}).items():
+        self._say(f"step {state.global_step}: {name} {verdict}: {record.metrics['verdict']}")
+        held = self.buffers.told(record.metrics)
+        if held:
+            self._say(f"step {state.global_step}: {name}: {held}")
+        for reward, example in record.metrics.get("error_examples", {}).items():
             self._say(
-                f"step {state.global_step}: RISEN phase {number}: {name} failed on "
-                f"{record.metrics[f'reward_errors/{name}']} answers, which were left out; "
+                f"step {state.global_step}: {name}: {reward} failed on "
+                f"{record.metrics[f'reward_errors/{reward}']} answers, which were left out; "
                 f"for example: {example}"
             )
             self._event(
                 "plugin_error",
                 step=state.global_step,
                 number=number,
-                plugin=name,
+                plugin=reward,
                 reason=example,
-                count=record.metrics[f"reward_errors/{name}"],
+                count=record.metrics[f"reward_errors/{reward}"],
             )
         self._event("phase", step=state.global_step, number=number, **dataclasses.asdict(record))
         if self._attached is not None:
@@ -389,7 +436,7 @@ class RisenCallback(TrainerCallback):
             with clean_room(model, tokenizer):  # saving writes into the model's config
                 if self._attached is not None:
                     place = self._attached.checkpoint()
-                else:
+                elif self._processes.is_main:
                     model.save_pretrained(place)
                     tokenizer.save_pretrained(place)
         except (OSError, SafetensorError, RecordError, RuntimeError):
@@ -410,26 +457,41 @@ class RisenCallback(TrainerCallback):
         check_control(self.config.control, grpo, label)
         self.instructions.longest = longest_prompt(model, grpo["max_completion_length"], label)
 
-    def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
+    def _set_apart(self, guard: GuardConfig) -> dict[str, Any]:
+        self.instructions.set_apart(guard.rows, guard.report_rows)
+        return self.instructions.held_out()
+
+    def _begin_record(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
+        assert self._record is not None
+        with writing(self._record.folder):
+            self._record.begin(
+                {**self._described(args, model), "max_steps": state.max_steps},
+                step=state.global_step,
+            )
+        pool = self._record.pool
+        self.instructions.keep_pool(pool, self._resumed_from(args) / pool.name)
+
+    def _found(self, args: TrainingArguments, state: TrainerState) -> dict[str, Any] | None:
+        """The state of the checkpoint that is resumed; None for a run without one of ours."""
         if state.global_step == 0:
-            return
+            return None
         places = [Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"]
         if args.resume_from_checkpoint:
             places.insert(0, Path(args.resume_from_checkpoint))
         for place in places:
             found = read_state(place)
             if found is not None:
-                self.load_state_dict(found)
-                return
+                return found
         self._say(
             f"step {state.global_step}: this run was begun without RISEN; it joins in from here"
         )
+        return None
 
-    def _resumed_from(self, args: TrainingArguments) -> Path | None:
-        """The pool of the run that a checkpoint elsewhere is of."""
+    def _resumed_from(self, args: TrainingArguments) -> Path:
+        """The folder of the record that a checkpoint, maybe of another folder, is of."""
         if not args.resume_from_checkpoint:
-            return None
-        return Record(Path(args.resume_from_checkpoint).parent).pool
+            return Record(str(args.output_dir)).folder
+        return Record(Path(args.resume_from_checkpoint).parent).folder
 
     def _probe_rows(self) -> list[Mapping[str, Any]]:
         most = self.config.guard.probe_rows
@@ -470,6 +532,7 @@ class RisenCallback(TrainerCallback):
             "lora": dataclasses.asdict(self.config.lora),
             "grpo": {**DEFAULT_GRPO, **self.config.grpo},
             "curriculum": self.config.curriculum and dataclasses.asdict(self.config.curriculum),
+            "buffers": self.buffers.describe(),
             "reserved": sorted(self.instructions.reserved),
             "seed": self.config.seed,
             "output_dir": args.output_dir,
@@ -493,8 +556,9 @@ class RisenCallback(TrainerCallback):
 
     def _event(self, name: str, **values: Any) -> None:
         assert self._record is not None
-        with self._record.keeping(self._record.folder):
-            self._record.event(name, **values)
+        if self._processes.is_main:
+            with self._record.keeping(self._record.folder):
+                self._record.event(name, **values)
 
     def _note(self, name: str, state: TrainerState, numbers: Mapping[str, Any] | None) -> None:
         """Record the outer run's own numbers, without those that a phase logged into it."""
@@ -516,12 +580,16 @@ class RisenCallback(TrainerCallback):
 
     def _say(self, line: str) -> None:
         """One line for the log; above the progress bars where nobody listens to the log."""
+        if not self._processes.is_main:
+            return
         if _log.isEnabledFor(logging.INFO):
             _log.info(line)
         elif not self._quiet:
             tqdm.write(line, file=sys.stderr)
 
     def _observe(self, hook: str, phase: PhaseRecord, state: TrainerState, **more: Any) -> None:
+        if not self._processes.is_main:
+            return
         progress = self.history.progress(state.global_step, state.max_steps)
         self.parts.plugins.observe(hook, phase=phase, progress=progress, **more)
 

@@ -19,6 +19,7 @@ from risen_plugin.guard_settings import ControlConfig, GuardConfig, TaskProbe, c
 from risen_plugin.settings import (
     GRADING,
     BreakerConfig,
+    BuffersConfig,
     CurriculumConfig,
     GateConfig,
     LoraSettings,
@@ -32,6 +33,7 @@ from risen_plugin.yaml_files import read_mapping
 __all__ = [
     "DEFAULT_GRPO",
     "BreakerConfig",
+    "BuffersConfig",
     "ControlConfig",
     "CurriculumConfig",
     "GateConfig",
@@ -70,6 +72,7 @@ class RisenConfig:
     :param reserve: families that are never trained on and only measured: their names, or how many
         of those that the held-out instructions show, chosen by the seed. None reserves one family
         of constraints where at least four are shown and ``guard.report_rows`` is not 0.
+    :param buffers: what phases leave for fine-tuning, and how a burst uses it.
     :param keep_entry: whether the weights at the entry of each kept phase are saved too, as
         ``phase-NNN/entry``; on a plain model its adapter stands on them, and without them it can
         be inspected but not exported apart. Costs a copy of the model on disk per phase.
@@ -92,6 +95,7 @@ class RisenConfig:
     grpo: Mapping[str, Any] = field(default_factory=dict)
     curriculum: CurriculumConfig | None = None
     reserve: int | Sequence[str] | None = None
+    buffers: BuffersConfig = field(default_factory=BuffersConfig)
     keep_entry: bool = False
     keep_dropped: bool = False
     seed: int = 0
@@ -195,6 +199,7 @@ _SECTIONS: Mapping[str, type] = {
     "gate": GateConfig,
     "lora": LoraSettings,
     "curriculum": CurriculumConfig,
+    "buffers": BuffersConfig,
 }
 
 

@@ -92,7 +92,7 @@ class PhaseRecord:
     :param steps: optimizer steps taken in it (the outer run's for ``fine_tune``).
     :param at_step: the outer run's step when the phase began.
     :param reason: the scheduler's reason for it.
-    :param accepted: whether the guard kept a RISEN phase; None for what was not judged.
+    :param accepted: whether the guard kept a RISEN phase or a burst; None for fine-tuning.
     :param metrics: what was measured in it, by name.
     """
 
@@ -117,8 +117,9 @@ class Progress:
     :param elapsed_s: wall-clock seconds since the run began, resumed time included.
     :param rollouts: completions sampled so far.
     :param tokens: completion tokens sampled so far.
-    :param unsolved: instructions that no sampled answer has solved, in their buffer.
-    :param buffered: verified answers in the buffer that a burst fine-tunes on.
+    :param unsolved: instructions that nobody has solved yet.
+    :param buffered: verified answers that a burst could be fine-tuned on.
+    :param demonstrations: answers that a person wrote, for the same.
     """
 
     step: int
@@ -132,6 +133,7 @@ class Progress:
     tokens: int = 0
     unsolved: int = 0
     buffered: int = 0
+    demonstrations: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,10 @@ class Decision:
     """What a scheduler wants next.
 
     :param phase: ``fine_tune`` to go on with the outer run, ``risen`` to start a RISEN phase now,
-        ``burst`` to fine-tune on the buffers for a few steps now.
+        ``burst`` to fine-tune on the buffers now.
     :param steps: optimizer steps of the RISEN phase or burst; without meaning for ``fine_tune``.
-    :param parameters: fields of TRL's ``GRPOConfig`` for this phase alone, such as ``beta``.
+    :param parameters: fields for this phase alone: of TRL's ``GRPOConfig``, such as ``beta``; of a
+        burst ``learning_rate``, ``batch_size`` and ``own_share``.
     :param reason: one line for the log and the record.
     """
 
@@ -184,8 +187,8 @@ class Generator(Protocol):
 class Scheduler(Protocol):
     """Decides between fine-tuning and RISEN; a pure function of the progress.
 
-    Asked once after each optimizer step of the outer run. After a RISEN phase at least one
-    fine-tuning step follows, unless the run is at its end.
+    Asked once after each optimizer step of the outer run. After a RISEN phase or a burst at least
+    one fine-tuning step follows, unless the run is at its end.
     """
 
     def __call__(self, progress: Progress) -> Decision: ...

@@ -11,29 +11,69 @@ from typing import Any
 from peft import PeftModel
 
 from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.wrapping import NamedReward
 
 _NO_LIMIT = 1_000_000
+_SHARDED = (
+    (
+        "DeepSpeed",
+        "deepspeed",
+        "its engine owns the optimizer and the parameters, and a phase trains and merges an "
+        "adapter of its own",
+    ),
+    (
+        "FSDP",
+        "fsdp",
+        "a phase's adapter can neither be trained beside sharded parameters nor merged into them",
+    ),
+)
 
 
 def check_arguments(args: Any) -> None:
     """Check the outer Trainer's arguments.
 
-    :raises ConfigError: for several processes or devices, for ``load_best_model_at_end``, and for
-        an ``output_dir`` that cannot be written.
+    :raises ConfigError: for several devices in one process, for DeepSpeed and FSDP, for
+        ``load_best_model_at_end``, and for an ``output_dir`` that cannot be written.
     """
-    if args.world_size > 1 or args.n_gpu > 1:
+    if args.n_gpu > 1:
         raise ConfigError(
-            f"RISEN phases run on one process and one device, and this run has "
-            f"{max(args.world_size, args.n_gpu)}; start it with one (CUDA_VISIBLE_DEVICES=0)"
+            f"this process trains on {args.n_gpu} devices at once (DataParallel), which RISEN "
+            f"phases cannot; start one process per device (torchrun --nproc_per_node "
+            f"{args.n_gpu}), or use one (CUDA_VISIBLE_DEVICES=0)"
         )
-    if getattr(args, "deepspeed", None) or getattr(args, "fsdp", None):
-        raise ConfigError("RISEN phases do not run under DeepSpeed or FSDP; leave them off")
+    for name, setting, why in _SHARDED:
+        launched = os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() == "true"
+        if getattr(args, setting, None) or launched:
+            raise ConfigError(
+                f"RISEN phases do not run under {name}: {why}; leave it off, and start one process "
+                "per device with torchrun, which shares the work by DDP"
+            )
     if args.load_best_model_at_end:
         raise ConfigError(
             "load_best_model_at_end could throw accepted RISEN phases away without a word; set it "
             "to False (the guard keeps a phase only if it pays)"
         )
     _check_writable(Path(str(args.output_dir)).absolute())
+
+
+def limit_rewards(rewards: Sequence[NamedReward], longest_s: float, processes: int) -> None:
+    """Give every reward a time limit where other processes wait for it.
+
+    A process that waits longer than ``longest_s`` stops with an error of torch's, which knows
+    nothing of rewards; so a reward's own limit must end before.
+
+    :raises ConfigError: for a limit that does not.
+    """
+    if processes == 1:
+        return
+    for reward in rewards:
+        if reward.timeout_s is None:
+            reward.timeout_s = longest_s / 2
+        elif reward.timeout_s >= longest_s:
+            raise ConfigError(
+                f"{reward.label} has timeout_s = {reward.timeout_s:g}, but the other processes "
+                f"wait for {longest_s:g} seconds at the most; lower it, or raise ddp_timeout"
+            )
 
 
 def _check_writable(folder: Path) -> None:

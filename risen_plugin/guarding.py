@@ -63,14 +63,16 @@ class Guarding:
     def enter(self) -> State:
         """Measure the model as it enters the phase, and sample what its forward KL is taken on."""
         with self.clock.time("guard_s"):
-            self._entry_answers = sampled_answers(
-                self.around.model,
-                self.around.tokenizer,
-                self.around.instructions.guard,
-                count=self.config.kl_samples,
-                max_new_tokens=self.plan.grpo["max_completion_length"],
-                batch_size=self.config.batch_size,
-                seed=self.plan.seed,
+            self._entry_answers = self.around.processes.main(
+                lambda: sampled_answers(
+                    self.around.model,
+                    self.around.tokenizer,
+                    self.around.instructions.guard,
+                    count=self.config.kl_samples,
+                    max_new_tokens=self.plan.grpo["max_completion_length"],
+                    batch_size=self.config.batch_size,
+                    seed=self.plan.seed,
+                )
             )
             self._before = self._measure(self.around.model, "before")
         if self._before.outage is None:
@@ -148,7 +150,7 @@ class Guarding:
         return Verdict(verdict.accepted, stopped + verdict.reason)
 
     def _measure(self, model: Any, moment: str, *, is_whole: bool = True) -> State:
-        return measure_state(
+        state = measure_state(
             self.around,
             model,
             self.plan.grpo,
@@ -156,6 +158,7 @@ class Guarding:
             entry_answers=self._entry_answers,
             is_whole=is_whole,
         )
+        return self.around.processes.agree(state)
 
     def _compared(self, state: State, looks: int = 1) -> Changes:
         confidence = confidence_of_looks(self.config, looks)

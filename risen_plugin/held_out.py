@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from risen_plugin.assembly import Task
+from risen_plugin.buffers.buffers import Buffers
 from risen_plugin.config import RisenConfig
 from risen_plugin.constraints.outcomes import Count, counts_by_constraint, counts_by_family
 from risen_plugin.contracts import Failed, Row
@@ -24,6 +25,7 @@ from risen_plugin.instructions import Instructions
 from risen_plugin.measure import Encoded, answers_to, mean_loss, row_losses
 from risen_plugin.outcomes import Scores
 from risen_plugin.panel import Panel
+from risen_plugin.processes import ALONE, Processes
 from risen_plugin.record import Keeping
 from risen_plugin.scoring import (
     Adherence,
@@ -44,6 +46,7 @@ class Surroundings:
     """All that a phase needs of the run around it.
 
     :param domain: measures the user's own metrics, where the callback is attached to a Trainer.
+    :param processes: those of the run; where there are several, all of them are in a phase.
     :param others: objects beside model and tokenizer that the clean room restores.
     :param domain_reward: scores the guard's answers as the domain wants them; None for nobody.
     :param tasks: what else a phase should leave as good as it was.
@@ -61,6 +64,7 @@ class Surroundings:
     pass_rates: PassRates
     probe: Sequence[Encoded]
     controllers: Controllers
+    buffers: Buffers
     domain: DomainMetrics | None = None
     others: Sequence[Any] = ()
     domain_reward: NamedReward | None = None
@@ -68,6 +72,7 @@ class Surroundings:
     quiet: bool = False
     keeping: Keeping = field(default_factory=Keeping)
     told: Callable[[int, int, Mapping[str, float]], None] | None = None
+    processes: Processes = ALONE
 
 
 @dataclass(frozen=True)
@@ -111,25 +116,20 @@ def measure_state(
     """
     config = around.config.guard
 
-    def answered(rows: Sequence[Row]) -> list[Any]:
-        return answers_to(
-            model,
-            around.tokenizer,
-            rows,
-            max_new_tokens=grpo["max_completion_length"],
-            batch_size=config.batch_size,
-            progress=None if around.quiet else label,
-        )
-
+    graded = [reward for reward in around.rewards if reward.graded]
     seen: list[Row] = []
     told: list[Any] = []
     passed: list[bool | None] = []
 
+    def answered(
+        rows: Sequence[Row], rewards: Sequence[NamedReward]
+    ) -> tuple[list[Any], dict[str, Scores]]:
+        return _answered_and_scored(around, model, rows, rewards, grpo=grpo, label=label)
+
     def measured(rows: Sequence[Row]) -> tuple[Adherence, dict[str, Scores]]:
-        made = answered(rows)
+        made, scores = answered(rows, graded)
         seen.extend(rows)
         told.extend(made)
-        scores = score([reward for reward in around.rewards if reward.graded], rows, made)
         passed.extend(verdicts(around.rewards, scores))
         found = adherence(around.rewards, scores)
         if not found.rows and not found.errors:
@@ -142,16 +142,16 @@ def measure_state(
 
     rows = around.instructions
     held_out, scores = measured(rows.guard)
-    in_domain = _scores_of(around.domain_reward, rows.guard, told)
+    in_domain = around.processes.main(
+        lambda: _scores_of(around.domain_reward, rows.guard, told[: len(rows.guard)])
+    )
     outage = unjudged(around.rewards, scores, around.config.breaker.max_error_rate)
     probe = row_losses(model, around.probe, batch_size=config.batch_size)
     further: dict[str, tuple[Adherence, dict[str, Scores]]] = {}
     for name, some in (("reported", rows.report), ("unseen", rows.unseen)):
         if some and is_whole:
             further[name] = measured(some)
-    tasks = {
-        task.name: _scores_of(task.reward, task.rows, answered(task.rows)) for task in around.tasks
-    }
+    tasks = {task.name: _known(answered(task.rows, [task.reward])[1]) for task in around.tasks}
     domain = dict(around.domain()) if around.domain is not None and is_whole else {}
     metric = _domain_metric(around, domain) if is_whole else None
     if around.domain_reward is not None and any(value is not None for value in in_domain):
@@ -188,14 +188,50 @@ def _verdicts(
     return [] if measured is None else verdicts(around.rewards, measured[1])
 
 
+def _answered_and_scored(
+    around: Surroundings,
+    model: Any,
+    rows: Sequence[Row],
+    rewards: Sequence[NamedReward],
+    *,
+    grpo: Mapping[str, Any],
+    label: str,
+) -> tuple[list[Any], dict[str, Scores]]:
+    """Greedy answers to ``rows`` and their scores; each process answers and scores its share."""
+    processes = around.processes
+
+    def work() -> tuple[list[Any], dict[str, Scores]]:
+        part = processes.share(rows)
+        if not part:
+            return [], {}
+        made = answers_to(
+            model,
+            around.tokenizer,
+            part,
+            max_new_tokens=grpo["max_completion_length"],
+            batch_size=around.config.guard.batch_size,
+            progress=None if around.quiet else label,
+        )
+        return made, score(rewards, part, made)
+
+    parts = processes.gather(work)
+    names = list(parts[0][1])
+    return (
+        processes.joined([made for made, _ in parts]),
+        {name: processes.joined([scores.get(name, []) for _, scores in parts]) for name in names},
+    )
+
+
 def _scores_of(
     reward: NamedReward | None, rows: Sequence[Row], completions: Sequence[Any]
 ) -> list[float | None]:
-    """A reward's scores for answers; None where it has no opinion or failed."""
-    if reward is None:
-        return []
-    [scores] = score([reward], rows, completions).values()
-    return [None if isinstance(value, Failed) else value for value in scores]
+    return [] if reward is None else _known(score([reward], rows, completions))
+
+
+def _known(scores: Mapping[str, Scores]) -> list[float | None]:
+    """The scores of the one reward; None where it has no opinion or failed."""
+    [given] = scores.values()
+    return [None if isinstance(value, Failed) else value for value in given]
 
 
 def _mean(scores: Sequence[float | None]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,16 @@ from risen_plugin.scoring import PassRates
 
 @dataclass
 class History:
-    """Grows with the run, is saved in each checkpoint, and is what a scheduler sees."""
+    """Grows with the run, is saved in each checkpoint, and is what a scheduler sees.
+
+    :param counts: further whole numbers of the progress, such as what the buffers hold.
+    """
 
     pass_rates: PassRates
     phases: tuple[PhaseRecord, ...] = ()
     train_losses: list[tuple[int, float]] = field(default_factory=list)
     eval_metrics: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    counts: Callable[[], Mapping[str, int]] = dict
     _earlier_s: float = 0.0
     _started: float | None = None
 
@@ -60,6 +64,7 @@ class History:
             elapsed_s=self.elapsed_s,
             rollouts=self.pass_rates.rollouts,
             tokens=self.pass_rates.tokens,
+            **self.counts(),
         )
 
     def state_dict(self) -> dict[str, Any]:

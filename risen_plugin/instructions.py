@@ -80,6 +80,8 @@ class Instructions:
         self.curriculum = curriculum
         self.reserve = reserve
         self.reserved: frozenset[str] = frozenset()
+        self.keeps_pool = True
+        """Whether this process draws; of several, the main one does, and tells the others."""
         self._pool: Pool | None = None
         self._place: Path | None = None
         self._position: Mapping[str, Any] = _START
@@ -137,6 +139,18 @@ class Instructions:
         rng = random.Random(derived_seed(self.seed, "reserve"))
         return choose_reserved(self.reserve, rows, rng, part.label)
 
+    def held_out(self) -> dict[str, Any]:
+        """What was set apart, for :meth:`take_over`."""
+        return {
+            name: getattr(self, name)
+            for name in ("guard", "report", "unseen", "reserved", "_held_out")
+        }
+
+    def take_over(self, held_out: Mapping[str, Any]) -> None:
+        """Measure on what the main process has set apart."""
+        for name, value in held_out.items():
+            setattr(self, name, value)
+
     def next(self, count: int, pass_rates: Mapping[str, float], *, peek: bool = False) -> list[Row]:
         """``count`` rows to train on, none of them held out.
 
@@ -188,17 +202,19 @@ class Instructions:
             )
         return found
 
+    def is_held_out(self, prompt: Any) -> bool:
+        """Whether a prompt is measured on, and so never trained on."""
+        return key_of(prompt) in self._held_out
+
     def _is_to_train_on(self, row: Row) -> bool:
-        return key_of(row["prompt"]) not in self._held_out and self.reserved.isdisjoint(
-            families_of(row)
-        )
+        return not self.is_held_out(row["prompt"]) and self.reserved.isdisjoint(families_of(row))
 
     # The pool ---------------------------------------------------------------------------------
 
     @property
     def pool(self) -> Pool | None:
         """The curriculum's pool, opened where it was left; None without a curriculum."""
-        if self._pool is None and self.curriculum is not None:
+        if self._pool is None and self.curriculum is not None and self.keeps_pool:
             self._pool = Pool(
                 self.curriculum, self.seed, key_of, self._place, admits=self._is_to_train_on
             )
@@ -213,7 +229,7 @@ class Instructions:
         :raises RecordError: if the file cannot be used, or is not the pool of that state.
         """
         self.close_pool()
-        if self.curriculum is None:
+        if self.curriculum is None or not self.keeps_pool:
             return
         self._place = path
         if self._position["seq"] and not path.exists() and otherwise and otherwise.exists():

@@ -25,6 +25,7 @@ from risen_plugin.outcomes import (
     learnable,
     outage,
 )
+from risen_plugin.processes import ALONE
 from risen_plugin.wrapping import NamedReward
 
 Listener: TypeAlias = Callable[
@@ -87,6 +88,10 @@ class Panel:
     :param rewards: the run's rewards.
     :param breaker: when too many errors end a phase.
     :param gate: a bar of quality; None for none.
+
+    Where several processes answer a batch together, each asks the rewards about its own answers.
+    Everything else is done in all of them with the answers of all: a group may be spread over them,
+    and what one of them cannot score ends the phase in all.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class Panel:
         self.breaker = breaker or BreakerConfig()
         self.gate = gate
         self.listeners: list[Listener] = []
+        self.processes = ALONE
         self.columns = [Column(self, reward) for reward in rewards]
         self._asked = list(rewards)
         if gate is not None and gate.quality is not None and gate.quality not in self._asked:
@@ -164,18 +170,27 @@ class Panel:
             }
 
         rows = {name: value for name, value in columns.items() if name not in _TRLS_OWN}
-        outcomes = call_all(self._asked, arguments, len(completions))
-        if self.gate is not None and self.gate.quality is None:
-            assert self.likelihood is not None, "a phase begins with a likelihood"
-            outcomes[LIKELIHOOD] = self.likelihood(prompts, completions, rows)
-        self._pass_on(logs, outcomes, columns, len(completions))
+
+        def ask() -> _Batch:
+            outcomes = call_all(self._asked, arguments, len(completions))
+            if self.gate is not None and self.gate.quality is None:
+                assert self.likelihood is not None, "a phase begins with a likelihood"
+                outcomes[LIKELIHOOD] = self.likelihood(prompts, completions, rows)
+            return _Batch(prompts, completions, rows, outcomes)
+
+        parts = self.processes.gather(ask)
+        own = parts[self.processes.rank]
+        self._pass_on(logs, own.outcomes, columns, len(completions))
+        batch = _Batch.of(parts)
         step = int(getattr(columns.get("trainer_state"), "global_step", 0))
         for listener in self.listeners:
-            listener(step, prompts, completions, rows, outcomes)
-        self._count(outcomes)
-        values = learnable(outcomes, groups_of(len(completions), self.group))
+            listener(step, batch.prompts, batch.completions, batch.rows, batch.outcomes)
+        self._count(batch.outcomes)
+        values = learnable(batch.outcomes, groups_of(len(batch.completions), self.group))
         self._apply_gate(values)
-        return {column.__name__: values[column.__name__] for column in self.columns}
+        start = sum(len(part.completions) for part in parts[: self.processes.rank])
+        mine = slice(start, start + len(completions))
+        return {column.__name__: values[column.__name__][mine] for column in self.columns}
 
     def _count(self, outcomes: Mapping[str, Scores]) -> None:
         for name, count in self.errors.items():
@@ -235,6 +250,39 @@ class Panel:
                     log_metric(metric, value)
             for name in self.errors:
                 log_metric(f"reward_errors/{name}", float(len(errors_in(outcomes[name]))))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Answers with what the rewards said of them.
+
+    :param rows: the rows' other columns.
+    """
+
+    prompts: list[Any]
+    completions: list[Any]
+    rows: Mapping[str, Any]
+    outcomes: dict[str, Scores]
+
+    @classmethod
+    def of(cls, parts: Sequence[_Batch]) -> _Batch:
+        """The parts of all processes as one, in the order in which TRL puts them together."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+        return cls(
+            [prompt for part in parts for prompt in part.prompts],
+            [completion for part in parts for completion in part.completions],
+            {
+                name: [value for part in parts for value in part.rows[name]]
+                for name, values in first.rows.items()
+                if isinstance(values, list)
+            },
+            {
+                name: [score for part in parts for score in part.outcomes[name]]
+                for name in first.outcomes
+            },
+        )
 
 
 class _Logs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,12 +19,12 @@ from typing import Any
 from peft import PeftModel
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from risen_plugin.adapters import entry_folder, merge, save_adapter
 from risen_plugin.clean_room import clean_room
 from risen_plugin.clock import Clock
 from risen_plugin.config import DEFAULT_GRPO
 from risen_plugin.contracts import Decision, PhaseRecord, text_of
 from risen_plugin.fitness import longest_prompt
-from risen_plugin.guard import Verdict
 from risen_plugin.guarding import Guarding, Tell, untold
 from risen_plugin.held_out import Surroundings
 from risen_plugin.instructions import derived_seed
@@ -70,17 +70,15 @@ def run_phase(
     )
     around.instructions.begin_figures()
     rollouts, tokens = around.pass_rates.rollouts, around.pass_rates.tokens
-    shutil.rmtree(folder, ignore_errors=True)  # of a phase that a resumed run runs again
-    if around.config.keep_entry and not isinstance(around.model, PeftModel):
-        with around.keeping(folder):
-            around.model.save_pretrained(_entry(folder))
-            around.tokenizer.save_pretrained(_entry(folder))
+    processes = around.processes
+    processes.main(lambda: _prepare(around, folder))
     done, guarding = _Done(), Guarding(around, plan, clock, tell)
     if around.told is not None:
         done.outcome.told = partial(around.told, number)
     around.panel.begin(group=grpo["num_generations"])
+    around.buffers.begin(phase=number, at_step=at_step, group=grpo["num_generations"])
     with (
-        _logged(around, folder, number),
+        _logged(around, folder, number) if processes.is_main else nullcontext(),
         clean_room(around.model, around.tokenizer, *around.others),
         Snapshot(around.model) as snapshot,
     ):
@@ -93,16 +91,15 @@ def run_phase(
         with clock.time("leave_s"):
             if verdict.accepted:
                 assert trainer is not None
-                with around.keeping(folder):
-                    _save_adapter(around.model, trainer.model, folder)
+                processes.main(partial(_keep, around, trainer.model, folder, "adapter"))
                 if not isinstance(around.model, PeftModel):
-                    _merge(trainer.model)
+                    merge(trainer.model)
             else:
                 if around.config.keep_dropped and trainer is not None:
-                    with around.keeping(folder):
-                        _save_adapter(around.model, trainer.model, folder, "dropped")
+                    processes.main(partial(_keep, around, trainer.model, folder, "dropped"))
                 snapshot.restore()
-                shutil.rmtree(_entry(folder), ignore_errors=True)
+                if processes.is_main:
+                    shutil.rmtree(entry_folder(folder), ignore_errors=True)
             around.panel.end()
             del trainer
     with clock.time("leave_s"):
@@ -118,10 +115,32 @@ def run_phase(
         **{name: round(seconds, 4) for name, seconds in clock.seconds.items()},
         "verdict": verdict.reason,
     }
-    record = PhaseRecord("risen", done.steps, at_step, decision.reason, verdict.accepted, metrics)
-    with around.keeping(folder):
-        _write(folder, record, decision, done.outcome, verdict)
+    metrics |= around.buffers.end(verdict.accepted, metrics, around.config.guard)
+    record = processes.agree(
+        PhaseRecord("risen", done.steps, at_step, decision.reason, verdict.accepted, metrics)
+    )
+    data = {
+        **asdict(record),
+        "parameters": dict(decision.parameters),
+        "verdict": asdict(verdict),
+        "logs": done.outcome.logs,
+    }
+    processes.main(lambda: _write(around, folder, data))
     return record
+
+
+def _prepare(around: Surroundings, folder: Path) -> None:
+    """Make room for what is kept of the phase, and save the weights at its entry if asked to."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a phase that a resumed run runs again
+    if around.config.keep_entry and not isinstance(around.model, PeftModel):
+        with around.keeping(folder):
+            around.model.save_pretrained(entry_folder(folder))
+            around.tokenizer.save_pretrained(entry_folder(folder))
+
+
+def _keep(around: Surroundings, trained: Any, folder: Path, called: str) -> None:
+    with around.keeping(folder):
+        save_adapter(around.model, trained, folder, called)
 
 
 @contextmanager
@@ -175,7 +194,9 @@ def _reinforce(
             around.model,
             around.tokenizer,
             around.panel.columns,
-            lambda count: around.instructions.next(count, around.pass_rates.rates()),
+            lambda count: around.processes.main(
+                lambda: around.instructions.next(count, around.pass_rates.rates())
+            ),
             outer=around.args,
             plan=plan,
         )
@@ -224,35 +245,6 @@ def _likelihood(around: Surroundings, plan: Plan, trained: Any, snapshot: Snapsh
     )
 
 
-def _save_adapter(model: Any, trained: Any, folder: Path, called: str = "adapter") -> None:
-    """Save the phase's adapter, whole or not at all."""
-    own = isinstance(model, PeftModel)
-    if not own:
-        # It stands on the weights at phase entry, not on the model that the run began with.
-        trained.peft_config["default"].base_model_name_or_path = str(_entry(folder).absolute())
-    name = str(model.active_adapter) if own else "default"
-    temporary = folder.with_name(f".{folder.name}.adapter")
-    try:
-        trained.save_pretrained(
-            str(temporary), selected_adapters=[name], save_embedding_layers=False
-        )
-        saved = temporary / name if (temporary / name).is_dir() else temporary
-        folder.mkdir(parents=True, exist_ok=True)
-        saved.replace(folder / called)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _merge(trained: Any) -> None:
-    """Write the adapter into the same Parameter objects; refuses an adapter that holds NaN."""
-    trained.merge_adapter(safe_merge=True)
-
-
-def _entry(folder: Path) -> Path:
-    """Where the weights at phase entry lie, if they are kept."""
-    return folder / "entry"
-
-
 def _logs(outcome: Outcome) -> dict[str, Any]:
     """What TRL logged last, and the first reward."""
     metrics: dict[str, Any] = {}
@@ -278,13 +270,6 @@ def _error_metrics(panel: Panel) -> dict[str, Any]:
     return metrics
 
 
-def _write(
-    folder: Path, record: PhaseRecord, decision: Decision, outcome: Outcome, verdict: Verdict
-) -> None:
-    data = {
-        **asdict(record),
-        "parameters": dict(decision.parameters),
-        "verdict": asdict(verdict),
-        "logs": outcome.logs,
-    }
-    write_json(folder / "phase.json", data)
+def _write(around: Surroundings, folder: Path, data: Mapping[str, Any]) -> None:
+    with around.keeping(folder):
+        write_json(folder / "phase.json", data)

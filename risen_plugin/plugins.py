@@ -35,6 +35,7 @@ DEFAULTS = (
     "risen_plugin.simulate.command",
     "risen_plugin.report.commands",
     "risen_plugin.runs.commands",
+    "risen_plugin.buffers.commands",
 )
 """Modules of risen-plugin itself, registered as if they were somebody else's."""
 

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from datasets import IterableDataset
-from peft import LoraConfig, PeftModel
+from peft import PeftModel
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from risen_plugin.adapters import fresh_lora
 from risen_plugin.compat import checkpointing_setting, checkpoints_activations
 from risen_plugin.config import DEFAULT_GRPO, LoraSettings, check_batches
 from risen_plugin.contracts import Row
@@ -47,6 +48,8 @@ MANAGED: Mapping[str, str] = {
     "seed": "it is derived from the configuration's seed and the phase",
     "disable_tqdm": "it comes from the outer Trainer's arguments",
     "dataloader_num_workers": "instructions are drawn one batch at a time",
+    "ddp_backend": "it comes from the outer Trainer's arguments",
+    "ddp_timeout": "it comes from the outer Trainer's arguments",
 }
 _REFERENCE = "ref"  # TRL's name for the frozen copy of a user's adapter
 _TRLS_NAME = "default"  # the only adapter name that TRL's reference copy knows
@@ -136,7 +139,7 @@ def build_trainer(
     with _settings_refused(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL and PEFT warn about what is meant here
         args = GRPOConfig(**grpo_arguments(outer, plan, rewards))
-    rows = rows_per_batch({**DEFAULT_GRPO, **plan.grpo})
+    rows = rows_per_batch({**DEFAULT_GRPO, **plan.grpo}, outer.world_size)
     own = isinstance(model, PeftModel)
     base = model.get_base_model() if own else model
     bare = vars(base).get("forward")
@@ -152,7 +155,7 @@ def build_trainer(
             args=args,
             train_dataset=IterableDataset.from_generator(_places, gen_kwargs={"count": rows}),
             processing_class=tokenizer,
-            peft_config=None if own else _lora(plan.lora),
+            peft_config=None if own else fresh_lora(plan.lora),
         )
     trainer.supply, trainer.rows, trainer.bare_forward = supply, rows, bare
     for callback in (PrinterCallback, ProgressCallback):
@@ -236,6 +239,8 @@ def grpo_arguments(
         "reward_weights": [reward.weight for reward in rewards],
         "shuffle_dataset": False,
         "dataloader_num_workers": 0,
+        "ddp_backend": outer.ddp_backend,
+        "ddp_timeout": outer.ddp_timeout,
         "dataloader_pin_memory": bool(outer.dataloader_pin_memory) and not outer.use_cpu,
         "disable_tqdm": True,
         "seed": plan.seed,
@@ -243,22 +248,14 @@ def grpo_arguments(
     }
 
 
-def rows_per_batch(settings: Mapping[str, Any]) -> int:
-    """Different instructions in one generation batch."""
-    batch = settings.get("generation_batch_size") or settings["per_device_train_batch_size"] * (
-        settings.get("steps_per_generation") or settings.get("gradient_accumulation_steps", 1)
+def rows_per_batch(settings: Mapping[str, Any], processes: int = 1) -> int:
+    """Different instructions in one generation batch of all processes together."""
+    batch = settings.get("generation_batch_size") or (
+        settings["per_device_train_batch_size"]
+        * (settings.get("steps_per_generation") or settings.get("gradient_accumulation_steps", 1))
+        * processes
     )
     return int(batch) // int(settings["num_generations"])
-
-
-def _lora(settings: LoraSettings) -> LoraConfig:
-    targets = settings.target_modules
-    return LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-    )
 
 
 def _places(count: int) -> Iterator[dict[str, int]]:
@@ -276,8 +273,10 @@ def _places(count: int) -> Iterator[dict[str, int]]:
 class _DrawingTrainer(GRPOTrainer):
     """Draws the rows of a generation batch when it is to be answered, and not before.
 
-    ``before_answers`` is called then, once: what holds for sampling may not change between answers
-    and the updates by them. ``bare_forward`` is what TRL's forward was put over.
+    TRL takes the answers of all processes one after another for the batch, and groups them by their
+    place in it; so each process answers the stretch of it that it stands for. ``before_answers`` is
+    called before that, once: what holds for sampling may not change between answers and the updates
+    by them. ``bare_forward`` is what TRL's forward was put over.
     """
 
     supply: Supply
@@ -290,8 +289,9 @@ class _DrawingTrainer(GRPOTrainer):
             self.before_answers()
             self.before_answers = None
         drawn = self.supply(self.rows)
+        first = self.accelerator.process_index * len(inputs)
         made: dict[str, Any] = super()._generate_and_score_completions(
-            [dict(drawn[place[_PLACE]]) for place in inputs]
+            [dict(drawn[(first + place) // self.num_generations]) for place in range(len(inputs))]
         )
         return made
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from risen_plugin.contracts import Decision, PhaseRecord, Progress, Scheduler
+from risen_plugin.contracts import Decision, PhaseKind, PhaseRecord, Progress, Scheduler
 from risen_plugin.errors import PluginError, boundary
+
+_NAMES: Mapping[PhaseKind, str] = {
+    "fine_tune": "stretch of fine-tuning",
+    "risen": "RISEN phase",
+    "burst": "burst",
+}
 
 
 def decide(scheduler: Scheduler, progress: Progress, label: str) -> Decision:
@@ -18,7 +24,7 @@ def decide(scheduler: Scheduler, progress: Progress, label: str) -> Decision:
         decision: Any = scheduler(progress)
     if not isinstance(decision, Decision):
         raise PluginError(f"{label} returned {type(decision).__name__}, not a Decision")
-    if decision.phase not in ("fine_tune", "risen", "burst"):
+    if decision.phase not in _NAMES:
         raise PluginError(
             f"{label} chose the phase {decision.phase!r}; there are 'fine_tune', 'risen' and "
             "'burst'"
@@ -26,9 +32,9 @@ def decide(scheduler: Scheduler, progress: Progress, label: str) -> Decision:
     if decision.phase != "fine_tune" and (
         not isinstance(decision.steps, int) or decision.steps < 1
     ):
-        what = "RISEN phase" if decision.phase == "risen" else "burst"
         raise PluginError(
-            f"{label} wants a {what} of {decision.steps!r} steps; it is a whole number from 1"
+            f"{label} wants a {_NAMES[decision.phase]} of {decision.steps!r} steps; it is a whole "
+            "number from 1"
         )
     if not isinstance(decision.parameters, Mapping):
         raise PluginError(f"{label} returned parameters that are no mapping")

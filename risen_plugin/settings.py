@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from risen_plugin.checks import all_texts, check_between, check_whole, is_number, told
@@ -212,6 +213,63 @@ class GateConfig:
         if not is_number(self.quantile) or not 0.0 <= self.quantile < 1.0:
             raise ConfigError(
                 f"gate.quantile is {told(self.quantile)}; it is a share from 0 to below 1"
+            )
+
+
+@dataclass(frozen=True)
+class BuffersConfig:
+    """What RISEN phases leave for fine-tuning, and how a burst uses it.
+
+    :param largest: the most verified answers that are held, one per instruction; 0 for none.
+    :param band: share of the passed answers of a group, above the first number and up to the
+        second, in which its best answer is kept.
+    :param unsolved_after: visits without a passed answer, in a row, from which an instruction
+        counts as unsolved.
+    :param demonstrations: answers that a person wrote: rows with ``prompt`` and ``completion``, or
+        the path of a JSON Lines file with them.
+    :param own_share: share of own verified answers in a burst, where there are demonstrations too.
+    :param batch_size: rows per optimizer step of a burst, over all processes.
+    :param learning_rate: of a burst.
+    :param min_gain: the least gain in strict adherence that keeps a burst (share of instructions);
+        0 means that it must not fall.
+    :param max_probe_loss_rise: the largest rise of the probe loss that keeps a burst, in nats per
+        token.
+    """
+
+    largest: int = 2048
+    band: Sequence[float] = (0.0, 0.5)
+    unsolved_after: int = 2
+    demonstrations: str | Path | Sequence[Mapping[str, Any]] | None = None
+    own_share: float = 0.5
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    min_gain: float = 0.0
+    max_probe_loss_rise: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, least in (("largest", 0), ("unsolved_after", 1), ("batch_size", 1)):
+            check_whole(f"buffers.{name}", getattr(self, name), least)
+        check_between("buffers.own_share", self.own_share, 0.0, 1.0)
+        check_between("buffers.learning_rate", self.learning_rate, 0.0, math.inf)
+        for name in ("min_gain", "max_probe_loss_rise"):
+            check_between(f"buffers.{name}", getattr(self, name), -math.inf, math.inf)
+        band = self.band
+        if (
+            isinstance(band, str)
+            or not isinstance(band, Sequence)
+            or len(band) != len(("low", "high"))
+            or not all(is_number(bound) for bound in band)
+            or not 0.0 <= band[0] < band[1] <= 1.0
+        ):
+            raise ConfigError(
+                f"buffers.band is {band!r}; it is two shares of passed answers, the lower first, "
+                "such as [0.0, 0.5]"
+            )
+        given = self.demonstrations
+        if not (given is None or isinstance(given, str | Path | Sequence)):
+            raise ConfigError(
+                f"buffers.demonstrations is of type {type(given).__name__}; it is a list of rows, "
+                "or the path of a JSON Lines file"
             )
 
 

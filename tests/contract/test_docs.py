@@ -23,6 +23,7 @@ from risen_plugin.assembly import assemble
 from risen_plugin.config import (
     DEFAULT_GRPO,
     BreakerConfig,
+    BuffersConfig,
     ControlConfig,
     CurriculumConfig,
     GateConfig,
@@ -218,7 +219,13 @@ def _function(code, name):
 
 def shown(field):
     """A default as the tables show it."""
-    if field.default_factory in (GuardConfig, ControlConfig, BreakerConfig, LoraSettings):
+    if field.default_factory in (
+        GuardConfig,
+        ControlConfig,
+        BreakerConfig,
+        BuffersConfig,
+        LoraSettings,
+    ):
         return f"{field.default_factory.__name__}()"
     if field.default_factory is not dataclasses.MISSING:
         return repr(field.default_factory())
@@ -234,6 +241,7 @@ def shown(field):
         TaskProbe,
         ControlConfig,
         BreakerConfig,
+        BuffersConfig,
         GateConfig,
         LoraSettings,
         Use,

@@ -255,7 +255,7 @@ def test_loading_the_best_model_at_the_end_is_refused(
     assert "set it to False" in said
 
 
-def test_more_than_one_process_is_refused(
+def test_several_devices_in_one_process_are_refused(
     attached: bool,
     config: Make,
     make_model: Make,
@@ -263,9 +263,10 @@ def test_more_than_one_process_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trainer = make_trainer(make_model())
-    monkeypatch.setattr(transformers.TrainingArguments, "world_size", property(lambda self: 2))
+    monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", property(lambda self: 2))
     said = refused_at_the_start(trainer, RisenCallback(config()), ConfigError, attached)
-    assert "run on one process and one device, and this run has 2; start it with one" in said
+    assert "trains on 2 devices at once (DataParallel)" in said
+    assert "start one process per device (torchrun --nproc_per_node 2)" in said
 
 
 def test_an_output_folder_that_cannot_be_written_is_refused(
@@ -557,7 +558,7 @@ def test_a_generator_that_goes_wrong_ends_the_phase_and_changes_nothing(
     ("answer", "kind", "said"),
     [
         (None, PluginError, "returned NoneType, not a Decision"),
-        (Decision("rissen", 2), PluginError, "chose the phase 'rissen'; there are 'fine_tune' and"),  # type: ignore[arg-type]
+        (Decision("rissen", 2), PluginError, "chose the phase 'rissen'; there are 'fine_tune',"),  # type: ignore[arg-type]
         (Decision("risen", 0), PluginError, "wants a RISEN phase of 0 steps; it is a whole numbe"),
         (Decision("risen", 2, {"betta": 1}), ConfigError, "has 'betta', which is no field of TRL'"),
         (Decision("risen", 2, {"max_steps": 1}), ConfigError, "may not set 'max_steps': the sched"),

@@ -66,13 +66,9 @@ def arguments(folder: Path, **changes: Any) -> SimpleNamespace:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (
-            {"world_size": 4},
-            "RISEN phases run on one process and one device, and this run has 4; start it with one",
-        ),
-        ({"n_gpu": 2}, "RISEN phases run on one process and one device, and this run has 2"),
-        ({"deepspeed": "ds.json"}, "RISEN phases do not run under DeepSpeed or FSDP; leave them o"),
-        ({"fsdp": ["full_shard"]}, "RISEN phases do not run under DeepSpeed or FSDP"),
+        ({"n_gpu": 2}, "this process trains on 2 devices at once (DataParallel), which RISEN"),
+        ({"deepspeed": "ds.json"}, "RISEN phases do not run under DeepSpeed: its engine owns the"),
+        ({"fsdp": ["full_shard"]}, "RISEN phases do not run under FSDP: a phase's adapter can nei"),
         (
             {"load_best_model_at_end": True},
             "load_best_model_at_end could throw accepted RISEN phases away without a word; set it ",
@@ -83,6 +79,18 @@ def test_arguments_that_no_phase_can_serve_are_refused_with_the_fix(
     changes: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
     assert refusal(check_arguments, arguments(tmp_path, **changes)).startswith(said)
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_what_accelerate_launch_was_told_is_seen_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    assert "start one process per device with torchrun" in refusal(
+        check_arguments, arguments(tmp_path)
+    )
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "false")
+    check_arguments(arguments(tmp_path))
 
 
 def test_the_arguments_of_an_ordinary_trainer_pass(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_measurements_are_metrics_under_their_names() -> None:
         Decision("fine_tune"),
         Decision("fine_tune", steps=-3),  # steps mean nothing there
         Decision("risen", 1),
-        Decision("burst", 4),
+        Decision("burst", 4, {"own_share": 0.2}, "answers wait"),
         Decision("risen", 50, {"beta": 0.1}, "adherence has stalled"),
     ],
 )

@@ -1,0 +1,73 @@
+"""Keep the instructions that nobody solves, until somebody does. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from risen_plugin.buffers.selection import Unmet
+
+
+@dataclass(frozen=True)
+class Attempted:
+    """An instruction that has not been solved since it was first asked, or since last solved.
+
+    :param visits: groups of answers in a row of which none passed.
+    :param best: the group with the best answer of these.
+    """
+
+    visits: int
+    best: Unmet
+    last: Unmet
+
+    def as_row(self) -> dict[str, Any]:
+        """The row that a person writes a demonstration into: ``completion`` is empty."""
+        return {
+            "prompt": self.best.row["prompt"],
+            "completion": "",
+            "visits": self.visits,
+            "best_answer": self.best.completion,
+            "best_scores": dict(self.best.scores),
+            "phase": self.last.phase,
+            "grpo_step": self.last.step,
+            "at_step": self.last.at_step,
+            "columns": {name: value for name, value in self.best.row.items() if name != "prompt"},
+        }
+
+
+class Unsolved:
+    """Instructions whose answers all failed, in the order in which they were first asked.
+
+    :param after: visits without a passed answer, in a row, from which an instruction counts.
+    """
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.solved = 0
+        self._tried: dict[str, Attempted] = {}
+
+    def __len__(self) -> int:
+        return sum(tried.visits >= self.after for tried in self._tried.values())
+
+    def __iter__(self) -> Iterator[Attempted]:
+        return (tried for tried in self._tried.values() if tried.visits >= self.after)
+
+    def failed(self, unmet: Unmet) -> None:
+        """Nobody of another group solved it."""
+        tried = self._tried.get(unmet.key)
+        if tried is None:
+            self._tried[unmet.key] = Attempted(1, unmet, unmet)
+            return
+        best = unmet if unmet.total >= tried.best.total else tried.best
+        self._tried[unmet.key] = replace(tried, visits=tried.visits + 1, best=best, last=unmet)
+
+    def was_tried(self, key: str) -> bool:
+        """Whether it has failed since it was last solved."""
+        return key in self._tried
+
+    def solve(self, key: str) -> None:
+        """Somebody solved it."""
+        tried = self._tried.pop(key, None)
+        if tried is not None and tried.visits >= self.after:
+            self.solved += 1

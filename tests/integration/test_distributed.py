@@ -1,0 +1,152 @@
+"""A run on two processes, as torchrun starts them: the same in both, and done once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+SCENARIOS = ("plain", "peft", "resumed", "broken", "hangs")
+SAME = (
+    "phases",
+    "weights",
+    "rollouts",
+    "tokens",
+    "pass_rates",
+    "buffers",
+    "counts",
+    "guard",
+    "error",
+)
+GROUP = 4
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: str
+) -> tuple[Path, dict[str, list[dict[str, Any]]]]:
+    """All scenarios in one pair of processes, since starting them is what takes time."""
+    folder = tmp_path_factory.mktemp("distributed")
+    shutil.copytree(tokenizer_folder, folder / "tokenizer")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", str(WORKER), ",".join(SCENARIOS), str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=570, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder, {
+        name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
+        for name in SCENARIOS
+    }
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_both_processes_end_the_same(runs: Any, scenario: str) -> None:
+    first, second = runs[1][scenario]
+    assert first["world"] == second["world"] == 2
+    for name in SAME:
+        assert first[name] == second[name], name
+
+
+@pytest.mark.parametrize("scenario", ["plain", "peft", "resumed"])
+def test_one_process_decides_and_both_follow(runs: Any, scenario: str) -> None:
+    first, second = runs[1][scenario]
+    kinds = [(kind, steps, accepted) for kind, steps, accepted, *_ in first["phases"]]
+    assert kinds == [
+        ("fine_tune", 2, None),
+        ("risen", 2, True),
+        ("fine_tune", 1, None),
+        ("burst", 2, True),
+    ]
+    assert first["phases"][1][3].startswith("after ")
+    assert first["asked"][:5] == [1, 2, 3, 4, 5]
+    assert second["asked"] == []
+    assert second["observed"] == []
+
+
+def test_answers_of_both_processes_are_grouped_counted_and_scored_once(runs: Any) -> None:
+    first, second = runs[1]["plain"]
+    # 2 steps x 2 processes x 2 accumulation steps x 4 answers
+    assert first["rollouts"] == 32
+    assert first["phases"][1][4]["rollouts"] == 32
+    assert first["phases"][1][4]["tokens"] == first["tokens"] > 0
+    held_out = 4 * (5 + 2)  # two measurements each of phase and burst
+    assert first["scored"] + second["scored"] == 32 + held_out
+    batches = [
+        [prompts for prompts in process["rows"] if len(prompts) == 2 * GROUP]
+        for process in (first, second)
+    ]
+    assert [len(asked) for asked in batches] == [2, 2]
+    for step in range(2):
+        answered = [asked[step] for asked in batches]
+        groups = [prompts[start : start + GROUP] for prompts in answered for start in (0, GROUP)]
+        assert all(len(set(group)) == 1 for group in groups)
+        assert len({group[0] for group in groups}) == 4, "no instruction is answered twice over"
+
+
+def test_a_pass_rate_is_over_the_answers_of_all_processes(runs: Any) -> None:
+    first, _ = runs[1]["plain"]
+    assert set(first["pass_rates"].values()) == {0.5}
+    assert first["counts"]["buffered"] == 8
+    assert first["phases"][1][4]["guard/adherence_strict_before"] == pytest.approx(3 / 5)
+
+
+def test_instructions_are_drawn_by_one_process_alone(runs: Any) -> None:
+    first, second = runs[1]["plain"]
+    assert second["drawn"] == 1, "the first row, by which a configuration is checked"
+    assert first["drawn"] > 2
+
+
+def test_one_record_is_written(runs: Any) -> None:
+    folder = runs[0] / "plain" / "risen"
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [(e["event"], e["number"]) for e in events if e["event"] in ("decision", "phase")] == [
+        ("decision", 1),
+        ("phase", 1),
+        ("decision", 1),
+        ("phase", 1),
+    ]
+    assert not list((runs[0] / "plain").glob("risen.*")), "a second record would move it aside"
+    import pyarrow.parquet
+
+    logged = pyarrow.parquet.read_table(folder / "phase-001" / "completions.parquet").to_pylist()
+    assert len(logged) == 32
+    assert len({row["group"] for row in logged}) == 8
+    state = json.loads((runs[0] / "plain" / "checkpoint-5" / "risen" / "state.json").read_text())
+    assert state["buffers"] == runs[1]["plain"][0]["buffers"]
+    assert state["history"]["pass_rates"]["rollouts"] == 32
+
+
+def test_a_resumed_run_on_two_processes_ends_where_the_whole_one_does(runs: Any) -> None:
+    for process in runs[1]["resumed"]:
+        again = process["again"]
+        assert again["weights"] == process["weights"]
+        assert again["buffers"] == process["buffers"]
+        assert again["rollouts"] == process["rollouts"]
+        assert again["phases"] == [phase[:3] for phase in process["phases"]]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "said"),
+    [
+        ("broken", "reward 'broken' (__main__) raised ValueError: the service of this process"),
+        ("hangs", "reward 'hangs' (__main__) took longer than timeout_s = 1 (in process 1)"),
+    ],
+)
+def test_a_reward_that_fails_in_one_process_stops_all_with_its_name(
+    runs: Any, scenario: str, said: str
+) -> None:
+    for process in runs[1][scenario]:
+        assert said in process["error"]
+        assert "the model as it was before the phase is in" in process["error"]
+    assert (runs[0] / scenario / "checkpoint-2" / "model.safetensors").is_file()
