@@ -36,8 +36,9 @@ from risen_plugin.outcomes import Scores
 from risen_plugin.panel import Panel
 from risen_plugin.phase import run_phase
 from risen_plugin.probe import load_probe
-from risen_plugin.record import Record, read_state, state_path, write_json, writing
+from risen_plugin.record import Record, writing
 from risen_plugin.reinforce import check_grpo_fields
+from risen_plugin.resuming import Resuming
 from risen_plugin.schedule import decide
 from risen_plugin.scoring import PassRates, totals, verdicts
 
@@ -85,6 +86,7 @@ class RisenCallback(TrainerCallback):
         self.panel = Panel(self.parts.rewards, config.breaker, self.parts.gate)
         self.panel.listeners += [self.pass_rates.take, self._answered]
         self.history = History(self.pass_rates)
+        self.resuming = Resuming(config, self.parts.origins, __version__)
         self._attached: Attached | None = None
         self._around: Surroundings | None = None
         self._record: Record | None = None
@@ -112,6 +114,7 @@ class RisenCallback(TrainerCallback):
         self._attached = Attached(trainer)
         if not others:
             trainer.add_callback(self)
+        self.resuming.mend(trainer.args, _log.warning)
         return self
 
     @property
@@ -120,6 +123,11 @@ class RisenCallback(TrainerCallback):
         return self.history.phases
 
     # Trainer events ---------------------------------------------------------------------------
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.resuming.mend(args, _log.warning)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -160,6 +168,8 @@ class RisenCallback(TrainerCallback):
         )
         self._record = Record(str(args.output_dir))
         self._record.begin(self._description(args), step=state.global_step)
+        if self.resuming.events is not None:
+            self._record.cut(self.resuming.events)
         self.instructions.keep_pool(self._record.pool, self._resumed_from(args))
         self.history.start_clock()
         if self._attached is None:
@@ -170,7 +180,23 @@ class RisenCallback(TrainerCallback):
                 self._record.folder,
             )
         self._resumed_at_end = state.global_step >= state.max_steps
-        self._observe("risen_phase_started", self.history.present(state.global_step), state)
+        if self.resuming.pending is not None:
+            self._check_parameters(self.resuming.pending.parameters, model)
+            self._enter(state)
+        else:
+            self._observe("risen_phase_started", self.history.present(state.global_step), state)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._enter(state)  # the checkpoint that it waited for did not come
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._enter(state)
+        if control.should_save:
+            self.resuming.announce(args, state.global_step)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -187,12 +213,19 @@ class RisenCallback(TrainerCallback):
         if self._resumed_at_end:
             state.global_step = state.max_steps
             control.should_training_stop = True
+            control.should_save = False  # it is there
             return
         progress = self.history.progress(state.global_step, state.max_steps)
         decision = decide(self.parts.schedule, progress, self.parts.scheduler.label)
         if decision.phase == "risen":
             self._check_parameters(decision.parameters, kwargs["model"])
-            self._risen(decision, state, progress)
+            self.resuming.pending = decision
+            if self.resuming.waits(args):
+                control.should_save = True
+            else:
+                self._enter(state)
+        if control.should_save:
+            self.resuming.announce(args, state.global_step)
 
     def on_log(
         self,
@@ -218,16 +251,19 @@ class RisenCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if checkpoint.is_dir():
-            with writing(checkpoint):
-                write_json(state_path(checkpoint), self.state_dict())
+        assert self._record is not None
+        with writing(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"):
+            self.resuming.complete(
+                args, state.global_step, self.state_dict(), self._record.position()
+            )
+        self._enter(state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self._around is None:
             return
+        self._enter(state)
         last = self.history.present(state.global_step)
         if last.steps:
             self._observe("risen_phase_ended", last, state, metrics=last.metrics)
@@ -268,6 +304,26 @@ class RisenCallback(TrainerCallback):
 
     # Inside -----------------------------------------------------------------------------------
 
+    def _enter(self, state: TrainerState) -> None:
+        """Begin the phase that was decided on, or go on with one that was cut off."""
+        decision = self.resuming.pending
+        if decision is None:
+            return
+        assert self._around is not None
+        assert self._record is not None
+        self._risen(decision, state, self.history.progress(state.global_step, state.max_steps))
+        self.resuming.pending = None
+        if state.global_step >= state.max_steps:  # no checkpoint follows
+            with writing(self._record.folder):
+                self.resuming.finish(
+                    self._around.args,
+                    state,
+                    self._around.model,
+                    self.state_dict(),
+                    self._record.position(),
+                )
+        self.resuming.is_saved = False
+
     def _risen(self, decision: Decision, state: TrainerState, progress: Progress) -> None:
         assert self._around is not None
         assert self._record is not None
@@ -277,16 +333,23 @@ class RisenCallback(TrainerCallback):
         if stretch.steps:
             self.history.add(stretch)
             self._observe("risen_phase_ended", stretch, state, metrics=stretch.metrics)
-        self._say(
-            f"step {state.global_step}: fine-tune -> RISEN phase {number} of "
-            f"{decision.steps} steps ({decision.reason})"
-        )
-        self._event(
-            "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
-        )
+        folder = self._record.phase_folder(number)
+        checkpoints = self.resuming.phase(self._around.args, folder)
+        if checkpoints.kept is None:
+            self._say(
+                f"step {state.global_step}: fine-tune -> RISEN phase {number} of "
+                f"{decision.steps} steps ({decision.reason})"
+            )
+            self._event(
+                "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
+            )
+        else:
+            self._say(
+                f"step {state.global_step}: RISEN phase {number} goes on after "
+                f"{checkpoints.kept.step} of {decision.steps} steps"
+            )
         planned = PhaseRecord("risen", decision.steps, state.global_step, decision.reason)
         self._observe("risen_phase_started", planned, state)
-        folder = self._record.phase_folder(number)
         self.instructions.context["held_out_adherence"] = [
             float(phase.metrics["guard/adherence_strict_after"])
             for phase in self.phases
@@ -294,10 +357,16 @@ class RisenCallback(TrainerCallback):
         ]
         try:
             record = run_phase(
-                self._around, decision, number=number, at_step=state.global_step, folder=folder
+                self._around,
+                decision,
+                number=number,
+                at_step=state.global_step,
+                folder=folder,
+                checkpoints=checkpoints,
+                run_state=self._run_state,
             )
         except Exception as error:
-            self._rescue(error, entry)
+            self._rescue(error, entry, state)
             raise
         self.history.add(record)
         verdict = "kept" if record.accepted else "dropped"
@@ -318,20 +387,25 @@ class RisenCallback(TrainerCallback):
             follows = self.history.present(state.global_step)
             self._observe("risen_phase_started", follows, state)
 
-    def _rescue(self, error: Exception, entry: Mapping[str, Any]) -> None:
+    def _rescue(self, error: Exception, entry: Mapping[str, Any], state: TrainerState) -> None:
         """Save the run as it was when the phase that failed began: hours of fine-tuning, maybe.
 
         Where it lies is added to the error. A disk that takes no more keeps what it had.
         """
         assert self._around is not None
         assert self._record is not None
+        saved = self.resuming.place_before(self._around.args, state.global_step)
+        self.resuming.pending = None
         self.load_state_dict(entry)
         self.history.start_clock()
         place = self._record.folder / "before-failure"
         model, tokenizer = self._around.model, self._around.tokenizer
         try:
             with clean_room(model, tokenizer):  # saving writes into the model's config
-                if self._attached is not None:
+                if saved is not None:
+                    place = saved
+                elif self._attached is not None:
+                    self.resuming.announce(self._around.args, state.global_step)
                     place = self._attached.checkpoint()
                 else:
                     model.save_pretrained(place)
@@ -354,25 +428,18 @@ class RisenCallback(TrainerCallback):
         self.instructions.longest = longest_prompt(model, grpo["max_completion_length"], label)
 
     def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
-        if state.global_step == 0:
-            return
-        places = [Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"]
-        if args.resume_from_checkpoint:
-            places.insert(0, Path(args.resume_from_checkpoint))
-        for place in places:
-            found = read_state(place)
-            if found is not None:
-                self.load_state_dict(found)
-                return
-        self._say(
-            f"step {state.global_step}: this run was begun without RISEN; it joins in from here"
-        )
+        found = self.resuming.resume(args, state, self._say)
+        if found is not None:
+            self.load_state_dict(found)
+        elif state.global_step:
+            self._say(
+                f"step {state.global_step}: this run was begun without RISEN; it joins in from here"
+            )
 
     def _resumed_from(self, args: TrainingArguments) -> Path | None:
         """The pool of the run that a checkpoint elsewhere is of."""
-        if not args.resume_from_checkpoint:
-            return None
-        return Record(Path(args.resume_from_checkpoint).parent).pool
+        place = self.resuming.place
+        return None if place is None else Record(place.parent).pool
 
     def _probe_rows(self) -> list[Mapping[str, Any]]:
         most = self.config.guard.probe_rows
@@ -414,6 +481,11 @@ class RisenCallback(TrainerCallback):
             "seed": self.config.seed,
             "output_dir": args.output_dir,
         }
+
+    def _run_state(self) -> dict[str, Any]:
+        """The state of the run for a checkpoint of the phase that it is in."""
+        assert self._record is not None
+        return {**self.state_dict(), "events": self._record.position()}
 
     def _event(self, name: str, **values: Any) -> None:
         assert self._record is not None

@@ -67,6 +67,11 @@ class RisenConfig:
     :param keep_entry: whether the weights at the entry of each kept phase are saved too, as
         ``phase-NNN/entry``; on a plain model its adapter stands on them, and without them it can
         be inspected but not exported apart. Costs a copy of the model on disk per phase.
+    :param checkpoint_before_phase: whether the Trainer, if it saves at all, is asked for a
+        checkpoint before each phase, so that a run that dies in the phase goes on inside it; False
+        for very large checkpoints, and a phase that was cut off is lost.
+    :param checkpoint_every: GRPO steps between the checkpoints of a phase itself; 0 for none.
+    :param force: go on with a run that was begun with another configuration or other plugins.
     :param seed: of instructions, adapters and sampling.
     :param disable: names of plugins to leave out.
     """
@@ -84,6 +89,9 @@ class RisenConfig:
     curriculum: CurriculumConfig | None = None
     reserve: int | Sequence[str] = 0
     keep_entry: bool = False
+    checkpoint_before_phase: bool = True
+    checkpoint_every: int = 5
+    force: bool = False
     seed: int = 0
     disable: Sequence[str] = ()
 
@@ -114,8 +122,10 @@ class RisenConfig:
         _check_reserve(self.reserve, self.guard.report_rows)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ConfigError(f"seed is {told(self.seed)}; it is a whole number")
-        if not isinstance(self.keep_entry, bool):
-            raise ConfigError(f"keep_entry is {self.keep_entry!r}; it is true or false")
+        for name in ("keep_entry", "checkpoint_before_phase", "force"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it is true or false")
+        check_whole("checkpoint_every", self.checkpoint_every, 0)
         if isinstance(self.disable, str) or not all_texts(self.disable):
             raise ConfigError(f"disable is {self.disable!r}; it is a list of plugins' names")
         if isinstance(self.probe, Mapping) or not (

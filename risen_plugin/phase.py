@@ -30,6 +30,8 @@ from risen_plugin.likelihood import Likelihood
 from risen_plugin.measure import answers
 from risen_plugin.outcomes import OutageError, Scores
 from risen_plugin.panel import Panel
+from risen_plugin.phase_state import Kept, PhaseCheckpoints
+from risen_plugin.plain_data import from_plain, to_plain
 from risen_plugin.record import write_json, writing
 from risen_plugin.reinforce import Outcome, Plan, build_trainer, train
 from risen_plugin.rollouts import FILE, RolloutLog
@@ -56,10 +58,19 @@ class _Clock:
 
 
 def run_phase(
-    around: Surroundings, decision: Decision, *, number: int, at_step: int, folder: Path
+    around: Surroundings,
+    decision: Decision,
+    *,
+    number: int,
+    at_step: int,
+    folder: Path,
+    checkpoints: PhaseCheckpoints,
+    run_state: Callable[[], Mapping[str, Any]] = dict,
 ) -> PhaseRecord:
     """Run one RISEN phase and return its record; ``folder`` receives what is kept of it.
 
+    :param checkpoints: of this phase; if one was found, the phase goes on from there.
+    :param run_state: the state of the run around the phase, for its checkpoints.
     :raises RisenError: if a reward or generator fails; everything is then as it was before.
     """
     clock = _Clock()
@@ -74,26 +85,40 @@ def run_phase(
         label=label,
         quiet=around.quiet,
     )
-    around.instructions.begin_figures()
-    rollouts, tokens = around.pass_rates.rollouts, around.pass_rates.tokens
-    shutil.rmtree(folder, ignore_errors=True)  # of a phase that a resumed run runs again
+    with writing(folder):
+        checkpoints.clear()
     if around.config.keep_entry and not isinstance(around.model, PeftModel):
         with writing(folder):
             around.model.save_pretrained(_entry(folder))
             around.tokenizer.save_pretrained(_entry(folder))
     done = _Done()
-    around.panel.begin(group=grpo["num_generations"])
+    entry = _count(around, grpo, clock, done, kept=checkpoints.kept)
     with (
-        _logged(around.panel, folder, number),
+        _logged(around.panel, folder, number, checkpoints) as log,
         clean_room(around.model, around.tokenizer, *around.others),
         Snapshot(around.model) as snapshot,
     ):
-        with clock.time("guard_s"):
-            before = measure_state(around, around.model, grpo, f"{label}: before")
-        around.instructions.measured(before.passed)
+        if checkpoints.kept is None:
+            with clock.time("guard_s"):
+                before = measure_state(around, around.model, grpo, f"{label}: before")
+            around.instructions.measured(before.passed)
+        else:
+            before = from_plain(State, checkpoints.kept.data["before"])
+        checkpoints.gather = lambda: {
+            "run": run_state(),
+            "entry": entry,
+            "counts": around.instructions.counts(),
+            "panel": around.panel.state_dict(),
+            "before": to_plain(before),
+            "logs": done.outcome.logs,
+            "seconds": clock.seconds,
+            "log": log.cut(),
+        }
         trainer = None
         if before.outage is None:
-            trainer, after = _reinforce(around, plan, snapshot, clock, done)
+            trainer, after = _reinforce(
+                around, plan, snapshot, clock, done, checkpoints=checkpoints
+            )
             verdict = _verdict(around, before, after, done)
         else:
             after, verdict = None, Verdict(False, f"not begun: {before.outage}")
@@ -115,8 +140,8 @@ def run_phase(
         **metrics_of(before, after),
         **_logs(done.outcome),
         **around.instructions.figures(),
-        "rollouts": around.pass_rates.rollouts - rollouts,
-        "tokens": around.pass_rates.tokens - tokens,
+        "rollouts": around.pass_rates.rollouts - entry["rollouts"],
+        "tokens": around.pass_rates.tokens - entry["tokens"],
         "pass_rates": around.pass_rates.rates(),
         **_error_metrics(around.panel),
         **{name: round(seconds, 4) for name, seconds in clock.seconds.items()},
@@ -128,8 +153,30 @@ def run_phase(
     return record
 
 
+def _count(
+    around: Surroundings,
+    grpo: Mapping[str, Any],
+    clock: _Clock,
+    done: _Done,
+    *,
+    kept: Kept | None,
+) -> dict[str, int]:
+    """Begin to count, or go on where a phase was cut off; what was sampled before the phase."""
+    around.panel.begin(group=grpo["num_generations"])
+    if kept is None:
+        around.instructions.begin_figures()
+        return {"rollouts": around.pass_rates.rollouts, "tokens": around.pass_rates.tokens}
+    around.instructions.begin_figures(kept.data["counts"])
+    around.panel.load_state_dict(kept.data["panel"])
+    done.outcome.logs += kept.data["logs"]
+    clock.seconds |= kept.data["seconds"]
+    return dict(kept.data["entry"])
+
+
 @contextmanager
-def _logged(panel: Panel, folder: Path, number: int) -> Iterator[None]:
+def _logged(
+    panel: Panel, folder: Path, number: int, checkpoints: PhaseCheckpoints
+) -> Iterator[RolloutLog]:
     """Every sampled answer goes into the phase's log, whatever becomes of the phase."""
 
     def listen(
@@ -149,10 +196,11 @@ def _logged(panel: Panel, folder: Path, number: int) -> Iterator[None]:
             group_size=panel.group,
         )
 
-    with RolloutLog(folder / FILE) as log:
+    position = None if checkpoints.kept is None else checkpoints.kept.data["log"]
+    with RolloutLog(folder / FILE, parts=checkpoints.place, position=position) as log:
         panel.listeners.append(listen)
         try:
-            yield
+            yield log
         finally:
             panel.listeners.remove(listen)
 
@@ -167,7 +215,13 @@ class _Done:
 
 
 def _reinforce(
-    around: Surroundings, plan: Plan, snapshot: Snapshot, clock: _Clock, done: _Done
+    around: Surroundings,
+    plan: Plan,
+    snapshot: Snapshot,
+    clock: _Clock,
+    done: _Done,
+    *,
+    checkpoints: PhaseCheckpoints,
 ) -> tuple[GRPOTrainer, State | None]:
     """Train, and measure again; there is no second measurement if the training was cut short."""
     with clock.time("enter_s"):
@@ -181,9 +235,15 @@ def _reinforce(
         )
         around.panel.likelihood = _likelihood(around, plan, trainer.model, snapshot)
         around.instructions.context["generate"] = _generate(around, plan, trainer.model)
+        kept = checkpoints.kept
+        if kept is not None:
+            kept.restore(trainer)
+        checkpoints.follow(trainer)
     try:
-        with clock.time("reinforce_s"):
-            train(trainer, plan, done.outcome)
+        if kept is None or not kept.is_finished:
+            with clock.time("reinforce_s"):
+                train(trainer, plan, done.outcome)
+            checkpoints.write(trainer, finished=True)
     except OutageError as error:
         done.outage = str(error)
     finally:

@@ -82,6 +82,16 @@ class Record:
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
+    def position(self) -> int:
+        """Where ``events.jsonl`` ends now, to be cut there by a run that is resumed from here."""
+        path = self.folder / "events.jsonl"
+        return path.stat().st_size if path.is_file() else 0
+
+    def cut(self, position: int) -> None:
+        """Forget the events after ``position``: they will happen again."""
+        if self.position() > position:
+            os.truncate(self.folder / "events.jsonl", position)
+
     @property
     def pool(self) -> Path:
         """Where the curriculum's pool lies, if there is a curriculum."""

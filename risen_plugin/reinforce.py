@@ -263,6 +263,12 @@ class _DrawingTrainer(GRPOTrainer):
 
     supply: Supply
     rows: int
+    keep: Callable[[], None] | None = None
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Asked for by the phase alone, which knows what belongs to a checkpoint of it."""
+        if self.keep is not None:
+            self.keep()
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         drawn = self.supply(self.rows)
