@@ -189,6 +189,7 @@ class RisenCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.resuming.withdraw(args)
         self._enter(state)  # the checkpoint that it waited for did not come
 
     def on_epoch_end(
@@ -276,6 +277,7 @@ class RisenCallback(TrainerCallback):
         """Everything that a resumed run needs, as JSON values."""
         return {
             "version": __version__,
+            "trainer": self._attached.unlogged() if self._attached else None,
             "history": self.history.state_dict(),
             "instructions": self.instructions.state_dict(),
             "plugins": {role: part.state_dict() for role, part in self.parts.stateful().items()},
@@ -431,6 +433,8 @@ class RisenCallback(TrainerCallback):
         found = self.resuming.resume(args, state, self._say)
         if found is not None:
             self.load_state_dict(found)
+            if self._attached is not None and found.get("trainer"):
+                self._attached.go_on_logging(found["trainer"])
         elif state.global_step:
             self._say(
                 f"step {state.global_step}: this run was begun without RISEN; it joins in from here"

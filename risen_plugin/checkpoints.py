@@ -136,6 +136,7 @@ class Checkpoints:
         self.folder = Path(output_dir)
         self._note = self.folder / FOLDER / _NOTE
         self._lock: int | None = None
+        self._step: int | None = None
 
     @classmethod
     def of(cls, output_dir: str | Path) -> Checkpoints:
@@ -154,9 +155,18 @@ class Checkpoints:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, json.dumps({"step": step}).encode(), 0)
         os.fsync(self._lock)
+        self._step = step
         place, earlier = self.place(step), self._earlier(step)
         if place.is_dir() and not earlier.exists():
             place.rename(earlier)
+
+    def withdraw(self) -> None:
+        """Take back an announcement that nothing came of; without one, do nothing."""
+        if self._step is not None:
+            place, earlier = self.place(self._step), self._earlier(self._step)
+            if earlier.is_dir() and not place.exists():
+                earlier.rename(place)
+            self._settled(self._step)
 
     def complete(self, step: int, state: Mapping[str, Any]) -> None:
         """Put RISEN's state and the manifest into a checkpoint that the Trainer has written."""
@@ -270,6 +280,7 @@ class Checkpoints:
             os.close(lock)
 
     def _settled(self, step: int) -> None:
+        self._step = None
         self._note.unlink(missing_ok=True)
         if self._lock is not None:
             os.close(self._lock)

@@ -29,7 +29,7 @@ FOLDER = "checkpoints"
 _WEIGHTS, _TRAINING, _STATE = "trained.safetensors", "training.pt", "phase.json"
 _FORMAT = 1
 _KEPT = 2
-_MOST_SHARE = 0.03  # of the phase's time, when checkpoints are dear
+MOST_SHARE = 0.03  # of the phase's time, when checkpoints are dear
 _OF_STATE = ("global_step", "num_input_tokens_seen", "total_flos")
 _OF_TRAINER = ("_step", "_total_train_tokens", "_total_loss_scalar", "_globalstep_last_logged")
 _CONTROLLED = ("beta", "temperature", "epsilon_low", "epsilon_high")
@@ -173,7 +173,7 @@ class PhaseCheckpoints:
         step = trainer.state.global_step
         if step - self._last < self.every or step >= trainer.state.max_steps:
             return False
-        return self.spent_s <= _MOST_SHARE * (time.perf_counter() - self._began)
+        return self.spent_s <= MOST_SHARE * (time.perf_counter() - self._began)
 
     def write(self, trainer: Any, *, finished: bool = False) -> None:
         """Write a checkpoint of ``trainer`` as it is now."""

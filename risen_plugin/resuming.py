@@ -137,6 +137,11 @@ class Resuming:
         if args.should_save:
             Checkpoints.of(str(args.output_dir)).announce(step)
 
+    def withdraw(self, args: TrainingArguments) -> None:
+        """No checkpoint came of what was announced: another callback had the last word."""
+        if args.should_save:
+            Checkpoints.of(str(args.output_dir)).withdraw()
+
     def complete(
         self, args: TrainingArguments, step: int, state: Mapping[str, Any], events: int
     ) -> None:

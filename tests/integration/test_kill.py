@@ -17,13 +17,9 @@ Run = Callable[..., dict[str, Any]]
 KILLS = [
     pytest.param(("fine-tune", 4), id="in fine-tuning, after a phase that no checkpoint holds yet"),
     pytest.param(("forward", 24), id="while sampling"),
-    pytest.param(("score", 5), id="while scoring"),
-    pytest.param(("update", 5), id="in an update"),
     pytest.param(("merge", 7), id="while merging"),
-    pytest.param(("write", 2), id="while writing a checkpoint of the Trainer, when there is none"),
     pytest.param(("write", 14), id="while writing a checkpoint of the Trainer"),
     pytest.param(("write", 10), id="while writing a checkpoint of the phase"),
-    pytest.param(("rename", 6), id="while renaming"),
     pytest.param(("rename", 19), id="while the last checkpoint is exchanged"),
 ]
 
@@ -36,7 +32,7 @@ def run() -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The uninterrupted run."""
+    """The uninterrupted run: a phase in its middle, and one at its end."""
     folder = tmp_path_factory.mktemp("kills") / "whole"
     assert run(folder)["code"] == 0, folder.with_name("whole.log").read_text()[-2000:]
     events = [json.loads(line) for line in (folder / "risen/events.jsonl").read_text().splitlines()]

@@ -107,6 +107,16 @@ def test_a_checkpoint_that_is_written_over_to_the_end_replaces_the_old_one(tmp_p
     assert names(tmp_path) == ["checkpoint-2"]
 
 
+def test_an_announcement_that_nothing_came_of_is_taken_back(tmp_path: Path) -> None:
+    place = written(tmp_path, 2)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.announce(2)
+    assert not place.exists()
+    checkpoints.withdraw()
+    assert damage_of(place) is None
+    assert not (tmp_path / "risen" / "saving.json").exists()
+
+
 def test_a_rewritten_checkpoint_shares_what_did_not_change(tmp_path: Path) -> None:
     place = written(tmp_path, 2, weights="before the phase")
     with Checkpoints(tmp_path).rewriting(2, {"pending": None}) as folder:
