@@ -59,6 +59,22 @@ class Attached:
                 processing_class=trainer.processing_class,
             )
 
+    def unlogged(self) -> dict[str, Any] | None:
+        """The loss that the Trainer has summed up and not logged yet, which no checkpoint holds.
+
+        None where a release of transformers keeps it elsewhere.
+        """
+        trainer: Any = self.trainer
+        if not hasattr(trainer, "_globalstep_last_logged") or not hasattr(trainer, "_tr_loss"):
+            return None
+        return {"loss": float(trainer._tr_loss), "logged_at": trainer._globalstep_last_logged}
+
+    def go_on_logging(self, unlogged: Mapping[str, Any]) -> None:
+        """Have the next logged loss be the mean that an uninterrupted run logs."""
+        trainer: Any = self.trainer
+        trainer._tr_loss += unlogged["loss"]
+        trainer._globalstep_last_logged = unlogged["logged_at"]
+
     def checkpoint(self) -> Path:
         """Save a checkpoint of the present step, as the Trainer itself would, and name its folder.
 

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,9 @@ from risen_plugin.panel import Panel
 from risen_plugin.phase import run_phase
 from risen_plugin.probe import load_probe
 from risen_plugin.processes import ALONE, is_everywhere
-from risen_plugin.record import Record, read_state, state_path, write_json, writing
+from risen_plugin.record import Record, writing
 from risen_plugin.reinforce import check_grpo_fields
+from risen_plugin.resuming import Resuming
 from risen_plugin.schedule import decide
 from risen_plugin.scoring import PassRates, totals, verdicts
 from risen_plugin.surroundings import device_names, surroundings
@@ -110,6 +111,7 @@ class RisenCallback(TrainerCallback):
         self.history = History(self.pass_rates, counts=self.buffers.counts)
         self.decisions = Decisions()
         self.controllers = Controllers(config.control)
+        self.resuming = Resuming(config, self.parts.origins, __version__)
         self._attached: Attached | None = None
         self._around: Surroundings | None = None
         self._record: Record | None = None
@@ -138,6 +140,7 @@ class RisenCallback(TrainerCallback):
         self._attached = Attached(trainer)
         if not others:
             trainer.add_callback(self)
+        self.resuming.mend(trainer.args, _log.warning)
         return self
 
     @property
@@ -146,6 +149,11 @@ class RisenCallback(TrainerCallback):
         return self.history.phases
 
     # Trainer events ---------------------------------------------------------------------------
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.resuming.mend(args, _log.warning)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -173,9 +181,7 @@ class RisenCallback(TrainerCallback):
             self._say(
                 f"RISEN reserves the {told(self.instructions.reserved)}: measured, never trained on"
             )
-        found = processes.main(partial(self._found, args, state))
-        if found is not None:
-            self.load_state_dict(found)
+        self._restore(args, state)
         self._around = Surroundings(
             model=model,
             tokenizer=tokenizer,
@@ -211,7 +217,24 @@ class RisenCallback(TrainerCallback):
                 self._record.folder,
             )
         self._resumed_at_end = state.global_step >= state.max_steps
-        self._observe("risen_phase_started", self.history.present(state.global_step), state)
+        if self.resuming.pending is not None:
+            self._check_parameters(self.resuming.pending, model)
+            self._enter(state)
+        else:
+            self._observe("risen_phase_started", self.history.present(state.global_step), state)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.resuming.withdraw(args)
+        self._enter(state)  # the checkpoint that it waited for did not come
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._enter(state)
+        if control.should_save:
+            self.resuming.announce(args, state.global_step)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -228,6 +251,7 @@ class RisenCallback(TrainerCallback):
         if self._resumed_at_end:
             state.global_step = state.max_steps
             control.should_training_stop = True
+            control.should_save = False  # it is there
             return
         progress = self.history.progress(state.global_step, state.max_steps)
         label = self.parts.scheduler.label
@@ -235,16 +259,16 @@ class RisenCallback(TrainerCallback):
         decision = self._processes.main(partial(decide, self.parts.schedule, progress, label))
         if self.decisions.is_news(decision) and decision.phase == "fine_tune":
             self._go_on(decision, state)
-        if decision.phase == "risen":
-            self._check_parameters(decision.parameters, kwargs["model"])
-            self._risen(decision, state, progress)
-        elif decision.phase == "burst":
-            check_burst_fields(decision.parameters, self.config.buffers, self.parts.scheduler.label)
-            lacking = self.buffers.lacking(self.instructions.is_held_out)
-            if lacking is None:
-                self._risen(decision, state, progress)
-            elif self.buffers.is_news(lacking):
-                self._say(f"step {state.global_step}: no burst ({decision.reason}): {lacking}")
+        if decision.phase != "fine_tune":
+            self._check_parameters(decision, kwargs["model"])
+            if decision.phase == "risen" or self._has_rows(decision, state):
+                self.resuming.pending = decision
+                if self.resuming.waits(args):
+                    control.should_save = True
+                else:
+                    self._enter(state)
+        if control.should_save:
+            self.resuming.announce(args, state.global_step)
 
     def on_log(
         self,
@@ -273,16 +297,20 @@ class RisenCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if self._processes.is_main and checkpoint.is_dir():
-            with writing(checkpoint):
-                write_json(state_path(checkpoint), self.state_dict())
+        assert self._record is not None
+        with writing(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"):
+            self.resuming.complete(
+                args, state.global_step, self.state_dict(), self._record.position()
+            )
+        self.resuming.is_saved = self._processes.agree(self.resuming.is_saved)
+        self._enter(state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self._around is None:
             return
+        self._enter(state)
         last = self.history.present(state.global_step)
         if last.steps:
             self._observe("risen_phase_ended", last, state, metrics=last.metrics)
@@ -297,6 +325,7 @@ class RisenCallback(TrainerCallback):
         """Everything that a resumed run needs, as JSON values."""
         return {
             "version": __version__,
+            "trainer": self._attached.unlogged() if self._attached else None,
             "history": self.history.state_dict(),
             "decisions": self.decisions.state_dict(),
             "instructions": self.instructions.state_dict(),
@@ -341,28 +370,67 @@ class RisenCallback(TrainerCallback):
             "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
         )
 
+    def _has_rows(self, decision: Decision, state: TrainerState) -> bool:
+        """Whether a burst has something to fine-tune on; tells what it lacks, once."""
+        lacking = self.buffers.lacking(self.instructions.is_held_out)
+        if lacking is not None and self.buffers.is_news(lacking):
+            self._say(f"step {state.global_step}: no burst ({decision.reason}): {lacking}")
+        return lacking is None
+
+    def _enter(self, state: TrainerState) -> None:
+        """Begin the phase that was decided on, or go on with one that was cut off."""
+        decision = self.resuming.pending
+        if decision is None:
+            return
+        assert self._around is not None
+        assert self._record is not None
+        self._risen(decision, state, self.history.progress(state.global_step, state.max_steps))
+        self.resuming.pending = None
+        if state.global_step >= state.max_steps:  # no checkpoint follows
+            with writing(self._record.folder):
+                self.resuming.finish(
+                    self._around.args,
+                    state,
+                    self._around.model,
+                    self.state_dict(),
+                    self._record.position(),
+                )
+        self.resuming.is_saved = False
+
     def _risen(self, decision: Decision, state: TrainerState, progress: Progress) -> None:
         assert self._around is not None
         assert self._record is not None
         entry = copy.deepcopy(self.state_dict())
         kind = decision.phase
         number = sum(record.kind == kind for record in self.phases) + 1
-        name, run = (f"RISEN phase {number}", run_phase)
         folder = self._record.phase_folder(number)
+        run: Callable[..., PhaseRecord]
+        goes_on = None
         if kind == "burst":
-            name, run = (f"burst {number}", run_burst)
+            name, run = f"burst {number}", run_burst
             folder = folder.with_name(f"burst-{number:03d}")
+        else:
+            checkpoints = self.resuming.phase(self._around.args, folder)
+            goes_on = checkpoints.kept
+            name = f"RISEN phase {number}"
+            run = partial(run_phase, checkpoints=checkpoints, run_state=self._run_state)
         stretch = progress.phases[-1]
         if stretch.steps:
             self.history.add(stretch)
             self._observe("risen_phase_ended", stretch, state, metrics=stretch.metrics)
-        self._say(
-            f"step {state.global_step}: fine-tune -> {name} of "
-            f"{decision.steps} steps ({decision.reason})"
-        )
-        self._event(
-            "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
-        )
+        if goes_on is None:
+            self._say(
+                f"step {state.global_step}: fine-tune -> {name} of "
+                f"{decision.steps} steps ({decision.reason})"
+            )
+            self._event(
+                "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
+            )
+        else:
+            self._say(
+                f"step {state.global_step}: {name} goes on after {goes_on.step} of "
+                f"{decision.steps} steps"
+            )
         planned = PhaseRecord(kind, decision.steps, state.global_step, decision.reason)
         self._observe("risen_phase_started", planned, state)
         self.instructions.context["held_out_adherence"] = [
@@ -381,7 +449,7 @@ class RisenCallback(TrainerCallback):
             )
         except Exception as error:
             if self._processes.count == 1 or is_everywhere(error):
-                self._rescue(error, entry)
+                self._rescue(error, entry, state)
                 # The first process that ends takes the others with it, also one that still saves.
                 self._processes.gather(lambda: None)
             self._event(
@@ -394,6 +462,19 @@ class RisenCallback(TrainerCallback):
             )
             raise
         self.history.add(record)
+        self._tell_outcome(record, name, number, state)
+        self._event("phase", step=state.global_step, number=number, **dataclasses.asdict(record))
+        if self._attached is not None:
+            self._attached.log(record, number)
+        self._observe("risen_phase_ended", record, state, metrics=record.metrics)
+        if state.global_step < state.max_steps:
+            follows = self.history.present(state.global_step)
+            self._observe("risen_phase_started", follows, state)
+
+    def _tell_outcome(
+        self, record: PhaseRecord, name: str, number: int, state: TrainerState
+    ) -> None:
+        """Say what became of a phase or burst, and what its rewards could not judge."""
         verdict = "kept" if record.accepted else "dropped"
         self._say(f"step {state.global_step}: {name} {verdict}: {record.metrics['verdict']}")
         held = self.buffers.told(record.metrics)
@@ -413,28 +494,26 @@ class RisenCallback(TrainerCallback):
                 reason=example,
                 count=record.metrics[f"reward_errors/{reward}"],
             )
-        self._event("phase", step=state.global_step, number=number, **dataclasses.asdict(record))
-        if self._attached is not None:
-            self._attached.log(record, number)
-        self._observe("risen_phase_ended", record, state, metrics=record.metrics)
-        if state.global_step < state.max_steps:
-            follows = self.history.present(state.global_step)
-            self._observe("risen_phase_started", follows, state)
 
-    def _rescue(self, error: Exception, entry: Mapping[str, Any]) -> None:
+    def _rescue(self, error: Exception, entry: Mapping[str, Any], state: TrainerState) -> None:
         """Save the run as it was when the phase that failed began: hours of fine-tuning, maybe.
 
         Where it lies is added to the error. A disk that takes no more keeps what it had.
         """
         assert self._around is not None
         assert self._record is not None
+        saved = self.resuming.place_before(self._around.args, state.global_step)
+        self.resuming.pending = None
         self.load_state_dict(entry)
         self.history.start_clock()
         place = self._record.folder / "before-failure"
         model, tokenizer = self._around.model, self._around.tokenizer
         try:
             with clean_room(model, tokenizer):  # saving writes into the model's config
-                if self._attached is not None:
+                if saved is not None:
+                    place = saved
+                elif self._attached is not None:
+                    self.resuming.announce(self._around.args, state.global_step)
                     place = self._attached.checkpoint()
                 elif self._processes.is_main:
                     model.save_pretrained(place)
@@ -449,8 +528,11 @@ class RisenCallback(TrainerCallback):
         else:
             error.add_note(told)
 
-    def _check_parameters(self, parameters: Mapping[str, Any], model: Any) -> None:
-        label = self.parts.scheduler.label
+    def _check_parameters(self, decision: Decision, model: Any) -> None:
+        label, parameters = self.parts.scheduler.label, decision.parameters
+        if decision.phase == "burst":
+            check_burst_fields(parameters, self.config.buffers, label)
+            return
         check_grpo_fields(parameters, label)
         grpo = {**DEFAULT_GRPO, **self.config.grpo, **parameters}
         check_batches(grpo, label)
@@ -468,30 +550,28 @@ class RisenCallback(TrainerCallback):
                 {**self._described(args, model), "max_steps": state.max_steps},
                 step=state.global_step,
             )
+            if self.resuming.events is not None:
+                self._record.cut(self.resuming.events)
         pool = self._record.pool
         self.instructions.keep_pool(pool, self._resumed_from(args) / pool.name)
 
-    def _found(self, args: TrainingArguments, state: TrainerState) -> dict[str, Any] | None:
-        """The state of the checkpoint that is resumed; None for a run without one of ours."""
-        if state.global_step == 0:
-            return None
-        places = [Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"]
-        if args.resume_from_checkpoint:
-            places.insert(0, Path(args.resume_from_checkpoint))
-        for place in places:
-            found = read_state(place)
-            if found is not None:
-                return found
-        self._say(
-            f"step {state.global_step}: this run was begun without RISEN; it joins in from here"
-        )
-        return None
+    def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
+        found = self._processes.gather(partial(self.resuming.resume, args, state, self._say))[
+            self._processes.rank
+        ]
+        if found is not None:
+            self.load_state_dict(found)
+            if self._attached is not None and found.get("trainer"):
+                self._attached.go_on_logging(found["trainer"])
+        elif state.global_step:
+            self._say(
+                f"step {state.global_step}: this run was begun without RISEN; it joins in from here"
+            )
 
     def _resumed_from(self, args: TrainingArguments) -> Path:
         """The folder of the record that a checkpoint, maybe of another folder, is of."""
-        if not args.resume_from_checkpoint:
-            return Record(str(args.output_dir)).folder
-        return Record(Path(args.resume_from_checkpoint).parent).folder
+        place = self.resuming.place
+        return Record(str(args.output_dir) if place is None else place.parent).folder
 
     def _probe_rows(self) -> list[Mapping[str, Any]]:
         most = self.config.guard.probe_rows
@@ -553,6 +633,11 @@ class RisenCallback(TrainerCallback):
             probe=self._around.probe,
             devices=device_names(model),
         )
+
+    def _run_state(self) -> dict[str, Any]:
+        """The state of the run for a checkpoint of the phase that it is in."""
+        assert self._record is not None
+        return {**self.state_dict(), "events": self._record.position()}
 
     def _event(self, name: str, **values: Any) -> None:
         assert self._record is not None

@@ -78,6 +78,11 @@ class RisenConfig:
         be inspected but not exported apart. Costs a copy of the model on disk per phase.
     :param keep_dropped: whether the adapter of a dropped phase is saved too, as
         ``phase-NNN/dropped``, to look at what the guard refused.
+    :param checkpoint_before_phase: whether the Trainer, if it saves at all, is asked for a
+        checkpoint before each phase, so that a run that dies in the phase goes on inside it; False
+        for very large checkpoints, and a phase that was cut off is lost.
+    :param checkpoint_every: GRPO steps between the checkpoints of a phase itself; 0 for none.
+    :param force: go on with a run that was begun with another configuration or other plugins.
     :param seed: of instructions, adapters and sampling.
     :param disable: names of plugins to leave out.
     """
@@ -98,6 +103,9 @@ class RisenConfig:
     buffers: BuffersConfig = field(default_factory=BuffersConfig)
     keep_entry: bool = False
     keep_dropped: bool = False
+    checkpoint_before_phase: bool = True
+    checkpoint_every: int = 5
+    force: bool = False
     seed: int = 0
     disable: Sequence[str] = ()
 
@@ -128,9 +136,10 @@ class RisenConfig:
         _check_reserve(self.reserve, self.guard)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ConfigError(f"seed is {told(self.seed)}; it is a whole number")
-        for name in ("keep_entry", "keep_dropped"):
+        for name in ("keep_entry", "keep_dropped", "checkpoint_before_phase", "force"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it is true or false")
+        check_whole("checkpoint_every", self.checkpoint_every, 0)
         if isinstance(self.disable, str) or not all_texts(self.disable):
             raise ConfigError(f"disable is {self.disable!r}; it is a list of plugins' names")
         if isinstance(self.probe, Mapping) or not (

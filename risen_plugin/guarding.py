@@ -5,7 +5,7 @@ What a measurement means is decided by ``guard``; what is done to the trainer by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -24,6 +24,7 @@ from risen_plugin.guard import (
 )
 from risen_plugin.held_out import State, Surroundings, measure_state, metrics_of
 from risen_plugin.measure import Encoded
+from risen_plugin.plain_data import from_plain, to_plain
 from risen_plugin.reinforce import Plan
 from risen_plugin.steering import Steering, Taken, tell_measured
 
@@ -53,6 +54,8 @@ class Guarding:
         self.wants_burst = False
         self._entry_answers: Sequence[Encoded] = ()
         self._before: State | None = None
+        self._gains: list[float] = []
+        self._goes_on = False
 
     @property
     def before(self) -> State:
@@ -82,6 +85,24 @@ class Guarding:
         tell_measured(self.tell, "before", 0, self._before, None, action)
         return self._before
 
+    def go_on(self, state: Mapping[str, Any]) -> State:
+        """Take up what :meth:`state_dict` told, in a phase that goes on after it was cut off."""
+        self._before = from_plain(State, state["before"])
+        self._entry_answers = [(list(ids), list(labels)) for ids, labels in state["entry_answers"]]
+        self.taken = from_plain(Taken, state["taken"])
+        self._gains = list(state["gains"])
+        self._goes_on = True
+        return self._before
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured and done in the phase so far, as JSON values."""
+        return {
+            "before": to_plain(self.before),
+            "entry_answers": to_plain(self._entry_answers),
+            "taken": to_plain(self.taken),
+            "gains": list(self._gains),
+        }
+
     def steering(self, trainer: GRPOTrainer) -> Steering:
         """What watches the trainer while it runs, as one of its callbacks."""
         every = self.config.every
@@ -97,7 +118,9 @@ class Guarding:
             return state, self._compared(state, looks)
 
         steering = Steering(trainer, self.around.controllers, self.config, measure, self.tell)
-        self.taken = steering.taken
+        steering.taken, steering.gains = self.taken, self._gains
+        if self._goes_on:
+            steering.live.go_on(self.around.controllers.standing)
         return steering
 
     def leave(self, trainer: GRPOTrainer) -> State:

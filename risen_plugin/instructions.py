@@ -270,10 +270,15 @@ class Instructions:
         if self.pool is not None:
             self.pool.measured(self.guard, passed)
 
-    def begin_figures(self) -> None:
-        """Count anew for the figures of a phase."""
+    def begin_figures(self, counts: Mapping[str, int] | None = None) -> None:
+        """Count anew for the figures of a phase, or go on from ``counts``."""
         if self.pool is not None:
             self.pool.counts.clear()
+            self.pool.counts.update(counts or {})
+
+    def counts(self) -> dict[str, int]:
+        """What was counted since :meth:`begin_figures`, to go on from."""
+        return {} if self.pool is None else dict(self.pool.counts)
 
     def figures(self) -> Mapping[str, float]:
         """What the pool did since :meth:`begin_figures`; nothing without a curriculum."""

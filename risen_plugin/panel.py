@@ -129,6 +129,32 @@ class Panel:
         self._batch: list[Any] | None = None
         self._values: dict[str, Scores] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted and measured in the phase so far, as JSON values."""
+        return {
+            "errors": {
+                name: {
+                    "errors": count.errors,
+                    "completions": count.completions,
+                    "example": count.example,
+                    "latest": [int(failed) for failed in count.latest],
+                }
+                for name, count in self.errors.items()
+            },
+            "threshold": self.threshold,
+            "extras": sorted(self._extras),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting in a phase that has begun."""
+        for name, told in state["errors"].items():
+            count = self.errors[name]
+            count.errors, count.completions = told["errors"], told["completions"]
+            count.example = told["example"]
+            count.latest.extend(map(bool, told["latest"]))
+        self.threshold = state["threshold"]
+        self._extras = set(state["extras"])
+
     def end(self) -> None:
         """Let go of the model and of the last batch."""
         self.likelihood = None

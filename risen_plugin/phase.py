@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,8 @@ from risen_plugin.likelihood import Likelihood
 from risen_plugin.measure import answers
 from risen_plugin.outcomes import OutageError, Scores
 from risen_plugin.panel import Panel
-from risen_plugin.record import write_json
+from risen_plugin.phase_state import Kept, PhaseCheckpoints
+from risen_plugin.record import write_json, writing
 from risen_plugin.reinforce import Outcome, Plan, build_trainer, train
 from risen_plugin.rollouts import FILE, RolloutLog
 from risen_plugin.snapshot import Snapshot
@@ -49,44 +50,50 @@ def run_phase(
     at_step: int,
     folder: Path,
     tell: Tell = untold,
+    checkpoints: PhaseCheckpoints | None = None,
+    run_state: Callable[[], Mapping[str, Any]] = dict,
 ) -> PhaseRecord:
     """Run one RISEN phase and return its record; ``folder`` receives what is kept of it.
 
     :param tell: writes an event of the phase: its name, and values by name.
+    :param checkpoints: of this phase; if one was found, the phase goes on from there.
+    :param run_state: the state of the run around the phase, for its checkpoints.
     :raises RisenError: if a reward or generator fails; everything is then as it was before.
     """
-    clock = Clock(_PARTS)
-    label = f"RISEN phase {number}"
-    grpo = {**DEFAULT_GRPO, **around.config.grpo, **decision.parameters}
-    grpo |= around.controllers.begin(grpo, decision.steps)
-    plan = Plan(
-        steps=decision.steps,
-        grpo=grpo,
-        lora=around.config.lora,
-        seed=derived_seed(around.config.seed, "phase", number),
-        output_dir=str(folder),
-        label=label,
-        quiet=around.quiet,
-    )
-    around.instructions.begin_figures()
-    rollouts, tokens = around.pass_rates.rollouts, around.pass_rates.tokens
+    clock, done = Clock(_PARTS), _Done()
+    checkpoints = checkpoints or PhaseCheckpoints(folder, 0)
+    kept = checkpoints.kept
+    plan = _plan(around, decision, number, folder, kept=kept)
     processes = around.processes
-    processes.main(lambda: _prepare(around, folder))
-    done, guarding = _Done(), Guarding(around, plan, clock, tell)
+    processes.main(lambda: _prepare(around, folder, checkpoints))
+    guarding = Guarding(around, plan, clock, tell)
     if around.told is not None:
         done.outcome.told = partial(around.told, number)
-    around.panel.begin(group=grpo["num_generations"])
-    around.buffers.begin(phase=number, at_step=at_step, group=grpo["num_generations"])
+    entry = _count(around, plan.grpo, clock, done, kept=kept)
+    around.buffers.begin(phase=number, at_step=at_step, group=plan.grpo["num_generations"])
     with (
-        _logged(around, folder, number) if processes.is_main else nullcontext(),
+        _logged(around, folder, number, checkpoints) as log,
         clean_room(around.model, around.tokenizer, *around.others),
         Snapshot(around.model) as snapshot,
     ):
-        before = guarding.enter()
-        around.instructions.measured(before.by_row.passed)
+        if kept is None:
+            before = guarding.enter()
+            around.instructions.measured(before.by_row.passed)
+        else:
+            before = guarding.go_on(kept.data["guard"])
+        checkpoints.gather = lambda: {
+            "run": run_state(),
+            "entry": entry,
+            "counts": around.instructions.counts(),
+            "panel": around.panel.state_dict(),
+            "guard": guarding.state_dict(),
+            "logs": done.outcome.logs,
+            "seconds": clock.seconds,
+            "log": log.cut(),
+        }
         trainer = None
         if before.outage is None:
-            trainer = _reinforce(around, plan, snapshot, guarding, done)
+            trainer = _reinforce(around, plan, snapshot, guarding, done, checkpoints=checkpoints)
         verdict = guarding.verdict(done.steps, done.outage)
         with clock.time("leave_s"):
             if verdict.accepted:
@@ -108,8 +115,8 @@ def run_phase(
         **guarding.metrics(),
         **_logs(done.outcome),
         **around.instructions.figures(),
-        "rollouts": around.pass_rates.rollouts - rollouts,
-        "tokens": around.pass_rates.tokens - tokens,
+        "rollouts": around.pass_rates.rollouts - entry["rollouts"],
+        "tokens": around.pass_rates.tokens - entry["tokens"],
         "pass_rates": around.pass_rates.rates(),
         **_error_metrics(around.panel),
         **{name: round(seconds, 4) for name, seconds in clock.seconds.items()},
@@ -129,13 +136,48 @@ def run_phase(
     return record
 
 
-def _prepare(around: Surroundings, folder: Path) -> None:
+def _plan(
+    around: Surroundings, decision: Decision, number: int, folder: Path, *, kept: Kept | None
+) -> Plan:
+    grpo = {**DEFAULT_GRPO, **around.config.grpo, **decision.parameters}
+    if kept is None:
+        grpo |= around.controllers.begin(grpo, decision.steps)
+    else:  # as it was steered to by then
+        grpo["beta"] = kept.data["trainer"]["beta"]
+    return Plan(
+        steps=decision.steps,
+        grpo=grpo,
+        lora=around.config.lora,
+        seed=derived_seed(around.config.seed, "phase", number),
+        output_dir=str(folder),
+        label=f"RISEN phase {number}",
+        quiet=around.quiet,
+    )
+
+
+def _prepare(around: Surroundings, folder: Path, checkpoints: PhaseCheckpoints) -> None:
     """Make room for what is kept of the phase, and save the weights at its entry if asked to."""
-    shutil.rmtree(folder, ignore_errors=True)  # of a phase that a resumed run runs again
+    with writing(folder):
+        checkpoints.clear()
     if around.config.keep_entry and not isinstance(around.model, PeftModel):
         with around.keeping(folder):
             around.model.save_pretrained(entry_folder(folder))
             around.tokenizer.save_pretrained(entry_folder(folder))
+
+
+def _count(
+    around: Surroundings, grpo: Mapping[str, Any], clock: Clock, done: _Done, *, kept: Kept | None
+) -> dict[str, int]:
+    """Begin to count, or go on where a phase was cut off; what was sampled before the phase."""
+    around.panel.begin(group=grpo["num_generations"])
+    if kept is None:
+        around.instructions.begin_figures()
+        return {"rollouts": around.pass_rates.rollouts, "tokens": around.pass_rates.tokens}
+    around.instructions.begin_figures(kept.data["counts"])
+    around.panel.load_state_dict(kept.data["panel"])
+    done.outcome.logs += kept.data["logs"]
+    clock.seconds |= kept.data["seconds"]
+    return dict(kept.data["entry"])
 
 
 def _keep(around: Surroundings, trained: Any, folder: Path, called: str) -> None:
@@ -144,9 +186,16 @@ def _keep(around: Surroundings, trained: Any, folder: Path, called: str) -> None
 
 
 @contextmanager
-def _logged(around: Surroundings, folder: Path, number: int) -> Iterator[None]:
+def _logged(
+    around: Surroundings, folder: Path, number: int, checkpoints: PhaseCheckpoints
+) -> Iterator[RolloutLog]:
     """Every sampled answer goes into the phase's log, whatever becomes of the phase."""
-    panel, log = around.panel, RolloutLog(folder / FILE)
+    panel = around.panel
+    position = None if checkpoints.kept is None else checkpoints.kept.data["log"]
+    log = RolloutLog(folder / FILE, parts=checkpoints.place, position=position)
+    if not around.processes.is_main:  # the main process is told of all answers
+        yield log
+        return
 
     def listen(
         step: int,
@@ -168,7 +217,7 @@ def _logged(around: Surroundings, folder: Path, number: int) -> Iterator[None]:
 
     panel.listeners.append(listen)
     try:
-        yield
+        yield log
     finally:
         panel.listeners.remove(listen)
         with around.keeping(folder):
@@ -185,10 +234,16 @@ class _Done:
 
 
 def _reinforce(
-    around: Surroundings, plan: Plan, snapshot: Snapshot, guarding: Guarding, done: _Done
+    around: Surroundings,
+    plan: Plan,
+    snapshot: Snapshot,
+    guarding: Guarding,
+    done: _Done,
+    *,
+    checkpoints: PhaseCheckpoints,
 ) -> GRPOTrainer:
     """Train, and measure again; there is no second measurement if the training was cut short."""
-    clock = guarding.clock
+    clock, kept = guarding.clock, checkpoints.kept
     with clock.time("enter_s"):
         trainer = build_trainer(
             around.model,
@@ -202,9 +257,16 @@ def _reinforce(
         )
         around.panel.likelihood = _likelihood(around, plan, trainer.model, snapshot)
         around.instructions.context["generate"] = _generate(around, plan, trainer.model)
+        steering = guarding.steering(trainer)
+        if kept is not None:
+            kept.restore(trainer)
+        write = partial(_write_checkpoint, around, checkpoints, trainer)
+        checkpoints.follow(trainer, write)
     try:
-        with clock.time("reinforce_s"):
-            train(trainer, plan, done.outcome, steering=guarding.steering(trainer))
+        if kept is None or not kept.is_finished:
+            with clock.time("reinforce_s"):
+                train(trainer, plan, done.outcome, steering=steering)
+            write(finished=True)
     except OutageError as error:
         done.outage = str(error)
     finally:
@@ -213,6 +275,17 @@ def _reinforce(
     if done.outage is None:
         guarding.leave(trainer)
     return trainer
+
+
+def _write_checkpoint(
+    around: Surroundings, checkpoints: PhaseCheckpoints, trainer: Any, *, finished: bool = False
+) -> None:
+    """Write a checkpoint of the phase; a disk that takes none stops no training."""
+    with around.keeping(checkpoints.place):
+        try:
+            checkpoints.write(trainer, finished=finished)
+        except RuntimeError as error:  # torch's own, where a file cannot be written
+            raise OSError(str(error)) from error
 
 
 def _generate(around: Surroundings, plan: Plan, trained: Any) -> Callable[[list[Any]], list[str]]:

@@ -152,6 +152,16 @@ class Record:
         """Let another run have the folder."""
         run_lock.release(self.output_dir)
 
+    def position(self) -> int:
+        """Where ``events.jsonl`` ends now, to be cut there by a run that is resumed from here."""
+        path = self.folder / "events.jsonl"
+        return path.stat().st_size if path.is_file() else 0
+
+    def cut(self, position: int) -> None:
+        """Forget the events after ``position``: they will happen again."""
+        if self.position() > position:
+            os.truncate(self.folder / "events.jsonl", position)
+
     @property
     def pool(self) -> Path:
         """Where the curriculum's pool lies, if there is a curriculum."""

@@ -283,6 +283,12 @@ class _DrawingTrainer(GRPOTrainer):
     rows: int
     before_answers: Callable[[], None] | None = None
     bare_forward: Any = None
+    keep: Callable[[], None] | None = None
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Asked for by the phase alone, which knows what belongs to a checkpoint of it."""
+        if self.keep is not None:
+            self.keep()
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if self.before_answers is not None:

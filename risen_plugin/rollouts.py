@@ -73,6 +73,8 @@ class RolloutLog:
 
     :param path: the file to be; one that is there is replaced.
     :param rows_at_once: answers per row group.
+    :param parts: where :meth:`cut` puts what was logged so far.
+    :param position: what :meth:`cut` returned, to go on from there.
     :raises RecordError: from each method, where the place takes no more.
 
     ::
@@ -82,7 +84,14 @@ class RolloutLog:
                     columns=columns, outcomes={"constraints": [0.5, None, Failed("timed out")]})
     """
 
-    def __init__(self, path: str | Path, *, rows_at_once: int = ROWS_AT_ONCE) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        rows_at_once: int = ROWS_AT_ONCE,
+        parts: Path | None = None,
+        position: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.rows_at_once = rows_at_once
         self._temporary = self.path.with_name(f".{self.path.name}.tmp")
@@ -91,6 +100,12 @@ class RolloutLog:
         self._groups = 0
         self._writer: Any = None
         self._is_lost = False
+        self._parts = parts
+        self._closed: list[str] = []
+        if position is not None:
+            self._closed = list(position["parts"])
+            self._groups = position["groups"]
+            self._rewards = tuple(position["rewards"]) if position["rewards"] else None
 
     def add(
         self,
@@ -151,16 +166,63 @@ class RolloutLog:
                 self._flush()
         self._groups += 1 + max(groups, default=-1)
 
+    def cut(self) -> dict[str, Any]:
+        """Put what was logged since the last time into a file of its own, and say where this is.
+
+        Until :meth:`close` a crash would leave nothing of a file that is being written.
+        """
+        assert self._parts is not None, "the log was given no folder for parts"
+        if self._rows:
+            self._flush()
+        if self._writer is not None:
+            name = f"completions-{len(self._closed):03d}.parquet"
+            with writing(self._parts):
+                self._parts.mkdir(parents=True, exist_ok=True)
+            self._finish(self._parts / name)
+            self._closed.append(name)
+        return {
+            "parts": list(self._closed),
+            "groups": self._groups,
+            "rewards": list(self._rewards or ()),
+        }
+
     def close(self) -> None:
         """Publish the file; further calls do nothing."""
         if self._rows:
             self._flush()
-        if self._writer is None:
-            return
+        if self._closed:
+            self._join()
+        elif self._writer is not None:
+            self._finish(self.path)
+
+    def _finish(self, place: Path) -> None:
         writer, self._writer = self._writer, None
         with self._taking_back(writer):
             writer.close()
+            self._temporary.replace(place)
+
+    def _join(self) -> None:
+        """Make one file of the parts and of what came after them; the parts stay."""
+        assert self._parts is not None
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+        rest = self.path.with_name(f".{self.path.name}.rest.tmp")
+        with self._taking_back(None):
+            pieces = [self._parts / name for name in self._closed]
+            if self._writer is not None:
+                self._finish(rest)
+                pieces.append(rest)
+            files = [parquet.ParquetFile(piece) for piece in pieces]
+            joined = parquet.ParquetWriter(
+                self._temporary, files[0].schema_arrow, compression="zstd"
+            )
+            for file in files:
+                for index in range(file.num_row_groups):
+                    joined.write_table(file.read_row_group(index))
+                file.close()
+            joined.close()
             self._temporary.replace(self.path)
+            rest.unlink(missing_ok=True)
+        self._closed = []
 
     def __enter__(self) -> RolloutLog:
         return self

@@ -162,6 +162,13 @@ class Live:
             "temperature": float(self.trainer.temperature),
         }
 
+    def go_on(self, orders: Orders) -> None:
+        """Stand by the orders of a phase that was cut off; its optimizer has the rate."""
+        self.rate = 1.0 if orders.rate is None else orders.rate
+        if orders.temperature is not None:
+            temperature = orders.temperature
+            self.trainer.before_answers = lambda: set_temperature(self.trainer, temperature)
+
     def follow(self, orders: Orders) -> None:
         """Change what the orders say; the temperature from the next answers on."""
         if orders.beta is not None:

@@ -481,7 +481,7 @@ def test_the_fine_tuning_before_a_phase_that_fails_is_saved_and_can_be_gone_on_w
     if attached:
         assert place.name == "checkpoint-2"
         again = make_trainer(make_model())
-        mended = RisenCallback(config(scheduler=at_step(3))).attach(again)
+        mended = RisenCallback(config(scheduler=at_step(3), force=True)).attach(again)
         again.train(resume_from_checkpoint=str(place))
         assert [phase.at_step for phase in mended.phases if phase.kind == "risen"] == [3]
 
