@@ -34,6 +34,7 @@ class Trial:
 
     steps: int
     answers: int
+    group: int
     rate: float
     every: int
     reported: int
@@ -69,6 +70,7 @@ class Curve:
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1, 2), show_default=True)
 @click.option("--steps", default=16, show_default=True, help="GRPO steps.")
 @click.option("--answers", default=64, show_default=True, help="Sampled answers of one step.")
+@click.option("--group", default=8, show_default=True, help="Answers to one instruction.")
 @click.option("--rate", default=1e-3, show_default=True, help="Learning rate of the steps.")
 @click.option("--every", default=1, show_default=True, help="Steps between measurements.")
 @click.option("--reported", default=250, show_default=True, help="Held-out instructions.")
@@ -92,6 +94,7 @@ def main(
     seeds: Sequence[int],
     steps: int,
     answers: int,
+    group: int,
     rate: float,
     every: int,
     reported: int,
@@ -106,7 +109,7 @@ def main(
 
     training.prepare(threads)
     fields = {name: json.loads(value) for name, _, value in (c.partition("=") for c in changes)}
-    trial = Trial(steps, answers, rate, every, reported, fields)
+    trial = Trial(steps, answers, group, rate, every, reported, fields)
     results: dict[int, dict[str, Curve]] = {}
     rows, ratios = [], []
     for seed in seeds:
@@ -202,7 +205,7 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
     instructions.keep_pool(folder / "pool.sqlite")
     rates = PassRates(parts.rewards)
     panel = Panel(parts.rewards)
-    panel.begin(group=config.grpo["num_generations"])
+    panel.begin(group=trial.group)
 
     def answered(step: int, prompts: Any, completions: Any, columns: Any, outcomes: Any) -> None:
         passed, sums = verdicts(parts.rewards, outcomes), totals(parts.rewards, outcomes)
@@ -228,6 +231,7 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
             **DEFAULT_GRPO,
             **config.grpo,
             "per_device_train_batch_size": trial.answers,
+            "num_generations": trial.group,
             "learning_rate": trial.rate,
         },
         lora=config.lora,

@@ -54,6 +54,6 @@ def boundary(label: str) -> Iterator[None]:
         if str(error).startswith(label):
             raise
         raise type(error)(f"{label}: {' '.join(str(error).split())}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # who calls a plugin decides when the program ends
         told = [type(error).__name__, " ".join(str(error).split())]
         raise PluginError(f"{label} raised {': '.join(filter(None, told))}") from error

@@ -18,12 +18,13 @@ from risen_plugin.assembly import Part, Parts, check_columns, draw
 from risen_plugin.config import CurriculumConfig
 from risen_plugin.contracts import Row, Stateful, text_of
 from risen_plugin.curriculum import Pool
-from risen_plugin.errors import DataError
+from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.families import Reserve, choose_reserved, families_of, told
 
 TokenCount = Callable[[Any], int]
 _START: Mapping[str, Any] = {"tick": 0, "seq": 0}
 _PATIENCE = 20  # draws in a row without a single new instruction before giving up
+_USUAL_STRATA = {"family", "level", "instruction_id_list"}
 _FAMILIES_SEEN_IN = 512  # rows in which the families are looked for
 _FILL_AT_ONCE = 4096  # rows that go into the pool together
 _MOST_AT_ONCE = 256  # rows asked for when few of them are new
@@ -125,6 +126,7 @@ class Instructions:
                 f"{kind}, but guard.rows and guard.report_rows set "
                 f"{report_rows if kind else wanted} apart; lower them, or give more instructions"
             )
+        self._check_strata(rows, part.label)
         self.guard, self.report = rows[:guard_rows], rows[guard_rows:]
         self.unseen = unseen
         self._held_out = {key_of(row["prompt"]) for row in (*rows, *unseen)}
@@ -360,5 +362,32 @@ class Instructions:
                         "grpo.max_completion_length this model's context leaves "
                         f"{self.longest}; shorten the prompt, or lower that"
                     )
+        self._check_by_rewards(rows, label)
         columns = {name for row in rows for name in row}
         return [{name: row.get(name) for name in sorted(columns)} for row in rows]
+
+    def _check_strata(self, rows: Sequence[Row], label: str) -> None:
+        """Refuse a stratum that is a column of no row; those by default may be missing."""
+        given = () if self.curriculum is None else self.curriculum.strata
+        columns = {name for row in rows for name in row} - {"prompt"}
+        for name in set(given) - columns - _USUAL_STRATA:
+            raise ConfigError(
+                f"curriculum.strata has '{name}', which is a column of no row of {label}"
+                f"{near_miss(name, columns | _USUAL_STRATA) or '.'} They have: "
+                f"{', '.join(sorted(columns)) or 'none'}"
+            )
+
+    def _check_by_rewards(self, rows: Sequence[Row], label: str) -> None:
+        """Let the rewards that offer ``check_row`` refuse what they could not score."""
+        for reward in self.parts.rewards:
+            if not hasattr(reward.reward, "check_row"):
+                continue
+            for row in rows:
+                try:
+                    reward.reward.check_row(row)
+                except DataError as error:
+                    start = " ".join(text_of(row["prompt"]).split())[:60]
+                    raise DataError(
+                        f"{label} made a row ({start!r}...) that {reward.label} cannot score: "
+                        f"{error}"
+                    ) from error

@@ -113,7 +113,13 @@ def score_command(
     width = shutil.get_terminal_size().columns
     with _opened(file) as lines, _published(out, file) as publish:
         name = "standard input" if file == "-" else file
-        rows = read_answers(lines, name, prompt=prompt_column, completion=completion_column)
+        rows = read_answers(
+            lines,
+            name,
+            prompt=prompt_column,
+            completion=completion_column,
+            states_constraints=by_constraint,
+        )
         some = _not_empty(itertools.islice(rows, limit), name)
         for scored in score_rows(by, some, batch_size=batch_size, stop=on_error == "stop"):
             summary.add(scored)
@@ -129,6 +135,9 @@ def score_command(
                 click.secho(tables.score_head(by_constraint=by_constraint), bold=True)
             for told in tables.score_lines(scored, width, by_constraint=by_constraint):
                 click.echo(told)
+    if as_json and summary.first_error:
+        told = f"{summary.outcomes['error']} of {summary.rows} rows could not be scored"
+        click.echo(f"{told}, the first one {summary.first_error}", err=True)
     if as_json and summary_only:
         click.echo(json_text(summary.data()))
     elif not as_json:

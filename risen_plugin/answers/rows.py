@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.contracts import Completion
-from risen_plugin.errors import near_miss
+from risen_plugin.contracts import Completion, is_blank, text_of
+from risen_plugin.defaults.forms import adapted, form_of
+from risen_plugin.errors import DataError, near_miss
 
 _BOM = b"\xef\xbb\xbf"
 _OF_THE_TRAINER = ("prompts", "completions")
@@ -51,6 +52,7 @@ def read_answers(
     *,
     prompt: str = "prompt",
     completion: str = "completion",
+    states_constraints: bool = False,
 ) -> Iterator[Answer | Unusable]:
     """One answer per line that is not blank.
 
@@ -58,13 +60,23 @@ def read_answers(
     :param name: what messages call it.
     :param prompt: the column with the prompt.
     :param completion: the column with the answer, a text or chat messages.
+    :param states_constraints: whether rows may state constraints in one of the public forms, as
+        the generator ``jsonl`` reads them; their prompt may be in ``messages`` then.
     """
     for number, line in enumerate(lines, start=1):
         text = line.removeprefix(_BOM) if number == 1 else line
         if text.strip():
             where = f"{name}:{number}"
             try:
-                yield _answer(number, where, _row(text), prompt, completion)
+                row = _row(text)
+                form = form_of(row) if states_constraints else "plain"
+                if form != "plain":
+                    row = adapted(row, form, where)
+                    if "prompt" == prompt not in row and "messages" in row:
+                        row = {"prompt": row["messages"], **row}
+                yield _answer(number, where, row, prompt, completion)
+            except DataError as error:
+                yield Unusable(number, where, str(error))
             except ValueError as error:
                 yield Unusable(number, where, f"{where} {' '.join(str(error).split())}")
 
@@ -74,6 +86,9 @@ def _row(line: bytes) -> Mapping[str, Any]:
         row = json.loads(line.decode())
     except UnicodeDecodeError as error:
         raise ValueError(f"is no UTF-8: {error.reason} at byte {error.start + 1}") from None
+    except json.JSONDecodeError as error:
+        cut = " (one JSON object on each line is read)" if line.strip()[:1] == b"[" else ""
+        raise ValueError(f"is not JSON: {error.msg} at character {error.pos + 1}{cut}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON: {error}") from None
     if not isinstance(row, Mapping):
@@ -86,16 +101,18 @@ def _answer(
 ) -> Answer:
     for column in (prompt, completion):
         if column not in row:
-            raise ValueError(
-                f"has no column '{column}'{near_miss(column, row)}; "
-                f"it has: {', '.join(row) or 'none'}"
-            )
+            known = [name for name in row if name not in (prompt, completion)]
+            named = "--prompt-column" if column == prompt else "--completion-column"
+            hint = near_miss(column, known) or f"; {named} names another."
+            raise ValueError(f"has no column '{column}'{hint} It has: {', '.join(row) or 'none'}")
     for column in (prompt, completion):
         if not isinstance(row[column], str) and not _is_chat(row[column]):
             raise ValueError(
                 f"has {row[column]!r:.60} in '{column}'; that is a text, or a list of chat "
                 "messages with 'role' and 'content'"
             )
+    if is_blank(text_of(row[prompt])):
+        raise ValueError(f"has an empty prompt in '{prompt}'")
     for column in _OF_THE_TRAINER:
         if column in row and column not in (prompt, completion):
             raise ValueError(f"has a column '{column}', which rewards get as a batch; rename it")

@@ -120,7 +120,8 @@ def score_rows(
 
 def _score_batch(
     reward: NamedReward, batch: Sequence[Answer | Unusable], *, stop: bool, by_constraint: bool
-) -> list[Scored]:
+) -> Iterator[Scored]:
+    """The results of a batch; with ``stop`` those before the first row at fault, then its error."""
     judgements: dict[int, tuple[Judgement, ...]] = {}
     notes: dict[int, str] = {}
     faults: dict[int, str] = {}
@@ -144,14 +145,18 @@ def _score_batch(
         for index, row in enumerate(batch)
         if isinstance(row, Answer) and index not in faults
     ]
+    fault: DataError | None = None
     if stop and faults:
-        raise DataError(faults[min(faults)])
+        first = min(faults)
+        fault = DataError(faults[first])
+        batch, fit = batch[:first], [(index, row) for index, row in fit if index < first]
     outcomes, failures = _outcomes(reward, [row for _, row in fit])
     if stop and failures:
-        raise failures[min(failures)]
+        place, fault = min(failures), failures[min(failures)]
+        batch, fit, outcomes = batch[: fit[place][0]], fit[:place], outcomes[:place]
     scored = {index: outcome for (index, _), outcome in zip(fit, outcomes, strict=True)}
-    return [
-        Scored(
+    for index, row in enumerate(batch):
+        yield Scored(
             row.row,
             row.where,
             text_of(row.completion) if isinstance(row, Answer) else "",
@@ -159,8 +164,8 @@ def _score_batch(
             judgements.get(index),
             notes.get(index, ""),
         )
-        for index, row in enumerate(batch)
-    ]
+    if fault is not None:
+        raise fault
 
 
 def _without_place(row: Answer | Unusable, outcome: Outcome) -> Outcome:
@@ -178,11 +183,11 @@ def lacking(reward: NamedReward, answer: Answer) -> str:
     """The first column that the answer lacks and the reward needs, in one line; empty if none."""
     for column in reward.needs:
         if column not in answer.columns:
-            has = ", ".join(answer.columns) or "no other columns"
+            has = ", ".join(answer.columns) or "none"
             hint = near_miss(column, answer.columns) or "."
             return (
                 f"{answer.where} lacks the column '{column}', which {reward.label} needs{hint} "
-                f"It has: {has}"
+                f"Beside prompt and completion it has: {has}"
             )
     return ""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from risen_plugin.answers.scoring import Scored
-from risen_plugin.rollouts import OutcomeName, outcome_name
+from risen_plugin.rollouts import OutcomeName, outcome_name, reason_of
 
 
 @dataclass
@@ -48,12 +48,15 @@ class Summary:
     passed: int = 0
     adherence: Passed = field(default_factory=Passed)
     constraints: dict[str, Passed] = field(default_factory=dict)
+    first_error: str = ""
 
     def add(self, scored: Scored) -> None:
         """Count one more answer."""
         self.rows += 1
         name = outcome_name(scored.outcome)
         self.outcomes[name] += 1
+        if name == "error" and not self.first_error:
+            self.first_error = f"{scored.where}: {reason_of(scored.outcome)}"
         if name == "score" and scored.outcome is not None:
             self.total += scored.outcome
             self.passed += scored.outcome >= self.passes_at

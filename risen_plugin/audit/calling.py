@@ -89,10 +89,13 @@ class Caller:
         """What the reward returns for these arguments, awaited if need be."""
         count = len(given["completions"])
         began = self.clock()
-        with limited(self.limit_s):
-            result = self.reward(**given)
-            if inspect.isawaitable(result):
-                result = _finish(result)
+        try:
+            with limited(self.limit_s):
+                result = self.reward(**given)
+                if inspect.isawaitable(result):
+                    result = _finish(result)
+        except SystemExit as error:  # else it would end the audit, and leave it looking clean
+            raise RuntimeError(f"it ended the program: SystemExit({error.code!r})") from error
         self.scored += count
         if count:
             self.per_answer_s.append((self.clock() - began) / count)

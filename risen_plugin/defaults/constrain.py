@@ -104,6 +104,8 @@ class Constraints:
             raise ConfigError(f"position must be after, before or both, not {self.position!r}")
         check_form(self.form, self.unusable)
         one_source(path=self.path, dataset=self.dataset, rows=self.rows, prompts=self.prompts)
+        if isinstance(self.against, str):
+            raise ConfigError(f"against is {self.against!r}; it is a list of evaluation files")
         Validity(longest=self.longest)
         most = len(agreeing(random.Random(0), self.choices(), self.minimum))
         if most < self.minimum:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from risen_plugin.constraints import check_all
-from risen_plugin.contracts import is_blank, text_of
+from risen_plugin.contracts import Row, is_blank, text_of
 from risen_plugin.errors import DataError, near_miss
 from risen_plugin.hookspecs import Register, hookimpl
 
@@ -157,6 +157,15 @@ class Constraints:
                 zip(prompts, completions, ids, kwargs, strict=True), start=1
             )
         ]
+
+    def check_row(self, row: Row) -> None:
+        """Refuse a row whose constraints are unknown or wrong, before any answer to it is scored.
+
+        :raises DataError: saying what is wrong with it.
+        """
+        ids = row.get("instruction_id_list")
+        if ids:
+            check_all("", ids, row.get("kwargs"), _asked(row["prompt"]))
 
     def _score(self, row: int, prompt: Any, completion: Any, ids: Any, kwargs: Any) -> float | None:
         if ids is None or (isinstance(ids, Sequence) and not ids):

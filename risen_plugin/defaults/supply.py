@@ -49,6 +49,7 @@ class Supply:
         self.report = FilterReport()
         self._source = source
         self._append = append
+        self._has_appended = False
         self._prompt = prompt
         self._first: tuple[str, bool] | None = None  # place, and whether it is a chat
         self._usable: array[int] | None = None
@@ -59,6 +60,8 @@ class Supply:
             self._look_at_the_first()
         else:
             self._look_at_all(name, skip=unusable == "skip")
+        if append is not None and not self._has_appended:
+            raise DataError(f"no row of {name} has a text at '{append}' to append")
 
     def __len__(self) -> int:
         return len(self._source) if self._usable is None else len(self._usable)
@@ -115,7 +118,9 @@ class Supply:
         value = row[prompt]
         self._check(value, where, prompt)
         if self._append is not None:
-            value = _appended(value, row, self._append, where)
+            longer = _appended(value, row, self._append, where)
+            self._has_appended |= longer is not value
+            value = longer
         return {"prompt": value, **{k: v for k, v in row.items() if k not in ("prompt", prompt)}}
 
     def _check(self, value: Any, where: str, prompt: str) -> None:

@@ -71,6 +71,8 @@ class Validity:
     ) -> None:
         if longest is not None and longest < 1:
             raise ConfigError(f"longest must be at least 1 character, not {longest}")
+        if isinstance(against, str):
+            raise ConfigError(f"against is {against!r}; it is a list of evaluation files")
         if near is not None and not 0 < near <= 1:
             raise ConfigError(f"near must be above 0 and at most 1, not {near}")
         if most_tokens is not None and count_tokens is None:

@@ -12,6 +12,7 @@ from risen_plugin import text_of
 from risen_plugin.constraints import check_all
 from risen_plugin.errors import DataError
 
+STALLS = [0.4]
 CLOCK = [0.0]
 """Seconds, moved on by the rewards that count as slow."""
 
@@ -171,6 +172,19 @@ def slow(completions, **columns):
 def quadratic(completions, **columns):
     CLOCK[0] += sum(1e-8 * len(text) ** 2 for text in texts(completions))
     return sound(completions)
+
+
+def ends_the_program(completions, **columns):
+    if not all(text.strip() for text in texts(completions)):
+        raise SystemExit(0)
+    return sound(completions)
+
+
+def stalls_once(completions, **columns):
+    """Sound; at its first long text the machine had other things to do."""
+    if STALLS and max(map(len, texts(completions))) > 1000:
+        CLOCK[0] += STALLS.pop()
+    return linear(completions)
 
 
 def linear(completions, **columns):

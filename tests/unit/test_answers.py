@@ -50,11 +50,11 @@ def lines(*rows):
 
 def test_each_line_is_an_answer_with_its_number_and_its_columns():
     rows = lines(
-        {"prompt": "a", "completion": "b", "answer": 3}, "  ", {"prompt": "", "completion": ""}
+        {"prompt": "a", "completion": "b", "answer": 3}, "  ", {"prompt": "c", "completion": ""}
     )
     assert list(read_answers(rows, "f")) == [
         Answer(1, "f:1", "a", "b", {"answer": 3}),
-        Answer(3, "f:3", "", "", {}),
+        Answer(3, "f:3", "c", "", {}),
     ]
 
 
@@ -80,7 +80,11 @@ ROW = {"prompt": "a", "completion": "b"}
         ("[" * 100_000, "f:1 is not JSON: "),
         ("[1]", "f:1 is not a mapping of columns but a list"),
         ({"prompt": "a", "compl": "b"}, "f:1 has no column 'completion'; did you mean 'compl'?"),
-        ({}, "f:1 has no column 'prompt'; it has: none"),
+        ({}, "f:1 has no column 'prompt'; --prompt-column names another. It has: none"),
+        ({"completion": "b"}, "f:1 has no column 'prompt'; --prompt-column names another. It has"),
+        ({"prompt": " \u200b", "completion": "b"}, "f:1 has an empty prompt in 'prompt'"),
+        ('{"prompt": "a",', "f:1 is not JSON: Expecting property name enclosed in double quotes"),
+        ('[{"prompt": "a"', "f:1 is not JSON: Expecting ',' delimiter at character 16 (one JSON"),
         (ROW | {"completion": None}, "f:1 has None in 'completion'; that is a text, or a list of"),
         (ROW | {"completion": []}, "f:1 has [] in 'completion'"),
         (ROW | {"completion": [{"role": "assistant"}]}, "f:1 has [{'role': 'assistant'}] in"),
@@ -258,6 +262,8 @@ def test_a_row_that_cannot_be_read_stops_or_is_an_error():
     rows = [*answers("1"), Unusable(2, "f:2", "f:2 is not JSON"), *answers("3")]
     with pytest.raises(DataError, match=r"^f:2 is not JSON$"):
         outcomes(spoiled, rows)
+    before = score_rows(reward(spoiled), rows)
+    assert next(before).outcome == 1.0  # what comes before it is not lost
     assert reasons(spoiled, rows) == [1.0, "f:2 is not JSON", 1.0]
 
 

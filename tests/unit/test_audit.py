@@ -28,7 +28,7 @@ def subject(name, *, options=None, **settings):
     """A reward of the file of defects, or one on offer, ready for the checks."""
     source = Source(name if name in OFFERED else f"{DEFECTIVE}:{name}", options or {})
     reward, label = source.load()
-    if "clock" not in settings and name in ("slow", "quadratic", "linear"):
+    if "clock" not in settings and name in ("slow", "quadratic", "linear", "stalls_once"):
         clock = reward.__globals__["CLOCK"]
         settings["clock"] = lambda: clock[0]
     return subject_of(reward, label, source=source, options=source.options, **settings)
@@ -67,6 +67,7 @@ DEFECTS = [
     ("in_words", "number"),
     ("slow", "time"),
     ("quadratic", "growth"),
+    ("ends_the_program", "crash"),
     ("one_too_few", "count"),
     ("drops_duplicates", "count"),
     ("drops_duplicates", "duplicates"),
@@ -98,6 +99,7 @@ def test_truth_values_and_one_form_are_worth_a_note():
 
 def test_a_time_that_grows_with_the_length_is_no_finding():
     assert run_check(subject("linear"), "growth").verdict == "ok"
+    assert run_check(subject("stalls_once"), "growth").verdict == "ok"  # a busy machine
 
 
 @pytest.mark.parametrize("name", ["sound", "asynchronous"])

@@ -100,6 +100,15 @@ def test_what_is_uncertain_is_worth_what_it_might_be() -> None:
     assert unknown > known
 
 
+def test_a_focus_prefers_the_band_the_more() -> None:
+    seen = {"prior": 1.0, "optimism": 0.0, "low": 0.3, "high": 0.7}
+    easy = [float(worth(19.0, 0.0, 0.95, focus=focus, **seen)) for focus in (0.0, 1.0, 4.0)]
+    inside = [float(worth(10.0, 9.0, 0.5, focus=focus, **seen)) for focus in (0.0, 1.0, 4.0)]
+    assert 1.0 == easy[0] > easy[1] > easy[2]
+    assert easy[2] == pytest.approx(easy[1] ** 4)
+    assert inside == [1.0, 1.0, 1.0]
+
+
 @given(st.floats(0, 50), st.floats(0, 50), st.floats(0, 1), st.floats(0, 3), st.floats(0.05, 0.5))
 def test_a_worth_is_between_0_and_1(
     passed: float, failed: float, mean: float, optimism: float, low: float

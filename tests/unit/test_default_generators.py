@@ -503,3 +503,16 @@ def shared(name: str) -> str:
     if not (folder / name).is_file():
         pytest.skip(f"there is no {name} in {folder}; RISEN_SHARED_DATA names another folder")
     return str(folder / name)
+
+
+def test_what_is_appended_stands_in_some_row() -> None:
+    rows = [{"prompt": "a", "more": {"text": "b"}}, {"prompt": "c", "more": {}}]
+    made = list(Jsonl(rows=rows, append="more.text", shuffle=False)(count=2, seed=0))
+    assert [row["prompt"] for row in made] == ["a\n\nb", "c"]
+    with pytest.raises(DataError, match=r"no row of rows has a text at 'more\.txt'"):
+        list(Jsonl(rows=rows, append="more.txt")(count=1, seed=0))
+
+
+def test_evaluation_files_are_a_list() -> None:
+    with pytest.raises(ConfigError, match=r"against is 'x\.jsonl'; it is a list"):
+        Constraints(prompts=["a b"], against="x.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterable
@@ -538,3 +539,35 @@ def test_a_resumed_run_goes_on_with_the_pool_of_its_checkpoint(tmp_path: Path) -
     assert resumed.state_dict() == whole.state_dict()
     for rows in (whole, moved, resumed):
         rows.close_pool()
+
+
+# What cannot be scored or drawn by is refused before the first phase
+
+
+def test_a_row_that_a_reward_cannot_score_is_refused() -> None:
+    from risen_plugin.defaults.rewards import Constraints
+
+    good = {"prompt": "a", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    bad = {"prompt": "b", "instruction_id_list": ["punctuation:no_coma"], "kwargs": [{}]}
+    rows = instructions(of(good, bad))
+    constraints = wrap(Constraints(), "constraints", "reward 'constraints' (risen-plugin)")
+    rows.parts = dataclasses.replace(rows.parts, rewards=[constraints])
+    with pytest.raises(DataError, match=r"^generator 'mine' .* made a row \('b'\.\.\.\).*no_coma"):
+        rows.set_apart(1, 0)
+
+
+@pytest.mark.parametrize(
+    ("strata", "said"),
+    [
+        (["famly"], "has 'famly', which is a column of no row .* did you mean 'family'"),
+        (["topic", "level"], "has 'topic', which is a column of no row .* They have: family, ins"),
+        (["family", "level", "instruction_id_list"], None),
+    ],
+)
+def test_strata_are_columns_of_the_rows(strata: list[str], said: str | None) -> None:
+    rows = instructions(in_families("a", "b"), curriculum=CurriculumConfig(strata=strata))
+    if said is None:
+        rows.set_apart(1, 0)
+        return
+    with pytest.raises(ConfigError, match=said):
+        rows.set_apart(1, 0)

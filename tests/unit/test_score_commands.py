@@ -69,12 +69,13 @@ def listed(result: Result) -> list[Any]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def refused(*arguments: str) -> str:
-    """The one line that a refusal is, with nothing printed and nothing written."""
+def refused(*arguments: str, shown: str = "") -> str:
+    """The one line that a refusal is, with nothing written, and nothing printed but ``shown``."""
     before = sorted(Path().rglob("*"))
     result = risen(*arguments)
     assert result.exit_code == 2, result.output
-    assert result.stdout == ""
+    assert (result.stdout == "") is (shown == "")
+    assert shown in result.stdout
     assert result.stderr.count("\n") == 1
     assert sorted(Path().rglob("*")) == before
     return result.stderr
@@ -187,7 +188,8 @@ def test_a_row_that_cannot_be_scored_is_an_error_with_on_error_skip():
 
 def test_kwargs_that_cannot_be_parsed_name_the_row():
     write(ROWS[0], BAD_KWARGS)
-    assert refused("score", "constraints", "answers.jsonl", "--out", "scores.jsonl") == (
+    given = ("score", "constraints", "answers.jsonl", "--out", "scores.jsonl")
+    assert refused(*given, shown="  1    1.000  yes") == (  # the row before it is not lost
         "risen: answers.jsonl:2: constraint 'length_constraints:number_words': kwarg 'relation' is "
         "missing; it must be 'less than' or 'at least'\n"
     )
@@ -196,7 +198,8 @@ def test_kwargs_that_cannot_be_parsed_name_the_row():
 def test_an_old_result_survives_a_failure():
     write("old", to="scores.jsonl")
     write(ROWS[0], BAD_KWARGS)
-    refused("score", "constraints", "answers.jsonl", "--out", "scores.jsonl")
+    given = ("score", "constraints", "answers.jsonl", "--out", "scores.jsonl")
+    refused(*given, shown="1.000")
     assert Path("scores.jsonl").read_text() == '"old"\n'
 
 
@@ -356,3 +359,43 @@ def test_with_on_error_skip_what_cannot_be_scored_is_counted(run):
     options = ("--reward", "mine.py:nan", "--on-error", "skip", "--json")
     [data] = listed(risen("rescore", run, *options))
     assert data["rewards"]["nan"]["outcomes"] == {"score": 0, "abstain": 0, "error": 16}
+
+
+PUBLIC_FORMS = {
+    "rlvr": '{"func_name": "validate_title"}',
+    "multi": "[{'instruction_id': ['detectable_format:title'], 'kwargs': [None]}]",
+}
+
+
+@pytest.mark.parametrize("form", PUBLIC_FORMS)
+def test_rows_in_the_public_forms_are_scored_as_they_are(form):
+    asked = {"messages": [{"role": "user", "content": "Name one."}]}
+    truth = {"ground_truth": PUBLIC_FORMS[form]}
+    write(asked | truth | {"completion": "<<Rivers>> Rhine"}, asked | truth | {"completion": "No"})
+    rows = listed(risen("score", "constraints", "answers.jsonl", "--json"))
+    assert [row["per_constraint"] for row in rows] == [[True], [False]]
+
+
+def test_a_public_form_that_no_check_knows_names_the_row():
+    rows = [{k: v for k, v in ROWS[0].items() if k not in ("instruction_id_list", "kwargs")}]
+    write(*(row | {"ground_truth": '{"func_name": "validate_tilte"}'} for row in rows))
+    told = refused("score", "constraints", "answers.jsonl")
+    assert told.startswith("risen: answers.jsonl:1: ")
+    assert "validate_tilte" in told
+
+
+def test_with_json_the_errors_are_counted_where_people_look():
+    result = risen("score", "mine.py:unsure", "answers.jsonl", "--json")
+    assert [row["outcome"] for row in map(json.loads, result.stdout.splitlines())] == [
+        "error",
+        "error",
+        "abstain",
+    ]
+    assert result.stderr == (
+        "2 of 3 rows could not be scored, the first one answers.jsonl:1: the judge is down\n"
+    )
+
+
+def test_a_reward_that_ends_the_program_does_not_end_ours():
+    Path("mine.py").write_text("import sys\ndef out(completions, **columns):\n    sys.exit(0)\n")
+    assert "raised SystemExit: 0" in refused("score", "mine.py:out", "answers.jsonl")
