@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 
 from risen_plugin.progress import finite, loss_name
-from risen_plugin.simulate.replay import Made, Replay, Stretch
+from risen_plugin.simulate.clock import Stretch
+from risen_plugin.simulate.replay import Made, Replay
 
 _MARKS = {"fine_tune": "─", "risen": "█", "dropped": "░", "burst": "▒"}
 _PLAIN_MARKS = {"fine_tune": "-", "risen": "#", "dropped": "x", "burst": "+"}
