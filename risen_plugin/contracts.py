@@ -117,8 +117,9 @@ class Progress:
     :param elapsed_s: wall-clock seconds since the run began, resumed time included.
     :param rollouts: completions sampled so far.
     :param tokens: completion tokens sampled so far.
-    :param unsolved: instructions that no sampled answer has solved, in their buffer.
-    :param buffered: verified answers in the buffer that a burst fine-tunes on.
+    :param unsolved: instructions that nobody has solved yet.
+    :param buffered: verified answers that a burst could be fine-tuned on.
+    :param demonstrations: answers that a person wrote, for the same.
     """
 
     step: int
@@ -132,6 +133,7 @@ class Progress:
     tokens: int = 0
     unsolved: int = 0
     buffered: int = 0
+    demonstrations: int = 0
 
 
 @dataclass(frozen=True)
