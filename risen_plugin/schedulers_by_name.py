@@ -104,7 +104,7 @@ def _from_yaml(path: Path, options: Mapping[str, Any], plugins: Plugins) -> tupl
 
 
 def _made(found: Any, options: Mapping[str, Any], label: str) -> Any:
-    if isinstance(found, type) or (inspect.isfunction(found) and not _takes_progress(found)):
+    if isinstance(found, type) or (inspect.isfunction(found) and _makes_one(found, options)):
         return build(found, options, label)
     if options:
         raise ConfigError(
@@ -114,22 +114,21 @@ def _made(found: Any, options: Mapping[str, Any], label: str) -> Any:
     return found
 
 
-def _takes_progress(function: Any) -> bool:
-    """Whether it is a scheduler: called with one progress, whatever that parameter is called."""
-    names = [
+def _makes_one(function: Any, options: Mapping[str, Any]) -> bool:
+    """Whether a function makes a scheduler and is none: a scheduler needs one thing, a progress."""
+    needed = [
         parameter.name
         for parameter in inspect.signature(function).parameters.values()
         if parameter.default is inspect.Parameter.empty
-        and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    return len(names) == 1 and (
-        names[0].startswith("prog") or "Progress" in str(function.__annotations__)
-    )
+    return len(needed) != 1 or needed[0] in options
 
 
-def _checked(scheduler: Any, label: str) -> tuple[Scheduler, str]:
-    if isinstance(scheduler, type):
+def _checked(made: Any, label: str) -> tuple[Scheduler, str]:
+    if isinstance(made, type):
         raise ConfigError(f"{label} is a class; a scheduler is an object of it")
-    if not callable(scheduler):
+    if not callable(made):
         raise ConfigError(f"{label} cannot be called; a scheduler is a callable object")
+    scheduler: Any = made
     return scheduler, label

@@ -431,8 +431,8 @@ def _decided(scheduler: Callable[..., Any], progress: Progress) -> Decision:
         f"{name} asked for a {what} of {decision.steps!r} steps at step {step}",
     )
     _require(
-        decision.phase != "burst" or progress.buffered > 0,
-        f"{name} asked for a burst at step {step}, where the buffer is empty",
+        decision.phase != "burst" or progress.buffered + progress.demonstrations > 0,
+        f"{name} asked for a burst at step {step}, where the buffers are empty",
     )
     _require(
         isinstance(decision.reason, str) and bool(decision.reason.strip()),

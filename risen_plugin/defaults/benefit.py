@@ -132,13 +132,14 @@ class Benefit:
     def _loss_gain(
         self, progress: Progress, done: list[PhaseRecord], per_step: float
     ) -> tuple[Gain, str]:
-        pairs = _pairs(evaluated(progress, self.metric), done)[-self.memory :]
+        inside = [phase for phase in progress.phases if phase.kind != "fine_tune"]
+        pairs = _pairs(evaluated(progress, self.metric), inside)[-self.memory :]
         what = "evaluations"
         if not pairs:
             probed = _between(done, PROBE_LOSS, self.memory, per_step)
             if probed.count:
                 return Gain(0.0, -probed.change, probed.seconds), "the probe between phases"
-            pairs = _pairs(train_loss_blocks(progress, _BLOCK), done)[-self.memory :]
+            pairs = _pairs(train_loss_blocks(progress, _BLOCK), inside)[-self.memory :]
             what = "means of the training loss, having no evaluations"
         if not pairs:
             return Gain(), "nothing measured yet"
@@ -183,14 +184,14 @@ def _between(done: list[PhaseRecord], name: str, memory: int, per_step: float) -
 
 
 def _pairs(
-    series: Series, done: list[PhaseRecord]
+    series: Series, inside: list[PhaseRecord]
 ) -> list[tuple[tuple[int, float], tuple[int, float]]]:
-    """Neighbours in the series without a RISEN phase between them or at either."""
+    """Neighbours in the series without a RISEN phase or burst between them or at either."""
     return [
         (earlier, later)
         for earlier, later in itertools.pairwise(series)
         if later[0] > earlier[0]
-        and not any(earlier[0] <= phase.at_step <= later[0] for phase in done)
+        and not any(earlier[0] <= phase.at_step <= later[0] for phase in inside)
     ]
 
 

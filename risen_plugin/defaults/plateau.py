@@ -106,13 +106,14 @@ class Plateau:
         burst_since = any(p.kind == "burst" and p.at_step >= last.at_step for p in progress.phases)
         rise = _forgotten(done)
         forgotten = rise >= self.forgetting > 0.0
-        if self.burst and progress.buffered and since and not burst_since:
+        answers = progress.buffered + progress.demonstrations
+        if self.burst and answers and since and not burst_since:
             full = progress.unsolved >= self.unsolved
             if forgotten or full:
                 why = f"{progress.unsolved} instructions are unsolved"
                 return self._burst(
                     f"{f'the probe loss has risen by {rise:.4f}' if forgotten else why}, "
-                    f"{progress.buffered} verified answers to learn from"
+                    f"{answers} answers to learn from"
                 )
         if since > 1 + burst_since or not last.accepted:
             return None

@@ -73,7 +73,8 @@ def simulate_command(
     """
     from risen_plugin.schedulers_by_name import resolve_scheduler
     from risen_plugin.simulate import drawing
-    from risen_plugin.simulate.replay import replay, totals
+    from risen_plugin.simulate.clock import totals
+    from risen_plugin.simulate.replay import replay
     from risen_plugin.simulate.trace import read_trace
 
     by, label = resolve_scheduler(scheduler, pairs, found)

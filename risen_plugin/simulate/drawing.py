@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 
 from risen_plugin.progress import finite, loss_name
-from risen_plugin.simulate.replay import Made, Replay, Stretch
+from risen_plugin.simulate.clock import Stretch
+from risen_plugin.simulate.replay import Made, Replay
 
 _MARKS = {"fine_tune": "─", "risen": "█", "dropped": "░", "burst": "▒"}
 _PLAIN_MARKS = {"fine_tune": "-", "risen": "#", "dropped": "x", "burst": "+"}
@@ -96,12 +97,17 @@ def decision_line(made: Made) -> str:
     decision = made.decision
     what = {"fine_tune": "fine-tune", "risen": "RISEN", "burst": "burst"}[decision.phase]
     steps = f" {decision.steps}" if decision.phase != "fine_tune" else ""
-    like = ""
-    if decision.phase != "fine_tune":
-        like = f"  [as phase {made.borrowed}]" if made.borrowed else "  [not in the record]"
+    like = f"  [{taken_as(made)}]" if taken_as(made) else ""
     parameters = f"  {dict(decision.parameters)}" if decision.parameters else ""
     told = f"step {made.step:<6} {made.time:>8.1f} s  {what + steps:<10} {decision.reason}"
     return f"{told}{parameters}{like}"
+
+
+def taken_as(made: Made) -> str:
+    """What a phase is taken to have measured; empty for fine-tuning."""
+    if made.decision.phase == "fine_tune":
+        return ""
+    return f"as phase {made.borrowed}" if made.borrowed else "not in the record"
 
 
 # A picture
@@ -146,7 +152,8 @@ def page(replay: Replay) -> str:
     """One self-contained page: the picture, the decisions, and what a replay cannot know."""
     rows = "\n".join(
         f"<tr><td>{made.step}</td><td>{made.time:.1f}</td><td>{made.decision.phase}</td>"
-        f"<td>{made.decision.steps or ''}</td><td>{html.escape(made.decision.reason)}</td></tr>"
+        f"<td>{made.decision.steps or ''}</td><td>{taken_as(made)}</td>"
+        f"<td>{html.escape(made.decision.reason)}</td></tr>"
         for made in replay.made
     )
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in replay.trace.notes)
@@ -157,11 +164,11 @@ def page(replay: Replay) -> str:
 <style>:root {{ color-scheme: light dark; }} body {{ font: 15px/1.5 system-ui, sans-serif;
 max-width: 1000px; margin: 2rem auto; padding: 0 1rem; }} table {{ border-collapse: collapse; }}
 td, th {{ text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; }}
-td:nth-child(-n+4) {{ white-space: nowrap; }}</style></head><body>
+td:nth-child(-n+5) {{ white-space: nowrap; }}</style></head><body>
 <h1>{title}</h1>
 {svg(replay)}
 <h2>Decisions</h2>
-<table><tr><th>step</th><th>seconds</th><th>phase</th><th>steps</th><th>reason</th></tr>
+<table><tr><th>step</th><th>seconds</th><th>phase</th><th>steps</th><th>measured</th><th>reason</th></tr>
 {rows}
 </table>
 <h2>What this cannot know</h2>

@@ -20,6 +20,12 @@ from risen_plugin.simulate.measured import COUNTED, measured
 from risen_plugin.simulate.trace import Trace
 
 _T = TypeVar("_T")
+_BUFFERS = {
+    "unsolved": "buffers/unsolved",
+    "buffered": "buffers/answers",
+    "demonstrations": "buffers/demonstrations",
+}
+"""What a progress calls the fullness of the buffers, and what a phase's metrics call it."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
     news = Decisions()
     counted = dict.fromkeys(COUNTED, 0.0)
     spent = 0.0
-    fullness = {"unsolved": 0, "buffered": 0}
+    fullness = dict.fromkeys(_BUFFERS, 0)
     losses, evaluations = _Growing(trace.train_losses), _Growing(trace.eval_metrics)
     for step in range(1, trace.max_steps + 1):
         time = trace.fine_tune_seconds(step) + spent
@@ -108,6 +114,7 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
             tokens=round(counted["tokens"]),
             unsolved=fullness["unsolved"],
             buffered=fullness["buffered"],
+            demonstrations=fullness["demonstrations"],
         )
         decision = decide(scheduler, progress, label)
         is_news = news.is_news(decision)
@@ -124,7 +131,7 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
         for name in COUNTED:
             counted[name] += finite(record.metrics.get(name)) or 0.0
         for name, before in fullness.items():
-            seen = finite(record.metrics.get(name))
+            seen = finite(record.metrics.get(_BUFFERS[name]))
             fullness[name] = before if seen is None else round(seen)
     return Replay(
         label, trace, tuple(made), tuple(phase for phase in past if phase.kind != "fine_tune")

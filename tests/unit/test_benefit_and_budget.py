@@ -151,8 +151,14 @@ def test_the_exchange_rate_decides_between_the_same_gains() -> None:
     assert Benefit(start=0.2, exchange=3.0)(now).phase == "fine_tune"
 
 
-def test_evaluations_with_a_risen_phase_between_them_are_not_fine_tunings_gain() -> None:
-    now = progress(40, [risen(30)], [(10, 1.0), (20, 1.0), (40, 0.1)])
+@pytest.mark.parametrize(
+    "inside",
+    [[risen(30)], [risen(5), PhaseRecord("burst", 8, 30, "", None, {"seconds": 2.0})]],
+)
+def test_evaluations_with_another_phase_between_them_are_not_fine_tunings_gain(
+    inside: list[PhaseRecord],
+) -> None:
+    now = progress(40, inside, [(10, 1.0), (20, 1.0), (40, 0.1)])
     assert "loss -0.0000 in 10 s over 1 pair of evaluations" in SCHEDULER(now).reason
 
 

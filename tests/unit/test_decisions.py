@@ -129,6 +129,7 @@ def progresses(draw: st.DrawFn) -> Progress:
         tokens=draw(st.integers(0, 5000)),
         unsolved=draw(st.integers(0, 99)),
         buffered=draw(st.integers(0, 99)),
+        demonstrations=draw(st.integers(0, 9)),
     )
 
 
@@ -140,7 +141,7 @@ def test_every_progress_gets_the_same_sound_decision_each_time(progress: Progres
         assert first.reason.strip()
         assert "\n" not in first.reason
         assert json.loads(json.dumps(asdict(first), allow_nan=False)) == asdict(first)
-        assert first.phase != "burst" or progress.buffered
+        assert first.phase != "burst" or progress.buffered or progress.demonstrations
 
 
 @given(progress=progresses())

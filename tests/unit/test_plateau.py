@@ -150,13 +150,13 @@ def test_risen_goes_on_while_it_pays(phases: list[PhaseRecord], step: int, said:
 @pytest.mark.parametrize(
     ("phases", "full", "phase", "said"),
     [
-        pytest.param([risen(40)], (32, 5), "burst", "32 instructions are unsolved, 5 verified"),
+        pytest.param([risen(40)], (32, 5), "burst", "32 instructions are unsolved, 5 answers"),
         pytest.param([risen(40)], (31, 5), "risen", "gained", id="not full yet"),
         pytest.param([risen(40)], (99, 0), "risen", "gained", id="nothing to learn from"),
         pytest.param([risen(40), burst(41)], (99, 5), "risen", "gained", id="there was one"),
         pytest.param([], (99, 5), "fine_tune", "3 of 4 evaluations", id="before any phase"),
         pytest.param(
-            [risen(40, rise=0.04)], (0, 5), "burst", "loss has risen by 0.0400, 5 verified"
+            [risen(40, rise=0.04)], (0, 5), "burst", "loss has risen by 0.0400, 5 answers"
         ),
         pytest.param(
             [risen(40, rise=0.04)],
@@ -184,6 +184,13 @@ def test_a_burst_comes_when_the_unsolved_pile_up_or_retention_falls(
         {"burst": 8, "risen": 7, "fine_tune": 0}[phase],
     )
     assert said in decision.reason
+
+
+def test_a_persons_demonstrations_are_answers_to_learn_from() -> None:
+    progress = at((), phases=[risen(40)], step=41, unsolved=40, demonstrations=2)
+    assert SCHEDULER(progress).reason == (
+        "plateau: 40 instructions are unsolved, 2 answers to learn from"
+    )
 
 
 def test_bursts_can_be_left_out() -> None:

@@ -316,7 +316,7 @@ def test_bursts_take_fine_tunings_time_and_the_buffers_are_those_of_the_phases(
     run: Callable[..., Path],
 ) -> None:
     event = phase_event(10, 1)
-    event["metrics"] |= {"unsolved": 40, "buffered": 12}
+    event["metrics"] |= {"buffers/unsolved": 40, "buffers/answers": 9, "buffers/demonstrations": 3}
     lines = recorded().splitlines(keepends=True)
     lines.insert(2, json.dumps({**event, "step": 5}) + "\n")
     done = replay(read_trace(run("".join(lines))), Plateau(steps=4, evaluations=1, burst=6), "it")
@@ -324,7 +324,7 @@ def test_bursts_take_fine_tunings_time_and_the_buffers_are_those_of_the_phases(
     assert kinds[0][0] == "risen"
     assert kinds[1] == ("burst", kinds[0][1] + 1, 6)
     assert done.phases[1].metrics["seconds"] > 0
-    assert "40 instructions are unsolved, 12 verified answers" in done.phases[1].reason
+    assert "40 instructions are unsolved, 12 answers" in done.phases[1].reason
 
 
 def test_decisions_are_told_once_per_reason(run: Callable[..., Path]) -> None:

@@ -343,7 +343,7 @@ BROKEN_SCHEDULERS = {
     "no steps": (deciding("risen", 0, {}, "r"), "a RISEN phase of 0 steps"),
     "half a step": (deciding("risen", 0.5, {}, "r"), "a RISEN phase of 0.5 steps"),
     "a burst of no steps": (deciding("burst", 0, {}, "r"), "a burst of 0 steps"),
-    "a burst on nothing": (deciding("burst", 5, {}, "r"), "where the buffer is empty"),
+    "a burst on nothing": (deciding("burst", 5, {}, "r"), "where the buffers are empty"),
     "no reason": (deciding("fine_tune"), "gave no reason"),
     "no JSON": (deciding("risen", 1, {"beta": {1}}, "r"), "cannot be written as JSON"),
     "raising": (lambda progress: progress.missing, "raised AttributeError at step 1"),
