@@ -103,8 +103,8 @@ def test_phases_of_a_harmful_reward_are_rolled_back_and_leave_fine_tuning_alone(
                 rewards=[Weighted(no_letters, passes_at=0.9)],
                 scheduler=scheduler,
                 probe=probe,
-                guard=GuardConfig(rows=8, report_rows=0, min_gain=-1.0),
-                grpo={"learning_rate": 3e-2 if kind == "plain" else 0.1},
+                guard=GuardConfig(rows=8, report_rows=0, min_gain=-1.0, max_probe_loss_rise=0.02),
+                grpo={"learning_rate": 3e-2},
             )
         ).attach(trainer)
         trainer.train()
@@ -113,9 +113,9 @@ def test_phases_of_a_harmful_reward_are_rolled_back_and_leave_fine_tuning_alone(
     assert [phase.accepted for phase in phases] == [False, False], phases
     assert same(*ends)
     for number, phase in enumerate(phases, 1):
-        assert phase.metrics["guard/probe_loss_rise_low"] > 0.05
+        assert phase.metrics["guard/probe_loss_rise_low"] > 0.02
         kept = json.loads((tmp_path / f"run-1/risen/phase-00{number}/phase.json").read_text())
-        assert "rises by more than 0.0500" in kept["verdict"]["reason"]
+        assert "rises by more than 0.0200" in kept["verdict"]["reason"]
         assert kept["metrics"]["actions"] == [
             {"grpo_step": 6, "action": "roll_back", "reason": kept["verdict"]["reason"]}
         ]
@@ -124,7 +124,7 @@ def test_phases_of_a_harmful_reward_are_rolled_back_and_leave_fine_tuning_alone(
         ("before", "go_on"),
         ("after", "roll_back"),
     ] * 2
-    assert told[1]["intervals"]["probe_loss_rise"][1] > 0.05
+    assert told[1]["intervals"]["probe_loss_rise"][1] > 0.02
 
 
 def test_phases_of_a_reward_drawn_by_lot_are_dropped(
