@@ -130,20 +130,16 @@ def test_phases_of_a_harmful_reward_are_rolled_back_and_leave_fine_tuning_alone(
 def test_phases_of_a_reward_drawn_by_lot_are_dropped(
     make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
 ) -> None:
-    """What is reinforced is chance; what is graded is real, and moves with the weights."""
+    """What the guard measures is chance as well, so the rows change and nothing was gained."""
     drawn = random.Random(0)
 
     def by_lot(completions: list[Any], **columns: Any) -> list[float]:
         return [float(drawn.random() < 0.5) for _ in completions]
 
-    def follows(completions: list[Any], **columns: Any) -> list[float]:
-        shares = ascii_share(completions)
-        return [float(share > 0.2) for share in shares]
-
     trainer = make_trainer(make_model())
     callback = RisenCallback(
         config(
-            rewards=[Weighted(by_lot, graded=False), Weighted(follows, weight=0.0)],
+            rewards=[Weighted(by_lot)],
             scheduler=at_steps(1, 2, 3, 4, grpo_steps=2),
             guard=GuardConfig(rows=24, report_rows=0, max_probe_loss_rise=1e9),
         )
@@ -152,7 +148,7 @@ def test_phases_of_a_reward_drawn_by_lot_are_dropped(
     phases = phases_of(callback)
     assert len(phases) == 4
     assert sum(bool(phase.accepted) for phase in phases) == 0
-    assert any(phase.metrics["guard/gain"] != 0 for phase in phases)
+    assert max(phase.metrics["guard/gain"] for phase in phases) > 0.01  # noise alone looks so
 
 
 # While a phase runs
