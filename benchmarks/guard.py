@@ -182,7 +182,7 @@ class _Bench:
         def wrong_fields(**columns: Any) -> list[float]:
             return [1.0 - (score or 0.0) for score in right(**columns)]
 
-        rewards = {
+        rewards: list[Any] = {
             "by lot": [
                 Weighted(by_lot, graded=False),
                 use("constraints", weight=0.0),

@@ -103,8 +103,8 @@ def test_phases_of_a_harmful_reward_are_rolled_back_and_leave_fine_tuning_alone(
                 rewards=[Weighted(no_letters, passes_at=0.9)],
                 scheduler=scheduler,
                 probe=probe,
-                guard=GuardConfig(rows=8, report_rows=0, min_gain=-1.0),
-                grpo={"learning_rate": 3e-2 if kind == "plain" else 0.1},
+                guard=GuardConfig(rows=8, report_rows=0, min_gain=-1.0, max_probe_loss_rise=0.02),
+                grpo={"learning_rate": 3e-2},
             )
         ).attach(trainer)
         trainer.train()
@@ -113,9 +113,9 @@ def test_phases_of_a_harmful_reward_are_rolled_back_and_leave_fine_tuning_alone(
     assert [phase.accepted for phase in phases] == [False, False], phases
     assert same(*ends)
     for number, phase in enumerate(phases, 1):
-        assert phase.metrics["guard/probe_loss_rise_low"] > 0.05
+        assert phase.metrics["guard/probe_loss_rise_low"] > 0.02
         kept = json.loads((tmp_path / f"run-1/risen/phase-00{number}/phase.json").read_text())
-        assert "rises by more than 0.0500" in kept["verdict"]["reason"]
+        assert "rises by more than 0.0200" in kept["verdict"]["reason"]
         assert kept["metrics"]["actions"] == [
             {"grpo_step": 6, "action": "roll_back", "reason": kept["verdict"]["reason"]}
         ]
@@ -124,26 +124,22 @@ def test_phases_of_a_harmful_reward_are_rolled_back_and_leave_fine_tuning_alone(
         ("before", "go_on"),
         ("after", "roll_back"),
     ] * 2
-    assert told[1]["intervals"]["probe_loss_rise"][1] > 0.05
+    assert told[1]["intervals"]["probe_loss_rise"][1] > 0.02
 
 
 def test_phases_of_a_reward_drawn_by_lot_are_dropped(
     make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
 ) -> None:
-    """What is reinforced is chance; what is graded is real, and moves with the weights."""
+    """What the guard measures is chance as well, so the rows change and nothing was gained."""
     drawn = random.Random(0)
 
     def by_lot(completions: list[Any], **columns: Any) -> list[float]:
         return [float(drawn.random() < 0.5) for _ in completions]
 
-    def follows(completions: list[Any], **columns: Any) -> list[float]:
-        shares = ascii_share(completions)
-        return [float(share > 0.2) for share in shares]
-
     trainer = make_trainer(make_model())
     callback = RisenCallback(
         config(
-            rewards=[Weighted(by_lot, graded=False), Weighted(follows, weight=0.0)],
+            rewards=[Weighted(by_lot)],
             scheduler=at_steps(1, 2, 3, 4, grpo_steps=2),
             guard=GuardConfig(rows=24, report_rows=0, max_probe_loss_rise=1e9),
         )
@@ -152,7 +148,7 @@ def test_phases_of_a_reward_drawn_by_lot_are_dropped(
     phases = phases_of(callback)
     assert len(phases) == 4
     assert sum(bool(phase.accepted) for phase in phases) == 0
-    assert any(phase.metrics["guard/gain"] != 0 for phase in phases)
+    assert max(phase.metrics["guard/gain"] for phase in phases) > 0.01  # noise alone looks so
 
 
 # While a phase runs
