@@ -190,6 +190,11 @@ def _data_pays(data: DataMeasured | None) -> tuple[bool, tuple[str, ...]]:
             f"{data.rows} rows are too few to fine-tune on (from {ENOUGH_ROWS}); they serve to "
             "measure retention",
         )
+    if data.drop < -LEAST_DROP:
+        return False, (
+            f"{measured}: it rises, so the data has nothing left to teach, or the learning rate is "
+            "too high",
+        )
     if data.drop < LEAST_DROP:
         return False, (f"{measured}: the data has little left to teach (from {LEAST_DROP:.0%})",)
     return True, (f"{measured}: fine-tuning pays",)

@@ -114,7 +114,7 @@ class Measuring:
             self.say("fine-tuning on a slice")
             data, build_s = self._data(run, model, tokenizer)
             found = dataclasses.replace(found, data=data, start_s=start_s + build_s)
-            if run.risen is not None and data.steps:
+            if found.rewards is not None and data.steps and self._lasts(found.rewards):
                 self.say("answering instructions again, after the slice")
                 tuned = self._rewards(run, model, tokenizer, self._share("tuned", run))
                 found = dataclasses.replace(found, tuned=tuned)
@@ -322,6 +322,11 @@ class Measuring:
 
     def _spent(self) -> float:
         return time.perf_counter() - self.started
+
+    def _lasts(self, rewards: RewardsMeasured) -> bool:
+        """Whether there is time to answer instructions again: two batches, and some held out."""
+        needed = 3 * rewards.step_s + _FEWEST_ROWS * rewards.measure_s
+        return self.budget_s - self._spent() > needed
 
     def _share(self, part: str, run: RunConfig) -> float:
         """Seconds for a part of what is left."""

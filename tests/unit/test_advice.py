@@ -132,6 +132,12 @@ def measured(**changes: Any) -> Measurements:
             id="no memory",
         ),
         pytest.param({"data": SPENT}, "nothing", "has little left to teach", id="nothing to gain"),
+        pytest.param(
+            {"data": replace(RICH, loss_after=2.2)},
+            "nothing",
+            "from 2.0000 to 2.2000 (+10.0%): it rises",
+            id="a loss that rises",
+        ),
     ],
 )
 def test_each_situation_gets_its_course_with_the_number_that_decided(
