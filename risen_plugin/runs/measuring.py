@@ -30,7 +30,13 @@ from risen_plugin.runs.advice import (
     RewardsMeasured,
 )
 from risen_plugin.runs.advised import fitted
-from risen_plugin.runs.machine import available_memory, held_memory, peak_memory, process_age_s
+from risen_plugin.runs.machine import (
+    available_memory,
+    held_memory,
+    peak_memory,
+    process_age_s,
+    trainer_memory,
+)
 from risen_plugin.runs.models import load, with_adapter
 from risen_plugin.runs.rows import read_with_columns
 from risen_plugin.runs.run_config import RunConfig
@@ -221,7 +227,7 @@ class Measuring:
     ) -> tuple[MemoryMeasured, RunConfig, bool]:
         """The way to train that fits; the draft takes it up."""
         available = available_memory() if self.available is None else self.available
-        shape = _shape(model, held_memory())
+        shape = _shape(model, held_memory() + trainer_memory())
         fits: list[Fit | None] = []
         tokens = 0
         if run.data is not None:
