@@ -6,6 +6,7 @@ short; both where the domain must be right and instructions vary. Every reason c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -107,7 +108,8 @@ class Measurements:
 
     :param start_s: seconds until a model is loaded and ready.
     :param guard_rows: held-out instructions that are measured at each end of a phase.
-    :param evaluations: evaluations that a run of fine-tuning makes.
+    :param evaluations: evaluations that a run of fine-tuning makes on its way, at the most; one
+        more comes before it and one after.
     :param tuned: the rewards measured again after the steps of ``data``; None where not done.
     :param within_s: seconds that following the advice may take; None for no limit.
     :param risen_steps: GRPO steps that are wanted; ``fine_tune_steps`` likewise, None for epochs.
@@ -122,7 +124,7 @@ class Measurements:
     rewards: RewardsMeasured | None = None
     tuned: RewardsMeasured | None = None
     guard_rows: int = 128
-    evaluations: int = 12
+    evaluations: int = 10
     within_s: float | None = None
     risen_steps: int = RISEN_STEPS
     fine_tune_steps: int | None = None
@@ -190,6 +192,11 @@ def _data_pays(data: DataMeasured | None) -> tuple[bool, tuple[str, ...]]:
             f"{data.rows} rows are too few to fine-tune on (from {ENOUGH_ROWS}); they serve to "
             "measure retention",
         )
+    if data.drop < -LEAST_DROP:
+        return False, (
+            f"{measured}: it rises, so the data has nothing left to teach, or the learning rate is "
+            "too high",
+        )
     if data.drop < LEAST_DROP:
         return False, (f"{measured}: the data has little left to teach (from {LEAST_DROP:.0%})",)
     return True, (f"{measured}: fine-tuning pays",)
@@ -239,10 +246,9 @@ def _risen_pays(m: Measurements, *, pays: bool) -> tuple[bool, tuple[str, ...]]:
 def _planned(m: Measurements, course: Course, reasons: tuple[str, ...]) -> Advice:
     """Steps that fit the time, with what they take."""
     rewards = (m.tuned if course == "both" and m.tuned is not None else m.rewards) or None
-    fixed_tune = fixed_risen = 0.0
-    tune_s = risen_s = 0.0
+    tune_s = risen_s = fixed_risen = evaluation_s = 0.0
     if course in ("fine_tune", "both") and m.data is not None:
-        tune_s, fixed_tune = m.data.step_s, m.evaluations * m.data.evaluation_s
+        tune_s, evaluation_s = m.data.step_s, m.data.evaluation_s
     if course in ("risen", "both") and rewards is not None:
         risen_s = rewards.step_s
         fixed_risen = rewards.phase_s + (2 if m.has_probe else 3) * (
@@ -250,6 +256,7 @@ def _planned(m: Measurements, course: Course, reasons: tuple[str, ...]) -> Advic
         )
     tune = _fine_tune_steps(m) if tune_s else 0
     risen = m.risen_steps if risen_s else 0
+    fixed_tune = _evaluations(tune, m.evaluations) * evaluation_s
     if m.within_s is not None:
         left = max(0.0, m.within_s - m.start_s - fixed_tune - fixed_risen)
         share = FINE_TUNE_SHARE if course == "both" else 1.0
@@ -257,6 +264,7 @@ def _planned(m: Measurements, course: Course, reasons: tuple[str, ...]) -> Advic
             tune = max(1, min(tune, int(left * share / tune_s)))
         if risen_s:
             risen = max(1, min(risen, int((left - tune * tune_s) / risen_s)))
+        fixed_tune = _evaluations(tune, m.evaluations) * evaluation_s
     seconds = m.start_s + tune * tune_s + risen * risen_s + fixed_tune + fixed_risen
     if course == "nothing":
         seconds = 0.0
@@ -272,6 +280,11 @@ def _planned(m: Measurements, course: Course, reasons: tuple[str, ...]) -> Advic
         memory=m.memory.peak or m.memory.needed,
         schedule=scheduler_for(course, risen),
     )
+
+
+def _evaluations(steps: int, at_most: int) -> int:
+    """Evaluations of a run: before, after each so many steps, and at the end of everything."""
+    return 2 + steps // math.ceil(steps / at_most) if steps else 0
 
 
 def _fine_tune_steps(m: Measurements) -> int:

@@ -9,6 +9,7 @@ from risen_plugin.runs.advice import Advice
 from risen_plugin.runs.sizes import Fit
 
 _PROBE_ROWS = 256
+_EVALUATED = 100
 
 
 def drafted(
@@ -25,7 +26,7 @@ def drafted(
     """
     draft: dict[str, Any] = {"model": model}
     if data is not None:
-        draft |= {"data": data, "evaluation": min(200, max(1, rows // 10))}
+        draft |= {"data": data, "evaluation": min(_EVALUATED, max(1, rows // 10))}
     if risen is not None:
         draft["risen"] = dict(risen)
     return {**draft, "seed": seed}

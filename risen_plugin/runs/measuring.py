@@ -30,7 +30,13 @@ from risen_plugin.runs.advice import (
     RewardsMeasured,
 )
 from risen_plugin.runs.advised import fitted
-from risen_plugin.runs.machine import available_memory, held_memory, peak_memory, process_age_s
+from risen_plugin.runs.machine import (
+    available_memory,
+    held_memory,
+    peak_memory,
+    process_age_s,
+    trainer_memory,
+)
 from risen_plugin.runs.models import load, with_adapter
 from risen_plugin.runs.rows import read_with_columns
 from risen_plugin.runs.run_config import RunConfig
@@ -114,7 +120,7 @@ class Measuring:
             self.say("fine-tuning on a slice")
             data, build_s = self._data(run, model, tokenizer)
             found = dataclasses.replace(found, data=data, start_s=start_s + build_s)
-            if run.risen is not None and data.steps:
+            if found.rewards is not None and data.steps and self._lasts(found.rewards):
                 self.say("answering instructions again, after the slice")
                 tuned = self._rewards(run, model, tokenizer, self._share("tuned", run))
                 found = dataclasses.replace(found, tuned=tuned)
@@ -221,7 +227,7 @@ class Measuring:
     ) -> tuple[MemoryMeasured, RunConfig, bool]:
         """The way to train that fits; the draft takes it up."""
         available = available_memory() if self.available is None else self.available
-        shape = _shape(model, held_memory())
+        shape = _shape(model, held_memory() + trainer_memory())
         fits: list[Fit | None] = []
         tokens = 0
         if run.data is not None:
@@ -322,6 +328,11 @@ class Measuring:
 
     def _spent(self) -> float:
         return time.perf_counter() - self.started
+
+    def _lasts(self, rewards: RewardsMeasured) -> bool:
+        """Whether there is time to answer instructions again: two batches, and some held out."""
+        needed = 3 * rewards.step_s + _FEWEST_ROWS * rewards.measure_s
+        return self.budget_s - self._spent() > needed
 
     def _share(self, part: str, run: RunConfig) -> float:
         """Seconds for a part of what is left."""

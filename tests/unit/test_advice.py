@@ -132,6 +132,12 @@ def measured(**changes: Any) -> Measurements:
             id="no memory",
         ),
         pytest.param({"data": SPENT}, "nothing", "has little left to teach", id="nothing to gain"),
+        pytest.param(
+            {"data": replace(RICH, loss_after=2.2)},
+            "nothing",
+            "from 2.0000 to 2.2000 (+10.0%): it rises",
+            id="a loss that rises",
+        ),
     ],
 )
 def test_each_situation_gets_its_course_with_the_number_that_decided(
@@ -159,9 +165,15 @@ def test_time_is_the_sum_of_what_was_measured():
     tuned = replace(LEARNABLE, step_s=1.0)
     advice = recommend(measured(data=RICH, rewards=LEARNABLE, tuned=tuned, risen_steps=30))
     assert (advice.fine_tune_steps, advice.risen_steps) == (3 * 1000 // 8, 30)
-    tuning = 375 * 0.5 + 12 * 2.0
+    tuning = 375 * 0.5 + 11 * 2.0
     phase = 1.0 + 2 * 128 * 0.1 + 30 * 1.0
     assert advice.seconds == pytest.approx(10.0 + tuning + phase)
+
+
+@pytest.mark.parametrize(("steps", "evaluations"), [(1, 3), (10, 12), (15, 9), (375, 11)])
+def test_evaluations_are_counted_as_the_trainer_makes_them(steps: int, evaluations: int):
+    advice = recommend(measured(data=RICH, fine_tune_steps=steps))
+    assert advice.seconds == pytest.approx(10.0 + steps * 0.5 + evaluations * 2.0)
 
 
 def test_a_model_that_makes_its_own_probe_answers_once_more():
