@@ -164,6 +164,14 @@ class RisenCallback(TrainerCallback):
             self._record.begin(self._described(args, model), step=state.global_step)
         self._around.keeping = self._record.keeping
         self._around.told = self._tell_loggers
+        self.parts.plugins.on_failure = lambda plugin, how: self._event(
+            "plugin_error",
+            step=state.global_step,
+            number=None,
+            plugin=plugin,
+            reason=how,
+            count=1,
+        )
         self.instructions.keep_pool(self._record.pool, self._resumed_from(args))
         self.history.start_clock()
         if self._attached is None:
