@@ -73,8 +73,8 @@ def main(steps: int, threads: int, repeats: int, json_file: Path | None) -> None
     click.echo(f"\nat most {LIMIT:.0%} of a phase: {held(whole.most <= LIMIT)}")
     results = {
         "share": whole,
-        "phase_s": [whole for whole, _ in runs],
-        "parts": [s for _, s in runs],
+        "phase_s": [seconds for seconds, _ in runs],
+        "parts_s": [spent for _, spent in runs],
     }
     settings = {"steps": steps, "threads": threads, "repeats": repeats}
     write_results(json_file, settings=settings, machine=before, results=results)

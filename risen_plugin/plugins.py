@@ -152,7 +152,7 @@ class Plugins:
                 _print_call(hook_name, [implementation], arguments)
             try:
                 implementation.function(**arguments)
-            except Exception as error:  # an onlooker may not hurt the run, whatever it raises
+            except Exception as error:  # noqa: BLE001  an onlooker may not hurt the run
                 self._muted.add(key)
                 title = next(i.title for i in self._infos if i.name == key[0] and not i.left_out)
                 _log.warning(
