@@ -87,10 +87,11 @@ def _timeline(run: Run) -> list[Markup]:
     if not run.events:
         return [prose("Nothing has been recorded yet.")]
     legend = Markup(
-        '<p class="legend"><span class="band kept"></span>kept phase '
-        '<span class="band dropped"></span>dropped phase '
-        '<span class="band done"></span>burst of fine-tuning '
-        '<span class="band running"></span>still running; fine-tuning in between</p>'
+        '<p class="legend"><span><i class="band kept"></i>kept phase</span>'
+        '<span><i class="band dropped"></i>dropped phase</span>'
+        '<span><i class="band done"></i>burst of fine-tuning</span>'
+        '<span><i class="band running"></i>still running</span>'
+        "<span>fine-tuning in between</span></p>"
     )
     decisions = [
         (
