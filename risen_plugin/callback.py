@@ -208,6 +208,14 @@ class RisenCallback(TrainerCallback):
         place = self._record.folder / BUFFERS_FILE
         resumed = self._resumed_from(args) / BUFFERS_FILE
         processes.gather(partial(self.buffers.keep, place, resumed, writes=processes.is_main))
+        self.parts.plugins.on_failure = lambda plugin, how: self._event(
+            "plugin_error",
+            step=state.global_step,
+            number=None,
+            plugin=plugin,
+            reason=how,
+            count=1,
+        )
         self.history.start_clock()
         if self._attached is None and processes.is_main:
             _log.warning(

@@ -61,6 +61,8 @@ class Plugins:
         self._trace = _is_set("RISEN_TRACE_PLUGINS")
         self._infos: list[PluginInfo] = []
         self._muted: set[tuple[str, str]] = set()
+        self.on_failure: Callable[[str, str], None] | None = None
+        """Told of an onlooker that failed: the plugin, and how."""
         self._offering: tuple[PluginInfo, list[Offer]] | None = None
         self._cli = cli
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -153,14 +155,17 @@ class Plugins:
                 _print_call(hook_name, [implementation], arguments)
             try:
                 implementation.function(**arguments)
-            except Exception:  # noqa: BLE001  an onlooker may not hurt the run, whatever it raises
+            except Exception as error:  # noqa: BLE001  an onlooker may not hurt the run
                 self._muted.add(key)
+                title = next(i.title for i in self._infos if i.name == key[0] and not i.left_out)
                 _log.warning(
                     "plugin %s failed in %s, which is not called again in this run",
-                    next(i.title for i in self._infos if i.name == key[0] and not i.left_out),
+                    title,
                     hook_name,
                     exc_info=True,
                 )
+                if self.on_failure is not None:
+                    self.on_failure(title, f"failed in {hook_name}: {_told(error)}")
 
     # Registration
 

@@ -24,18 +24,18 @@ from risen_plugin.report.run import Run
 
 _BANDS = {"kept": GOOD, "dropped": BAD, "done": BURST, "running": MUTED}
 _MOST_BARS = 40
+_SET = ("beta", "learning_rate", "temperature")
 _WIRES = "trip_wire_rate"
 
 
 def timeline(run: Run) -> str:
-    """The phases as bands over adherence, domain quality and retention."""
+    """The phases as bands over adherence, domain quality, retention and the run's own losses."""
     panels: list[tuple[str, dict[str, series.Points]]] = [
         ("strict adherence", series.adherence(run)),
         ("domain quality", series.quality(run)),
-        ("probe loss (nats per token)", {"probe": series.retention(run)}),
+        ("retention: probe loss in nats per token, lower is better", _probe(run)),
+        ("losses of fine-tuning", series.losses(run)),
     ]
-    if not panels[1][1]:
-        panels[1] = ("evaluation loss", {"evaluation": series.losses(run).get("evaluation", [])})
     shown = [(name, lines) for name, lines in panels if any(lines.values())]
     if not shown:
         return ""
@@ -56,13 +56,18 @@ def timeline(run: Run) -> str:
             _lines(axis, lines, scale)
             axis.set_title(name, pad=16 if axis is axes[0] else None)
             axis.set_xlim(0, max(run.seconds, 1e-9) / scale)
-            if sum(bool(points) for points in lines.values()) > 1:
+            if lines:
                 axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         _name_phases(axes[0], run, scale)
         axes[-1].set_xlabel(f"{unit} of the run")
 
     title = "Adherence, domain quality and retention over the run, with its phases as bands"
-    return drawn("timeline", title, draw, width=11, height=0.6 + 1.75 * len(shown), wide=True)
+    return drawn("timeline", title, draw, width=11, height=0.6 + 1.6 * len(shown), wide=True)
+
+
+def _probe(run: Run) -> dict[str, series.Points]:
+    points = series.retention(run)
+    return {"probe": points} if points else {}
 
 
 def _name_phases(axis: Any, run: Run, scale: float) -> None:
@@ -166,7 +171,7 @@ def changes(name: str, title: str, found: Sequence[Change], marked: Sequence[str
         axis.set_yticks(range(len(shown)), [_short(label) for label in labels])
         axis.set_ylim(-0.6, len(shown) - 0.4)
         axis.set_xlim(-0.03, 1.03)
-        axis.set_xlabel("share of held-out answers: ○ before, ● after")
+        axis.set_xlabel("share passed, ○ before, ● after")
         axis.grid(axis="y", visible=False)
 
     return drawn(name, title, draw, width=5.2, height=1.0 + 0.27 * len(shown))
@@ -200,7 +205,7 @@ def distributions(reward: str, number: int, found: Sequence[Scores]) -> str:
         axis.legend(loc="best")
 
     title = f"Scores of {reward} among sampled answers"
-    return drawn(f"reward-{number}", title, draw, width=4.2, height=2.6)
+    return drawn(f"reward-{number}", title, draw, width=3.6, height=2.5)
 
 
 def control(run: Run) -> list[str]:
@@ -209,7 +214,7 @@ def control(run: Run) -> list[str]:
     beginnings = list(series.starts(run.phases).values())
     figures = []
     for number, (name, points) in enumerate(found.items()):
-        if len({value for _, value in points}) == 1 and name in ("beta", "temperature"):
+        if len({value for _, value in points}) == 1 and name in _SET:
             continue  # a constant is told by the configuration
 
         def draw(figure: Any, name: str = name, points: series.Points = points) -> None:
@@ -218,28 +223,11 @@ def control(run: Run) -> list[str]:
                 axis.axvline(beginning, color=GRID, linewidth=1.2)
             _lines(axis, {name: points})
             axis.set_title(series.CONTROL[name])
-            axis.set_xlabel("GRPO step of the run; lines part the phases")
+            axis.set_xlabel("GRPO step of the run")
 
         title = f"{series.CONTROL[name]} over the GRPO steps of all phases"
-        figures.append(drawn(f"control-{number}", title, draw, width=4.2, height=2.5))
+        figures.append(drawn(f"control-{number}", title, draw, width=3.6, height=2.4))
     return figures
-
-
-def losses(run: Run) -> str:
-    """The outer run's own losses."""
-    found = series.losses(run)
-    if not found:
-        return ""
-    unit, scale = _unit(run.seconds)
-
-    def draw(figure: Any) -> None:
-        axis = figure.subplots()
-        _lines(axis, found, scale)
-        axis.set_title("losses of fine-tuning")
-        axis.set_xlabel(f"{unit} of the run")
-        axis.legend(loc="best")
-
-    return drawn("losses", "Losses of fine-tuning over the run", draw, width=4.2, height=2.5)
 
 
 def honesty(run: Run) -> str:
@@ -265,7 +253,7 @@ def honesty(run: Run) -> str:
         axis.locator_params(axis="x", integer=True)
         axis.legend(loc="best")
 
-    return drawn("honesty", "Gap and trip-wire rate by phase", draw, width=4.2, height=2.5)
+    return drawn("honesty", "Gap and trip-wire rate by phase", draw, width=3.6, height=2.4)
 
 
 def _short(label: str, most: int = 44) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+_SHORT = 20  # characters that are not broken in a table
+
 
 class Markup(str):
     """Text that is HTML already; only this package makes it."""
@@ -73,9 +75,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str) -
     ]
 
     def cell(tag: str, place: int, value: Any) -> str:
-        side = ' class="number"' if is_number[place] else ""
+        is_short = isinstance(value, str) and len(value) <= _SHORT and tag == "td"
+        kind = "number" if is_number[place] else "short" if is_short else ""
+        named = f' class="{kind}"' if kind else ""
         scope = ' scope="col"' if tag == "th" else ""
-        return f"<{tag}{scope}{side}>{html(value)}</{tag}>"
+        return f"<{tag}{scope}{named}>{html(value)}</{tag}>"
 
     top = "".join(cell("th", place, name) for place, name in enumerate(head))
     body = "".join(

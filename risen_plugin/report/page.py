@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from contextlib import suppress
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -40,7 +41,8 @@ def write_report(place: str | Path, output: str | Path | None = None) -> Path:
         temporary.write_bytes(text.encode("utf-8", "replace"))  # half a surrogate pair becomes "?"
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise RecordError(
             f"cannot write the report to {path}: {error.strerror}; choose another --output"
         ) from error

@@ -59,12 +59,12 @@ def summary(run: Run, answers: Answers) -> Markup:
     ):
         if points:
             ending = _standing(run, points)
-            tiles.append((name, f"{number(points[0][1])} → {number(ending)}"))
+            tiles.append((name, f"{points[0][1]:.3f} → {ending:.3f}"))
     inside = sum((p.ends or run.seconds) - p.begins for p in reinforced)
     share = f", {inside / run.seconds:.0%} in phases" if run.seconds else ""
     tiles.append(("time", f"{duration(run.seconds)}{share}"))
     tiles.append(("sampled answers", f"{answers.count:,}"))
-    state = "going on" if run.holder else "ended"
+    state = "going on" if run.holder else "not running"
     tiles.append(("step", f"{run.step:,} ({state})"))
     cells = "".join(
         f"<div><dt>{html(name)}</dt><dd>{html(told)}</dd></div>" for name, told in tiles
@@ -87,10 +87,11 @@ def _timeline(run: Run) -> list[Markup]:
     if not run.events:
         return [prose("Nothing has been recorded yet.")]
     legend = Markup(
-        '<p class="legend"><span class="band kept"></span>kept phase '
-        '<span class="band dropped"></span>dropped phase '
-        '<span class="band done"></span>burst of fine-tuning '
-        '<span class="band running"></span>still running; fine-tuning in between</p>'
+        '<p class="legend"><span><i class="band kept"></i>kept phase</span>'
+        '<span><i class="band dropped"></i>dropped phase</span>'
+        '<span><i class="band done"></i>burst of fine-tuning</span>'
+        '<span><i class="band running"></i>still running</span>'
+        "<span>fine-tuning in between</span></p>"
     )
     decisions = [
         (
@@ -107,7 +108,6 @@ def _timeline(run: Run) -> list[Markup]:
     return [
         legend,
         Markup(figures.timeline(run)),
-        side_by_side([figures.losses(run)]),
         folded(f"Decisions ({len(decisions)})", table(head, decisions, caption="Decisions")),
     ]
 
@@ -213,7 +213,7 @@ def _way(phase: Phase, metric: str) -> str | None:
     before, after = (phase.number_of(f"{metric}_{when}") for when in ("before", "after"))
     if before is None:
         return None
-    return f"{number(before)} → {'not measured' if after is None else number(after)}"
+    return f"{before:.3f} → " + ("not measured" if after is None else f"{after:.3f}")
 
 
 def _in_words(values: Any) -> str:
@@ -231,7 +231,17 @@ def _short(value: Any) -> str:
 
 def _control(run: Run) -> list[Markup]:
     drawn = figures.control(run)
-    return [side_by_side(drawn)] if drawn else []
+    if not drawn:
+        return []
+    found = series.control(run)
+    rows = [
+        (series.CONTROL[name], len(points), points[0][1], min(values), max(values), points[-1][1])
+        for name, points in found.items()
+        for values in [[value for _, value in points]]
+    ]
+    head = ("", "logged", "first", "lowest", "highest", "last")
+    told = "Over the GRPO steps of all phases, one after another; upright lines part the phases."
+    return [prose(told), side_by_side(drawn), folded("Numbers", table(head, rows, caption=told))]
 
 
 def _rewards(answers: Answers) -> list[Markup]:

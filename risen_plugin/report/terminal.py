@@ -32,7 +32,7 @@ def lines(run: Run, width: int = 80) -> list[str]:
 
 
 def _head(run: Run) -> str:
-    state = "going on" if run.holder else "ended, or not written to now"
+    state = "going on" if run.holder else "not running"
     return f"{run.name}: step {run.step:,} after {duration(run.seconds)} ({state})"
 
 

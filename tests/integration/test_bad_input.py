@@ -936,7 +936,7 @@ def test_a_disk_that_fills_up_in_a_phase_is_one_warning_and_the_training_goes_on
         models.append(trainer.model)
     assert same(weights(models[0]), weights(models[1]))
     [said] = [r.message for r in caplog.records if "has gaps" in r.message]
-    assert "No space left on device; the training goes on" in said
+    assert "No space left on device" in said
     record = Path(str(folders[0])) / "risen"
     assert not [path for path in record.rglob("*") if path.name.startswith(".")]
     lines = (record / "events.jsonl").read_text().splitlines()

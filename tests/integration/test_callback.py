@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import TrainerCallback
 
 from risen_plugin import Progress, RisenCallback, hookimpl
 from risen_plugin.assembly import no_answers
@@ -136,6 +137,37 @@ def test_callbacks_list_alone_trains_guards_and_records(
     assert [event["time"] for event in events] == sorted(event["time"] for event in events)
     run = json.loads((tmp_path / "run" / "risen" / "run.json").read_text())
     assert run["rewards"][0]["name"] == "ascii_share"
+
+
+def test_loggers_get_each_grpo_step_counted_over_the_phases(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
+) -> None:
+    class Logger(TrainerCallback):
+        """As the integrations of transformers are: it puts values at ``state.global_step``."""
+
+        def __init__(self) -> None:
+            self.series: dict[str, list[tuple[int, float]]] = {}
+
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any
+        ) -> None:
+            for name, value in logs.items():
+                if name.startswith("risen/grpo/"):
+                    control.should_training_stop = True  # does not reach the run
+                    self.series.setdefault(name, []).append((state.global_step, value))
+
+    logger = Logger()
+    trainer = make_trainer(make_model())
+    trainer.add_callback(logger)
+    callback = RisenCallback(config(scheduler=at_step(2, 3), grpo={"beta": 0.1})).attach(trainer)
+    trainer.train()
+    assert trainer.state.global_step == 4
+    for name in ("reward", "kl", "entropy"):
+        assert [step for step, _ in logger.series[f"risen/grpo/{name}"]] == [1, 2, 3, 4], name
+    last = [phase.metrics["reward"] for phase in callback.phases if phase.kind == "risen"]
+    shown = dict(logger.series["risen/grpo/reward"])
+    assert [shown[2], shown[4]] == last
+    assert not any("risen/grpo/reward" in entry for entry in trainer.state.log_history)
 
 
 def test_attached_measures_the_users_own_metrics_and_the_outer_logs_stay(

@@ -313,7 +313,8 @@ def test_observers_are_told_by_the_arguments_they_name(plugins):
 
 
 def test_a_failing_observer_is_logged_once_then_muted_for_that_hook(plugins, caplog):
-    seen = []
+    seen, told = [], []
+    plugins.on_failure = lambda plugin, how: told.append((plugin, how))
 
     def fails(phase):
         seen.append("failing")
@@ -331,6 +332,7 @@ def test_a_failing_observer_is_logged_once_then_muted_for_that_hook(plugins, cap
         "plugin 'bad' (dist 1.2) failed in risen_phase_started, "
         "which is not called again in this run"
     )
+    assert told == [("'bad' (dist 1.2)", "failed in risen_phase_started: ValueError: no")]
     assert record.exc_info is not None
     assert "ValueError: no" in logging.Formatter().formatException(record.exc_info)
 

@@ -1,0 +1,144 @@
+"""Claim: recording adds at most 3 % to a RISEN phase.
+
+Runs phases of the embedded model with the demo's rewards in a plain Trainer, and times each call
+that records something inside them: the log of answers with what became of each constraint, the
+adapter, ``phase.json``, the events, the loggers. The guard's measuring is counted as part of the
+phase, and pass rates by constraint as recording, since they decide nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import click
+
+from benchmarks.shared import (
+    Spread,
+    held,
+    machine,
+    measuring,
+    print_table,
+    threads_option,
+    write_results,
+)
+
+LIMIT = 0.03
+_PART = {
+    "add": "log of answers",
+    "close": "log of answers",
+    "event": "events",
+    "_save_adapter": "adapter",
+    "_write": "phase.json",
+    "counts_by_constraint": "pass rates by constraint and family",
+    "counts_by_family": "pass rates by constraint and family",
+    "log_series": "loggers",
+    "log": "loggers",
+}
+
+
+@click.command()
+@click.option("--steps", type=click.IntRange(min=1), default=8, show_default=True)
+@threads_option
+@measuring(repeats=3)
+def main(steps: int, threads: int, repeats: int, json_file: Path | None) -> None:
+    """Time what recording takes of a RISEN phase."""
+    before = machine()
+    from benchmarks import training
+
+    training.prepare(threads)
+    model, tokenizer = training.load()
+    runs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(repeats + 1):
+            run = _phase(model, tokenizer, Path(folder) / str(number), steps)
+            if number:  # the first one warms up
+                runs.append(run)
+    parts = sorted({part for run in runs for part in run[1]})
+    shares = [sum(spent.values()) / whole for whole, spent in runs]
+    rows = [("phase, s", Spread.of([whole for whole, _ in runs]).show(2), "")]
+    for part in parts:
+        spent = [run[1][part] for run in runs]
+        share = Spread.of([run[1][part] / run[0] for run in runs])
+        rows.append((f"{part}, ms", Spread.of(spent).show(1, 1e3), share.show(2, 100)))
+    whole = Spread.of(shares)
+    rows.append(("all recording", "", whole.show(2, 100)))
+    title = f"Recording in a phase of {steps} GRPO steps of 64 rollouts, {repeats} phases"
+    print_table(title, ("", "median (least to most)", "% of the phase"), rows)
+    click.echo(f"\nat most {LIMIT:.0%} of a phase: {held(whole.most <= LIMIT)}")
+    results = {
+        "share": whole,
+        "phase_s": [seconds for seconds, _ in runs],
+        "parts_s": [spent for _, spent in runs],
+    }
+    settings = {"steps": steps, "threads": threads, "repeats": repeats}
+    write_results(json_file, settings=settings, machine=before, results=results)
+
+
+def _phase(model: Any, tokenizer: Any, folder: Path, steps: int) -> tuple[float, dict[str, float]]:
+    """Seconds of one kept phase, and of what was recorded in it, by part."""
+    from benchmarks.training import InOrder, Rewards, instructions, run_one_phase
+    from risen_plugin import use
+    from risen_plugin.config import GuardConfig, RisenConfig
+
+    rows = instructions(600, 3)
+    config = RisenConfig(
+        rewards=Rewards().functions(),
+        generator=InOrder(tuple(rows[:400])),
+        held_out=InOrder(tuple(rows[400:])),
+        scheduler=use("after", steps=steps),
+        probe=rows[400:464],
+        guard=GuardConfig(rows=64, report_rows=64, min_gain=-1.0, max_probe_loss_rise=1e9),
+        grpo={
+            "num_generations": 8,
+            "per_device_train_batch_size": 64,
+            "max_completion_length": 64,
+            "learning_rate": 1e-6,
+        },
+    )
+    with _timed() as spent:
+        made = run_one_phase(model, tokenizer, config, folder)
+    if not made.record.accepted:
+        raise click.ClickException(f"unexpected verdict: {made.record.metrics['verdict']}")
+    return made.whole_s, dict(spent)
+
+
+@contextmanager
+def _timed() -> Iterator[dict[str, float]]:
+    """Seconds by part of what is recorded in here."""
+    from benchmarks.training import timed
+    from risen_plugin import held_out, phase
+    from risen_plugin.attached import Attached
+    from risen_plugin.record import Record
+    from risen_plugin.rollouts import RolloutLog
+
+    spent: defaultdict[str, float] = defaultdict(float)
+
+    def add(part: str) -> Callable[[float], None]:
+        def told(seconds: float) -> None:
+            spent[part] += seconds
+
+        return told
+
+    owners: tuple[tuple[Any, tuple[str, ...]], ...] = (
+        (RolloutLog, ("add", "close")),
+        (Record, ("event",)),
+        (phase, ("_save_adapter", "_write")),
+        (held_out, ("counts_by_constraint", "counts_by_family")),
+        (Attached, ("log", "log_series")),
+    )
+    with ExitStack() as patches:
+        for owner, names in owners:
+            for name in names:
+                call = timed(getattr(owner, name), add(_PART[name]))
+                patches.enter_context(mock.patch.object(owner, name, call))
+        yield spent
+
+
+if __name__ == "__main__":
+    main()

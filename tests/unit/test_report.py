@@ -1,0 +1,619 @@
+"""The report and the watch: what they claim of a run is what the run recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from risen_plugin.cli import command_line
+from risen_plugin.contracts import Failed
+from risen_plugin.errors import ConfigError, DataError, RecordError
+from risen_plugin.record import Record, write_json
+from risen_plugin.report import answers as answers_module
+from risen_plugin.report import commands, drawing, pays, series, terminal
+from risen_plugin.report.answers import read_answers
+from risen_plugin.report.markup import Markup, data, html, table
+from risen_plugin.report.page import write_report
+from risen_plugin.report.run import Phase, read_run
+from risen_plugin.rollouts import FILE, RolloutLog
+
+EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
+
+
+def metrics(before: float, after: float | None, **more: Any) -> dict[str, Any]:
+    """What a phase measured; adherence and probe loss move together."""
+    found: dict[str, Any] = {
+        "guard/adherence_strict_before": before,
+        "guard/probe_loss_before": before / 10,
+        "domain/accuracy_before": 0.9,
+        "families_before": {"billing": [10, 40], "returns": [20, 40]},
+        "trip_wire_rate": 0.125,
+        "verdict": f"verdict {EVIL}",
+        **more,
+    }
+    if after is not None:
+        found |= {
+            "guard/adherence_strict_after": after,
+            "guard/probe_loss_after": after / 10,
+            "families_after": {"billing": [30, 40], "returns": [18, 40]},
+        }
+    return found
+
+
+class Script:
+    """Writes a record as a run does, with a clock of its own."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.now = 0.0
+        self.record = Record(place, lambda: self.now)
+        rewards = [{"name": "follows", "weight": 1.0}, {"name": EVIL, "weight": 0.5}]
+        self.record.begin({"rewards": rewards, "reserved": ["billing"], "scheduler": EVIL})
+
+    def event(self, time: float, name: str, step: int, **values: Any) -> None:
+        self.now = time
+        self.record.event(name, step=step, **values)
+
+    def phase(
+        self,
+        number: int,
+        step: int,
+        begins: float,
+        ends: float,
+        accepted: bool,
+        measured: dict[str, Any],
+        answers: int = 8,
+        kind: str = "risen",
+    ) -> None:
+        reason = f"reason {number}"
+        self.event(begins, "decision", step, number=number, phase=kind, steps=4, reason=reason)
+        told = {"kind": kind, "steps": 4, "reason": reason, "accepted": accepted}
+        self.event(ends, "phase", step, number=number, **told, metrics=measured)
+        folder = self.record.phase_folder(number)
+        logs = [{"step": s, "reward": s / 10, "kl": s / 100, "entropy": 0.5} for s in (1, 2, 3, 4)]
+        write_json(folder / "phase.json", {"logs": logs})
+        with RolloutLog(folder / FILE) as log:
+            log.add(
+                step=1,
+                phase=number,
+                prompts=[f"Say it. {EVIL}"] * answers,
+                completions=[f"answer {place} {EVIL}" for place in range(answers)],
+                columns={
+                    "family": ["billing", "returns"] * (answers // 2),
+                    "instruction_id_list": [["punctuation:no_comma"]] * answers,
+                    "kwargs": [[{}]] * answers,
+                },
+                outcomes={
+                    "follows": [float(place) for place in range(answers)],
+                    EVIL: [None, Failed(f"down {EVIL}")] * (answers // 2),
+                },
+            )
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Script:
+    """A run of 100 seconds: one phase kept, one dropped, and errors."""
+    made = Script(tmp_path / "run")
+    made.event(5.0, "log", 5, loss=2.0, learning_rate=1e-3)
+    made.event(10.0, "log", 10, loss=1.0, learning_rate=1e-3)
+    made.event(10.5, "evaluation", 10, metrics={"eval_loss": 1.5, "eval_accuracy": 0.5})
+    made.phase(1, 10, 11.0, 40.0, True, metrics(0.25, 0.75))
+    made.event(50.0, "log", 20, loss=0.5)
+    made.phase(2, 20, 51.0, 90.0, False, metrics(0.5, 0.375, gap=-0.25))
+    made.event(90.0, "plugin_error", 20, number=2, plugin=EVIL, reason="down", count=4)
+    made.event(100.0, "log", 30, loss=0.25)
+    made.record.close()
+    return made
+
+
+# Reading
+
+
+def test_a_run_is_read_from_its_output_folder_or_the_record_in_it(script: Script) -> None:
+    for place in (script.place, script.place / "risen"):
+        run = read_run(place)
+        assert run.name == "run"
+        assert [(p.name, p.outcome, p.begins, p.ends, p.steps) for p in run.phases] == [
+            ("phase 1", "kept", 11.0, 40.0, 4),
+            ("phase 2", "dropped", 51.0, 90.0, 4),
+        ]
+        assert (run.seconds, run.step, run.holder) == (100.0, 30, None)
+
+
+def test_a_phase_that_goes_on_and_one_that_a_crash_cut_short_are_told_apart(
+    tmp_path: Path,
+) -> None:
+    script = Script(tmp_path)
+    script.event(1.0, "decision", 1, number=1, phase="risen", steps=4, reason="first")
+    assert [p.outcome for p in read_run(tmp_path).phases] == ["running"]
+    # It was killed there, resumed before it, and decided for another phase.
+    script.event(3.0, "decision", 2, number=2, phase="burst", steps=3, reason="second")
+    with (tmp_path / "risen" / "events.jsonl").open("a") as file:
+        file.write('{"event": "phase", "ste')
+    [phase] = read_run(tmp_path).phases
+    assert (phase.name, phase.outcome, phase.begins) == ("burst 2", "running", 3.0)
+    script.record.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rum", "there is no run '{place}'; did you mean 'run'?"),
+        ("other", "'{place}' has no record: there is no risen/run.json in it"),
+    ],
+)
+def test_what_is_no_run_is_refused(name: str, said: str, script: Script) -> None:
+    (script.place.parent / "other").mkdir()
+    place = script.place.parent / name
+    with pytest.raises(DataError) as caught:
+        read_run(place)
+    assert str(caught.value).startswith(said.format(place=place))
+
+
+def test_a_damaged_description_is_one_line(script: Script) -> None:
+    (script.place / "risen" / "run.json").write_text("{")
+    with pytest.raises(DataError, match="cannot read the record in"):
+        read_run(script.place)
+
+
+# Series
+
+
+def test_measurements_become_points_in_time(script: Script) -> None:
+    run = read_run(script.place)
+    moments = [(11.0, 0.25), (40.0, 0.75), (51.0, 0.5), (90.0, 0.375)]
+    assert series.adherence(run) == {"guard's instructions": moments}
+    assert [moment for moment, _ in series.retention(run)] == [11.0, 40.0, 51.0, 90.0]
+    assert series.quality(run) == {"accuracy": [(10.5, 0.5), (11.0, 0.9), (51.0, 0.9)]}
+    assert series.losses(run)["training"] == [(5.0, 2.0), (10.0, 1.0), (50.0, 0.5), (100.0, 0.25)]
+    assert series.losses(run)["evaluation"] == [(10.5, 1.5)]
+
+
+def test_what_the_guard_measures_during_a_phase_is_among_its_points(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    script.event(1.0, "guard", 1, number=1, when="before", measured={"adherence_strict": 0.1})
+    script.event(2.0, "guard", 1, number=1, when="during", measured={"adherence_strict": 0.2})
+    script.phase(1, 1, 1.0, 3.0, True, metrics(0.125, 0.5))
+    points = series.adherence(read_run(tmp_path))["guard's instructions"]
+    assert points == [(1.0, 0.125), (2.0, 0.2), (3.0, 0.5)]
+    script.record.close()
+
+
+def test_grpo_steps_of_phases_are_counted_on_and_controllers_add_to_them(script: Script) -> None:
+    script.event(100.0, "control", 20, number=2, grpo_step=3, kl=9.0, beta=0.5)
+    found = series.control(read_run(script.place))
+    assert [place for place, _ in found["kl"]] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert dict(found["kl"])[7] == 9.0
+    assert found["beta"] == [(7.0, 0.5)]
+    assert "temperature" not in found
+
+
+def test_the_way_of_a_run_leaves_dropped_phases_out(script: Script) -> None:
+    moves = series.moves(read_run(script.place).phases)
+    assert [(phase.number, after) for phase, _, after in moves] == [
+        (1, (0.75, 0.075)),
+        (2, (0.375, 0.0375)),
+    ]
+    assert series.way(moves) == [(0.25, 0.025), (0.75, 0.075), (0.5, 0.05)]
+
+
+def test_a_thinned_series_keeps_its_peaks_and_its_order() -> None:
+    points = [(float(x), 0.0) for x in range(10_000)]
+    points[1234], points[5678] = (1234.0, 7.0), (5678.0, -7.0)
+    thin = series.thinned(points, 400)
+    assert len(thin) <= 400
+    assert (1234.0, 7.0) in thin
+    assert (5678.0, -7.0) in thin
+    assert thin == sorted(thin)
+    assert series.thinned(points[:400], 400) == points[:400]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [([], ""), ([1.0], "▄"), ([2.0, 2.0], "▄▄"), ([0.0, 7.0], "▁█"), ([0.0] * 30 + [1.0], "▁▁▁█")],
+)
+def test_a_sparkline_spans_its_latest_values(values: list[float], shown: str) -> None:
+    assert series.sparkline(values, width=4) == shown
+
+
+# Where it pays
+
+
+def test_pass_rates_run_from_the_first_phase_to_the_latest_kept_one(script: Script) -> None:
+    found = pays.over_run(read_run(script.place).phases, "families")
+    assert [(c.name, c.rows, c.before, c.after) for c in found] == [
+        ("billing", 40, 0.25, 0.75),
+        ("returns", 40, 0.5, 0.45),
+    ]
+    # 1.96 * sqrt(0.25 * 0.75 / 40 + 0.75 * 0.25 / 40)
+    assert found[0].half_width == pytest.approx(0.18978, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        ({"a": [0, 4]}, {"a": [4, 4]}, [("a", 1.0)]),
+        ({"a": [0, 4]}, {"b": [4, 4]}, []),
+        ({"a": [0, 0]}, {"a": [0, 0]}, []),
+        ({"a": [2, 4], "b": [1, 4]}, {"a": [2, 4], "b": [3, 4]}, [("b", 0.5), ("a", 0.0)]),
+    ],
+)
+def test_changes_are_of_what_was_measured_twice(
+    before: dict[str, Any], after: dict[str, Any], changes: list[tuple[str, float]]
+) -> None:
+    measured = {"families_before": before, "families_after": after}
+    phase = Phase(1, "risen", 1, 0.0, 1.0, 1, "", True, measured)
+    assert [(c.name, c.change) for c in pays.over_phase(phase, "families")] == changes
+
+
+def test_only_kept_phases_count_for_what_phases_changed(script: Script) -> None:
+    found = pays.in_kept(read_run(script.place).phases, "families")
+    assert found["billing"] == [("phase 1", 0.5)]
+
+
+# Answers
+
+
+def test_every_answer_is_counted_and_the_best_and_worst_are_shown(
+    tmp_path: Path,
+) -> None:
+    script = Script(tmp_path)
+    script.phase(1, 1, 0.0, 1.0, True, metrics(0.1, 0.2), answers=200)
+    found = read_answers(tmp_path, {"follows": 1.0}, per_group=3, most=12)
+    assert (found.count, found.by_phase) == (200, {1: 200})
+    scores = found.by_reward["follows"][0]
+    assert (scores.mean, scores.low, scores.high) == (99.5, 0.0, 199.0)
+    assert scores.counts == [10] * 20
+    silent = found.by_reward[EVIL][0]
+    assert (silent.abstained, silent.errors, sum(silent.counts)) == (100, 100, 0)
+    totals = {shown.total for shown in found.shown}
+    assert {0.0, 199.0} <= totals
+    assert len(found.shown) == 12
+    assert any(isinstance(shown.scores[EVIL], str) for shown in found.shown)
+    script.record.close()
+
+
+def test_few_answers_are_all_shown_with_what_became_of_them(script: Script) -> None:
+    found = read_answers(script.place, {"follows": 2.0})
+    assert len(found.shown) == found.count == 16
+    first = found.shown[3]
+    assert (first.family, first.total, first.completion) == ("returns", 6.0, f"answer 3 {EVIL}")
+    assert first.scores == {"follows": 3.0, EVIL: f"down {EVIL}"}
+    assert first.met == (("punctuation:no_comma", True),)
+
+
+def test_a_long_text_is_cut_and_says_so(tmp_path: Path) -> None:
+    with RolloutLog(tmp_path / "risen" / "phase-001" / FILE) as log:
+        log.add(
+            step=1,
+            phase=1,
+            prompts=["?"],
+            completions=["x" * 5000],
+            columns={},
+            outcomes={"follows": [1.0]},
+        )
+    [shown] = read_answers(tmp_path, {}).shown
+    assert shown.completion == "x" * answers_module.LONGEST + "… (5,000 characters)"
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 torn", None])
+def test_a_log_that_cannot_be_read_is_told_and_the_others_are_read(
+    content: bytes | None, script: Script
+) -> None:
+    path = script.place / "risen" / "phase-001" / FILE
+    if content is None:
+        pq.write_table(pa.table({"other": [1]}), path)
+    else:
+        path.write_bytes(content)
+    found = read_answers(script.place, {})
+    assert found.count == 8
+    [told] = found.unread
+    assert told.startswith(f"{path}: ")
+
+
+# The page
+
+
+class Page(HTMLParser):
+    """Collects what a browser would make of the page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.text = path.read_text(encoding="utf-8")
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.contents: dict[str, str] = {}
+        self.open: list[str] = []
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "title", "td", "h1", "dd", "style"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.contents[self.open[-1]] = self.contents.get(self.open[-1], "") + "\n" + data
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def page(script: Script) -> Page:
+    return Page(write_report(script.place))
+
+
+def test_the_page_needs_nothing_else_and_allows_one_script(page: Page) -> None:
+    scripts = page.named("script")
+    assert [attributes.get("type") for attributes in scripts] == ["application/json", None]
+    assert not any("src" in attributes for attributes in scripts)
+    assert not {"link", "img", "iframe", "object", "base"} & {tag for tag, _ in page.elements}
+    for _, attributes in page.elements:
+        for name in ("href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith("#")
+        assert not any(name.startswith("on") for name in attributes)
+    [policy] = [m["content"] for m in page.named("meta") if m.get("http-equiv")]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-")
+
+
+def test_nothing_that_a_run_recorded_is_read_as_html(page: Page) -> None:
+    assert "owned" not in page.contents["title"]
+    assert EVIL not in page.text
+    assert "<img src=x" not in page.text
+    assert f"verdict {EVIL}" in page.contents["td"]  # there, as text
+    [packed] = [
+        json.loads(content)
+        for content in page.contents["script"].split("\n")
+        if content.startswith('{"rewards"')
+    ]
+    assert packed["rewards"] == ["follows", EVIL]
+    assert packed["answers"][0][4] == f"answer 0 {EVIL}"
+
+
+def test_every_id_is_there_once_and_every_link_leads_somewhere(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] or "" for attributes in page.named("a")]
+    assert len(links) == 10
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+    for attributes in page.named("svg"):
+        assert attributes["role"] == "img"
+        assert attributes["aria-labelledby"] in ids
+    for place in page.text.split("url(#")[1:]:
+        assert place.partition(")")[0] in ids
+
+
+def test_the_colours_of_the_drawings_are_those_of_the_page(page: Page) -> None:
+    assert "prefers-color-scheme: dark" in page.contents["style"]
+    assert "var(--series-1)" in page.text
+    assert "#0100" not in page.text
+    used = {place.partition(")")[0] for place in page.text.split("var(")[1:]}
+    assert all(page.contents["style"].count(f"{name}:") == 2 for name in used), used
+
+
+def test_the_page_tells_what_was_measured(page: Page) -> None:
+    assert "1 of 2" in page.contents["dd"]
+    assert "0.250 → 0.500" in page.contents["dd"]  # the run stands where phase 2 began
+    for told in ("0.250 → 0.750", "0.500 → 0.375", "+0.500 ± 0.190", "billing (reserved)", "down"):
+        assert told in page.contents["td"], told
+
+
+def test_the_same_run_gives_the_same_page(script: Script) -> None:
+    first = write_report(script.place, script.place / "a.html").read_bytes()
+    assert write_report(script.place, script.place / "b.html").read_bytes() == first
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_run_that_has_hardly_begun_has_a_page(steps: int, tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    if steps:
+        script.event(1.0, "log", 1, loss=1.0)
+    page = Page(write_report(tmp_path))
+    assert "0 of 0" in page.contents["dd"]
+    assert ("Nothing has been recorded yet." in page.text) is not bool(steps)
+    assert "going on" in page.contents["dd"]
+    script.record.close()
+
+
+def test_half_of_a_surrogate_pair_and_a_dollar_sign_stop_no_report(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    script.phase(1, 1, 0.0, 1.0, True, metrics(0.1, 0.2, verdict="cut \ud83d $x^"))
+    folder = script.record.phase_folder(1)
+    with RolloutLog(folder / FILE) as log:
+        log.add(
+            step=1,
+            phase=1,
+            prompts=["a \ud83d"],
+            completions=["\x00\u2028\ud83d"],
+            columns={"family": ["$\\frac$"]},
+            outcomes={"$x^": [1.0]},
+        )
+    page = Page(write_report(tmp_path))
+    assert "$x^" in page.text
+    assert "\u2028" not in page.text
+    script.record.close()
+
+
+def test_without_matplotlib_the_extra_is_named(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ConfigError, match=r"pip install 'risen-plugin\[report\]'"):
+        write_report(script.place)
+
+
+def test_a_report_that_cannot_be_written_is_one_line(script: Script, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RecordError, match=r"cannot write the report .*; choose another --output"):
+        write_report(script.place, tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("<b>", "&lt;b&gt;"),
+        (Markup("<b>"), "<b>"),
+        ("\"&'", "&quot;&amp;&#x27;"),
+        (None, '<span class="none">-</span>'),
+        (0.12345, "0.123"),
+        (float("nan"), "nan"),
+        (3, "3"),
+    ],
+)
+def test_a_value_is_text_unless_it_is_markup(value: Any, told: str) -> None:
+    assert html(value) == told
+
+
+def test_data_in_a_script_cannot_end_it() -> None:
+    text = data({"a": "</script><!-- &\u2028"})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"a": "</script><!-- &\u2028"}
+
+
+def test_a_table_puts_numbers_to_the_right() -> None:
+    made = table(("name", "n"), [("a", 1), ("b", None)], caption="<c>")
+    assert '<td class="number">1</td>' in made
+    assert '<td class="short">a</td>' in made
+    assert "<caption>&lt;c&gt;</caption>" in made
+
+
+# The terminal
+
+
+def test_the_terminal_shows_the_phases_and_what_was_measured_last(script: Script) -> None:
+    shown = terminal.lines(read_run(script.place), 100)
+    assert shown[0] == "run: step 30 after 1 min 40 s (not running)"
+    assert shown[1] == "·" * 11 + "█" * 29 + "·" * 11 + "░" * 39 + "·" * 10
+    assert any(line.startswith("adherence, guard's instr") and " 0.375 " in line for line in shown)
+    assert any(line.startswith("training loss") and line.endswith("█▄▂▁") for line in shown)
+    assert any(line.startswith("step 10: phase 1 kept: verdict </script>") for line in shown)
+    assert max(map(len, shown)) <= 100
+
+
+def test_a_reason_cannot_act_on_the_terminal(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    verdict = "\x1b[2J\x07two\nlines \u202e"
+    script.phase(1, 1, 0.0, 1.0, True, metrics(0.1, 0.2, verdict=verdict))
+    shown = terminal.lines(read_run(tmp_path), 80)
+    assert all(line.isprintable() for line in shown)
+    script.record.close()
+
+
+@pytest.mark.parametrize("width", [8, 20, 40])
+def test_no_line_is_longer_than_the_terminal(width: int, script: Script) -> None:
+    assert max(map(len, terminal.lines(read_run(script.place), width))) <= width
+
+
+def test_what_is_redrawn_takes_the_place_of_what_stood_there() -> None:
+    assert terminal.redrawn([], ["a", "b"]) == "a\nb\n"
+    assert terminal.redrawn(["a", "b"], ["c"]) == "\x1b[2F\x1b[Jc\n"
+
+
+# The commands
+
+
+@pytest.fixture
+def risen() -> Callable[..., Any]:
+    def run(*arguments: Any) -> Any:
+        return CliRunner().invoke(command_line(), [str(argument) for argument in arguments])
+
+    return run
+
+
+def test_the_command_writes_the_report_and_opens_it(
+    script: Script, risen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(commands.webbrowser, "open", lambda url: opened.append(url) or True)
+    path = script.place / "risen" / "report.html"
+    done = risen("report", script.place, "--open")
+    assert (done.exit_code, done.stdout) == (0, f"{path}\n")
+    assert opened == [path.absolute().as_uri()]
+    other = script.place / "other.html"
+    assert risen("report", script.place, "--output", other).stdout == f"{other}\n"
+    assert other.read_bytes() == path.read_bytes()
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("command", [("report",), ("watch", "--once")])
+def test_no_run_is_one_line_and_exit_code_2(
+    command: tuple[str, ...], risen: Callable[..., Any], tmp_path: Path
+) -> None:
+    done = risen(*command, tmp_path / "none")
+    assert done.exit_code == 2
+    assert done.stderr == f"risen: there is no run '{tmp_path / 'none'}'\n"
+
+
+def test_watching_a_run_that_has_ended_prints_it_once(
+    script: Script, risen: Callable[..., Any]
+) -> None:
+    done = risen("watch", script.place)
+    assert done.exit_code == 0
+    assert done.stdout.startswith("run: step 30 after 1 min 40 s")
+    assert "\x1b" not in done.stdout
+
+
+def test_watching_shows_each_change_and_ends_with_the_run(
+    tmp_path: Path, risen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script(tmp_path)
+    script.event(1.0, "log", 1, loss=4.0)
+    happens = iter(
+        (
+            lambda: None,
+            lambda: script.event(2.0, "log", 2, loss=3.0),
+            lambda: script.record.close(),
+        )
+    )
+    monkeypatch.setattr(commands.time, "sleep", lambda seconds: next(happens)())
+    done = risen("watch", tmp_path)
+    shown = [line for line in done.stdout.splitlines() if "step " in line]
+    assert [line.partition(": ")[2] for line in shown] == [
+        "step 1 after 1.0 s (going on)",
+        "step 2 after 2.0 s (going on)",
+        "step 2 after 2.0 s (not running)",
+    ]
+
+
+@pytest.mark.parametrize("command", [("report",), ("watch", "--once")])
+def test_neither_command_loads_torch(command: tuple[str, ...], script: Script) -> None:
+    code = f"""
+import sys
+from risen_plugin.cli import main
+try:
+    main([*{list(command)!r}, {str(script.place)!r}])
+except SystemExit as stop:
+    assert not stop.code, stop.code
+print("loaded:", *[name for name in ("torch", "transformers", "datasets") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "RISEN_DISABLE_PLUGINS": ""},
+    )
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_matplotlib_is_not_loaded_before_something_is_drawn() -> None:
+    code = "import sys, risen_plugin.report.figures; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+    drawing.check_matplotlib()
