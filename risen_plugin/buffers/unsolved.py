@@ -40,10 +40,13 @@ class Unsolved:
     """Instructions whose answers all failed, in the order in which they were first asked.
 
     :param after: visits without a passed answer, in a row, from which an instruction counts.
+    :param most: instructions that are remembered; over it an eighth of them is forgotten, those
+        with the fewest visits first, and of these the oldest.
     """
 
-    def __init__(self, after: int) -> None:
+    def __init__(self, after: int, most: int = 65_536) -> None:
         self.after = after
+        self.most = most
         self.solved = 0
         self._tried: dict[str, Attempted] = {}
 
@@ -58,9 +61,16 @@ class Unsolved:
         tried = self._tried.get(unmet.key)
         if tried is None:
             self._tried[unmet.key] = Attempted(1, unmet, unmet)
+            if len(self._tried) > self.most:
+                self._forget(1 + self.most // 8)
             return
         best = unmet if unmet.total >= tried.best.total else tried.best
         self._tried[unmet.key] = replace(tried, visits=tried.visits + 1, best=best, last=unmet)
+
+    def _forget(self, count: int) -> None:
+        by_visits = sorted(self._tried, key=lambda key: self._tried[key].visits)
+        for key in by_visits[:count]:
+            del self._tried[key]
 
     def was_tried(self, key: str) -> bool:
         """Whether it has failed since it was last solved."""
