@@ -198,6 +198,19 @@ def test_no_more_instructions_are_remembered_than_fit_and_the_often_tried_stay()
     ]
 
 
+@given(st.lists(st.tuples(st.sampled_from("abcdefghij"), st.booleans())), st.integers(1, 3))
+def test_the_number_of_unsolved_instructions_is_always_how_many_there_are(
+    asked: list[tuple[str, bool]], after: int
+) -> None:
+    unsolved = Unsolved(after, most=6)
+    for prompt, solved in asked:
+        if solved:
+            unsolved.solve(prompt)
+        else:
+            unsolved.failed(unmet(prompt))
+        assert len(unsolved) == len(list(unsolved))
+
+
 # Mixing
 
 
