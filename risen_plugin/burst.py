@@ -115,7 +115,7 @@ def run_burst(
             "learning_rate": config.learning_rate,
             "per_device_train_batch_size": -(-config.batch_size // around.args.world_size),
         }
-        trainer = _build(around, rows, settings)
+        trainer = processes.together(lambda: _build(around, rows, settings))
         losses = _train(trainer, decision.steps, label, quiet=around.quiet)
         started = time.perf_counter()
         after = processes.agree(measure_state(around, trainer.model, grpo, f"{label}: after"))

@@ -623,6 +623,7 @@ class RisenCallback(TrainerCallback):
             "buffers": self.buffers.describe(),
             "reserved": sorted(self.instructions.reserved),
             "seed": self.config.seed,
+            "processes": self._processes.count,
             "output_dir": args.output_dir,
         }
 

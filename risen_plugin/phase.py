@@ -245,15 +245,18 @@ def _reinforce(
     """Train, and measure again; there is no second measurement if the training was cut short."""
     clock, kept = guarding.clock, checkpoints.kept
     with clock.time("enter_s"):
-        trainer = build_trainer(
-            around.model,
-            around.tokenizer,
-            around.panel.columns,
-            lambda count: around.processes.main(
-                lambda: around.instructions.next(count, around.pass_rates.rates())
-            ),
-            outer=around.args,
-            plan=plan,
+        processes = around.processes
+        trainer = processes.together(
+            lambda: build_trainer(
+                around.model,
+                around.tokenizer,
+                around.panel.columns,
+                lambda count: processes.main(
+                    lambda: around.instructions.next(count, around.pass_rates.rates())
+                ),
+                outer=around.args,
+                plan=plan,
+            )
         )
         around.panel.likelihood = _likelihood(around, plan, trainer.model, snapshot)
         around.instructions.context["generate"] = _generate(around, plan, trainer.model)

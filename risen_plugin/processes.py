@@ -83,6 +83,15 @@ class Processes:
                 raise told
         return [value for value, _ in received]
 
+    def together(self, work: Callable[[], T]) -> T:
+        """Work in every process; in each its own result, which does not travel.
+
+        :raises Exception: in all processes, the error of the first one that failed.
+        """
+        made: list[T] = []
+        self.gather(lambda: made.append(work()))
+        return made[0]
+
     def main(self, work: Callable[[], T]) -> T:
         """Work in the main process; its result in all of them.
 

@@ -49,11 +49,12 @@ class Journal:
         self._size = 0
         self._hash = hashlib.sha256()
         self._pending: list[bytes] = []
+        self._committed = Position()
 
     @property
     def position(self) -> Position:
-        """Where the next line goes."""
-        return Position(self._size, self._hash.hexdigest())
+        """The end of what was committed: a checkpoint needs no line that the disk did not take."""
+        return self._committed
 
     def add(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Add a line, and return it as it will be read back."""
@@ -71,13 +72,16 @@ class Journal:
 
         :raises RecordError: where it takes no more; they are tried again at the next commit.
         """
-        if self.path is None or not self._pending:
-            return
-        data = b"".join(self._pending)
+        if self.path is not None and self._pending:
+            self._append(self.path, b"".join(self._pending))
+            self._pending.clear()
+        self._committed = Position(self._size, self._hash.hexdigest())
+
+    def _append(self, path: Path, data: bytes) -> None:
         start = self._size - len(data)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("r+b" if self.path.exists() else "w+b") as file:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("r+b" if path.exists() else "w+b") as file:
                 file.seek(start)
                 file.truncate()  # half a line of an attempt that failed
                 file.write(data)
@@ -85,9 +89,8 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             raise RecordError(
-                f"the buffers cannot be written to {self.path}: {error.strerror}; make room there"
+                f"the buffers cannot be written to {path}: {error.strerror}; make room there"
             ) from error
-        self._pending.clear()
 
     def take_up(self, position: Position, source: Path | None = None) -> list[dict[str, Any]]:
         """Go on from ``position`` and return the lines up to it.
@@ -107,6 +110,7 @@ class Journal:
             data = _read(source, position)
         self._size = position.size
         self._hash = hashlib.sha256(data)
+        self._committed = position
         if self._writes:
             self._rewrite(data)
         return [json.loads(line) for line in data.splitlines()]

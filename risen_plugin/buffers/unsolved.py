@@ -40,27 +40,43 @@ class Unsolved:
     """Instructions whose answers all failed, in the order in which they were first asked.
 
     :param after: visits without a passed answer, in a row, from which an instruction counts.
+    :param most: instructions that are remembered; over it an eighth of them is forgotten, those
+        with the fewest visits first, and of these the oldest.
     """
 
-    def __init__(self, after: int) -> None:
+    def __init__(self, after: int, most: int = 65_536) -> None:
         self.after = after
+        self.most = most
         self.solved = 0
         self._tried: dict[str, Attempted] = {}
+        self._count = 0  # asked for after each step of the outer run, so it is kept
 
     def __len__(self) -> int:
-        return sum(tried.visits >= self.after for tried in self._tried.values())
+        return self._count
 
     def __iter__(self) -> Iterator[Attempted]:
-        return (tried for tried in self._tried.values() if tried.visits >= self.after)
+        return (tried for tried in self._tried.values() if self._counts(tried))
+
+    def _counts(self, tried: Attempted) -> bool:
+        return tried.visits >= self.after
 
     def failed(self, unmet: Unmet) -> None:
         """Nobody of another group solved it."""
         tried = self._tried.get(unmet.key)
         if tried is None:
-            self._tried[unmet.key] = Attempted(1, unmet, unmet)
-            return
-        best = unmet if unmet.total >= tried.best.total else tried.best
-        self._tried[unmet.key] = replace(tried, visits=tried.visits + 1, best=best, last=unmet)
+            now = Attempted(1, unmet, unmet)
+        else:
+            best = unmet if unmet.total >= tried.best.total else tried.best
+            now = replace(tried, visits=tried.visits + 1, best=best, last=unmet)
+        self._tried[unmet.key] = now
+        self._count += now.visits == self.after
+        if len(self._tried) > self.most:
+            self._forget(1 + self.most // 8)
+
+    def _forget(self, count: int) -> None:
+        by_visits = sorted(self._tried, key=lambda key: self._tried[key].visits)
+        for key in by_visits[:count]:
+            self._count -= self._counts(self._tried.pop(key))
 
     def was_tried(self, key: str) -> bool:
         """Whether it has failed since it was last solved."""
@@ -69,5 +85,6 @@ class Unsolved:
     def solve(self, key: str) -> None:
         """Somebody solved it."""
         tried = self._tried.pop(key, None)
-        if tried is not None and tried.visits >= self.after:
+        if tried is not None and self._counts(tried):
+            self._count -= 1
             self.solved += 1

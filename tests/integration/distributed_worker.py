@@ -144,6 +144,8 @@ def trainer_of(folder: Path, tokenizer: Any, scenario: str, seed: int = 0) -> An
             ddp_timeout=60,
         ),
         train_dataset=Dataset.from_list([{"input_ids": i, "labels": k} for i, k in encoded]),
+        eval_dataset=Dataset.from_list([{"input_ids": i, "labels": k} for i, k in encoded[:5]]),
+        compute_metrics=lambda predicted: {"rows": float(len(predicted.label_ids))},
         data_collator=DataCollatorForSeq2Seq(tokenizer),
         processing_class=tokenizer,
     )

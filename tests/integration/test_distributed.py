@@ -94,11 +94,13 @@ def test_answers_of_both_processes_are_grouped_counted_and_scored_once(runs: Any
         assert len({group[0] for group in groups}) == 4, "no instruction is answered twice over"
 
 
-def test_a_pass_rate_is_over_the_answers_of_all_processes(runs: Any) -> None:
+def test_what_is_measured_is_over_all_processes_and_not_doubled(runs: Any) -> None:
     first, _ = runs[1]["plain"]
     assert set(first["pass_rates"].values()) == {0.5}
     assert first["counts"]["buffered"] == 8
-    assert first["phases"][1][4]["guard/adherence_strict_before"] == pytest.approx(3 / 5)
+    measured = first["phases"][1][4]
+    assert measured["guard/adherence_strict_before"] == pytest.approx(3 / 5)
+    assert measured["domain/rows_before"] == measured["domain/rows_after"] == 5
 
 
 def test_instructions_are_drawn_by_one_process_alone(runs: Any) -> None:

@@ -187,6 +187,30 @@ def test_an_instruction_is_unsolved_after_so_many_visits_until_somebody_solves_i
     assert len(unsolved) == 0, "it counts anew once it was solved"
 
 
+def test_no_more_instructions_are_remembered_than_fit_and_the_often_tried_stay() -> None:
+    unsolved = Unsolved(after=1, most=8)
+    for prompt in ("often", *(f"p{index}" for index in range(7)), "often", "one too many"):
+        unsolved.failed(unmet(prompt))
+    assert [tried.best.key for tried in unsolved] == [
+        "often",
+        *(f"p{index}" for index in range(2, 7)),
+        "one too many",
+    ]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefghij"), st.booleans())), st.integers(1, 3))
+def test_the_number_of_unsolved_instructions_is_always_how_many_there_are(
+    asked: list[tuple[str, bool]], after: int
+) -> None:
+    unsolved = Unsolved(after, most=6)
+    for prompt, solved in asked:
+        if solved:
+            unsolved.solve(prompt)
+        else:
+            unsolved.failed(unmet(prompt))
+        assert len(unsolved) == len(list(unsolved))
+
+
 # Mixing
 
 
@@ -286,6 +310,7 @@ def test_what_could_not_be_written_is_written_whole_once_there_is_room(tmp_path:
     path.mkdir()
     with pytest.raises(RecordError, match="make room"):
         journal.commit()
+    assert journal.position == Position(), "a checkpoint does not ask for what was not written"
     journal.add("b", {})
     path.rmdir()
     journal.commit()

@@ -92,6 +92,16 @@ def test_an_error_of_one_process_is_raised_in_all_and_says_whose_it_is(failing: 
         assert is_everywhere(error)
 
 
+def test_what_does_not_travel_is_made_in_each_process_or_in_none() -> None:
+    made = side_by_side(lambda processes: processes.together(lambda: lambda: processes.rank))
+    assert [made_here() for made_here in made] == [0, 1]
+
+    def work(processes: Processes) -> Any:
+        return processes.together(lambda: 1 // processes.rank)
+
+    assert [type(error) for error in side_by_side(work)] == [ZeroDivisionError, OtherProcessError]
+
+
 def test_a_bug_keeps_its_kind_where_it_happened_and_is_told_elsewhere() -> None:
     def work(processes: Processes) -> Any:
         return processes.main(lambda: 1 // 0)
