@@ -235,9 +235,22 @@ class Checkpoints:
             found = damage_of(place) if is_ours(place) else None
             if found is None:
                 break
-            aside = self._aside(place)
+            aside = self._aside(place, "damaged")
             place.rename(aside)
             lines.append(f"{place} is damaged ({found}) and is {aside.name} now{self._next()}")
+        return lines
+
+    def leave_after(self, step: int) -> list[str]:
+        """Set aside RISEN's checkpoints of later steps: pool and record go back, and lack theirs.
+
+        :returns: one line for each of them.
+        """
+        lines: list[str] = []
+        for place in self.newest():
+            if int(place.name.rpartition("-")[2]) > step and is_ours(place):
+                aside = self._aside(place, "abandoned")
+                place.rename(aside)
+                lines.append(f"{place} is later than what the run goes on from: {aside.name} now")
         return lines
 
     def newest(self) -> list[Path]:
@@ -254,11 +267,11 @@ class Checkpoints:
     def _earlier(self, step: int) -> Path:
         return self.folder / f".checkpoint-{step}.earlier"
 
-    def _aside(self, place: Path) -> Path:
-        number, aside = 1, self.folder / f"damaged-{place.name}"
+    def _aside(self, place: Path, why: str) -> Path:
+        number, aside = 1, self.folder / f"{why}-{place.name}"
         while aside.exists():
             number += 1
-            aside = self.folder / f"damaged-{place.name}.{number}"
+            aside = self.folder / f"{why}-{place.name}.{number}"
         return aside
 
     def _next(self) -> str:

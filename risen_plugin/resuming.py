@@ -89,6 +89,9 @@ class Resuming:
             )
         for line in changed:
             say(f"step {state.global_step}: goes on with a change: {line}")
+        if args.should_save and place.resolve() == own.resolve():
+            for line in Checkpoints(own.parent).leave_after(state.global_step):
+                say(line)
         self.events = found.get("events")
         if found.get("pending"):
             self.pending = Decision(**found["pending"])

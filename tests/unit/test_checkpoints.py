@@ -107,6 +107,14 @@ def test_a_checkpoint_that_is_written_over_to_the_end_replaces_the_old_one(tmp_p
     assert names(tmp_path) == ["checkpoint-2"]
 
 
+def test_checkpoints_after_the_one_that_is_gone_back_to_are_set_aside(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        written(tmp_path, step, ours=step != 6)
+    [line] = Checkpoints(tmp_path).leave_after(2)
+    assert line.endswith("is later than what the run goes on from: abandoned-checkpoint-4 now")
+    assert names(tmp_path) == ["abandoned-checkpoint-4", "checkpoint-2", "checkpoint-6"]
+
+
 def test_an_announcement_that_nothing_came_of_is_taken_back(tmp_path: Path) -> None:
     place = written(tmp_path, 2)
     checkpoints = Checkpoints(tmp_path)
