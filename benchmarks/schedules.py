@@ -1,0 +1,302 @@
+"""Claim: fine-tuning and RISEN together, when measurements decide, beat either alone.
+
+Every schedule gets the same seconds of one thread, from the embedded base on: the demo's data, the
+demo's rewards, chunks of the same GRPO steps. What a phase costs, its guard included, is taken off
+the fine-tuning. Seconds are the processor's, so that other work on the machine changes nothing;
+where there is none they are those of the clock. Measured at the end, on rows that nobody trains on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.shared import machine, print_table, threads_option, write_results
+from risen_plugin import Decision, Progress
+
+ALLOWED = 0.02  # of domain accuracy below fine-tuning only
+FIXED = (
+    "fine-tuning only",
+    "RISEN only",
+    "RISEN, fine-tuning",
+    "fine-tuning, RISEN",
+    "alternating",
+)
+MEASURED = ("plateau", "benefit")
+ARMS = (*FIXED, *MEASURED)
+COLUMNS = ("domain", "trained", "held_out", "retention", "rollouts", "phases", "kept", "seconds")
+
+
+@dataclass
+class Clock:
+    """The seconds of a run that are used up."""
+
+    seconds: float
+    began: float = 0.0
+
+    @property
+    def spent(self) -> float:
+        return time.process_time() - self.began
+
+    @property
+    def share(self) -> float:
+        return self.spent / self.seconds
+
+
+@dataclass
+class ByShare:
+    """A fixed order: RISEN while ``chooses`` says so, of the share of the seconds and the steps."""
+
+    clock: Clock
+    steps: int
+    chooses: Callable[[float, Progress], bool]
+
+    def __call__(self, progress: Progress) -> Decision:
+        if self.clock.share < 1 and self.chooses(self.clock.share, progress):
+            return Decision("risen", self.steps, reason="the fixed order")
+        return Decision("fine_tune", reason="the fixed order")
+
+
+@dataclass
+class Within:
+    """Another scheduler, as long as there are seconds left."""
+
+    clock: Clock
+    scheduler: Any
+
+    def __call__(self, progress: Progress) -> Decision:
+        if self.clock.share >= 1:
+            return Decision("fine_tune", reason="the seconds are used up")
+        decision: Decision = self.scheduler(progress)
+        return decision
+
+
+@click.command()
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0, 1, 2), show_default=True)
+@click.option("--arm", "arms", multiple=True, type=click.Choice(ARMS), default=ARMS)
+@click.option("--seconds", default=120.0, show_default=True, help="For each run.")
+@click.option("--steps", default=10, show_default=True, help="GRPO steps of a phase.")
+@threads_option
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the settings, the machine and every figure to this file.",
+)
+def main(
+    *,
+    seeds: Sequence[int],
+    arms: Sequence[str],
+    seconds: float,
+    steps: int,
+    threads: int,
+    json_file: Path | None,
+) -> None:
+    """Compare schedules that have the same time."""
+    before = machine()
+    from benchmarks import training
+
+    training.prepare(threads)
+    results: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
+    for seed in seeds:
+        for arm in arms:
+            found = _run(arm, seed, seconds, steps)
+            results[arm].append(found)
+            click.echo(f"seed {seed} {arm}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()))
+    _show(results)
+    write_results(
+        json_file,
+        settings={"seeds": seeds, "seconds": seconds, "steps": steps},
+        machine=before,
+        results=results,
+    )
+
+
+def _show(results: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    means = {
+        arm: {name: statistics.fmean(run[name] for run in runs) for name in COLUMNS}
+        for arm, runs in results.items()
+    }
+    rows = [
+        (
+            arm,
+            *(f"{mean[name]:.3f}" for name in COLUMNS[:4]),
+            f"{mean['rollouts']:.0f}",
+            f"{mean['kept']:.1f} of {mean['phases']:.1f}",
+            f"{mean['seconds']:.0f}",
+        )
+        for arm, mean in means.items()
+    ]
+    head = (
+        "schedule",
+        "domain accuracy",
+        "strict, trained families",
+        "strict, held-out family",
+        "loss of the base's corpus",
+        "rollouts",
+        "phases kept",
+        "seconds",
+    )
+    print_table("Means over the seeds, at equal time", head, rows)
+    only = means.get("fine-tuning only")
+    if only is None:
+        return
+    fit = {arm: m for arm, m in means.items() if m["domain"] >= only["domain"] - ALLOWED}
+    ranked = sorted(fit, key=lambda arm: fit[arm]["trained"], reverse=True)
+    click.echo(f"\nwithin {ALLOWED:g} of fine-tuning's domain accuracy: {', '.join(ranked)}")
+    for arm in means.keys() - fit.keys():
+        click.echo(f"not within: {arm} ({means[arm]['domain'] - only['domain']:+.3f})")
+
+
+def _run(arm: str, seed: int, seconds: float, steps: int) -> dict[str, float]:
+    from transformers import set_seed
+
+    from benchmarks import training
+    from risen_export.demo.settings import FULL
+    from risen_export.demo.stages import Desk, StopAfter
+    from risen_plugin import RisenCallback
+    from risen_plugin.embedded.answers import WISHES
+
+    desk = Desk(dataclasses.replace(FULL, reported=300), seed, None)
+    families = sorted({wish.partition(":")[0] for wish in WISHES})
+    reserved = random.Random(f"reserve {seed}").choice(families)
+    clock = Clock(seconds)
+
+    class Stop(StopAfter):
+        """Ends the run when the processor's seconds are used up."""
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            clock.began = time.process_time()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = clock.share >= 1
+
+    set_seed(seed)
+    rate = 0.0 if arm == "RISEN only" else FULL.peak
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = training.plain_trainer(
+            desk.model,
+            desk.tokenizer,
+            desk.data.train,
+            folder,
+            steps=_most_steps(arm, seconds),
+            batch_size=1 if arm == "RISEN only" else FULL.batch_size,
+            learning_rate=rate,
+        )
+        callback = RisenCallback(_config(desk, arm, clock, steps, reserved)).attach(trainer)
+        _evaluates(trainer, desk)
+        trainer.add_callback(Stop(seconds))
+        began = time.process_time()
+        trainer.train()
+        spent = time.process_time() - began
+    risen = [phase for phase in callback.phases if phase.kind == "risen"]
+    return {
+        **_measured(desk, reserved),
+        "rollouts": float(sum(phase.metrics["rollouts"] for phase in risen)),
+        "phases": float(len(risen)),
+        "kept": float(sum(bool(phase.accepted) for phase in risen)),
+        "seconds": spent,
+    }
+
+
+def _most_steps(arm: str, seconds: float) -> int:
+    """Steps of the outer run.
+
+    Those that measure think in shares of the run, so that it has to end where the seconds do: at
+    about half of what fine-tuning alone would take, the other half being RISEN's.
+    """
+    steps = round(seconds / 0.3)  # of the demo's batches, by one thread
+    return steps // 2 if arm in MEASURED else 100_000
+
+
+def _evaluates(trainer: Any, desk: Any) -> None:
+    from datasets import Dataset
+
+    from risen_plugin.measure import encode_probe
+
+    encoded = encode_probe(desk.tokenizer, desk.data.probe, 512)
+    trainer.eval_dataset = Dataset.from_list([{"input_ids": i, "labels": k} for i, k in encoded])
+    trainer.args.eval_strategy = "steps"
+    trainer.args.eval_steps = 20
+    trainer.args.per_device_eval_batch_size = 128
+
+
+def _config(desk: Any, arm: str, clock: Clock, steps: int, reserved: str) -> Any:
+    config = desk.risen_config()
+    guard = dataclasses.replace(config.guard, report_rows=1)  # measured here, at the end
+    return dataclasses.replace(
+        config, scheduler=_scheduler(arm, clock, steps), guard=guard, reserve=[reserved]
+    )
+
+
+def _scheduler(arm: str, clock: Clock, steps: int) -> Any:
+    from risen_plugin.defaults.schedulers import Benefit, Plateau
+
+    def gap(progress: Progress) -> bool:
+        """Whether at least one step of the outer run lies behind the last phase."""
+        return progress.phases[-1].steps >= 1
+
+    def by(chooses: Callable[[float, Progress], bool]) -> Any:
+        return ByShare(
+            clock, steps, lambda share, progress: gap(progress) and chooses(share, progress)
+        )
+
+    fixed: dict[str, Any] = {
+        "fine-tuning only": by(lambda share, progress: False),
+        "RISEN only": by(lambda share, progress: True),
+        "RISEN, fine-tuning": by(lambda share, progress: share < 0.5),
+        "fine-tuning, RISEN": by(lambda share, progress: share >= 0.5),
+        "alternating": by(lambda share, progress: progress.phases[-1].steps >= 40),
+    }
+    if arm in fixed:
+        return fixed[arm]
+    chosen = Plateau(steps=steps, burst=0) if arm == "plateau" else Benefit(steps=steps)
+    return Within(clock, chosen)
+
+
+def _measured(desk: Any, reserved: str) -> dict[str, float]:
+    from risen_export.demo.stages import score_instructions
+    from risen_plugin.clean_room import clean_room
+    from risen_plugin.embedded import corpus, orders
+    from risen_plugin.families import families_of
+    from risen_plugin.measure import answers_to, encode_probe, probe_loss
+
+    def told(rows: Sequence[Any]) -> list[Any]:
+        return answers_to(
+            desk.model,
+            desk.tokenizer,
+            rows,
+            max_new_tokens=desk.settings.answer_tokens,
+            batch_size=desk.settings.measured_at_once,
+        )
+
+    rows = desk.data.instructions
+    unseen = [row for row in rows if reserved in families_of(row)]
+    trained = [row for row in rows if reserved not in families_of(row)]
+    with clean_room(desk.model, desk.tokenizer):
+        right = [
+            orders.is_right(answer[0]["content"], row["answer"])
+            for answer, row in zip(told(desk.data.domain), desk.data.domain, strict=True)
+        ]
+        turns = itertools.islice(corpus.conversations(90_000), 200)
+        general = encode_probe(desk.tokenizer, [{"messages": said} for said in turns], 512)
+        return {
+            "domain": sum(right) / len(right),
+            "trained": score_instructions(trained, told(trained))["adherence_strict"],
+            "held_out": score_instructions(unseen, told(unseen))["adherence_strict"],
+            "retention": probe_loss(desk.model, general, batch_size=64),
+        }
+
+
+if __name__ == "__main__":
+    main()
