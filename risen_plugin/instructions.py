@@ -380,11 +380,12 @@ class Instructions:
     def _check_by_rewards(self, rows: Sequence[Row], label: str) -> None:
         """Let the rewards that offer ``check_row`` refuse what they could not score."""
         for reward in self.parts.rewards:
-            if not hasattr(reward.reward, "check_row"):
+            check: Callable[[Row], None] | None = getattr(reward.reward, "check_row", None)
+            if check is None:
                 continue
             for row in rows:
                 try:
-                    reward.reward.check_row(row)
+                    check(row)
                 except DataError as error:
                     start = " ".join(text_of(row["prompt"]).split())[:60]
                     raise DataError(
