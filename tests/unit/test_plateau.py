@@ -139,6 +139,8 @@ def test_without_evaluations_the_training_loss_has_to_do(
         pytest.param([risen(40)], 42, "", id="fine-tuning has gone on"),
         pytest.param([risen(40), burst(41)], 42, "gained +0.200, 1 of 3", id="after a burst"),
         pytest.param([risen(9), risen(40)], 41, "gained +0.200, 1 of 3", id="a new row"),
+        pytest.param([risen(40, rise=0.1), burst(41)], 42, "gained", id="a burst has mended it"),
+        pytest.param([risen(40, rise=0.1)], 41, "", id="it forgets"),
     ],
 )
 def test_risen_goes_on_while_it_pays(phases: list[PhaseRecord], step: int, said: str) -> None:
