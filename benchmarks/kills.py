@@ -48,6 +48,9 @@ def main(kills: int, seed: int, as_json: bool) -> None:
             folder = place / f"run-{number}"
             job = drawn(rng, counts, seconds)
             killed = run(folder, **job)["code"]
+            if killed == 0:
+                results.append({**job, "was_killed": False, "differences": []})
+                continue
             ended = run(folder)["code"]
             wrong = differences(whole, folder) if ended == 0 else [f"the resumed run: {ended}"]
             results.append({**job, "was_killed": killed == -9, "differences": wrong})

@@ -88,7 +88,8 @@ class _GoingOn(TrainerCallback):
             if name in told:
                 setattr(trainer, name, told[name])
         trainer._initial_global_step = 0
-        trainer._tr_loss += told["loss"]
+        if hasattr(trainer, "_tr_loss"):  # transformers 4 keeps it in a local variable
+            trainer._tr_loss += told["loss"]
         for name, values in told["metrics"].items():
             trainer._metrics["train"][name] = list(values)
         kwargs["optimizer"].load_state_dict(self.kept.training["optimizer"])
@@ -232,7 +233,7 @@ def _trainer_state(trainer: Any) -> dict[str, Any]:
     return {
         **{name: getattr(trainer.state, name) for name in _OF_STATE},
         **own,
-        "loss": float(trainer._tr_loss),
+        "loss": float(getattr(trainer, "_tr_loss", 0.0)),
         "metrics": {name: list(values) for name, values in trainer._metrics["train"].items()},
     }
 

@@ -44,6 +44,7 @@ class Resuming:
         self.is_saved = False
         self._phase: PhaseCheckpoints | None = None
         self._whole: set[Path] = set()
+        self._is_announced = False
 
     # Before a run
 
@@ -72,8 +73,9 @@ class Resuming:
             return None
         own = Checkpoints(str(args.output_dir)).place(state.global_step)
         given = args.resume_from_checkpoint
-        places = [_given_to_train(), Path(given) if given else None, own]
-        for place in filter(None, places):
+        told = _given_to_train()
+        places = [told] if told is not None else [Path(given) if given else own, own]
+        for place in places:
             found = self._read(place)
             if found is not None:
                 break
@@ -145,11 +147,13 @@ class Resuming:
     def announce(self, args: TrainingArguments, step: int) -> None:
         """A checkpoint is about to be written."""
         if args.should_save:
+            self._is_announced = True
             Checkpoints.of(str(args.output_dir)).announce(step)
 
     def withdraw(self, args: TrainingArguments) -> None:
         """No checkpoint came of what was announced: another callback had the last word."""
-        if args.should_save:
+        if self._is_announced:
+            self._is_announced = False
             Checkpoints.of(str(args.output_dir)).withdraw()
 
     def complete(
@@ -159,6 +163,7 @@ class Resuming:
         checkpoints = Checkpoints.of(str(args.output_dir))
         if args.should_save and checkpoints.place(step).is_dir():
             checkpoints.complete(step, self._with(state, events))
+            self._is_announced = False
             self.is_saved = self.pending is not None
             forget_phases(checkpoints.folder)
 

@@ -9,6 +9,7 @@ and by ``benchmarks/kills.py``.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import math
 import os
@@ -73,14 +74,31 @@ class Killer:
         setattr(owner, name, watched)
 
 
+def _watch(killer: Killer) -> None:
+    """Have everything that a run passes by in the libraries counted."""
+    import peft.tuners.lora.layer
+    import torch
+    import transformers
+
+    import risen_plugin.phase_state
+
+    killer.watch(os, "rename", "rename")
+    killer.watch(os, "replace", "rename")
+    killer.watch(os, "fsync", "fsync")
+    killer.watch(torch.optim.AdamW, "step", "update")
+    killer.watch(peft.tuners.lora.layer.Linear, "merge", "merge")
+    killer.watch(transformers.Qwen2ForCausalLM, "forward", "forward")
+    killer.watch_writing(torch, "save", 1)
+    killer.watch_writing(transformers.modeling_utils, "safe_save_file", 1)
+    killer.watch_writing(risen_plugin.phase_state, "save_file", 1)
+
+
 def run(folder: Path, killer: Killer) -> None:
     """Train in ``folder``, or go on there; leave ``final.safetensors`` and ``final.json``."""
-    import peft.tuners.lora.layer
     import safetensors.torch
     import torch
     import transformers
     from datasets import Dataset
-    from transformers.modeling_utils import safe_save_file  # noqa: F401  what it saves with
 
     import risen_plugin.phase_state
     from risen_plugin import Decision, RisenCallback, RisenConfig
@@ -182,15 +200,7 @@ def run(folder: Path, killer: Killer) -> None:
         processing_class=tokenizer,
     )
     trainer.remove_callback(transformers.PrinterCallback)
-    killer.watch(os, "rename", "rename")
-    killer.watch(os, "replace", "rename")
-    killer.watch(os, "fsync", "fsync")
-    killer.watch(torch.optim.AdamW, "step", "update")
-    killer.watch(peft.tuners.lora.layer.Linear, "merge", "merge")
-    killer.watch(transformers.Qwen2ForCausalLM, "forward", "forward")
-    killer.watch_writing(torch, "save", 1)
-    killer.watch_writing(transformers.modeling_utils, "safe_save_file", 1)
-    killer.watch_writing(risen_plugin.phase_state, "save_file", 1)
+    _watch(killer)
     callback.attach(trainer)
     begun = transformers.trainer_utils.get_last_checkpoint(str(folder)) is not None
     trainer.train(resume_from_checkpoint=begun or None)
@@ -201,7 +211,9 @@ def run(folder: Path, killer: Killer) -> None:
         folder / "final.safetensors",
     )
     log = trainer.state.log_history[:-1]  # the last line sums up what this process did
-    told = {"state": callback.state_dict(), "log": log}
+    state = callback.state_dict()
+    del state["trainer"]  # resumed at its last step, the Trainer takes one more and adds its loss
+    told = {"state": state, "log": log}
     (folder / "final.json").write_text(json.dumps(told, default=str))
     (folder / "counts.json").write_text(json.dumps(killer.counts))
 
@@ -284,9 +296,15 @@ def serve() -> None:
     """Load what takes long once, then run every job in a fork."""
     import peft.tuners.lora.layer  # noqa: F401
     import trl.trainer.grpo_trainer  # noqa: F401
+    from transformers import conversion_mapping
 
     import risen_plugin.callback  # noqa: F401
 
+    warm: Any = getattr(conversion_mapping, "get_checkpoint_conversion_mapping", None)
+    if warm is not None:
+        warm("qwen2")  # a second's work, kept for the process
+    gc.collect()
+    gc.freeze()  # or every collection in a fork looks through all that was loaded
     for line in sys.stdin:
         job = json.loads(line)
         started = time.monotonic()
