@@ -26,6 +26,7 @@ from risen_plugin.report.markup import (
 )
 from risen_plugin.report.run import Phase, Run, as_number, at
 
+_MOST_PHASES = 12  # that stand beside each other in a table
 _OURS = ("versions", "environment", "hashes")
 
 
@@ -206,7 +207,23 @@ def _verdicts(run: Run) -> list[Markup]:
         columns = ("phase", "when", "GRPO step", "action", "reason", "measured", "intervals")
         label = "What the guard measured and did"
         parts.append(folded(f"{label} ({len(judged)})", table(columns, judged, caption=label)))
-    return parts
+    return [*parts, *_measurements(run)]
+
+
+def _measurements(run: Run) -> list[Markup]:
+    """Every number in the phases' records, whoever measured it."""
+    phases = run.phases[-_MOST_PHASES:]
+    names = sorted(
+        {name for p in phases for name, value in p.metrics.items() if as_number(value) is not None}
+    )
+    if not names:
+        return []
+    rows = [(name, *(phase.number_of(name) for phase in phases)) for name in names]
+    label = "All measurements"
+    if len(phases) < len(run.phases):
+        label += f" of the latest {len(phases)} phases"
+    head = ("metric", *(phase.name for phase in phases))
+    return [folded(f"{label} ({len(names)})", table(head, rows, caption=label))]
 
 
 def _way(phase: Phase, metric: str) -> str | None:

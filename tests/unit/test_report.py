@@ -410,6 +410,7 @@ def test_the_colours_of_the_drawings_are_those_of_the_page(page: Page) -> None:
 def test_the_page_tells_what_was_measured(page: Page) -> None:
     assert "1 of 2" in page.contents["dd"]
     assert "0.250 → 0.500" in page.contents["dd"]  # the run stands where phase 2 began
+    assert "guard/probe_loss_after" in page.contents["td"]
     for told in ("0.250 → 0.750", "0.500 → 0.375", "+0.500 ± 0.190", "billing (reserved)", "down"):
         assert told in page.contents["td"], told
 
