@@ -133,19 +133,11 @@ class PhaseCheckpoints:
         """The newest checkpoint that is whole; tells of those that are not."""
         found = sorted(self.place.glob("step-*"), reverse=True)
         for index, folder in enumerate(found):
-            try:
-                reason = damage(folder)
-                if reason is None:
-                    kept = _read(folder)
-                    reason = self._lacking(kept.data["parts"])
-                if reason is None:
-                    self.kept, self._digests = kept, dict(kept.data["parts"])
-                    self._last = kept.step
-                    return kept
-            except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-                reason = " ".join(str(error).split())
-            except pickle.UnpicklingError:
-                reason = f"{_TRAINING} holds more than weights, and is not loaded"
+            kept, reason = self._whole(folder)
+            if kept is not None:
+                self.kept, self._digests = kept, dict(kept.data["parts"])
+                self._last = kept.step
+                return kept
             follows = f"{found[index + 1].name} is used" if index + 1 < len(found) else ""
             say(f"{folder} is damaged ({reason}); {follows or 'the phase begins anew'}")
         return None
@@ -200,6 +192,20 @@ class PhaseCheckpoints:
             shutil.rmtree(old, ignore_errors=True)
         self._last = step
         self.spent_s += time.perf_counter() - started
+
+    def _whole(self, folder: Path) -> tuple[Kept | None, str | None]:
+        """A checkpoint, or what is wrong with it in a few words."""
+        try:
+            reason = damage(folder)
+            if reason is not None:
+                return None, reason
+            kept = _read(folder)
+            reason = self._lacking(kept.data["parts"])
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            return None, " ".join(str(error).split())
+        except pickle.UnpicklingError:
+            return None, f"{_TRAINING} holds more than weights, and is not loaded"
+        return (kept, None) if reason is None else (None, reason)
 
     def _lacking(self, parts: Mapping[str, str]) -> str | None:
         """Which part of the log of answers is not as it was, in a few words."""

@@ -23,7 +23,8 @@ def to_plain(value: Any) -> Any:
         isinstance(value, str | bytes)
     ):
         return [to_plain(entry) for entry in value]
-    return value.item() if hasattr(value, "item") else value
+    item = getattr(value, "item", None)  # of numpy's and torch's scalars
+    return value if item is None else item()
 
 
 def from_plain(kind: type[T], data: Mapping[str, Any]) -> T:
