@@ -79,6 +79,7 @@ def configuration(scenario: str) -> RisenConfig:
         rewards=[reward],
         generator=Messages(),
         scheduler=by_clock,
+        reserve=0,
         probe=PROBE,
         guard=GuardConfig(rows=5, report_rows=2, min_gain=-1.0, max_probe_loss_rise=1e9),
         buffers=BuffersConfig(min_gain=-1.0, max_probe_loss_rise=1e9, batch_size=4),

@@ -18,8 +18,9 @@ from risen_plugin import Decision, Progress, RisenCallback
 from risen_plugin.checkpoints import MANIFEST, manifest_of
 from risen_plugin.config import GuardConfig
 from risen_plugin.errors import ConfigError, RecordError
+from risen_plugin.record import read_events
 
-from .conftest import KEEP, Messages
+from .conftest import KEEP, Messages, phase_events
 
 pytestmark = pytest.mark.slow
 
@@ -77,11 +78,7 @@ def spoil(path: Path) -> None:
 
 
 def events(folder: Path) -> list[str]:
-    lines = (folder / "risen" / "events.jsonl").read_text().splitlines()
-    return [event for line in lines if (event := json.loads(line)["event"]) in DECIDED]
-
-
-DECIDED = ("decision", "phase")
+    return phase_events(read_events(folder / "risen" / "events.jsonl"))
 
 
 def test_a_users_adapter_goes_on_inside_a_phase(run: Make, make_model: Make) -> None:
