@@ -11,14 +11,12 @@ import copy
 import dataclasses
 import logging
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from risen_plugin import __version__
@@ -38,6 +36,7 @@ from risen_plugin.config import (
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.control import Controllers
 from risen_plugin.decisions import Decisions
+from risen_plugin.description import describe
 from risen_plugin.distributed import running_processes
 from risen_plugin.errors import ConfigError, RecordError, RisenError
 from risen_plugin.families import told
@@ -63,6 +62,7 @@ from risen_plugin.resuming import Resuming
 from risen_plugin.schedule import decide
 from risen_plugin.scoring import PassRates, totals, verdicts
 from risen_plugin.surroundings import device_names, surroundings
+from risen_plugin.telling import Telling
 
 _log = logging.getLogger("risen_plugin")
 _NO_PROBE = (
@@ -112,11 +112,11 @@ class RisenCallback(TrainerCallback):
         self.decisions = Decisions()
         self.controllers = Controllers(config.control)
         self.resuming = Resuming(config, self.parts.origins, __version__)
+        self.telling = Telling(self.parts.plugins)
         self._attached: Attached | None = None
         self._around: Surroundings | None = None
         self._record: Record | None = None
         self._processes = ALONE
-        self._quiet = False
         self._resumed_at_end = False
         self._initial = copy.deepcopy(self.state_dict())
 
@@ -163,7 +163,7 @@ class RisenCallback(TrainerCallback):
         tokenizer: Any = kwargs.get("processing_class")
         check_model(model, tokenizer)
         check_targets(model, self.config.lora.target_modules)
-        self._processes = processes = running_processes()
+        self._processes = self.telling.processes = processes = running_processes()
         self.panel.processes = processes
         self.instructions.keeps_pool = processes.is_main
         limit_rewards(self.parts.rewards, args.ddp_timeout, processes.count)
@@ -171,14 +171,14 @@ class RisenCallback(TrainerCallback):
         longest = longest_prompt(model, grpo["max_completion_length"])
         self.instructions.longest = longest
         self.instructions.count_tokens = lambda prompt: len(prompt_ids(tokenizer, prompt))
-        self._quiet = bool(args.disable_tqdm) or not processes.is_main
+        self.telling.quiet = bool(args.disable_tqdm) or not processes.is_main
         self.instructions.close_pool()
         # Drawn from the plugins' first state, so that a resumed run sets the same rows apart.
         self.load_state_dict(self._initial)
         guard = self.config.guard
         self.instructions.take_over(processes.main(partial(self._set_apart, guard)))
         if self.instructions.reserved:
-            self._say(
+            self.telling.say(
                 f"RISEN reserves the {told(self.instructions.reserved)}: measured, never trained on"
             )
         self._restore(args, state)
@@ -198,23 +198,19 @@ class RisenCallback(TrainerCallback):
             tasks=self.parts.tasks,
             domain=self._attached.domain(guard.probe_rows) if self._attached else None,
             others=self._attached.restored() if self._attached else (),
-            quiet=self._quiet,
+            quiet=self.telling.quiet,
             processes=processes,
         )
         self._record = Record(str(args.output_dir), lambda: self.history.elapsed_s)
+        self.telling.record = self._record
         processes.main(partial(self._begin_record, args, state, model))
         self._around.keeping = self._record.keeping
         self._around.told = self._tell_loggers
         place = self._record.folder / BUFFERS_FILE
         resumed = self._resumed_from(args) / BUFFERS_FILE
         processes.gather(partial(self.buffers.keep, place, resumed, writes=processes.is_main))
-        self.parts.plugins.on_failure = lambda plugin, how: self._event(
-            "plugin_error",
-            step=state.global_step,
-            number=None,
-            plugin=plugin,
-            reason=how,
-            count=1,
+        self.parts.plugins.on_failure = lambda plugin, how: self.telling.failure(
+            step=state.global_step, number=None, plugin=plugin, reason=how
         )
         self.history.start_clock()
         if self._attached is None and processes.is_main:
@@ -373,8 +369,8 @@ class RisenCallback(TrainerCallback):
     def _go_on(self, decision: Decision, state: TrainerState) -> None:
         """Tell why the run goes on with fine-tuning."""
         number = sum(record.kind == "risen" for record in self.phases)
-        self._say(f"step {state.global_step}: fine-tune goes on ({decision.reason})")
-        self._event(
+        self.telling.say(f"step {state.global_step}: fine-tune goes on ({decision.reason})")
+        self.telling.event(
             "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
         )
 
@@ -382,7 +378,7 @@ class RisenCallback(TrainerCallback):
         """Whether a burst has something to fine-tune on; tells what it lacks, once."""
         lacking = self.buffers.lacking(self.instructions.is_held_out)
         if lacking is not None and self.buffers.is_news(lacking):
-            self._say(f"step {state.global_step}: no burst ({decision.reason}): {lacking}")
+            self.telling.say(f"step {state.global_step}: no burst ({decision.reason}): {lacking}")
         return lacking is None
 
     def _enter(self, state: TrainerState) -> None:
@@ -427,15 +423,15 @@ class RisenCallback(TrainerCallback):
             self.history.add(stretch)
             self._observe("risen_phase_ended", stretch, state, metrics=stretch.metrics)
         if goes_on is None:
-            self._say(
+            self.telling.say(
                 f"step {state.global_step}: fine-tune -> {name} of "
                 f"{decision.steps} steps ({decision.reason})"
             )
-            self._event(
+            self.telling.event(
                 "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)
             )
         else:
-            self._say(
+            self.telling.say(
                 f"step {state.global_step}: {name} goes on after {goes_on.step} of "
                 f"{decision.steps} steps"
             )
@@ -453,55 +449,32 @@ class RisenCallback(TrainerCallback):
                 number=number,
                 at_step=state.global_step,
                 folder=folder,
-                tell=partial(self._event, step=state.global_step, number=number),
+                tell=partial(self.telling.event, step=state.global_step, number=number),
             )
         except Exception as error:
             if self._processes.count == 1 or is_everywhere(error):
                 self._rescue(error, entry, state)
                 # The first process that ends takes the others with it, also one that still saves.
                 self._processes.gather(lambda: None)
-            self._event(
-                "plugin_error",
+            self.telling.failure(
                 step=state.global_step,
                 number=number,
                 plugin=None,
                 reason=f"the phase failed: {error}",
-                count=1,
             )
             raise
         self.history.add(record)
-        self._tell_outcome(record, name, number, state)
-        self._event("phase", step=state.global_step, number=number, **dataclasses.asdict(record))
+        held = self.buffers.told(record.metrics)
+        self.telling.outcome(record, name, number, step=state.global_step, held=held)
+        self.telling.event(
+            "phase", step=state.global_step, number=number, **dataclasses.asdict(record)
+        )
         if self._attached is not None:
             self._attached.log(record, number)
         self._observe("risen_phase_ended", record, state, metrics=record.metrics)
         if state.global_step < state.max_steps:
             follows = self.history.present(state.global_step)
             self._observe("risen_phase_started", follows, state)
-
-    def _tell_outcome(
-        self, record: PhaseRecord, name: str, number: int, state: TrainerState
-    ) -> None:
-        """Say what became of a phase or burst, and what its rewards could not judge."""
-        verdict = "kept" if record.accepted else "dropped"
-        self._say(f"step {state.global_step}: {name} {verdict}: {record.metrics['verdict']}")
-        held = self.buffers.told(record.metrics)
-        if held:
-            self._say(f"step {state.global_step}: {name}: {held}")
-        for reward, example in record.metrics.get("error_examples", {}).items():
-            self._say(
-                f"step {state.global_step}: {name}: {reward} failed on "
-                f"{record.metrics[f'reward_errors/{reward}']} answers, which were left out; "
-                f"for example: {example}"
-            )
-            self._event(
-                "plugin_error",
-                step=state.global_step,
-                number=number,
-                plugin=reward,
-                reason=example,
-                count=record.metrics[f"reward_errors/{reward}"],
-            )
 
     def _rescue(self, error: Exception, entry: Mapping[str, Any], state: TrainerState) -> None:
         """Save the run as it was when the phase that failed began: hours of fine-tuning, maybe.
@@ -564,15 +537,15 @@ class RisenCallback(TrainerCallback):
         self.instructions.keep_pool(pool, self._resumed_from(args) / pool.name)
 
     def _restore(self, args: TrainingArguments, state: TrainerState) -> None:
-        found = self._processes.gather(partial(self.resuming.resume, args, state, self._say))[
-            self._processes.rank
-        ]
+        found = self._processes.gather(
+            partial(self.resuming.resume, args, state, self.telling.say)
+        )[self._processes.rank]
         if found is not None:
             self.load_state_dict(found)
             if self._attached is not None and found.get("trainer"):
                 self._attached.go_on_logging(found["trainer"])
         elif state.global_step:
-            self._say(
+            self.telling.say(
                 f"step {state.global_step}: this run was begun without RISEN; it joins in from here"
             )
 
@@ -591,46 +564,17 @@ class RisenCallback(TrainerCallback):
             raise ConfigError(_NO_PROBE)
         return rows
 
-    def _description(self, args: TrainingArguments) -> dict[str, Any]:
-        return {
-            "risen_plugin": __version__,
-            "plugins": dict(self.parts.origins),
-            "rewards": [
-                {
-                    "name": r.__name__,
-                    "label": r.label,
-                    "weight": r.weight,
-                    "passes_at": r.passes_at,
-                    "graded": r.graded,
-                    "on_error": r.on_error,
-                    "timeout_s": r.timeout_s,
-                    "uses": repr(r.reward),
-                }
-                for r in self.parts.rewards
-            ],
-            "generator": {"label": self.parts.generator.label},
-            "scheduler": {
-                "label": self.parts.scheduler.label,
-                "uses": repr(self.parts.scheduler.value),
-            },
-            "guard": self.config.guard.describe(),
-            "control": dataclasses.asdict(self.config.control),
-            "breaker": dataclasses.asdict(self.config.breaker),
-            "gate": self.parts.gate.describe() if self.parts.gate else None,
-            "lora": dataclasses.asdict(self.config.lora),
-            "grpo": {**DEFAULT_GRPO, **self.config.grpo},
-            "curriculum": self.config.curriculum and dataclasses.asdict(self.config.curriculum),
-            "buffers": self.buffers.describe(),
-            "reserved": sorted(self.instructions.reserved),
-            "seed": self.config.seed,
-            "processes": self._processes.count,
-            "output_dir": args.output_dir,
-        }
-
     def _described(self, args: TrainingArguments, model: Any) -> dict[str, Any]:
         """The description with what the run stands on."""
-        description = self._description(args)
         assert self._around is not None
+        description = describe(
+            self.config,
+            self.parts,
+            buffers=self.buffers.describe(),
+            reserved=self.instructions.reserved,
+            processes=self._processes.count,
+            output_dir=args.output_dir,
+        )
         return description | surroundings(
             description,
             distributions=[origin.partition(" ")[0] for origin in self.parts.origins.values()],
@@ -648,44 +592,18 @@ class RisenCallback(TrainerCallback):
         assert self._record is not None
         return {**self.state_dict(), "events": self._record.position()}
 
-    def _event(self, name: str, **values: Any) -> None:
-        assert self._record is not None
-        if self._processes.is_main:
-            with self._record.keeping(self._record.folder):
-                self._record.event(name, **values)
-
     def _note(self, name: str, state: TrainerState, numbers: Mapping[str, Any] | None) -> None:
-        """Record the outer run's own numbers, without those that a phase logged into it."""
         if self._around is not None:
-            kept = {
-                key: float(value)
-                for key, value in (numbers or {}).items()
-                if isinstance(value, int | float)
-                and not key.startswith("risen/")
-                and key not in ("event", "step", "time")
-            }
-            values: dict[str, Any] = {"metrics": kept} if name == "evaluation" else {**kept}
-            self._event(name, step=state.global_step, **values)
+            self.telling.note(name, state.global_step, numbers)
 
     def _tell_loggers(self, number: int, step: int, numbers: Mapping[str, float]) -> None:
         if self._attached is not None:
             earlier = sum(phase.steps for phase in self.phases if phase.kind == "risen")
             self._attached.log_series(numbers, at=earlier + step, ours=self)
 
-    def _say(self, line: str) -> None:
-        """One line for the log; above the progress bars where nobody listens to the log."""
-        if not self._processes.is_main:
-            return
-        if _log.isEnabledFor(logging.INFO):
-            _log.info(line)
-        elif not self._quiet:
-            tqdm.write(line, file=sys.stderr)
-
     def _observe(self, hook: str, phase: PhaseRecord, state: TrainerState, **more: Any) -> None:
-        if not self._processes.is_main:
-            return
         progress = self.history.progress(state.global_step, state.max_steps)
-        self.parts.plugins.observe(hook, phase=phase, progress=progress, **more)
+        self.telling.observe(hook, phase, progress, **more)
 
 
 def _config_from(fields: Mapping[str, Any]) -> RisenConfig:
