@@ -54,9 +54,13 @@ def test_the_json_of_the_page_is_that_of_the_second_row():
 def test_the_columns_of_a_log_are_documented_with_their_types():
     files = (DOCS / "reference" / "files.md").read_text(encoding="utf-8")
     [section] = re.findall(r"^### completions.parquet\n(.*?)^### ", files, flags=re.M | re.S)
-    documented = dict(re.findall(r"^\| `([^`]+)` \| (\w+) \|", section, flags=re.M))
+    documented = dict(re.findall(r"^\| `([^`]+)` \| ([\w ]+) \|", section, flags=re.M))
     schema = pq.read_schema(Path("mine") / "completions.parquet")
-    types = {"double": "float64"}
+    types = {
+        "double": "float64",
+        "list<element: string>": "list of strings",
+        "list<element: bool>": "list of booleans",
+    }
     assert documented == {
         field.name.replace("/exact", "/NAME"): types.get(str(field.type), str(field.type))
         for field in schema

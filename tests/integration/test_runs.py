@@ -281,7 +281,7 @@ def test_an_adaptation_without_its_parts_is_refused(arguments: tuple[str, ...], 
 ADVISE = (
     *("advise", "model", "--budget", "20s", "--steps", "3", "--quiet"),
     *("--set", f"risen.grpo={json.dumps({**GRPO, 'learning_rate': 0.001})}"),
-    *("--set", "risen.guard={rows: 6, report_rows: 4}"),
+    *("--set", "risen.guard={rows: 8, report_rows: 4}"),
 )
 WITH_DATA = (
     *("--data", "train.jsonl", "--set", "fine_tune.per_device_train_batch_size=4"),

@@ -432,7 +432,7 @@ def test_a_gate_that_is_none_is_refused() -> None:
         ("reserve: startend", "reserve is 'startend'; it is a list of families, or how many"),
         ("reserve: -1", "reserve is -1; least is 0"),
         ("reserve: 1, guard: {report_rows: 0}", "but guard.report_rows is 0; raise that"),
-        ("guard: {max_gap: 0.1}", "guard.max_gap is 0.1, but reserve sets no families apart"),
+        ("guard: {max_gap: 0.1}, reserve: 0", "max_gap is 0.1, but reserve sets no families apart"),
         ("guard: {max_gap: much}", "guard.max_gap is 'much'; it is a number, or left out"),
     ],
 )

@@ -276,7 +276,7 @@ def test_numbers_that_are_none_steer_nothing() -> None:
             "guard.max_domain_drop is 0.1, but guard.domain names nothing that could drop",
         ),
         (
-            lambda: RisenConfig(**LEAST, guard=GuardConfig(max_gap=0.1)),
+            lambda: RisenConfig(**LEAST, reserve=0, guard=GuardConfig(max_gap=0.1)),
             "guard.max_gap is 0.1, but reserve sets no families apart",
         ),
         (lambda: GuardConfig(confidence=0.5), "guard.confidence is 0.5; it is a share above 0.5"),
