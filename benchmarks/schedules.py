@@ -142,7 +142,7 @@ def _show(results: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
         "domain accuracy",
         "strict, trained families",
         "strict, held-out family",
-        "loss of the base's corpus",
+        "loss on the base's own corpus",
         "rollouts",
         "phases kept",
         "seconds",
@@ -288,8 +288,9 @@ def _measured(desk: Any, reserved: str) -> dict[str, float]:
             orders.is_right(answer[0]["content"], row["answer"])
             for answer, row in zip(told(desk.data.domain), desk.data.domain, strict=True)
         ]
-        turns = itertools.islice(corpus.conversations(90_000), 200)
-        general = encode_probe(desk.tokenizer, [{"messages": said} for said in turns], 512)
+        said = itertools.islice(corpus.conversations(90_000), 200)
+        firsts = [{"prompt": turns[:1], "completion": turns[1:2]} for turns in said]
+        general = encode_probe(desk.tokenizer, firsts, 512)
         return {
             "domain": sum(right) / len(right),
             "trained": score_instructions(trained, told(trained))["adherence_strict"],
