@@ -37,7 +37,8 @@ _PART = {
     "add": "log of answers",
     "close": "log of answers",
     "event": "events",
-    "_save_adapter": "adapter",
+    "save_adapter": "adapter",
+    "write": "checkpoints of the phase",
     "_write": "phase.json",
     "counts_by_constraint": "pass rates by constraint and family",
     "counts_by_family": "pass rates by constraint and family",
@@ -118,6 +119,7 @@ def _timed() -> Iterator[dict[str, float]]:
     """CPU seconds of the phase that runs in here, and by part of what is recorded in it."""
     from risen_plugin import callback, held_out, phase
     from risen_plugin.attached import Attached
+    from risen_plugin.phase_state import PhaseCheckpoints
     from risen_plugin.record import Record
     from risen_plugin.rollouts import RolloutLog
 
@@ -137,7 +139,8 @@ def _timed() -> Iterator[dict[str, float]]:
         (callback, ("run_phase",)),
         (RolloutLog, ("add", "close")),
         (Record, ("event",)),
-        (phase, ("_save_adapter", "_write")),
+        (phase, ("save_adapter", "_write")),
+        (PhaseCheckpoints, ("write",)),
         (held_out, ("counts_by_constraint", "counts_by_family")),
         (Attached, ("log", "log_series")),
     )
