@@ -87,7 +87,7 @@ class Resuming:
             raise ConfigError(
                 f"{place} is of a run with another configuration: {'; '.join(changed)}; go back to "
                 "that, begin a new run in another output_dir, or accept it with force "
-                "(RisenConfig(force=True))"
+                "(RisenConfig(force=True), or --force)"
             )
         for line in changed:
             say(f"step {state.global_step}: goes on with a change: {line}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from risen_plugin.changes import differences
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.runs.adaptation import adaptation, in_one_phase, rewards_of, risen_section
@@ -20,6 +21,7 @@ from risen_plugin.runs.run_config import RunConfig, read_run
 from risen_plugin.runs.told import closing, phase_lines
 
 _NOT_KEPT = 1
+_OF_ONE_START = ("output", "seed", "risen")  # risen is compared where its parts are known
 
 
 @hookimpl
@@ -34,12 +36,14 @@ def risen_register_commands(cli: click.Group) -> None:
 @click.argument("run_yaml", type=click.Path(path_type=Path), metavar="RUN.yaml")
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the folder.")
+@click.option("--force", is_flag=True, help="Resume although RUN.yaml or a plugin has changed.")
 @shared
 def train_command(
     *,
     run_yaml: Path,
     output: Path | None,
     resume: bool,
+    force: bool,
     seed: int | None,
     pairs: tuple[str, ...],
     quiet: bool,
@@ -51,10 +55,14 @@ def train_command(
     `output` in the file, or out/ and the file's name.
     """
     data = overridden(read_run(run_yaml), pairs)
+    if force and isinstance(data.get("risen"), Mapping):
+        data = {**data, "risen": {**data["risen"], "force": True}}
     default = Path("out") / run_yaml.stem
     run, folder = _read(
         data, str(run_yaml), output=output, seed=seed, default=default, resume=resume
     )
+    if resume and not force:
+        _check_unchanged(folder, data, str(run_yaml))
     _carry_out(run, folder, data, resume=resume, quiet=quiet, only_kept=False)
 
 
@@ -149,6 +157,20 @@ def _read(
         beside = [c.name for c in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise ConfigError(f"there is no run to resume in {folder}{near_miss(folder.name, beside)}")
     return run, folder
+
+
+def _check_unchanged(folder: Path, data: Mapping[str, Any], where: str) -> None:
+    """Refuse to go on with a run that was begun with something else; it keeps its own run.yaml."""
+    kept = folder / "run.yaml"
+    if not kept.is_file():
+        return
+    before = {name: value for name, value in read_run(kept).items() if name not in _OF_ONE_START}
+    changed = differences(before, {name: data.get(name) for name in before})
+    if changed:
+        raise ConfigError(
+            f"{where} is another run than the one in {folder}: {'; '.join(changed)}; resume with "
+            f"{kept}, name another folder with --output, or accept the change with --force"
+        )
 
 
 def _carry_out(

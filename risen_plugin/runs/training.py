@@ -215,9 +215,13 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
             _log.info(
                 "%s", f"resuming from {last}" if last else "no checkpoint yet: from the start"
             )
-        if trainer.is_world_process_zero():
+        if last is not None:
+            trainer.args.eval_on_start = False  # it is in the record already
+        if trainer.is_world_process_zero() and not resume:
             _keep_description(prepared)
         trainer.train(resume_from_checkpoint=last)
+        if trainer.is_world_process_zero() and resume:  # what is refused changes nothing
+            _keep_description(prepared)
         losses = _losses(trainer, prepared.eval_rows)
         phases = prepared.callback.phases if prepared.callback is not None else ()
         with writing(output):

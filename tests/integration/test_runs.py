@@ -145,6 +145,11 @@ def test_a_resumed_run_ends_where_the_whole_one_does():
     assert not Path("cut/risen.1").exists(), "it goes on in the record of the run"
     assert same(weights("cut"), weights("whole"))
     assert same(weights("cut"), cut)
+    other = ("train", "cut/run.yaml", "--set", "fine_tune.learning_rate=0.5", "--output", "cut")
+    said = refused(*other, "--resume")
+    assert "is another run than the one in cut: fine_tune.learning_rate was " in said
+    done(*other, "--resume", "--force", "--quiet")
+    assert "learning_rate: 0.5" in Path("cut/run.yaml").read_text()
 
 
 def test_an_adapter_of_the_users_own_is_trained_and_saved():
