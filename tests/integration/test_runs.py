@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from risen_plugin.cli import command_line
 from risen_plugin.embedded import orders
+from risen_plugin.record import read_events
 
 pytestmark = pytest.mark.slow
 
@@ -145,6 +146,9 @@ def test_a_resumed_run_ends_where_the_whole_one_does():
     assert not Path("cut/risen.1").exists(), "it goes on in the record of the run"
     assert same(weights("cut"), weights("whole"))
     assert same(weights("cut"), cut)
+    told = read_events(Path("cut/risen/events.jsonl"))
+    evaluated = [event["step"] for event in told if event["event"] == "evaluation"]
+    assert evaluated == sorted(set(evaluated)), "a step is evaluated once"
     other = ("train", "cut/run.yaml", "--set", "fine_tune.learning_rate=0.5", "--output", "cut")
     said = refused(*other, "--resume")
     assert "is another run than the one in cut: fine_tune.learning_rate was " in said
