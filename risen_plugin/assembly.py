@@ -14,7 +14,7 @@ from typing import Any
 from risen_plugin.composing import build_offer
 from risen_plugin.config import GateConfig, RisenConfig, TaskProbe, Use, Weighted
 from risen_plugin.contracts import Generator, Row, Scheduler, Stateful
-from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, near_miss
+from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, located, near_miss
 from risen_plugin.panel import LIKELIHOOD, Gate
 from risen_plugin.plugins import Kind, Plugins
 from risen_plugin.probe import check_probe, load_probe
@@ -101,7 +101,8 @@ def assemble(config: RisenConfig) -> Parts:
     gate = None if config.gate is None else _gate(plugins, config.gate, rewards, origins)
     domain = None
     if config.guard.domain is not None and config.guard.domain_metric is None:
-        domain = _watched(plugins, config.guard.domain, rewards, origins)
+        with located("guard.domain takes a reward, or 'metric:NAME' of compute_metrics"):
+            domain = _watched(plugins, config.guard.domain, rewards, origins)
     tasks = tuple(
         _task(plugins, name, given, rewards, origins) for name, given in config.guard.tasks.items()
     )
@@ -276,7 +277,8 @@ def _task(
         if not isinstance(row, Mapping):
             raise DataError(f"{label} has {_short(row)} as row {index}; a row has a prompt")
         _check_row(row, f"{label} has row {index}")
-    reward = _watched(plugins, given.reward, rewards, origins)
+    with located(label):
+        reward = _watched(plugins, given.reward, rewards, origins)
     check_columns(rows, [reward], label)
     return Task(name, rows, reward)
 

@@ -315,6 +315,9 @@ class RisenCallback(TrainerCallback):
         if self._around is None:
             return
         self._enter(state)
+        if all(phase.kind != "risen" for phase in self.phases):
+            why = self.decisions.reason or "its scheduler was not asked"
+            self.telling.say(f"step {state.global_step}: the run ends without RISEN phase ({why})")
         last = self.history.present(state.global_step)
         if last.steps:
             self._observe("risen_phase_ended", last, state, metrics=last.metrics)
@@ -389,7 +392,7 @@ class RisenCallback(TrainerCallback):
         assert self._around is not None
         assert self._record is not None
         self._risen(decision, state, self.history.progress(state.global_step, state.max_steps))
-        self.resuming.pending = None
+        self.resuming.pending, self.resuming.begins_again = None, False
         if state.global_step >= state.max_steps:  # no checkpoint follows
             with writing(self._record.folder):
                 self.resuming.finish(
@@ -423,9 +426,10 @@ class RisenCallback(TrainerCallback):
             self.history.add(stretch)
             self._observe("risen_phase_ended", stretch, state, metrics=stretch.metrics)
         if goes_on is None:
+            again = self.resuming.begins_again
+            begins = f"{name} begins again with" if again else f"fine-tune -> {name} of"
             self.telling.say(
-                f"step {state.global_step}: fine-tune -> {name} of "
-                f"{decision.steps} steps ({decision.reason})"
+                f"step {state.global_step}: {begins} {decision.steps} steps ({decision.reason})"
             )
             self.telling.event(
                 "decision", step=state.global_step, number=number, **dataclasses.asdict(decision)

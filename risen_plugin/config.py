@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.checks import all_texts, check_whole, told
-from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.errors import ConfigError, located, near_miss
 from risen_plugin.grpo_fields import DEFAULT_GRPO, check_batches
 from risen_plugin.guard_settings import ControlConfig, GuardConfig, TaskProbe, check_control
 from risen_plugin.settings import (
@@ -161,14 +161,10 @@ class RisenConfig:
         :raises ConfigError: for an unknown or missing key, naming it and the near miss, and for
             values that no run can use, naming ``where`` they stand.
         """
-        try:
+        with located(where):
             return cls._read(
                 {key: value for key, value in data.items() if value is not None}, where
             )
-        except ConfigError as error:
-            if str(error).startswith(where):
-                raise
-            raise ConfigError(f"{where}: {error}") from error
 
     @classmethod
     def _read(cls, data: Mapping[str, Any], where: str) -> RisenConfig:

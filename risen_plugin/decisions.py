@@ -26,9 +26,10 @@ def kind_of(decision: Decision) -> str:
 
 @dataclass
 class Decisions:
-    """Remembers the latest kind of decision; its state is part of a checkpoint."""
+    """Remembers the latest decision; its kind is part of a checkpoint."""
 
     latest: str = ""
+    reason: str = ""
 
     def is_news(self, decision: Decision) -> bool:
         """Whether the decision is of another kind than the one before; asked once for each.
@@ -36,6 +37,7 @@ class Decisions:
         A phase or burst is always news.
         """
         before, self.latest = self.latest, kind_of(decision)
+        self.reason = decision.reason
         return decision.phase != "fine_tune" or self.latest != before
 
     def state_dict(self) -> dict[str, Any]:

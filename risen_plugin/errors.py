@@ -57,3 +57,14 @@ def boundary(label: str) -> Iterator[None]:
     except (Exception, SystemExit) as error:  # who calls a plugin decides when the program ends
         told = [type(error).__name__, " ".join(str(error).split())]
         raise PluginError(f"{label} raised {': '.join(filter(None, told))}") from error
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Say ``where`` it stands, before what a person can cause there; once, however deep."""
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        if str(error).startswith(where):
+            raise
+        raise type(error)(f"{where}: {error}") from error

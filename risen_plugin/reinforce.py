@@ -6,7 +6,6 @@ collects what it logs. Deciding, measuring and merging are left to the phase.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import traceback
 import warnings
@@ -28,7 +27,8 @@ from risen_plugin.adapters import fresh_lora
 from risen_plugin.compat import checkpointing_setting, checkpoints_activations
 from risen_plugin.config import DEFAULT_GRPO, LoraSettings, check_batches
 from risen_plugin.contracts import Row
-from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.errors import ConfigError
+from risen_plugin.trl_fields import check_fields
 
 MANAGED: Mapping[str, str] = {
     "output_dir": "the phase has a folder of its own",
@@ -69,21 +69,13 @@ _PLACE = "risen_place"  # a row without a prompt, which TRL would refuse were it
 
 
 def check_grpo_fields(fields: Mapping[str, Any], label: str) -> None:
-    """Refuse what is no field of ``GRPOConfig``, or is not for a phase to set.
+    """Refuse what is no field of ``GRPOConfig``, is not for a phase to set, or holds no number.
 
     Builds no ``GRPOConfig``: doing so disturbs the accelerator of a running Trainer.
 
-    :raises ConfigError: naming the field and the near miss.
+    :raises ConfigError: naming the field and the near miss, or what it takes.
     """
-    known = {entry.name for entry in dataclasses.fields(GRPOConfig) if entry.init}
-    for name in fields:
-        if name in MANAGED:
-            raise ConfigError(f"{label} may not set '{name}': {MANAGED[name]}")
-        if name not in known:
-            raise ConfigError(
-                f"{label} has '{name}', which is no field of TRL's GRPOConfig"
-                f"{near_miss(name, known - MANAGED.keys())}"
-            )
+    check_fields(GRPOConfig, fields, MANAGED, label)
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,14 @@ class Resuming:
     """What a run's checkpoints hold beside the state of its parts.
 
     :param pending: the decision for a phase that waits for its checkpoint, or was cut off.
+    :param begins_again: whether that phase was cut off and left no checkpoint of its own.
     """
 
     def __init__(self, config: RisenConfig, origins: Mapping[str, str], version: str) -> None:
         self.config = config
         self.made_of = made_of(config, origins, version)
         self.pending: Decision | None = None
+        self.begins_again = False
         self.place: Path | None = None
         self.events: int | None = None
         self.is_saved = False
@@ -68,7 +70,7 @@ class Resuming:
         :raises ConfigError: if the run was begun with another configuration or other plugins.
         """
         self.pending, self.place, self.events, self._phase = None, None, None, None
-        self.is_saved = False
+        self.is_saved = self.begins_again = False
         if state.global_step == 0:
             return None
         own = Checkpoints(str(args.output_dir)).place(state.global_step)
@@ -98,6 +100,7 @@ class Resuming:
         if found.get("pending"):
             self.pending = Decision(**found["pending"])
             self.is_saved = place.resolve() == own.resolve()
+            self.begins_again = True
             if self.pending.phase == "risen":  # a burst is short, and begins anew
                 return self._in_phase(args, found, say, is_changed=bool(changed))
         return found
@@ -111,6 +114,7 @@ class Resuming:
         kept = None if is_changed else self._phase.find(say)
         if kept is None:
             return found
+        self.begins_again = False
         run: Mapping[str, Any] = kept.data["run"]
         self.events = run["events"]
         return run

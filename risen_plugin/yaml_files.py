@@ -24,6 +24,11 @@ def read_mapping(path: str | Path, needs: str) -> Mapping[str, Any]:
         data = yaml.safe_load(text)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = str(path) if mark is None else f"{path}:{mark.line + 1}"
+        told = " ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError(f"{place} is not valid YAML: {told}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())
         raise ConfigError(f"{path} is not valid YAML: {line}") from error

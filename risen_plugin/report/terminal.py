@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from risen_plugin.report.run import Run
 _MARKS = {"kept": "█", "dropped": "░", "done": "▒", "running": "▶"}
 _FINE_TUNE = "·"
 _LATEST_PHASES = 5
+_LINES = 3
 
 
 def lines(run: Run, width: int = 80) -> list[str]:
@@ -23,12 +25,12 @@ def lines(run: Run, width: int = 80) -> list[str]:
             f"{name:<26} {number(values[-1]):>9}  "
             f"{series.sparkline(values, max(4, min(32, width - 40)))}"
         )
-    told += _phases(run)
     latest = list(run.named("plugin_error"))[-1:]
-    told += [
+    errors = [
         f"error of {event.get('plugin') or 'the run'}: {event.get('reason')}" for event in latest
     ]
-    return [_fit(line, width) for line in told]
+    told = [_fit(line, width) for line in told]
+    return told + [line for long in _phases(run) + errors for line in _folded(long, width)]
 
 
 def _head(run: Run) -> str:
@@ -70,11 +72,22 @@ def _phases(run: Run) -> list[str]:
     return found
 
 
-def _fit(line: str, width: int) -> str:
-    """In one line, without what a terminal would act on: reasons come from plugins."""
-    plain = "".join(
+def _folded(line: str, width: int) -> list[str]:
+    """A reason over as many lines as it takes, up to three."""
+    return textwrap.wrap(
+        _plain(line), max(width, 4), subsequent_indent="  ", max_lines=_LINES, placeholder=" …"
+    )
+
+
+def _plain(line: str) -> str:
+    """Without what a terminal would act on: reasons come from plugins."""
+    return "".join(
         " " if unicodedata.category(character).startswith("C") else character for character in line
     )
+
+
+def _fit(line: str, width: int) -> str:
+    plain = _plain(line)
     return plain if len(plain) <= width else f"{plain[: max(0, width - 1)]}…"
 
 

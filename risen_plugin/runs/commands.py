@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import click
 
 from risen_plugin.changes import differences
-from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.errors import ConfigError, located, near_miss
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.run_lock import holder_of
 from risen_plugin.runs.adaptation import adaptation, in_one_phase, rewards_of, risen_section
 from risen_plugin.runs.advise import advise_command
 from risen_plugin.runs.command_options import rewarded, shared
@@ -63,7 +65,7 @@ def train_command(
     )
     if resume and not force:
         _check_unchanged(folder, data, str(run_yaml))
-    _carry_out(run, folder, data, resume=resume, quiet=quiet, only_kept=False)
+    _carry_out(run, folder, data, str(run_yaml), resume=resume, quiet=quiet)
 
 
 @click.command("adapt")
@@ -119,7 +121,7 @@ def adapt_command(
     )
     if run.lora is None:
         raise ConfigError("risen adapt trains an adapter; give lora settings, or use risen train")
-    if _carry_out(run, folder, data, resume=resume, quiet=quiet, only_kept=True):
+    if _carry_out(run, folder, data, "risen adapt", resume=resume, quiet=quiet, only_kept=True):
         return
     dropped = folder / "risen" / "phase-001" / "dropped"
     if not keep_anyway or not dropped.is_dir():
@@ -145,18 +147,50 @@ def _read(
         data = {**data, "seed": seed}
     run = RunConfig.from_dict(data, where)
     folder = output or Path(run.output or default)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # the others come a little later
+        _check_folder(folder, resume=resume)
+    return run, folder
+
+
+def _check_folder(folder: Path, *, resume: bool) -> None:
+    """Refuse a folder that another run has, that takes no files, or that does not fit resume."""
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; name a folder with --output")
+    holder = holder_of(folder)
+    if holder is not None:
+        raise ConfigError(
+            f"another run writes to {folder} ({holder}); wait until it has ended, or name another "
+            "folder with --output"
+        )
     is_used = folder.is_dir() and any(folder.iterdir())
-    is_first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others come a little later
-    if is_used and not resume and is_first:
+    if is_used and not resume:
         raise ConfigError(
             f"{folder} is in use; --resume goes on with the run in it, --output names another"
         )
     if resume and not is_used:
         beside = [c.name for c in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise ConfigError(f"there is no run to resume in {folder}{near_miss(folder.name, beside)}")
-    return run, folder
+    try:
+        _try_writing(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {folder}: {error.strerror}; name another folder with --output"
+        ) from error
+
+
+def _try_writing(folder: Path) -> None:
+    """Make the folder and a file in it, and leave nothing behind.
+
+    :raises OSError: if that cannot be done; what permissions say is not always so.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    finally:
+        for place in missing:
+            place.rmdir()
 
 
 def _check_unchanged(folder: Path, data: Mapping[str, Any], where: str) -> None:
@@ -177,17 +211,31 @@ def _carry_out(
     run: RunConfig,
     folder: Path,
     data: Mapping[str, Any],
+    where: str,
     *,
     resume: bool,
     quiet: bool,
-    only_kept: bool,
+    only_kept: bool = False,
 ) -> bool:
-    """Carry the run out and say what came of it; whether a phase was kept."""
-    from risen_plugin.runs.training import prepare, train
+    """Carry the run out and say what came of it; whether a phase was kept.
 
+    :param where: what the run was read from, for messages.
+    """
     described = {**data, "seed": run.seed, "output": str(folder)}
-    prepared = prepare(run, folder, quiet=quiet, described=described)
-    done = train(prepared, resume=resume, only_kept=only_kept)
+    with located(where):
+        if run.risen is not None:
+            from risen_plugin.assembly import assemble
+
+            assemble(run.risen)  # for its errors, which need not wait for torch to be loaded
+        from risen_plugin.runs.training import prepare, train
+
+        prepared = prepare(run, folder, quiet=quiet, described=described)
+    try:
+        done = train(prepared, resume=resume, only_kept=only_kept)
+    except KeyboardInterrupt:
+        if any(folder.glob("checkpoint-*")):
+            click.echo(f"risen: the run in {folder} goes on with --resume", err=True)
+        raise
     kept = any(phase.accepted for phase in done.phases)
     lines = phase_lines(done.phases)
     if kept or not only_kept:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from risen_plugin.checks import EXPONENT, check_whole, is_number, told
 from risen_plugin.config import LoraSettings, RisenConfig, check_keys
-from risen_plugin.errors import ConfigError, DataError, near_miss
+from risen_plugin.errors import ConfigError, located, near_miss
 from risen_plugin.rewards_by_name import resolve
 from risen_plugin.settings import GRADING, Use, Weighted
 from risen_plugin.yaml_files import read_mapping
@@ -147,14 +147,10 @@ class RunConfig:
         :raises RisenError: for an unknown or missing key, naming it and the near miss, and for
             values that no run can use, naming ``where`` they stand.
         """
-        try:
+        with located(where):
             return cls._read(
                 {key: value for key, value in data.items() if value is not None}, where
             )
-        except ConfigError as error:
-            if str(error).startswith(where):
-                raise
-            raise ConfigError(f"{where}: {error}") from error
 
     @classmethod
     def _read(cls, data: dict[str, Any], where: str) -> RunConfig:
@@ -233,10 +229,8 @@ def _from_code(reward: Any, where: str) -> Any:
     used = Use(reward) if isinstance(reward, str) else reward
     if not isinstance(used, Use) or ":" not in used.name:
         return reward
-    try:
+    with located(where):
         found = resolve(used.name, used.options)
-    except (ConfigError, DataError) as error:
-        raise type(error)(f"{where}: {error}") from error
     return Weighted(found.reward, **{name: getattr(used, name) for name in GRADING})
 
 

@@ -29,13 +29,14 @@ from trl.trainer.sft_trainer import SFTTrainer
 from risen_plugin.callback import RisenCallback
 from risen_plugin.compat import checkpointing_setting
 from risen_plugin.contracts import PhaseRecord
-from risen_plugin.errors import ConfigError, RisenError, near_miss
+from risen_plugin.errors import ConfigError, RisenError, located
 from risen_plugin.fitness import check_arguments
 from risen_plugin.record import replace_text, writing
 from risen_plugin.runs.models import check_name, load
 from risen_plugin.runs.own_answers import OwnAnswers
 from risen_plugin.runs.rows import Row, read_rows, split_off
 from risen_plugin.runs.run_config import DataSource, RunConfig
+from risen_plugin.trl_fields import check_fields
 
 _log = logging.getLogger("risen_plugin")
 MANAGED: Mapping[str, str] = {
@@ -102,9 +103,11 @@ def prepare(
     train_rows: list[Row] = []
     eval_rows: list[Row] = []
     if run.data is not None:
-        train_rows = read_rows(run.data)
+        with located("data"):
+            train_rows = read_rows(run.data)
     if isinstance(run.evaluation, DataSource):
-        eval_rows = read_rows(run.evaluation)
+        with located("evaluation"):
+            eval_rows = read_rows(run.evaluation)
     elif run.evaluation is not None:
         train_rows, eval_rows = split_off(train_rows, run.evaluation, run.seed)
     args = arguments(run, output, quiet=quiet)
@@ -125,17 +128,9 @@ def prepare(
 def arguments(run: RunConfig, output: Path, *, quiet: bool = False) -> SFTConfig:
     """TRL's arguments: ours where nothing is said, then the run's.
 
-    :raises ConfigError: for an unknown or managed field, and for what TRL refuses.
+    :raises ConfigError: for an unknown or managed field, a wrong value, and what TRL refuses.
     """
-    known = {entry.name for entry in dataclasses.fields(SFTConfig) if entry.init}
-    for name in run.fine_tune:
-        if name in MANAGED:
-            raise ConfigError(f"fine_tune may not set '{name}': {MANAGED[name]}")
-        if name not in known:
-            raise ConfigError(
-                f"fine_tune has '{name}', which is no field of TRL's SFTConfig"
-                f"{near_miss(name, known - MANAGED.keys())}"
-            )
+    check_fields(SFTConfig, run.fine_tune, MANAGED, "fine_tune")
     fields = {**defaults(run), **run.fine_tune}
     try:
         with warnings.catch_warnings():
@@ -229,6 +224,10 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
                 trainer.save_model()
             if trainer.is_world_process_zero():
                 _forget_checkpoints(prepared)
+    except KeyboardInterrupt:
+        if trainer is not None:
+            _close_bars(trainer)
+        raise
     except RisenError:
         if trainer is not None:
             _close_bars(trainer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -164,12 +165,50 @@ def test_an_adapter_of_the_users_own_is_trained_and_saved():
     assert Path(config["base_model_name_or_path"]) == Path("model").resolve()
 
 
+def test_a_run_that_ends_before_its_phase_says_so():
+    scheduler = {"use": "alternate", "options": {"fine_tune": 9, "risen": 2}}
+    data = yaml.safe_load(Path(run_yaml()).read_text())
+    file = run_yaml(risen={**data["risen"], "scheduler": scheduler})
+    assert "the run ends without RISEN phase (" in done("train", file, "--output", "out").stderr
+
+
+def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch):
+    from risen_plugin.runs import training
+
+    def interrupt(*arguments: Any, **options: Any) -> None:
+        Path("out/checkpoint-2").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", interrupt)
+    result = risen("train", run_yaml(), "--output", "out")
+    assert result.exit_code == 130
+    assert "risen: the run in out goes on with --resume\n" in result.stderr
+
+
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+def test_a_folder_that_another_process_writes_to_is_refused_at_once(resume: tuple[str, ...]):
+    holder = (
+        "import sys; from pathlib import Path; from risen_plugin import run_lock;"
+        "run_lock.take(Path('out')); print('taken', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", holder]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "taken\n"
+        said = refused("train", run_yaml(), "--output", "out", *resume)
+        process.communicate("")
+    assert f"another run writes to out (process {process.pid}, since " in said
+
+
 @pytest.mark.parametrize(
     ("changes", "arguments", "words"),
     [
         ({"fine_tune": {"max_stesp": 3}}, (), "did you mean 'max_steps'?"),
         ({"fine_tune": {"seed": 3}}, (), "fine_tune may not set 'seed': it is the run's seed"),
         ({"fine_tune": {"optim": "adamx"}}, (), "fine_tune is refused by TRL:"),
+        ({"fine_tune": {"learning_rate": "fast"}}, (), "fine_tune.learning_rate is 'fast'"),
+        ({"fine_tune": {"max_steps": "twenty"}}, (), "fine_tune.max_steps is 'twenty'"),
         ({"fine_tune": {"load_best_model_at_end": True}}, (), "load_best_model_at_end"),
         ({"model": "modle"}, (), "model modle cannot be loaded; did you mean 'model'"),
         ({"model": "./modle"}, (), "there is no model folder ./modle; did you mean 'model'?"),
@@ -182,6 +221,8 @@ def test_an_adapter_of_the_users_own_is_trained_and_saved():
         ({}, ("--set", "risen.guard.rows=400"), "set 402 apart; lower them"),
         ({}, ("--set", "lora.target_modules=[q_prj]"), "did you mean 'q_proj'?"),
         ({}, ("--resume",), "there is no run to resume in out"),
+        ({}, ("--set", "risen.generator.options.path=no"), "run.yaml: "),
+        ({}, ("--output", "/proc/none/out"), "cannot write to /proc/none/out: "),
         ({}, ("--output", "model"), "model is in use; --resume goes on with the run in it"),
         ({}, ("--output", "mine.py"), "mine.py is a file; name a folder with --output"),
     ],

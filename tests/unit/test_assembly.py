@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from risen_plugin import Decision, Progress, __version__, use
 from risen_plugin.assembly import Part, Parts, assemble, check_columns, draw
-from risen_plugin.config import GateConfig, RisenConfig, Weighted
+from risen_plugin.config import GateConfig, GuardConfig, RisenConfig, Weighted
 from risen_plugin.errors import ConfigError, DataError, PluginError, RisenError
 from risen_plugin.scoring import wrap
 
@@ -185,6 +185,15 @@ def test_what_is_unknown_or_no_plugin_object_is_named_with_the_fix(
     changes: dict[str, Any], said: str
 ) -> None:
     assert refusal(ConfigError, **changes).startswith(said)
+
+
+def test_what_the_guard_measures_by_is_named_with_the_settings_place() -> None:
+    guard = GuardConfig(domain="exat")
+    with pytest.raises(ConfigError) as refused:
+        assemble(RisenConfig(rewards=[exact], generator=questions, guard=guard))
+    said = str(refused.value)
+    assert said.startswith("guard.domain takes a reward, or 'metric:NAME' of compute_metrics: ")
+    assert "did you mean 'exact'?" in said
 
 
 def test_rows_that_lack_what_a_reward_needs_are_refused_with_the_near_miss() -> None:

@@ -105,7 +105,7 @@ def test_a_key_without_a_value_counts_as_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("rewards: [", "is not valid YAML"),
+        ("rewards: [", "risen.yaml:1 is not valid YAML: while parsing a flow node"),
         (b"\xff\xfe", "is not valid YAML"),
         ("- rewards", "holds no mapping; it needs rewards and a generator"),
         ("", "holds no mapping"),

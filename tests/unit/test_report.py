@@ -516,6 +516,17 @@ def test_a_reason_cannot_act_on_the_terminal(tmp_path: Path) -> None:
     script.record.close()
 
 
+def test_a_long_verdict_is_folded_and_not_cut(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    verdict = "adherence 0.500 -> 0.400, probe loss 1.1000 -> 1.1000 (+0.0000): gain is too small"
+    script.phase(1, 1, 0.0, 1.0, True, metrics(0.1, 0.2, verdict=verdict))
+    shown = terminal.lines(read_run(tmp_path), 60)
+    first = next(index for index, line in enumerate(shown) if line.startswith("step 1: phase 1"))
+    assert " ".join(line.strip() for line in shown[first:]).endswith(verdict)
+    assert len(shown) - first > 1
+    script.record.close()
+
+
 @pytest.mark.parametrize("width", [8, 20, 40])
 def test_no_line_is_longer_than_the_terminal(width: int, script: Script) -> None:
     assert max(map(len, terminal.lines(read_run(script.place), width))) <= width
