@@ -125,11 +125,6 @@ class GuardConfig:
                     f"reached by {least} rows that all improve, so no phase could be kept; raise "
                     "guard.rows, or set guard.confidence to null"
                 )
-        if self.patience != type(self).patience and not self.every:
-            raise ConfigError(
-                f"guard.patience is {self.patience}, but guard.every is 0, so nothing is measured "
-                "while a phase runs; set guard.every"
-            )
         if self.max_forward_kl is not None and not self.kl_samples:
             raise ConfigError(
                 f"guard.max_forward_kl is {self.max_forward_kl:g}, but guard.kl_samples is 0, so "
