@@ -2,9 +2,9 @@
 
 A reward that is drawn by lot teaches nothing, though it moves the weights: at most 1 of 20 such
 phases may be kept, on instructions and answers that differ from phase to phase. A reward that pays
-for wrong fields destroys the domain: every such phase must be rolled back, and the run must end
-with the weights of fine-tuning alone, bit for bit. A sound reward is there to show that the guard
-keeps what pays. The embedded model, fine-tuned first.
+for wrong fields destroys the domain: every such phase must be rolled back by a guard that measures
+the domain, and the run must end with the weights of fine-tuning alone, bit for bit. A sound reward
+is there to show that the guard keeps what pays. The embedded model, fine-tuned first.
 """
 
 from __future__ import annotations
@@ -48,7 +48,13 @@ class Phase:
 
 
 @click.command()
-@click.option("--phases", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--phases", type=click.IntRange(min=0), default=20, show_default=True)
+@click.option(
+    "--names-domain/--probe-alone",
+    default=True,
+    show_default=True,
+    help="Whether the guard of harmful phases measures the domain, or the probe's loss alone.",
+)
 @click.option("--sound", type=click.IntRange(min=0), default=3, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=12, show_default=True)
 @click.option("--fine-tune-steps", type=click.IntRange(min=1), default=100, show_default=True)
@@ -58,6 +64,7 @@ class Phase:
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False))
 def main(  # noqa: PLR0917 one argument per option
     phases: int,
+    names_domain: bool,
     sound: int,
     steps: int,
     fine_tune_steps: int,
@@ -82,7 +89,7 @@ def main(  # noqa: PLR0917 one argument per option
             batch_size=32,
             learning_rate=_RATE,
         ).train()
-    bench = _Bench(model, tokenizer, steps, rows, answers)
+    bench = _Bench(model, tokenizer, steps, rows, answers, names_domain)
     made = [bench.phase("by lot", seed) for seed in range(phases)]
     kept_by_chance = sum(phase.accepted for phase in made)
     paying = [bench.phase("sound", 100 + seed) for seed in range(sound)]
@@ -103,6 +110,7 @@ def main(  # noqa: PLR0917 one argument per option
             "fine_tune_steps": fine_tune_steps,
             "rows": rows,
             "answers": answers,
+            "names_domain": names_domain,
         },
         machine=before,
         results={"by_lot": made, "sound": paying, "harmful": harmful, "same_weights": is_same},
@@ -112,12 +120,21 @@ def main(  # noqa: PLR0917 one argument per option
 class _Bench:
     """Phases from one fine-tuned model."""
 
-    def __init__(self, model: Any, tokenizer: Any, steps: int, rows: int, answers: int) -> None:
+    def __init__(  # noqa: PLR0917 one argument per option
+        self,
+        model: Any,
+        tokenizer: Any,
+        steps: int,
+        rows: int,
+        answers: int,
+        names_domain: bool,
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.steps = steps
         self.rows = rows
         self.answers = answers
+        self.names_domain = names_domain
 
     def phase(self, reward: str, seed: int) -> Phase:
         """One phase on a copy of the model; ``seed`` is of everything that is drawn."""
@@ -175,6 +192,7 @@ class _Bench:
 
         drawn = random.Random(seed)
         right = RightFields()
+        named: dict[str, Any] = {"domain": Weighted(right), "max_domain_drop": 0.02}
 
         def by_lot(completions: list[Any], **columns: Any) -> list[float]:
             return [float(drawn.random() < 0.5) for _ in completions]
@@ -197,7 +215,11 @@ class _Bench:
             scheduler=scheduler,
             probe=orders.draw(self.rows, 30_000 + seed, wish_counts=(0,)),
             guard=GuardConfig(
-                rows=self.rows, report_rows=0, max_probe_loss_rise=0.1, batch_size=self.rows
+                rows=self.rows,
+                report_rows=0,
+                max_probe_loss_rise=0.1,
+                batch_size=self.rows,
+                **(named if reward == "harmful" and self.names_domain else {}),
             ),
             grpo={
                 "num_generations": 8,

@@ -174,11 +174,11 @@ def run(scenario: str, folder: Path) -> dict[str, Any]:
         "world": dist.get_world_size(),
         "phases": [[p.kind, p.steps, p.accepted, p.reason, p.metrics] for p in callback.phases],
         "weights": weights_of(trainer.model),
-        "rollouts": callback.pass_rates.rollouts,
-        "tokens": callback.pass_rates.tokens,
-        "pass_rates": callback.pass_rates.rates(),
-        "buffers": callback.buffers.state_dict(),
-        "counts": callback.buffers.counts(),
+        "rollouts": callback.components.pass_rates.rollouts,
+        "tokens": callback.components.pass_rates.tokens,
+        "pass_rates": callback.components.pass_rates.rates(),
+        "buffers": callback.components.buffers.state_dict(),
+        "counts": callback.components.buffers.counts(),
         "guard": [row["prompt"] for row in callback.instructions.guard],
     }
     if scenario == "resumed" and error is None:
@@ -188,8 +188,8 @@ def run(scenario: str, folder: Path) -> dict[str, Any]:
         found["again"] = {
             "weights": weights_of(again.model),
             "phases": [[p.kind, p.steps, p.accepted] for p in second.phases],
-            "buffers": second.buffers.state_dict(),
-            "rollouts": second.pass_rates.rollouts,
+            "buffers": second.components.buffers.state_dict(),
+            "rollouts": second.components.pass_rates.rollouts,
         }
     return found
 

@@ -199,6 +199,6 @@ def test_answers_of_a_phase_that_lost_what_should_stay_are_not_fine_tuned_on(
         ).attach(trainer)
         trainer.train()
         assert callback.phases[1].accepted is False
-        assert bool(len(callback.buffers.answers)) is held
+        assert bool(len(callback.components.buffers.answers)) is held
         last = journal(tmp_path / f"run-{held}")[-1]
         assert (last["kind"], last["fed"]) == ("judged", held)

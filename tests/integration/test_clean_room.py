@@ -15,6 +15,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from peft import LoraConfig, get_peft_model
 
 from risen_plugin import RisenCallback
+from risen_plugin.active_run import ActiveRun
 from risen_plugin.clean_room import clean_room
 from risen_plugin.errors import PluginError
 
@@ -98,6 +99,7 @@ def test_a_rolled_back_phase_changes_nothing(
     make_trainer: Callable[..., Any],
     config: Any,
     tokenizer: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = make_model(attention_dropout=0.1)
     if kind == "peft":
@@ -111,14 +113,14 @@ def test_a_rolled_back_phase_changes_nothing(
     )
     callback = RisenCallback(config(guard=DROP, grpo={"beta": 0.1})).attach(trainer)
     seen: list[tuple[dict[str, torch.Tensor], dict[str, Any]]] = []
-    phase = callback._risen
+    phase = ActiveRun._risen
 
     def watched(*arguments: Any) -> None:
         for moment in (lambda: None, lambda: phase(*arguments)):
             moment()
             seen.append((weights(model), surroundings(model, tokenizer)))
 
-    callback._risen = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(ActiveRun, "_risen", watched)
     trainer.train()
 
     (before, around), (after, left) = seen
@@ -149,6 +151,7 @@ def test_a_phase_that_fails_restores_everything_and_names_the_culprit(
     make_trainer: Callable[..., Any],
     config: Any,
     tokenizer: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = []
 
@@ -162,15 +165,15 @@ def test_a_phase_that_fails_restores_everything_and_names_the_culprit(
     if peft:
         model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
     trainer = make_trainer(model)
-    callback = RisenCallback(config(rewards=[breaks])).attach(trainer)
+    RisenCallback(config(rewards=[breaks])).attach(trainer)
     seen: list[Any] = []
-    phase = callback._risen
+    phase = ActiveRun._risen
 
     def watched(*arguments: Any) -> None:
         seen.append((weights(model), surroundings(model, tokenizer)))
         phase(*arguments)
 
-    callback._risen = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(ActiveRun, "_risen", watched)
     with pytest.raises(PluginError, match=r"reward 'breaks' .* raised ZeroDivisionError: oh"):
         trainer.train()
     (before, around) = seen[0]
@@ -207,19 +210,22 @@ def test_an_accepted_phase_keeps_the_model_object_its_parameters_and_keys(
 
 
 def test_fine_tuning_goes_on_after_an_accepted_phase(
-    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
+    make_model: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+    config: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = make_model()
     trainer = make_trainer(model, max_steps=4)
-    callback = RisenCallback(config(scheduler=at_step(2))).attach(trainer)
+    RisenCallback(config(scheduler=at_step(2))).attach(trainer)
     held: list[Any] = []
-    phase = callback._risen
+    phase = ActiveRun._risen
 
     def watched(*arguments: Any) -> None:
         phase(*arguments)
         held.append(weights(model))
 
-    callback._risen = watched  # type: ignore[method-assign]
+    monkeypatch.setattr(ActiveRun, "_risen", watched)
     trainer.train()
     assert trainer.state.global_step == 4
     assert len(losses(trainer)) == 4

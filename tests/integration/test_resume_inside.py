@@ -104,7 +104,7 @@ def test_a_phase_goes_on_in_another_folder_by_the_path_given_to_train(
     again, second = run(make_model(seed=9), folder="elsewhere", resume=place)
     assert "RISEN phase 1 goes on after 3 of 4 steps" in caplog.text
     assert same(again.model, whole.model)
-    assert second.pass_rates.rollouts == first.pass_rates.rollouts
+    assert second.components.pass_rates.rollouts == first.components.pass_rates.rollouts
     phases = [tmp_path / name / "risen" / "phase-001" for name in ("whole", "elsewhere")]
     steps = [len(json.loads((phase / "phase.json").read_text())["logs"]) for phase in phases]
     assert steps[0] == steps[1]
@@ -205,7 +205,7 @@ def test_a_clock_that_jumps_changes_nothing(
     run(make_model(), folder="cut", dies_at=2)
     again, callback = run(make_model(seed=9), folder="cut", resume=True)
     assert same(again.model, whole.model)
-    assert 0 < callback.history.elapsed_s < time.monotonic() - began
+    assert 0 < callback.components.history.elapsed_s < time.monotonic() - began
     assert events(tmp_path / "cut") == ["decision", "phase"]
 
 
