@@ -2,8 +2,9 @@
 
 Every schedule gets the same seconds of one thread, from the embedded base on: the demo's data, the
 demo's rewards, chunks of the same GRPO steps. What a phase costs, its guard included, is taken off
-the fine-tuning. Seconds are the processor's, so that other work on the machine changes nothing;
-where there is none they are those of the clock. Measured at the end, on rows that nobody trains on.
+the fine-tuning; a phase begins only if at least half of it fits. Seconds are the processor's, so
+that other work on the machine changes nothing; where there is none they are those of the clock.
+Measured at the end, on rows that nobody trains on.
 """
 
 from __future__ import annotations
@@ -39,10 +40,14 @@ COLUMNS = ("domain", "trained", "held_out", "retention", "rollouts", "phases", "
 
 @dataclass
 class Clock:
-    """The seconds of a run that are used up."""
+    """The seconds of a run that are used up.
+
+    :param phase_s: what the latest RISEN phase took, its guard included; a guess before the first.
+    """
 
     seconds: float
     began: float = 0.0
+    phase_s: float = 30.0
 
     @property
     def spent(self) -> float:
@@ -52,32 +57,38 @@ class Clock:
     def share(self) -> float:
         return self.spent / self.seconds
 
-
-@dataclass
-class ByShare:
-    """A fixed order: RISEN while ``chooses`` says so, of the share of the seconds and the steps."""
-
-    clock: Clock
-    steps: int
-    chooses: Callable[[float, Progress], bool]
-
-    def __call__(self, progress: Progress) -> Decision:
-        if self.clock.share < 1 and self.chooses(self.clock.share, progress):
-            return Decision("risen", self.steps, reason="the fixed order")
-        return Decision("fine_tune", reason="the fixed order")
+    @property
+    def phases_left(self) -> float:
+        """How many RISEN phases the seconds that are left are worth."""
+        return (self.seconds - self.spent) / self.phase_s
 
 
 @dataclass
-class Within:
-    """Another scheduler, as long as there are seconds left."""
+class Timed:
+    """Another scheduler, as long as at least half of a phase fits into the seconds that are left.
+
+    So the runs take the same time in the mean, whatever a phase takes.
+
+    :param knows_the_end: whether the scheduler is told that the run ends where the last phase is
+        still to fit, so that it can end with one.
+    """
 
     clock: Clock
-    scheduler: Any
+    scheduler: Callable[[Progress], Decision]
+    knows_the_end: bool = False
+    asked: float | None = None
 
     def __call__(self, progress: Progress) -> Decision:
-        if self.clock.share >= 1:
+        if self.asked is not None:
+            self.clock.phase_s = self.clock.spent - self.asked
+            self.asked = None
+        if self.clock.phases_left < 0.5:
             return Decision("fine_tune", reason="the seconds are used up")
-        decision: Decision = self.scheduler(progress)
+        if self.knows_the_end and self.clock.phases_left < 1:
+            progress = dataclasses.replace(progress, max_steps=progress.step)
+        decision = self.scheduler(progress)
+        if decision.phase == "risen":
+            self.asked = self.clock.spent
         return decision
 
 
@@ -239,19 +250,21 @@ def _config(desk: Any, arm: str, clock: Clock, steps: int, reserved: str) -> Any
     )
 
 
-def _scheduler(arm: str, clock: Clock, steps: int) -> Any:
+def _scheduler(arm: str, clock: Clock, steps: int) -> Timed:
     from risen_plugin.defaults.schedulers import Benefit, Plateau
 
-    def gap(progress: Progress) -> bool:
-        """Whether at least one step of the outer run lies behind the last phase."""
-        return progress.phases[-1].steps >= 1
+    def by(chooses: Callable[[float, Progress], bool]) -> Timed:
+        """A fixed order: RISEN where ``chooses`` says so, of the share of the seconds."""
 
-    def by(chooses: Callable[[float, Progress], bool]) -> Any:
-        return ByShare(
-            clock, steps, lambda share, progress: gap(progress) and chooses(share, progress)
-        )
+        def decide(progress: Progress) -> Decision:
+            is_apart = progress.phases[-1].steps >= 1  # a step of the outer run lies between
+            chosen = is_apart and chooses(clock.share, progress)
+            phase = ("risen", steps) if chosen else ("fine_tune", 0)
+            return Decision(*phase, reason="the fixed order")
 
-    fixed: dict[str, Any] = {
+        return Timed(clock, decide)
+
+    fixed: dict[str, Timed] = {
         "fine-tuning only": by(lambda share, progress: False),
         "RISEN only": by(lambda share, progress: True),
         "RISEN, fine-tuning": by(lambda share, progress: share < 0.5),
@@ -261,7 +274,7 @@ def _scheduler(arm: str, clock: Clock, steps: int) -> Any:
     if arm in fixed:
         return fixed[arm]
     chosen = Plateau(steps=steps, burst=0) if arm == "plateau" else Benefit(steps=steps)
-    return Within(clock, chosen)
+    return Timed(clock, chosen, knows_the_end=True)
 
 
 def _measured(desk: Any, reserved: str) -> dict[str, float]:
