@@ -1,4 +1,4 @@
-"""A run on two processes, as torchrun starts them: the same in both, and done once."""
+"""A run on two processes, as torchrun and accelerate start them: the same in both, done once."""
 
 from __future__ import annotations
 
@@ -30,24 +30,38 @@ SAME = (
 GROUP = 4
 
 
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+# Without --multi_gpu accelerate starts CPU processes by MPI alone; the worker asks for CPU itself.
+ACCELERATE = (
+    *("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no"),
+)
+
+
+def started(
+    launcher: tuple[str, ...], scenarios: tuple[str, ...], folder: Path, tokenizer_folder: str
+) -> dict[str, list[dict[str, Any]]]:
+    """What both processes saw of each scenario."""
+    shutil.copytree(tokenizer_folder, folder / "tokenizer")
+    command = [sys.executable, "-m", *launcher, str(WORKER), ",".join(scenarios), str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=570, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {
+        name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
+        for name in scenarios
+    }
+
+
 @pytest.fixture(scope="module")
 def runs(
     tmp_path_factory: pytest.TempPathFactory, tokenizer_folder: str
 ) -> tuple[Path, dict[str, list[dict[str, Any]]]]:
     """All scenarios in one pair of processes, since starting them is what takes time."""
     folder = tmp_path_factory.mktemp("distributed")
-    shutil.copytree(tokenizer_folder, folder / "tokenizer")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", str(WORKER), ",".join(SCENARIOS), str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=570, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return folder, {
-        name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
-        for name in SCENARIOS
-    }
+    return folder, started(TORCHRUN, SCENARIOS, folder, tokenizer_folder)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -56,6 +70,15 @@ def test_both_processes_end_the_same(runs: Any, scenario: str) -> None:
     assert first["world"] == second["world"] == 2
     for name in SAME:
         assert first[name] == second[name], name
+
+
+def test_accelerate_launch_makes_the_same_run(
+    runs: Any, tmp_path: Path, tokenizer_folder: str
+) -> None:
+    first, second = started(ACCELERATE, ("plain",), tmp_path, tokenizer_folder)["plain"]
+    assert first["world"] == second["world"] == 2
+    for name in ("weights", "rollouts", "tokens", "pass_rates", "counts", "guard", "error"):
+        assert first[name] == second[name] == runs[1]["plain"][0][name], name
 
 
 @pytest.mark.parametrize("scenario", ["plain", "peft", "resumed"])
