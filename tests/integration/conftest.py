@@ -163,3 +163,8 @@ def _plain(model: Any, tokenizer: Any, settings: dict[str, Any], evaluate: bool)
         data_collator=DataCollatorForSeq2Seq(tokenizer),
         processing_class=tokenizer,
     )
+
+
+@pytest.fixture(params=[True, False], ids=["attached", "callbacks"])
+def attached(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
