@@ -259,7 +259,16 @@ def _watched(
 ) -> NamedReward:
     """A reward that the guard measures by: one of the run's, or one of its own."""
     found = _among(rewards, given)
-    return _reward(plugins, given, origins) if found is None else found
+    if found is not None:
+        return found
+    offered = [offer.name for offer in plugins.offers("reward")]
+    if isinstance(given, str) and given not in offered:
+        own = [reward.__name__ for reward in rewards]
+        raise ConfigError(
+            f"no reward is called '{given}'{near_miss(given, [*own, *offered]) or '.'} The run "
+            f"has: {', '.join(own)}; offered are: {', '.join(offered)}"
+        )
+    return _reward(plugins, given, origins)
 
 
 def _task(

@@ -35,6 +35,11 @@ def made_of(config: RisenConfig, origins: Mapping[str, str], version: str) -> di
     return {**fields, "plugins": dict(origins), "risen_plugin": version}
 
 
+def without_address(value: Any) -> str:
+    """The representation of an object, the same in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What is different, one short line each; what only one of them knows of does not count."""
     return [
@@ -85,5 +90,4 @@ def _object(value: Any) -> str:
     name = f"{kind.__module__}.{kind.__qualname__}"
     if kind is value or isinstance(value, Stateful):
         return name
-    shown = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
-    return f"{name}: {shown[:_LONGEST]}"
+    return f"{name}: {without_address(value)[:_LONGEST]}"

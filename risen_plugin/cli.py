@@ -74,12 +74,24 @@ class _RisenGroup(click.Group):
 
     plugins: Plugins
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            raise _ShownUsage(error) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         ctx.obj = self.plugins
         try:
             return super().invoke(ctx)
         except RisenError as error:
             raise _ShownError(error, debug=ctx.params["debug"]) from error
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            raise _ShownUsage(error) from error
         except KeyboardInterrupt:
             click.echo("risen: interrupted", err=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None
@@ -108,6 +120,20 @@ class _ShownError(click.ClickException):
         if self.debug:
             text = "".join(traceback.format_exception(self.error))
             click.echo(text, file=file, err=file is None, nl=False)
+        click.echo(f"risen: {self.message}", file=file, err=file is None)
+
+
+class _ShownUsage(click.ClickException):
+    """A command line that means nothing, in one line as every other error."""
+
+    exit_code = _USER_ERROR
+
+    def __init__(self, error: click.UsageError) -> None:
+        told = " ".join(error.format_message().split()).rstrip(".")
+        where = error.ctx.command_path if error.ctx is not None else "risen"
+        super().__init__(f"{told[:1].lower()}{told[1:]}; {where} --help tells what it takes")
+
+    def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"risen: {self.message}", file=file, err=file is None)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from risen_plugin import __version__
 from risen_plugin.assembly import Parts
+from risen_plugin.changes import without_address
 from risen_plugin.config import DEFAULT_GRPO, RisenConfig
 from risen_plugin.scoring import NamedReward
 
@@ -31,7 +32,10 @@ def describe(
         "plugins": dict(parts.origins),
         "rewards": [_reward(reward) for reward in parts.rewards],
         "generator": {"label": parts.generator.label},
-        "scheduler": {"label": parts.scheduler.label, "uses": repr(parts.scheduler.value)},
+        "scheduler": {
+            "label": parts.scheduler.label,
+            "uses": without_address(parts.scheduler.value),
+        },
         "guard": config.guard.describe(),
         "control": dataclasses.asdict(config.control),
         "breaker": dataclasses.asdict(config.breaker),
@@ -56,5 +60,5 @@ def _reward(reward: NamedReward) -> dict[str, Any]:
         "graded": reward.graded,
         "on_error": reward.on_error,
         "timeout_s": reward.timeout_s,
-        "uses": repr(reward.reward),
+        "uses": without_address(reward.reward),
     }

@@ -11,6 +11,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+_ALIKE = 0.6  # of 1, by difflib
+
 
 class RisenError(Exception):
     """Base of everything that a person can cause and mend."""
@@ -37,9 +39,20 @@ class ExportError(RisenError):
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    """``"; did you mean 'x'?"`` for the closest known name, or an empty string.
+
+    An ending that both have, as files of a kind do, makes them no more alike.
+    """
+    likeness = {other: _likeness(name, other) for other in known}
+    best = max(likeness, key=likeness.__getitem__, default="")
+    return f"; did you mean '{best}'?" if likeness.get(best, 0.0) >= _ALIKE else ""
+
+
+def _likeness(name: str, other: str) -> float:
+    stem, point, ending = name.rpartition(".")
+    if stem and other.endswith(point + ending):
+        name, other = stem, other.removesuffix(point + ending)
+    return difflib.SequenceMatcher(None, name, other).ratio()
 
 
 @contextmanager

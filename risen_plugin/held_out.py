@@ -258,7 +258,7 @@ def _domain_metric(around: Surroundings, metrics: Mapping[str, float]) -> float 
         )
         raise ConfigError(
             f"guard.domain is 'metric:{name}', which is none of the metrics"
-            f"{near_miss(name, metrics) or '.'} {has}"
+            f"{near_miss(name, metrics) or ':'} {has}"
         )
     return metrics[name]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -38,6 +39,21 @@ def writing(place: Path) -> Iterator[None]:
             f"cannot write to {place}: {reason}; make room there, and resume from the newest "
             "checkpoint"
         ) from error
+
+
+def try_writing(folder: Path) -> None:
+    """Make the folder and a file in it, and leave nothing behind.
+
+    :raises OSError: if that cannot be done; what permissions say is not always so.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    finally:
+        for place in missing:
+            place.rmdir()
 
 
 class Keeping:

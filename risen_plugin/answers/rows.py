@@ -92,7 +92,7 @@ def _row(line: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON: {error}") from None
     if not isinstance(row, Mapping):
-        raise ValueError(f"is not a mapping of columns but a {type(row).__name__}")
+        raise ValueError(f"is of type {type(row).__name__}, not a mapping of columns")
     return row
 
 

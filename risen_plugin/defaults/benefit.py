@@ -103,7 +103,8 @@ class Benefit:
         since = progress.step - last_risen_step(progress)
         if self.again and since >= self._steps(self.again, progress):
             return True, f"RISEN was not tried for {since} fine-tune steps; {told}"
-        return False, told
+        why = "fine-tuning gains more" if risen > 0 else "RISEN does not gain"
+        return False, f"{why}: {told}"
 
     def _steps(self, share: float, progress: Progress) -> int:
         return max(1, round(share * progress.max_steps))

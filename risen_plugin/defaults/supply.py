@@ -104,7 +104,7 @@ class Supply:
     def _row(self, place: Place) -> Row:
         where, row = place
         if not isinstance(row, Mapping):
-            raise DataError(f"{where} is not a mapping of columns but a {type(row).__name__}")
+            raise DataError(f"{where} is of type {type(row).__name__}, not a mapping of columns")
         prompt = self._prompt
         if self._form != "plain":
             row = adapted(row, self._form, where)

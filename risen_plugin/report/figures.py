@@ -22,7 +22,7 @@ from risen_plugin.report.drawing import (
 from risen_plugin.report.pays import Change
 from risen_plugin.report.run import Run
 
-_BANDS = {"kept": GOOD, "dropped": BAD, "done": BURST, "running": MUTED}
+_BANDS = {"kept": GOOD, "dropped": BAD, "done": BURST, "running": MUTED, "cut off": MUTED}
 _MOST_BARS = 40
 _SET = ("beta", "learning_rate", "temperature")
 _WIRES = "trip_wire_rate"

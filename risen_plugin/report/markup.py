@@ -120,7 +120,9 @@ def pre(value: Any) -> Markup:
 
 def badge(outcome: str) -> Markup:
     """How a phase came out, in a word and a colour."""
-    return Markup(f'<span class="badge {escape(outcome)}">{escape(outcome)}</span>')
+    return Markup(
+        f'<span class="badge {escape(outcome.replace(" ", "-"))}">{escape(outcome)}</span>'
+    )
 
 
 def join(parts: Iterable[Any]) -> Markup:

@@ -5,6 +5,7 @@ A run that is still going on, or has died in the middle of a line, is read as fa
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Phase:
     :param accepted: None where nobody judged it, or not yet.
     :param metrics: as its record has them.
     :param logs: what TRL logged, one entry per logging step.
+    :param is_cut: whether it stopped in the middle, since nobody goes on with it now.
     """
 
     number: int
@@ -42,6 +44,7 @@ class Phase:
     accepted: bool | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     logs: Sequence[Mapping[str, float]] = ()
+    is_cut: bool = False
 
     @property
     def name(self) -> str:
@@ -49,9 +52,9 @@ class Phase:
 
     @property
     def outcome(self) -> str:
-        """``kept``, ``dropped``, ``running`` or ``done``."""
+        """``kept``, ``dropped``, ``running``, ``cut off`` or ``done``."""
         if self.ends is None:
-            return "running"
+            return "cut off" if self.is_cut else "running"
         return {True: "kept", False: "dropped", None: "done"}[self.accepted]
 
     def number_of(self, name: str) -> float | None:
@@ -108,7 +111,10 @@ def read_run(place: str | Path) -> Run:
     if not isinstance(description, dict):
         raise DataError(f"cannot read the record in {folder}: run.json holds no object")
     phases = tuple(phases_of(events, lambda number: _logs(folder / f"phase-{number:03d}")))
-    return Run(folder, description, events, phases, holder_of(folder.parent))
+    holder = holder_of(folder.parent)
+    if phases and phases[-1].ends is None and holder is None:
+        phases = (*phases[:-1], dataclasses.replace(phases[-1], is_cut=True))
+    return Run(folder, description, events, phases, holder)
 
 
 def _folder(place: Path) -> Path:

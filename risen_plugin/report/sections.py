@@ -91,7 +91,7 @@ def _timeline(run: Run) -> list[Markup]:
         '<p class="legend"><span><i class="band kept"></i>kept phase</span>'
         '<span><i class="band dropped"></i>dropped phase</span>'
         '<span><i class="band done"></i>burst of fine-tuning</span>'
-        '<span><i class="band running"></i>still running</span>'
+        '<span><i class="band running"></i>running, or cut off</span>'
         "<span>fine-tuning in between</span></p>"
     )
     decisions = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from risen_plugin.report.run import Phase, Run, as_number, at
@@ -37,7 +38,7 @@ def adherence(run: Run) -> dict[str, Points]:
         and (value := as_number((event.get("measured") or {}).get("adherence_strict"))) is not None
     ]
     first = next(iter(found))
-    found[first] = sorted(found[first] + during)
+    found[first] = sorted(found[first] + during, key=itemgetter(0))
     return {name: points for name, points in found.items() if points}
 
 
@@ -62,7 +63,8 @@ def quality(run: Run) -> dict[str, Points]:
         name = stem.removeprefix("domain/")
         if name not in _NO_QUALITY:
             found[name] += measured(run.phases, stem)
-    return {name: sorted(points) for name, points in found.items() if points}
+    by_time = itemgetter(0)
+    return {name: sorted(points, key=by_time) for name, points in found.items() if points}
 
 
 def evaluations(run: Run) -> dict[str, Points]:
@@ -88,10 +90,13 @@ def losses(run: Run) -> dict[str, Points]:
 
 
 def measured(phases: Sequence[Phase], metric: str) -> Points:
-    """A metric at both ends of each phase."""
+    """A metric at both ends of each phase, and where a dropped one has left the model again."""
     points: Points = []
     for phase in phases:
-        for moment, when in ((phase.begins, "before"), (phase.ends, "after")):
+        ends = [(phase.begins, "before"), (phase.ends, "after")]
+        if phase.outcome == "dropped" and phase.number_of(f"{metric}_after") is not None:
+            ends.append((phase.ends, "before"))
+        for moment, when in ends:
             value = phase.number_of(f"{metric}_{when}")
             if value is not None and moment is not None:
                 points.append((moment, value))

@@ -10,7 +10,7 @@ from risen_plugin.report import series
 from risen_plugin.report.markup import duration, number
 from risen_plugin.report.run import Run
 
-_MARKS = {"kept": "█", "dropped": "░", "done": "▒", "running": "▶"}
+_MARKS = {"kept": "█", "dropped": "░", "done": "▒", "running": "▶", "cut off": "▷"}
 _FINE_TUNE = "·"
 _LATEST_PHASES = 5
 _LINES = 3
@@ -49,7 +49,7 @@ def _strip(run: Run, width: int) -> list[str]:
         first = min(len(cells) - 1, int(phase.begins / seconds * len(cells)))
         last = min(len(cells), max(first + 1, round(ends / seconds * len(cells))))
         cells[first:last] = _MARKS[phase.outcome] * (last - first)
-    legend = f"{_FINE_TUNE} fine-tuning  █ kept  ░ dropped  ▒ burst  ▶ running"
+    legend = f"{_FINE_TUNE} fine-tuning  █ kept  ░ dropped  ▒ burst  ▶ running  ▷ cut off"
     return ["".join(cells), legend]
 
 

@@ -7,10 +7,13 @@ from typing import Any
 
 from risen_plugin.answers.rescoring import options_of
 from risen_plugin.defaults.sources import open_source
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, DataError
+from risen_plugin.guard_settings import GuardConfig
+from risen_plugin.intervals import least_changed
 from risen_plugin.rewards_by_name import parse_options
 
 _MOST_HELD_OUT = 64
+_SURE = GuardConfig.confidence or 0.99
 
 
 def rewards_of(named: Sequence[str], pairs: Sequence[str]) -> list[dict[str, Any]]:
@@ -33,12 +36,23 @@ def rewards_of(named: Sequence[str], pairs: Sequence[str]) -> list[dict[str, Any
 
 
 def held_out(path: str, generator: str) -> dict[str, int]:
-    """Rows for the guard and the report that leave most of a file to train on."""
+    """Rows for the guard and the report that leave most of a file to train on.
+
+    :raises DataError: if there are too few rows for the guard to be sure of anything.
+    """
     if generator != "jsonl":
         return {}
     count = len(open_source(path, None, "train", None))
+    if not count:
+        raise DataError(f"{path} holds no instructions")
+    fewest = least_changed(_SURE)
+    if count < 2 * fewest:
+        raise DataError(
+            f"{path} holds {count} instructions; give {2 * fewest} or more, since the guard is "
+            f"sure of nothing by fewer than {fewest} that are held out"
+        )
     return {
-        "rows": max(1, min(_MOST_HELD_OUT, count // 4)),
+        "rows": max(fewest, min(_MOST_HELD_OUT, count // 4)),
         "report_rows": min(_MOST_HELD_OUT, count // 8),
     }
 

@@ -232,8 +232,8 @@ def _risen_pays(m: Measurements, *, pays: bool) -> tuple[bool, tuple[str, ...]]:
             "teaches that too",
         )
     room = (
-        f"{measured}; sampling {then.k} answers reaches {then.pass_at_k:.0%} and single ones "
-        f"{then.pass_at_1:.0%}"
+        f"{measured} by the likeliest answer; of {then.k} sampled answers one follows in "
+        f"{then.pass_at_k:.0%}, a single one in {then.pass_at_1:.0%}"
     )
     if then.headroom < LEAST_HEADROOM:
         return False, (*reasons, f"{room}: nothing more to reinforce")

@@ -11,8 +11,10 @@ import click
 
 from risen_plugin.defaults.sources import open_source
 from risen_plugin.errors import ConfigError
+from risen_plugin.guard_settings import GuardConfig
 from risen_plugin.plain_json import json_text
-from risen_plugin.record import replace_text, writing
+from risen_plugin.probe import check_probe
+from risen_plugin.record import replace_text, try_writing, writing
 from risen_plugin.runs.adaptation import in_one_phase, rewards_of, risen_section
 from risen_plugin.runs.advice import Advice, Measurements, recommend
 from risen_plugin.runs.advised import drafted, run_of
@@ -64,8 +66,12 @@ def advise_command(
     budget_s = seconds_of("--budget", budget)
     within_s = None if within is None else seconds_of("--within", within)
     available = None if memory is None else bytes_of("--memory", memory)
-    if write is not None and write.is_dir():
-        raise ConfigError(f"--write '{write}' is a folder; name a file, such as run.yaml")
+    if write is not None:
+        _check_write(write)
+    if options and not rewards:
+        raise ConfigError(f"-o {options[0]} is an option of a reward, and no reward is named")
+    if probe is not None:
+        check_probe(probe, GuardConfig.probe_rows)
     section = _section(instructions, rewards_of(rewards, options) if rewards else [], steps, probe)
     if section is not None:
         section["generator"]["use"] = generator
@@ -100,6 +106,15 @@ def advise_command(
     if write is not None:
         said = f"next: risen train {write}" if run is not None else f"{write} was not written"
         click.echo(said)
+
+
+def _check_write(path: Path) -> None:
+    if path.is_dir():
+        raise ConfigError(f"--write '{path}' is a folder; name a file, such as run.yaml")
+    try:
+        try_writing(path.parent)
+    except OSError as error:
+        raise ConfigError(f"cannot write --write '{path}': {error.strerror}") from error
 
 
 def _section(

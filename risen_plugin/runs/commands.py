@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,13 @@ import click
 from risen_plugin.changes import differences
 from risen_plugin.errors import ConfigError, located, near_miss
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.record import FOLDER as RECORD
+from risen_plugin.record import try_writing
 from risen_plugin.run_lock import holder_of
 from risen_plugin.runs.adaptation import adaptation, in_one_phase, rewards_of, risen_section
 from risen_plugin.runs.advise import advise_command
 from risen_plugin.runs.command_options import rewarded, shared
+from risen_plugin.runs.finished import Ending, ending_of, forget_ending, keep_ending
 from risen_plugin.runs.overrides import overridden
 from risen_plugin.runs.run_config import RunConfig, read_run
 from risen_plugin.runs.told import closing, phase_lines
@@ -56,15 +58,15 @@ def train_command(
     in it is checked before a model is loaded. The folder of the run is --output, or
     `output` in the file, or out/ and the file's name.
     """
-    data = overridden(read_run(run_yaml), pairs)
-    if force and isinstance(data.get("risen"), Mapping):
-        data = {**data, "risen": {**data["risen"], "force": True}}
+    data = _forced(overridden(read_run(run_yaml), pairs), force)
     default = Path("out") / run_yaml.stem
     run, folder = _read(
         data, str(run_yaml), output=output, seed=seed, default=default, resume=resume
     )
-    if resume and not force:
-        _check_unchanged(folder, data, str(run_yaml))
+    if resume:
+        _check_unchanged(folder, data, str(run_yaml), force=force)
+        if not force and _has_ended(folder) is not None:
+            return
     _carry_out(run, folder, data, str(run_yaml), resume=resume, quiet=quiet)
 
 
@@ -78,6 +80,7 @@ def train_command(
 @click.option("--probe", metavar="FILE", help="Rows whose loss must not rise; see below.")
 @click.option("--keep-anyway", is_flag=True, help="Save the adapter whatever the guard says.")
 @click.option("--resume", is_flag=True, help="Go on with what was interrupted.")
+@click.option("--force", is_flag=True, help="Resume although an option or a plugin has changed.")
 @shared
 @click.pass_context
 def adapt_command(
@@ -93,6 +96,7 @@ def adapt_command(
     probe: str | None,
     keep_anyway: bool,
     resume: bool,
+    force: bool,
     seed: int | None,
     pairs: tuple[str, ...],
     quiet: bool,
@@ -114,13 +118,19 @@ def adapt_command(
         scheduler=in_one_phase(steps),
         probe=probe,
     )
-    data = overridden(adaptation(model, section, seed=seed or 0, keep_anyway=keep_anyway), pairs)
+    adapting = adaptation(model, section, seed=seed or 0, keep_anyway=keep_anyway)
+    data = _forced(overridden(adapting, pairs), force)
     default = Path("out") / f"{Path(model).name}-adapter"
     run, folder = _read(
         data, "risen adapt", output=output, seed=seed, default=default, resume=resume
     )
     if run.lora is None:
         raise ConfigError("risen adapt trains an adapter; give lora settings, or use risen train")
+    if resume:
+        _check_unchanged(folder, data, "risen adapt", force=force)
+        ended = None if force else _has_ended(folder)
+        if ended is not None:
+            context.exit(0 if ended or keep_anyway else _NOT_KEPT)
     if _carry_out(run, folder, data, "risen adapt", resume=resume, quiet=quiet, only_kept=True):
         return
     dropped = folder / "risen" / "phase-001" / "dropped"
@@ -147,9 +157,14 @@ def _read(
         data = {**data, "seed": seed}
     run = RunConfig.from_dict(data, where)
     folder = output or Path(run.output or default)
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # the others come a little later
+    if _is_first():  # the others come a little later
         _check_folder(folder, resume=resume)
     return run, folder
+
+
+def _is_first() -> bool:
+    """Whether this is the only process on its machine, or the one that writes."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _check_folder(folder: Path, *, resume: bool) -> None:
@@ -157,54 +172,65 @@ def _check_folder(folder: Path, *, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; name a folder with --output")
     holder = holder_of(folder)
-    if holder is not None:
+    if holder is not None and holder.process != os.getpid():  # its own it takes over
         raise ConfigError(
             f"another run writes to {folder} ({holder}); wait until it has ended, or name another "
             "folder with --output"
         )
-    is_used = folder.is_dir() and any(folder.iterdir())
-    if is_used and not resume:
+    has_run = any((folder / name).exists() for name in ("run.yaml", RECORD))
+    if has_run and not resume:
         raise ConfigError(
-            f"{folder} is in use; --resume goes on with the run in it, --output names another"
+            f"{folder} holds a run; --resume goes on with it, --output names another folder"
         )
-    if resume and not is_used:
-        beside = [c.name for c in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        raise ConfigError(f"there is no run to resume in {folder}{near_miss(folder.name, beside)}")
+    if folder.is_dir() and any(folder.iterdir()) and not has_run:
+        raise ConfigError(f"{folder} holds other files and no run; name another with --output")
+    if resume and not has_run:
+        raise ConfigError(f"there is no run to resume in {folder}{_runs_beside(folder)}")
     try:
-        _try_writing(folder)
+        try_writing(folder)
     except OSError as error:
         raise ConfigError(
             f"cannot write to {folder}: {error.strerror}; name another folder with --output"
         ) from error
 
 
-def _try_writing(folder: Path) -> None:
-    """Make the folder and a file in it, and leave nothing behind.
-
-    :raises OSError: if that cannot be done; what permissions say is not always so.
-    """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    finally:
-        for place in missing:
-            place.rmdir()
+def _runs_beside(folder: Path) -> str:
+    """The near miss among the folders that hold runs."""
+    beside = folder.parent.glob("*/run.yaml") if folder.parent.is_dir() else ()
+    return near_miss(folder.name, [place.parent.name for place in beside])
 
 
-def _check_unchanged(folder: Path, data: Mapping[str, Any], where: str) -> None:
+def _forced(data: Mapping[str, Any], force: bool) -> Mapping[str, Any]:
+    """The run with ``--force`` where the callback looks for it."""
+    if not force or not isinstance(data.get("risen"), Mapping):
+        return data
+    return {**data, "risen": {**data["risen"], "force": True}}
+
+
+def _check_unchanged(folder: Path, data: Mapping[str, Any], where: str, *, force: bool) -> None:
     """Refuse to go on with a run that was begun with something else; it keeps its own run.yaml."""
     kept = folder / "run.yaml"
     if not kept.is_file():
         return
     before = {name: value for name, value in read_run(kept).items() if name not in _OF_ONE_START}
     changed = differences(before, {name: data.get(name) for name in before})
-    if changed:
+    if changed and not force:
         raise ConfigError(
             f"{where} is another run than the one in {folder}: {'; '.join(changed)}; resume with "
             f"{kept}, name another folder with --output, or accept the change with --force"
         )
+    for line in changed:
+        click.echo(f"risen: goes on with a change: {line}", err=True)
+
+
+def _has_ended(folder: Path) -> bool | None:
+    """None if the run has not ended; else says again how, and gives whether that was kept."""
+    ending = ending_of(folder)
+    if ending is None:
+        return None
+    click.echo(f"risen: the run in {folder} has ended; there is nothing left to do", err=True)
+    click.echo("\n".join(ending.lines))
+    return ending.kept
 
 
 def _carry_out(
@@ -230,6 +256,8 @@ def _carry_out(
         from risen_plugin.runs.training import prepare, train
 
         prepared = prepare(run, folder, quiet=quiet, described=described)
+    if _is_first():
+        forget_ending(folder)
     try:
         done = train(prepared, resume=resume, only_kept=only_kept)
     except KeyboardInterrupt:
@@ -246,7 +274,9 @@ def _carry_out(
             phases=done.phases,
             seconds=done.seconds,
             is_adapter=done.is_adapter,
+            reinforces=run.risen is not None,
         )
     if done.is_main:
+        keep_ending(folder, Ending(lines, kept))
         click.echo("\n".join(lines))
     return kept

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.config import LoraSettings
+from risen_plugin.embedded import base_model
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.runs.run_config import DType
 
+EMBEDDED = "embedded"
+"""The name of the small base model that this package brings with it."""
 _HUB_ID = re.compile(r"^\w[\w.-]*(/\w[\w.-]*)?$")
 
 
@@ -19,6 +22,8 @@ def check_name(name: str) -> str:
     :raises ConfigError: if it can be neither, with the near miss, or is an adapter.
     """
     path = Path(name).expanduser()
+    if name == EMBEDDED and not path.exists():
+        path = base_model()
     if path.is_dir():
         if (path / "adapter_config.json").is_file():
             raise ConfigError(

@@ -73,7 +73,7 @@ def split_off(rows: Sequence[Row], part: float | int, seed: int) -> tuple[list[R
 
 def _renamed(row: Any, columns: Mapping[str, str], where: str) -> Mapping[str, Any]:
     if not isinstance(row, Mapping):
-        raise DataError(f"{where} is not a mapping of columns but a {type(row).__name__}")
+        raise DataError(f"{where} is of type {type(row).__name__}, not a mapping of columns")
     if not columns:
         return row
     for theirs in columns.values():
@@ -94,8 +94,8 @@ def _form_of(row: Mapping[str, Any], where: str) -> str:
     hints = [(name, near_miss(str(name), missing)) for name in row]
     hint = next((f" ('{name}'{near})" for name, near in hints if near), "")
     raise DataError(
-        f"{where} has no usable columns, but {', '.join(map(str, row)) or 'none'}{hint}; a row has "
-        "prompt and completion, messages, or text, and columns: {prompt: ..., completion: ...} "
+        f"{where} has no usable columns among {', '.join(map(str, row)) or 'none'}{hint}; a row "
+        "has prompt and completion, messages, or text, and columns: {prompt: ..., completion: ...} "
         "renames them"
     )
 

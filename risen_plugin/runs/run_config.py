@@ -21,6 +21,7 @@ from risen_plugin.yaml_files import read_mapping
 
 DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 _NEEDS = "model, and data or risen"
+_OF_RISEN = {entry.name for entry in dataclasses.fields(RisenConfig)}
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,15 @@ class RunConfig:
 
     @classmethod
     def _read(cls, data: dict[str, Any], where: str) -> RunConfig:
-        check_keys(data, {entry.name for entry in dataclasses.fields(cls)}, where)
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        for key in data:
+            if key not in known and key in _OF_RISEN:
+                raise ConfigError(f"{where} has no key '{key}'; it stands under risen: risen.{key}")
+        check_keys(data, known, where)
         if "model" not in data:
             raise ConfigError(f"{where} lacks 'model', the folder or hub id of a model")
         read = dict(data)
+        check_whole("seed", read.get("seed", 0), 0)
         for name in ("data", "evaluation"):
             if isinstance(read.get(name), str | Mapping):
                 read[name] = _source(read[name], f"{where}: {name}")
@@ -220,6 +226,11 @@ def _risen(given: Any, seed: Any, where: str) -> RisenConfig:
             f"{where} is {given!r:.60}; it is a mapping with rewards, generator and scheduler"
         )
     config = RisenConfig.from_dict({"seed": seed, **given}, where)
+    if config.guard.domain_metric is not None:
+        raise ConfigError(
+            f"{where}: guard.domain is {config.guard.domain!r}, but a run without a script has no "
+            "compute_metrics; name a reward there"
+        )
     rewards = [_from_code(reward, f"{where}: rewards") for reward in config.rewards]
     return dataclasses.replace(config, rewards=rewards)
 

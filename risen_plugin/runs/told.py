@@ -27,6 +27,7 @@ def closing(
     phases: Sequence[PhaseRecord],
     seconds: float,
     is_adapter: bool,
+    reinforces: bool,
 ) -> list[str]:
     """What was done and gained, where it lies, and the next command."""
     lines = []
@@ -35,7 +36,8 @@ def closing(
         lines.append(f"fine-tuned {steps} steps{measured}")
     elif losses is not None:
         lines.append(f"evaluation loss {losses[0]:.4f} -> {losses[1]:.4f}")
-    lines += phase_lines(phases)
+    told = phase_lines(phases)
+    lines += told or (["no RISEN phase began"] if reinforces else [])
     what = "adapter and tokenizer" if is_adapter else "model and tokenizer"
     lines.append(f"saved {what} to {output} in {seconds:.0f} s")
     lines.append(f"next: risen export {output} {output}-bundle")

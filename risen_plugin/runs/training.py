@@ -153,8 +153,10 @@ def defaults(run: RunConfig) -> dict[str, Any]:
         **checkpointing_setting(SFTConfig, False),
     }
     if run.data is None:
-        # One step that changes nothing; the phase comes after it.
-        return {**chosen, "max_steps": 1, "save_strategy": "no", "per_device_train_batch_size": 1}
+        # One step that changes nothing, a checkpoint to go on from, and the phase after it.
+        waits = run.risen is not None and run.risen.checkpoint_before_phase
+        saving = {"save_strategy": "steps", "save_steps": 1} if waits else {"save_strategy": "no"}
+        return {**chosen, **saving, "max_steps": 1, "per_device_train_batch_size": 1}
     chosen |= {"save_strategy": "steps", "save_steps": 0.25, "save_total_limit": 2}
     if run.lora is not None:
         chosen["learning_rate"] = 2e-4

@@ -26,6 +26,12 @@ def letters(completions, **columns):
     texts = [c[0]["content"] for c in completions]
     return [sum(x.isascii() and x.isalpha() for x in t) / max(1, len(t)) for t in texts]
 """
+INTERRUPTED = """
+    seen = globals().setdefault("seen", [])
+    seen.append(1)
+    if len(seen) == 4:
+        raise KeyboardInterrupt
+"""
 GRPO = {
     "num_generations": 4,
     "per_device_train_batch_size": 8,
@@ -141,7 +147,7 @@ def test_a_resumed_run_ends_where_the_whole_one_does():
     done("train", run_yaml(), "--output", "cut", "--quiet")
     cut = weights("cut")
     shutil.rmtree("cut/checkpoint-4")
-    for name in ("model.safetensors", "config.json"):
+    for name in ("model.safetensors", "config.json", "finished.json"):
         Path("cut", name).unlink()
     done("train", "cut/run.yaml", "--output", "cut", "--resume", "--quiet")
     assert not Path("cut/risen.1").exists(), "it goes on in the record of the run"
@@ -153,8 +159,18 @@ def test_a_resumed_run_ends_where_the_whole_one_does():
     other = ("train", "cut/run.yaml", "--set", "fine_tune.learning_rate=0.5", "--output", "cut")
     said = refused(*other, "--resume")
     assert "is another run than the one in cut: fine_tune.learning_rate was " in said
-    done(*other, "--resume", "--force", "--quiet")
+    forced = done(*other, "--resume", "--force", "--quiet")
+    assert "goes on with a change: fine_tune.learning_rate was 0.001 and is 0.5" in forced.stderr
     assert "learning_rate: 0.5" in Path("cut/run.yaml").read_text()
+
+
+def test_a_run_that_has_ended_is_not_run_again():
+    first = done("train", run_yaml(), "--output", "out", "--quiet")
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
+    again = done("train", "out/run.yaml", "--output", "out", "--resume", "--quiet")
+    assert again.stdout == first.stdout
+    assert "risen: the run in out has ended; there is nothing left to do" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before
 
 
 def test_an_adapter_of_the_users_own_is_trained_and_saved():
@@ -223,7 +239,10 @@ def test_a_folder_that_another_process_writes_to_is_refused_at_once(resume: tupl
         ({}, ("--resume",), "there is no run to resume in out"),
         ({}, ("--set", "risen.generator.options.path=no"), "run.yaml: "),
         ({}, ("--output", "/proc/none/out"), "cannot write to /proc/none/out: "),
-        ({}, ("--output", "model"), "model is in use; --resume goes on with the run in it"),
+        ({}, ("--output", "model"), "model holds other files and no run; name another"),
+        ({"guard": {}}, (), "has no key 'guard'; it stands under risen: risen.guard"),
+        ({"seed": "one"}, (), "run.yaml: seed is 'one'; it is a whole number"),
+        ({}, ("--set", "risen.guard.domain=metric:accuracy"), "has no compute_metrics; name a rew"),
         ({}, ("--output", "mine.py"), "mine.py is a file; name a folder with --output"),
     ],
 )
@@ -258,6 +277,25 @@ def test_a_new_adapter_stands_on_the_model_and_is_saved_if_it_pays():
     adapted = PeftModel.from_pretrained(model, "out")
     assert any(p.abs().sum() > 0 for name, p in adapted.named_parameters() if "lora_B" in name)
     assert not list(Path("out").glob("checkpoint-*"))
+
+
+def test_an_adaptation_that_is_interrupted_in_its_phase_goes_on(monkeypatch: pytest.MonkeyPatch):
+    guard = ("--set", f"risen.guard={json.dumps(KEEP)}")
+    whole = [argument if argument != "out" else "whole" for argument in ADAPT]
+    done(*whole, *guard)
+    Path("mine.py").write_text(CODE.replace("    texts", INTERRUPTED + "    texts"))
+    sys.modules.pop("mine", None)
+    cut = risen(*ADAPT, *guard)
+    assert cut.exit_code == 130, cut.output
+    assert "risen: the run in out goes on with --resume" in cut.stderr
+    said = refused(*ADAPT, *guard, "--resume", "--set", "lora.r=5")
+    assert "risen adapt is another run than the one in out: lora.r was " in said
+    loud = [argument for argument in ADAPT if argument != "--quiet"]
+    result = done(*loud, *guard, "--resume")
+    assert "RISEN phase 1 begins again with 2 steps" in result.stderr
+    assert same(weights("out"), weights("whole"))
+    assert not Path("out/risen.1").exists(), "it goes on in the record of the run"
+    assert "there is nothing left to do" in done(*ADAPT, *guard, "--resume").stderr
 
 
 def test_a_dropped_adapter_is_not_saved_unless_it_is_wanted_all_the_same():

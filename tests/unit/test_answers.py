@@ -78,7 +78,7 @@ ROW = {"prompt": "a", "completion": "b"}
     [
         ("{", "f:1 is not JSON: "),
         ("[" * 100_000, "f:1 is not JSON: "),
-        ("[1]", "f:1 is not a mapping of columns but a list"),
+        ("[1]", "f:1 is of type list, not a mapping of columns"),
         ({"prompt": "a", "compl": "b"}, "f:1 has no column 'completion'; did you mean 'compl'?"),
         ({}, "f:1 has no column 'prompt'; --prompt-column names another. It has: none"),
         ({"completion": "b"}, "f:1 has no column 'prompt'; --prompt-column names another. It has"),

@@ -258,10 +258,16 @@ def test_an_unknown_command_suggests_the_near_miss(risen):
     assert "there is no command 'reward'; did you mean 'rewards'?" in result.stderr
 
 
-def test_wrong_usage_of_a_command_is_clicks_own(risen):
+def test_wrong_usage_of_a_command_is_one_line(risen):
     result = risen("counting", "--count", "many")
     assert result.exit_code == 2
-    assert "Invalid value for '--count'" in result.stderr
+    assert result.stderr.startswith("risen: invalid value for '--count': 'many' is not")
+    assert result.stderr.endswith("; risen counting --help tells what it takes\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_command_alone_shows_its_help(risen):
+    assert "Usage: risen [OPTIONS] COMMAND" in risen().stderr
 
 
 def test_an_interrupt_ends_with_130(risen):

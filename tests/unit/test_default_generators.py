@@ -147,7 +147,7 @@ def test_blank_lines_a_byte_order_mark_and_windows_line_ends_are_no_matter(tmp_p
     ("text", "message"),
     [
         ('{"prompt": "a"}\n{"prompt": \n', r"rows\.jsonl:2 is not JSON: "),
-        ('{"prompt": "a"}\n\n[1]\n', r"rows\.jsonl:3 is not a mapping of columns but a list"),
+        ('{"prompt": "a"}\n\n[1]\n', r"rows\.jsonl:3 is of type list, not a mapping of columns"),
         ('{"promt": "a", "x": 1}\n', r":1 has no column 'prompt'; did you mean 'promt'\?.*x"),
         ('{"prompt": " "}\n', r":1, column 'prompt': the prompt is empty"),
         ('{"prompt": 7}\n', r":1, column 'prompt': a prompt is a text or a list of chat"),

@@ -172,9 +172,9 @@ def test_a_damaged_description_is_one_line(script: Script) -> None:
 
 def test_measurements_become_points_in_time(script: Script) -> None:
     run = read_run(script.place)
-    moments = [(11.0, 0.25), (40.0, 0.75), (51.0, 0.5), (90.0, 0.375)]
+    moments = [(11.0, 0.25), (40.0, 0.75), (51.0, 0.5), (90.0, 0.375), (90.0, 0.5)]
     assert series.adherence(run) == {"guard's instructions": moments}
-    assert [moment for moment, _ in series.retention(run)] == [11.0, 40.0, 51.0, 90.0]
+    assert [moment for moment, _ in series.retention(run)] == [11.0, 40.0, 51.0, 90.0, 90.0]
     assert series.quality(run) == {"accuracy": [(10.5, 0.5), (11.0, 0.9), (51.0, 0.9)]}
     assert series.losses(run)["training"] == [(5.0, 2.0), (10.0, 1.0), (50.0, 0.5), (100.0, 0.25)]
     assert series.losses(run)["evaluation"] == [(10.5, 1.5)]
@@ -501,10 +501,19 @@ def test_the_terminal_shows_the_phases_and_what_was_measured_last(script: Script
     shown = terminal.lines(read_run(script.place), 100)
     assert shown[0] == "run: step 30 after 1 min 40 s (not running)"
     assert shown[1] == "·" * 11 + "█" * 29 + "·" * 11 + "░" * 39 + "·" * 10
-    assert any(line.startswith("adherence, guard's instr") and " 0.375 " in line for line in shown)
+    assert any(line.startswith("adherence, guard's instr") and " 0.5 " in line for line in shown)
     assert any(line.startswith("training loss") and line.endswith("█▄▂▁") for line in shown)
     assert any(line.startswith("step 10: phase 1 kept: verdict </script>") for line in shown)
     assert max(map(len, shown)) <= 100
+
+
+def test_a_phase_that_nobody_goes_on_with_was_cut_off(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    script.event(1.0, "decision", 1, number=1, phase="risen", steps=4, reason="now", parameters={})
+    assert [phase.outcome for phase in read_run(tmp_path).phases] == ["running"]
+    script.record.close()
+    assert [phase.outcome for phase in read_run(tmp_path).phases] == ["cut off"]
+    assert "phase 1 cut off" in "\n".join(terminal.lines(read_run(tmp_path), 80))
 
 
 def test_a_reason_cannot_act_on_the_terminal(tmp_path: Path) -> None:

@@ -225,10 +225,10 @@ GOOD = {"prompt": "q", "completion": "a"}
     ("rows", "words"),
     [
         ([], "rows.jsonl has no rows"),
-        ([GOOD, 3], "rows.jsonl:2 is not a mapping of columns but a int"),
+        ([GOOD, 3], "rows.jsonl:2 is of type int, not a mapping of columns"),
         (
             [{"promt": "q", "completion": "a"}],
-            "no usable columns, but promt, completion ('promt'; did you mean 'prompt'?); a row",
+            "no usable columns among promt, completion ('promt'; did you mean 'prompt'?); a row",
         ),
         (
             [{"instruction": "q"}],
@@ -289,8 +289,28 @@ def test_rewards_are_named_with_commas_or_apart_each_with_its_options():
     assert "named twice" in said(ConfigError, lambda: rewards_of(["exact", "exact"], []))
 
 
-@pytest.mark.parametrize(("rows", "guard", "reported"), [(1000, 64, 64), (40, 10, 5), (3, 1, 0)])
+def test_a_file_with_too_few_instructions_for_the_guard_is_refused():
+    for rows, words in ((0, "holds no instructions"), (13, "holds 13 instructions; give 14 or")):
+        path = write("rows.jsonl", *({"prompt": str(n)} for n in range(rows)))
+        with pytest.raises(DataError, match=words):
+            held_out(path, "jsonl")
+
+
+@pytest.mark.parametrize(("rows", "guard", "reported"), [(1000, 64, 64), (40, 10, 5), (16, 7, 2)])
 def test_a_small_file_keeps_most_of_its_rows_to_train_on(rows: int, guard: int, reported: int):
     path = write("rows.jsonl", *({"prompt": str(n)} for n in range(rows)))
     assert held_out(path, "jsonl") == {"rows": guard, "report_rows": reported}
     assert held_out(path, "constraints") == {}, "other generators do not run out of rows"
+
+
+def test_the_embedded_model_is_named_so_unless_a_folder_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from risen_plugin.embedded import base_model
+    from risen_plugin.runs.models import check_name
+
+    monkeypatch.chdir(tmp_path)
+    assert check_name("embedded") == str(base_model().resolve())
+    (tmp_path / "embedded").mkdir()
+    (tmp_path / "embedded" / "config.json").write_text("{}")
+    assert check_name("embedded") == str((tmp_path / "embedded").resolve())

@@ -245,14 +245,14 @@ def test_json_lists_and_text_files_are_read_too(tmp_path: Path) -> None:
         ("a.jsonl", b'{"q": 1}\n{', r"a\.jsonl:2 is not JSON"),
         ("a.jsonl", b"\xff\xfe", "cannot read the evaluation file"),
         ("a.json", b"[", "cannot read the evaluation file"),
-        ("b.jsonl", b"", r"no evaluation file '.*/a\.jsonl'; did you mean 'b\.jsonl'\?"),
+        ("ab.jsonl", b"", r"no evaluation file '.*/a\.jsonl'; did you mean 'ab\.jsonl'\?"),
     ],
 )
 def test_evaluation_files_that_cannot_be_read(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
-    wanted = "a.jsonl" if name == "b.jsonl" else name
+    wanted = "a.jsonl" if name == "ab.jsonl" else name
     with pytest.raises(DataError, match=message):
         Decontamination([str(tmp_path / wanted)])
 
