@@ -10,22 +10,24 @@ from typing import Any
 
 import click
 
-from risen_plugin.changes import differences
-from risen_plugin.errors import ConfigError, located, near_miss
+from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
-from risen_plugin.record import FOLDER as RECORD
-from risen_plugin.record import try_writing
-from risen_plugin.run_lock import holder_of
 from risen_plugin.runs.adaptation import adaptation, in_one_phase, rewards_of, risen_section
 from risen_plugin.runs.advise import advise_command
 from risen_plugin.runs.command_options import rewarded, shared
-from risen_plugin.runs.finished import Ending, ending_of, forget_ending, keep_ending
+from risen_plugin.runs.folders import (
+    Ending,
+    check_folder,
+    check_unchanged,
+    ending_of,
+    forget_ending,
+    keep_ending,
+)
 from risen_plugin.runs.overrides import overridden
 from risen_plugin.runs.run_config import RunConfig, read_run
 from risen_plugin.runs.told import closing, phase_lines
 
 _NOT_KEPT = 1
-_OF_ONE_START = ("output", "seed", "risen")  # risen is compared where its parts are known
 
 
 @hookimpl
@@ -63,10 +65,8 @@ def train_command(
     run, folder = _read(
         data, str(run_yaml), output=output, seed=seed, default=default, resume=resume
     )
-    if resume:
-        _check_unchanged(folder, data, str(run_yaml), force=force)
-        if not force and _has_ended(folder) is not None:
-            return
+    if resume and _ended(folder, data, str(run_yaml), force) is not None:
+        return
     _carry_out(run, folder, data, str(run_yaml), resume=resume, quiet=quiet)
 
 
@@ -126,11 +126,9 @@ def adapt_command(
     )
     if run.lora is None:
         raise ConfigError("risen adapt trains an adapter; give lora settings, or use risen train")
-    if resume:
-        _check_unchanged(folder, data, "risen adapt", force=force)
-        ended = None if force else _has_ended(folder)
-        if ended is not None:
-            context.exit(0 if ended or keep_anyway else _NOT_KEPT)
+    ended = _ended(folder, data, "risen adapt", force) if resume else None
+    if ended is not None:
+        context.exit(0 if ended or keep_anyway else _NOT_KEPT)
     if _carry_out(run, folder, data, "risen adapt", resume=resume, quiet=quiet, only_kept=True):
         return
     dropped = folder / "risen" / "phase-001" / "dropped"
@@ -158,46 +156,13 @@ def _read(
     run = RunConfig.from_dict(data, where)
     folder = output or Path(run.output or default)
     if _is_first():  # the others come a little later
-        _check_folder(folder, resume=resume)
+        check_folder(folder, resume=resume)
     return run, folder
 
 
 def _is_first() -> bool:
     """Whether this is the only process on its machine, or the one that writes."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def _check_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse a folder that another run has, that takes no files, or that does not fit resume."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; name a folder with --output")
-    holder = holder_of(folder)
-    if holder is not None and holder.process != os.getpid():  # its own it takes over
-        raise ConfigError(
-            f"another run writes to {folder} ({holder}); wait until it has ended, or name another "
-            "folder with --output"
-        )
-    has_run = any((folder / name).exists() for name in ("run.yaml", RECORD))
-    if has_run and not resume:
-        raise ConfigError(
-            f"{folder} holds a run; --resume goes on with it, --output names another folder"
-        )
-    if folder.is_dir() and any(folder.iterdir()) and not has_run:
-        raise ConfigError(f"{folder} holds other files and no run; name another with --output")
-    if resume and not has_run:
-        raise ConfigError(f"there is no run to resume in {folder}{_runs_beside(folder)}")
-    try:
-        try_writing(folder)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write to {folder}: {error.strerror}; name another folder with --output"
-        ) from error
-
-
-def _runs_beside(folder: Path) -> str:
-    """The near miss among the folders that hold runs."""
-    beside = folder.parent.glob("*/run.yaml") if folder.parent.is_dir() else ()
-    return near_miss(folder.name, [place.parent.name for place in beside])
 
 
 def _forced(data: Mapping[str, Any], force: bool) -> Mapping[str, Any]:
@@ -207,25 +172,14 @@ def _forced(data: Mapping[str, Any], force: bool) -> Mapping[str, Any]:
     return {**data, "risen": {**data["risen"], "force": True}}
 
 
-def _check_unchanged(folder: Path, data: Mapping[str, Any], where: str, *, force: bool) -> None:
-    """Refuse to go on with a run that was begun with something else; it keeps its own run.yaml."""
-    kept = folder / "run.yaml"
-    if not kept.is_file():
-        return
-    before = {name: value for name, value in read_run(kept).items() if name not in _OF_ONE_START}
-    changed = differences(before, {name: data.get(name) for name in before})
-    if changed and not force:
-        raise ConfigError(
-            f"{where} is another run than the one in {folder}: {'; '.join(changed)}; resume with "
-            f"{kept}, name another folder with --output, or accept the change with --force"
-        )
-    for line in changed:
+def _ended(folder: Path, data: Mapping[str, Any], where: str, force: bool) -> bool | None:
+    """None if the run can go on; else says again how it ended, and gives whether that was kept.
+
+    :raises ConfigError: if it is another run than the one in the folder, unless forced.
+    """
+    for line in check_unchanged(folder, data, where, force=force):
         click.echo(f"risen: goes on with a change: {line}", err=True)
-
-
-def _has_ended(folder: Path) -> bool | None:
-    """None if the run has not ended; else says again how, and gives whether that was kept."""
-    ending = ending_of(folder)
+    ending = None if force else ending_of(folder)
     if ending is None:
         return None
     click.echo(f"risen: the run in {folder} has ended; there is nothing left to do", err=True)

@@ -171,6 +171,8 @@ def test_a_run_that_has_ended_is_not_run_again():
     assert again.stdout == first.stdout
     assert "risen: the run in out has ended; there is nothing left to do" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before
+    other = ("train", "out/run.yaml", "--output", "out", "--resume", "--set", "risen.guard.rows=5")
+    assert "risen.guard.rows was 4 and is 5" in refused(*other)
 
 
 def test_an_adapter_of_the_users_own_is_trained_and_saved():
