@@ -180,20 +180,24 @@ def _idle_callback() -> Any:
 
 def _late_step(model: Any, tokenizer: Any) -> Spread:
     """What the handler of a step costs late in a run that has logged a loss at each step."""
-    from transformers import TrainerControl, TrainerState
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
     from benchmarks.training import timed
 
     callback = _idle_callback()
-    state = TrainerState()
+    state, control = TrainerState(), TrainerControl()
     state.max_steps = 2 * _LONG_RUN
     spent: list[float] = []
     step_end = timed(callback.on_step_end, spent.append)
-    for step in range(_LONG_RUN):
-        state.global_step = step
-        callback.on_log(None, state, None, logs={"loss": 1.0})
-    for _ in range(200):
-        step_end(None, state, TrainerControl())
+    with tempfile.TemporaryDirectory() as folder:
+        args = TrainingArguments(folder, use_cpu=True, report_to="none", disable_tqdm=True)
+        callback.on_train_begin(args, state, control, model=model, processing_class=tokenizer)
+        for step in range(_LONG_RUN):
+            state.global_step = step
+            callback.on_log(args, state, control, logs={"loss": 1.0})
+        for _ in range(200):
+            step_end(args, state, control)
+        callback.on_train_end(args, state, control)
     return Spread.of(spent)
 
 

@@ -97,6 +97,8 @@ class Resuming:
             for line in Checkpoints(own.parent).leave_after(state.global_step):
                 say(line)
         self.events = found.get("events")
+        if not found.get("pending") and args.should_save and place.resolve() == own.resolve():
+            forget_phases(own.parent)  # a run that was killed may not have come to it
         if found.get("pending"):
             self.pending = Decision(**found["pending"])
             self.is_saved = place.resolve() == own.resolve()

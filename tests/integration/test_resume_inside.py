@@ -94,6 +94,18 @@ def test_a_users_adapter_goes_on_inside_a_phase(run: Make, make_model: Make) -> 
     assert same(again.model, whole.model)
 
 
+def test_what_a_killed_run_did_not_come_to_delete_is_deleted_by_the_next(
+    run: Make, make_model: Make, tmp_path: Path
+) -> None:
+    """The phase has ended and the checkpoint holds it, but its own checkpoints are still there."""
+    run(make_model())
+    left = tmp_path / "run" / "risen" / "phase-001" / "checkpoints"
+    assert not left.exists()
+    (left / "step-000002").mkdir(parents=True)
+    run(make_model(seed=9), resume=True)
+    assert not left.exists()
+
+
 def test_a_phase_goes_on_in_another_folder_by_the_path_given_to_train(
     run: Make, make_model: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
