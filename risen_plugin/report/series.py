@@ -17,7 +17,10 @@ ADHERENCE = {
     "reserved families": "unseen/adherence_strict",
 }
 RETENTION = "guard/probe_loss"
-_NO_QUALITY = ("runtime", "samples_per_second", "steps_per_second", "epoch", "loss")
+_NO_QUALITY = (
+    *("runtime", "samples_per_second", "steps_per_second", "epoch", "loss"),
+    *("num_tokens", "entropy"),  # TRL's SFTTrainer counts and logs them in every evaluation
+)
 CONTROL = {
     "reward": "mean reward",
     "kl": "KL to the model at phase entry",

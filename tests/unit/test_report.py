@@ -180,6 +180,14 @@ def test_measurements_become_points_in_time(script: Script) -> None:
     assert series.losses(run)["evaluation"] == [(10.5, 1.5)]
 
 
+def test_what_an_evaluation_only_counts_is_no_quality_of_the_domain(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    counted = {"eval_num_tokens": 7500.0, "eval_entropy": 1.0, "eval_runtime": 2.0}
+    script.event(1.0, "evaluation", 1, metrics={**counted, "eval_mean_token_accuracy": 0.5})
+    assert series.quality(read_run(tmp_path)) == {"mean_token_accuracy": [(1.0, 0.5)]}
+    script.record.close()
+
+
 def test_what_the_guard_measures_during_a_phase_is_among_its_points(tmp_path: Path) -> None:
     script = Script(tmp_path)
     script.event(1.0, "guard", 1, number=1, when="before", measured={"adherence_strict": 0.1})
