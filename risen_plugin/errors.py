@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _ALIKE = 0.6  # of 1, by difflib
 
@@ -46,6 +47,19 @@ def near_miss(name: str, known: Iterable[str]) -> str:
     likeness = {other: _likeness(name, other) for other in known}
     best = max(likeness, key=likeness.__getitem__, default="")
     return f"; did you mean '{best}'?" if likeness.get(best, 0.0) >= _ALIKE else ""
+
+
+def near_path(path: Path, *, folders: bool = False) -> str:
+    """What may have been meant by a path that is not there; nothing where it is.
+
+    :param folders: whether only folders could be meant.
+    """
+    if path.exists():
+        return ""
+    if not path.parent.is_dir():
+        return f"; there is no folder '{path.parent}' either"
+    beside = [other.name for other in path.parent.iterdir() if other.is_dir() or not folders]
+    return near_miss(path.name, beside)
 
 
 def _likeness(name: str, other: str) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import ConfigError, DataError
+from risen_plugin.errors import ConfigError, DataError, near_path
 
 
 def load_probe(probe: Any, label: str = "the probe") -> list[Mapping[str, Any]]:
@@ -24,7 +24,8 @@ def load_probe(probe: Any, label: str = "the probe") -> list[Mapping[str, Any]]:
     try:
         lines = Path(probe).read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise ConfigError(f"cannot read {label} {probe}: {error.strerror}") from error
+        near = near_path(Path(probe))
+        raise ConfigError(f"cannot read {label} {probe}: {error.strerror}{near}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{label} {probe} is not UTF-8 text: {error}") from error
     for number, line in enumerate(lines, 1):

@@ -18,7 +18,7 @@ from risen_plugin.answers.rescoring import labelled, options_of, rescore
 from risen_plugin.answers.rows import Answer, Unusable, read_answers
 from risen_plugin.answers.scoring import outcome_data, score_rows
 from risen_plugin.answers.summary import Summary
-from risen_plugin.errors import ConfigError, DataError, near_miss
+from risen_plugin.errors import ConfigError, DataError, near_path
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.plain_json import json_text
 from risen_plugin.plugins import Plugins
@@ -232,7 +232,7 @@ def _opened(file: str) -> Iterator[IO[bytes]]:
     try:
         lines = path.open("rb")
     except FileNotFoundError:
-        raise DataError(f"there is no file '{file}'{_beside(path)}") from None
+        raise DataError(f"there is no file '{file}'{near_path(path)}") from None
     except OSError as error:
         raise DataError(f"cannot read '{file}': {error.strerror}") from error
     with lines:
@@ -283,9 +283,3 @@ def _example_data(example: Any) -> dict[str, Any]:
         "between": [example.first, example.second],
         "scores": {name: outcome_data(outcome) for name, outcome in example.outcomes.items()},
     }
-
-
-def _beside(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"; there is no folder '{path.parent}' either"
-    return near_miss(path.name, [other.name for other in path.parent.iterdir()])

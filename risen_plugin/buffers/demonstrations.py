@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.contracts import Row, is_blank, text_of
-from risen_plugin.errors import ConfigError, DataError, near_miss
+from risen_plugin.errors import ConfigError, DataError, near_miss, near_path
 
 
 def load_demonstrations(given: str | Path | Iterable[Row] | None) -> list[Row]:
@@ -46,7 +46,10 @@ def _numbered(given: str | Path | Iterable[Row]) -> Iterable[tuple[str, Any]]:
     try:
         lines = Path(given).read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise ConfigError(f"cannot read the demonstrations {given}: {error.strerror}") from error
+        near = near_path(Path(given))
+        raise ConfigError(
+            f"cannot read the demonstrations {given}: {error.strerror}{near}"
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"the demonstrations {given} are not UTF-8 text: {error}") from error
     for number, line in enumerate(lines, 1):

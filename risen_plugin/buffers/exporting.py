@@ -12,7 +12,7 @@ from risen_plugin.buffers.buffers import FILE, unsolved_in
 from risen_plugin.buffers.demonstrations import load_demonstrations
 from risen_plugin.buffers.journal import read_journal
 from risen_plugin.buffers.unsolved import Attempted
-from risen_plugin.errors import DataError, RecordError, near_miss
+from risen_plugin.errors import DataError, RecordError, near_path
 from risen_plugin.instructions import key_of
 from risen_plugin.plain_json import json_text
 from risen_plugin.record import FOLDER
@@ -60,10 +60,7 @@ def _record_of(run: Path) -> Path:
         if (folder / "run.json").is_file():
             return folder
     if not run.exists():
-        hint = ""
-        if run.parent.is_dir():
-            hint = near_miss(run.name, [other.name for other in run.parent.iterdir()])
-        raise DataError(f"there is no run '{run}'{hint or '.'}")
+        raise DataError(f"there is no run '{run}'{near_path(run, folders=True)}")
     raise DataError(
         f"'{run}' is no run's folder: there is no {FOLDER}/run.json in it; give the output folder "
         "of a run with a RisenCallback"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from risen_plugin.errors import DataError, near_miss
+from risen_plugin.errors import DataError, near_miss, near_path
 
 Place = tuple[str, Any]
 """Where a row came from, such as ``data.jsonl:7``, and the row."""
@@ -136,7 +136,7 @@ def _from_file(path: Path) -> Source:
             return _from_json(path, path.read_text(encoding="utf-8-sig"))
         return Lines(path)
     except FileNotFoundError:
-        raise DataError(f"there is no file '{path}'{_beside(path)}") from None
+        raise DataError(f"there is no file '{path}'{near_path(path)}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read '{path}': {_one_line(error)}") from error
 
@@ -177,12 +177,6 @@ def _is_saved(folder: Path) -> bool:
 
 def _braced(name: str | Path) -> str:
     return str(name).replace("{", "{{").replace("}", "}}")
-
-
-def _beside(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"; there is no folder '{path.parent}' either"
-    return near_miss(path.name, [other.name for other in path.parent.iterdir()])
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import DataError, near_miss
+from risen_plugin.errors import DataError, near_path
 from risen_plugin.record import EVENTS, FOLDER, read_events
 from risen_plugin.run_lock import Holder, holder_of
 
@@ -122,10 +122,7 @@ def _folder(place: Path) -> Path:
         if (folder / "run.json").is_file():
             return folder
     if not place.exists():
-        beside = []
-        if place.parent.is_dir():
-            beside = [other.name for other in place.parent.iterdir() if other.is_dir()]
-        raise DataError(f"there is no run '{place}'{near_miss(place.name, beside)}")
+        raise DataError(f"there is no run '{place}'{near_path(place, folders=True)}")
     raise DataError(
         f"'{place}' has no record: there is no {FOLDER}/run.json in it; give the output folder of "
         "a run with a RisenCallback"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.contracts import Completion, Failed
-from risen_plugin.errors import DataError, near_miss
+from risen_plugin.errors import DataError, near_miss, near_path
 from risen_plugin.record import FOLDER
 from risen_plugin.rollouts.form import COLUMNS, FILE, OF_A_REWARD, Outcome
 
@@ -57,7 +57,7 @@ def rollout_files(place: str | Path, *, phase: int | None = None) -> list[Path]:
     if place.is_file():
         found = [place]
     elif not place.exists():
-        raise DataError(f"there is no run or rollout log '{place}'{_beside(place)}")
+        raise DataError(f"there is no run or rollout log '{place}'{near_path(place)}")
     elif (place / FILE).is_file():
         found = [place / FILE]
     else:
@@ -148,9 +148,3 @@ def _outcome(row: Mapping[str, Any], name: str) -> Outcome:
     if told == "error":
         return Failed(row[f"error/{name}"] or "no reason was logged")
     return float(row[f"score/{name}"]) if told == "score" else None
-
-
-def _beside(place: Path) -> str:
-    if not place.parent.is_dir():
-        return f"; there is no folder '{place.parent}' either"
-    return near_miss(place.name, [other.name for other in place.parent.iterdir()])

@@ -8,7 +8,7 @@ from typing import Any
 
 from risen_plugin.config import LoraSettings
 from risen_plugin.embedded import base_model
-from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.errors import ConfigError, near_path
 from risen_plugin.runs.run_config import DType
 
 EMBEDDED = "embedded"
@@ -37,9 +37,8 @@ def check_name(name: str) -> str:
         return str(path.resolve())
     if path.exists():
         raise ConfigError(f"model {name} is a file; give the folder of a model, or a hub id")
-    beside = [c.name for c in path.parent.iterdir() if c.is_dir()] if path.parent.is_dir() else []
     if not _HUB_ID.match(name):
-        raise ConfigError(f"there is no model folder {name}{near_miss(path.name, beside)}")
+        raise ConfigError(f"there is no model folder {name}{near_path(path, folders=True)}")
     return name
 
 
@@ -109,6 +108,4 @@ def _dtype(wanted: DType, *, only_adapter: bool) -> Any:
 def _beside(name: str) -> str:
     """A hub id that may have been meant as a folder."""
     path = Path(name)
-    if not path.parent.is_dir():
-        return ""
-    return near_miss(path.name, [c.name for c in path.parent.iterdir() if c.is_dir()]).rstrip("?")
+    return near_path(path, folders=True).rstrip("?") if path.parent.is_dir() else ""

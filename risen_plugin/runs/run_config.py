@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from risen_plugin.checks import EXPONENT, check_whole, is_number, told
 from risen_plugin.config import LoraSettings, RisenConfig, check_keys
-from risen_plugin.errors import ConfigError, located, near_miss
+from risen_plugin.errors import ConfigError, located, near_miss, near_path
 from risen_plugin.rewards_by_name import resolve
 from risen_plugin.settings import GRADING, Use, Weighted
 from risen_plugin.yaml_files import read_mapping
@@ -179,9 +179,7 @@ class RunConfig:
 def read_run(path: str | Path) -> Mapping[str, Any]:
     """What a run's YAML file says, unchecked."""
     if not Path(path).exists():
-        folder = Path(path).parent
-        beside = [other.name for other in folder.iterdir()] if folder.is_dir() else []
-        raise ConfigError(f"there is no file '{path}'{near_miss(Path(path).name, beside)}")
+        raise ConfigError(f"there is no file '{path}'{near_path(Path(path))}")
     return read_mapping(path, _NEEDS)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.contracts import PhaseRecord
-from risen_plugin.errors import DataError, near_miss
+from risen_plugin.errors import DataError, near_path
 from risen_plugin.progress import Series, finite, seconds_of
 
 EVENTS = "events.jsonl"
@@ -97,8 +97,7 @@ def _file(place: Path) -> Path:
             f"'{place}' is no run: there is no {_FOLDER}/{EVENTS} in it; give a run's output "
             "folder, or an events.jsonl"
         )
-    beside = [other.name for other in place.parent.iterdir()] if place.parent.is_dir() else []
-    raise DataError(f"there is no trace '{place}'{near_miss(place.name, beside)}")
+    raise DataError(f"there is no trace '{place}'{near_path(place)}")
 
 
 def _events(text: str, path: Path, notes: list[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import ConfigError, DataError, near_miss
+from risen_plugin.errors import ConfigError, DataError, near_path
 from risen_plugin.validity.words import hash_of, runs_of, words_of
 
 SHORTEST_RUN, LONGEST_RUN = 4, 50
@@ -72,9 +72,7 @@ def _texts_of_file(path: Path) -> Iterator[str]:
                     raise DataError(f"{path}:{number} is not JSON: {error}") from error
                 yield from _texts(row)
     except FileNotFoundError:
-        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = near_miss(path.name, beside)
-        raise DataError(f"there is no evaluation file '{path}'{hint}") from None
+        raise DataError(f"there is no evaluation file '{path}'{near_path(path)}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the evaluation file '{path}': {error}") from error
 
