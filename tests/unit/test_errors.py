@@ -38,8 +38,8 @@ def test_what_lies_beside_a_path_is_suggested_or_the_folder_is_missed(tmp_path: 
 
 
 def test_a_place_is_said_once_and_only_of_what_a_person_wrote() -> None:
-    with pytest.raises(ConfigError, match=r"^run\.yaml: data: no rows$"), located("run.yaml"):
-        with located("run.yaml"), located("data"):
-            raise ConfigError("no rows")
-    with pytest.raises(PluginError, match="^it broke$"), located("run.yaml"):
+    once = pytest.raises(ConfigError, match=r"^run\.yaml: data: no rows$")
+    with once, located("run.yaml"), located("run.yaml"), located("data"):
+        raise ConfigError("no rows")
+    with pytest.raises(PluginError, match=r"^it broke$"), located("run.yaml"):
         raise PluginError("it broke")
