@@ -130,8 +130,10 @@ class _ShownUsage(click.ClickException):
 
     def __init__(self, error: click.UsageError) -> None:
         told = " ".join(error.format_message().split()).rstrip(".")
+        told = told.replace(". (Did", " (did").replace(". Did", "; did")
         where = error.ctx.command_path if error.ctx is not None else "risen"
-        super().__init__(f"{told[:1].lower()}{told[1:]}; {where} --help tells what it takes")
+        see = f" See {where} --help" if told.endswith("?") else f"; see {where} --help"
+        super().__init__(f"{told[:1].lower()}{told[1:]}{see}")
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"risen: {self.message}", file=file, err=file is None)

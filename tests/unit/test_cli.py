@@ -262,7 +262,7 @@ def test_wrong_usage_of_a_command_is_one_line(risen):
     result = risen("counting", "--count", "many")
     assert result.exit_code == 2
     assert result.stderr.startswith("risen: invalid value for '--count': 'many' is not")
-    assert result.stderr.endswith("; risen counting --help tells what it takes\n")
+    assert result.stderr.endswith("; see risen counting --help\n")
     assert result.stderr.count("\n") == 1
 
 
