@@ -117,7 +117,7 @@ def _phase(model: Any, tokenizer: Any, folder: Path, steps: int) -> tuple[float,
 @contextmanager
 def _timed() -> Iterator[dict[str, float]]:
     """CPU seconds of the phase that runs in here, and by part of what is recorded in it."""
-    from risen_plugin import callback, held_out, phase
+    from risen_plugin import active_run, held_out, phase
     from risen_plugin.attached import Attached
     from risen_plugin.phase_state import PhaseCheckpoints
     from risen_plugin.record import Record
@@ -136,7 +136,7 @@ def _timed() -> Iterator[dict[str, float]]:
         return call
 
     owners: tuple[tuple[Any, tuple[str, ...]], ...] = (
-        (callback, ("run_phase",)),
+        (active_run, ("run_phase",)),
         (RolloutLog, ("add", "close")),
         (Record, ("event",)),
         (phase, ("save_adapter", "_write")),
