@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from risen_plugin.errors import ConfigError
 from risen_plugin.forward_kl import sampled_answers
 from risen_plugin.measure import mean_loss, row_losses
 from risen_plugin.reinforce import Plan, build_trainer
+from risen_plugin.report.page import page
+from risen_plugin.report.run import read_run
 from risen_plugin.steering import Live, base_of, set_temperature
 
 from .conftest import ROWS, ascii_share, never
@@ -119,6 +122,8 @@ def test_phases_of_a_harmful_reward_are_rolled_back_and_leave_fine_tuning_alone(
         assert kept["metrics"]["actions"] == [
             {"grpo_step": 6, "action": "roll_back", "reason": kept["verdict"]["reason"]}
         ]
+    shown = html.unescape(page(read_run(tmp_path / "run-1")))
+    assert all(phase.metrics["verdict"] in shown for phase in phases), "the report says why"
     told = events(tmp_path / "run-1", "guard")
     assert [(event["when"], event["action"]) for event in told] == [
         ("before", "go_on"),
