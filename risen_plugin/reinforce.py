@@ -233,7 +233,7 @@ def grpo_arguments(
         "dataloader_num_workers": 0,
         "ddp_backend": outer.ddp_backend,
         "ddp_timeout": outer.ddp_timeout,
-        "dataloader_pin_memory": bool(outer.dataloader_pin_memory) and not outer.use_cpu,
+        "dataloader_pin_memory": bool(outer.dataloader_pin_memory) and outer.device.type != "cpu",
         "disable_tqdm": True,
         "seed": plan.seed,
         **checkpointing_setting(GRPOConfig, checkpoints_activations(outer)),

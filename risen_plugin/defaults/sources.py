@@ -46,6 +46,15 @@ def open_source(
     return _from_dataset(dataset or str(path), split)
 
 
+def check_there(path: Path) -> None:
+    """Refuse a path that leads nowhere, before anything slow is done.
+
+    :raises DataError: with the near miss.
+    """
+    if not path.exists():
+        raise DataError(f"there is no file '{path}'{near_path(path)}")
+
+
 class _Listed:
     """Rows that lie in memory, or in a table that hands them out."""
 
@@ -127,6 +136,7 @@ class _Table:
 
 
 def _from_file(path: Path) -> Source:
+    check_there(path)
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
@@ -135,8 +145,6 @@ def _from_file(path: Path) -> Source:
         if suffix == ".json":
             return _from_json(path, path.read_text(encoding="utf-8-sig"))
         return Lines(path)
-    except FileNotFoundError:
-        raise DataError(f"there is no file '{path}'{near_path(path)}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read '{path}': {_one_line(error)}") from error
 

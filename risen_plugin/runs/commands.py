@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from risen_plugin.defaults.sources import check_there
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.runs.adaptation import adaptation, in_one_phase, rewards_of, risen_section
@@ -24,7 +25,7 @@ from risen_plugin.runs.folders import (
     keep_ending,
 )
 from risen_plugin.runs.overrides import overridden
-from risen_plugin.runs.run_config import RunConfig, read_run
+from risen_plugin.runs.run_config import DataSource, RunConfig, read_run
 from risen_plugin.runs.told import closing, phase_lines
 
 _NOT_KEPT = 1
@@ -187,6 +188,21 @@ def _ended(folder: Path, data: Mapping[str, Any], where: str, force: bool) -> bo
     return ending.kept
 
 
+def _check_early(run: RunConfig) -> None:
+    """What need not wait for torch to be loaded: that files are there, and plugins fit.
+
+    :raises RisenError: naming the key.
+    """
+    for name, source in (("data", run.data), ("evaluation", run.evaluation)):
+        if isinstance(source, DataSource) and source.path is not None:
+            with located(name):
+                check_there(Path(source.path))
+    if run.risen is not None:
+        from risen_plugin.assembly import assemble
+
+        assemble(run.risen)
+
+
 def _carry_out(
     run: RunConfig,
     folder: Path,
@@ -203,10 +219,7 @@ def _carry_out(
     """
     described = {**data, "seed": run.seed, "output": str(folder)}
     with located(where):
-        if run.risen is not None:
-            from risen_plugin.assembly import assemble
-
-            assemble(run.risen)  # for its errors, which need not wait for torch to be loaded
+        _check_early(run)
         from risen_plugin.runs.training import prepare, train
 
         prepared = prepare(run, folder, quiet=quiet, described=described)
