@@ -112,8 +112,9 @@ class Resuming:
     ) -> Mapping[str, Any]:
         """The state of the run within the phase that was cut off, or before it."""
         number = sum(phase["kind"] == "risen" for phase in found["history"]["phases"]) + 1
-        self._phase = self._checkpoints(self._phase_folder(args, number))
-        kept = None if is_changed else self._phase.find(say)
+        is_alone = args.world_size == 1  # as where a phase begins: they are of one process
+        self._phase = self._checkpoints(self._phase_folder(args, number), is_useful=is_alone)
+        kept = self._phase.find(say) if is_alone and not is_changed else None
         if kept is None:
             return found
         self.begins_again = False

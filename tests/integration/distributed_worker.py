@@ -18,11 +18,19 @@ import torch.distributed as dist
 from risen_plugin import Decision, Progress, RisenCallback, hookimpl
 from risen_plugin.config import BuffersConfig, CurriculumConfig, GuardConfig, RisenConfig, Weighted
 from risen_plugin.embedded import orders
+from risen_plugin.phase_state import PhaseCheckpoints
 
 RANK = int(os.environ["RANK"])
 ROWS = orders.draw(48, 0)
 PROBE = [{"prompt": row["prompt"], "completion": row["completion"]} for row in ROWS[:6]]
-SEEN: dict[str, Any] = {"asked": [], "rows": [], "drawn": 0, "observed": [], "scored": 0}
+SEEN: dict[str, Any] = {
+    "asked": [],
+    "rows": [],
+    "drawn": 0,
+    "observed": [],
+    "scored": 0,
+    "checkpoints_of_phases": 0,
+}
 
 
 class Messages:
@@ -186,6 +194,7 @@ def run(scenario: str, folder: Path) -> dict[str, Any]:
         second = RisenCallback(configuration(scenario)).attach(again)
         again.train(resume_from_checkpoint=str(folder / scenario / "checkpoint-2"))
         found["again"] = {
+            "checkpoints_of_phases": SEEN["checkpoints_of_phases"],
             "weights": weights_of(again.model),
             "phases": [[p.kind, p.steps, p.accepted] for p in second.phases],
             "buffers": second.components.buffers.state_dict(),
@@ -194,7 +203,19 @@ def run(scenario: str, folder: Path) -> dict[str, Any]:
     return found
 
 
+def count_checkpoints() -> None:
+    """Count what this process writes of the checkpoints that a phase alone has."""
+    write = PhaseCheckpoints.write
+
+    def counted(ours: PhaseCheckpoints, *arguments: Any, **named: Any) -> None:
+        SEEN["checkpoints_of_phases"] += bool(ours.every)
+        write(ours, *arguments, **named)
+
+    PhaseCheckpoints.write = counted  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
+    count_checkpoints()
     place = Path(sys.argv[2])
     for name in sys.argv[1].split(","):
         SEEN.update(asked=[], rows=[], drawn=0, observed=[], scored=0)

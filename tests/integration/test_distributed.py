@@ -160,6 +160,7 @@ def test_a_resumed_run_on_two_processes_ends_where_the_whole_one_does(runs: Any)
         assert again["buffers"] == process["buffers"]
         assert again["rollouts"] == process["rollouts"]
         assert again["phases"] == [phase[:3] for phase in process["phases"]]
+        assert again["checkpoints_of_phases"] == 0, "both would write to one folder"
 
 
 @pytest.mark.parametrize(
