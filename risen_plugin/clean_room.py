@@ -19,6 +19,8 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 
+from risen_plugin.attention import finite_attention
+
 _CONTAINERS = (dict, list, set)
 
 
@@ -114,7 +116,7 @@ def clean_room(model: nn.Module, tokenizer: Any = None, *others: Any) -> Iterato
 
     What stays changed is only what a caller writes into the parameters themselves: merging an
     adapter inside the room is kept, building and training one is forgotten. ``others`` are
-    further objects whose attributes are put back.
+    further objects whose attributes are put back. Inside, attention is :func:`finite_attention`.
     """
     objects = {id(module): module for module in model.modules()}
     for module in list(objects.values()):
@@ -139,7 +141,8 @@ def clean_room(model: nn.Module, tokenizer: Any = None, *others: Any) -> Iterato
     kept.append(_RandomStates())
     grad_enabled = torch.is_grad_enabled()
     try:
-        yield
+        with finite_attention():
+            yield
     finally:
         torch.set_grad_enabled(grad_enabled)
         for part in kept:

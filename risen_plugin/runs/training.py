@@ -26,6 +26,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from risen_plugin.attention import finite_attention
 from risen_plugin.callback import RisenCallback
 from risen_plugin.compat import checkpointing_setting
 from risen_plugin.contracts import PhaseRecord
@@ -191,6 +192,7 @@ def build(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
     return trainer
 
 
+@finite_attention()
 def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) -> Finished:
     """Load the model, train, save model and tokenizer into the output folder.
 

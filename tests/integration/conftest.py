@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -98,7 +99,7 @@ def make_trainer(tokenizer: Any, tmp_path: Path) -> Callable[..., Any]:
             "logging_steps": 1,
             "save_strategy": "no",
             "report_to": [],
-            "use_cpu": True,
+            "use_cpu": "RISEN_TEST_ON_GPU" not in os.environ,
             "disable_tqdm": True,
             "dataloader_pin_memory": False,
             **arguments,

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -33,7 +33,9 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def randomness() -> list[Any]:
-    return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    states = [state.tolist() for state in (torch.get_rng_state(), *devices)]
+    return [random.getstate(), np.random.get_state()[1].tolist(), *states]
 
 
 def losses(trainer: Any) -> list[float]:
@@ -64,6 +66,7 @@ def surroundings(model: Any, tokenizer: Any) -> dict[str, Any]:
             for name, value in GradientState._shared_state.items()
         },
         "environment": dict(os.environ),
+        "attention": torch.backends.cuda.cudnn_sdp_enabled(),
         "randomness": randomness(),
     }
 
@@ -200,7 +203,7 @@ def test_an_accepted_phase_keeps_the_model_object_its_parameters_and_keys(
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert list(model.state_dict()) == list(before)
     changed = [
-        name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
+        name for name, tensor in weights(model).items() if not torch.equal(tensor, before[name])
     ]
     assert changed
     assert all("proj" in name for name in changed)  # linear layers, never embeddings or norms
@@ -243,7 +246,7 @@ def test_the_kept_adapter_explains_the_change_of_weights(
     RisenCallback(config()).attach(trainer)
     trainer.train()
     adapter = tmp_path / "run" / "risen" / "phase-001" / "adapter"
-    rebuilt = PeftModel.from_pretrained(untouched, adapter).merge_and_unload()
+    rebuilt = PeftModel.from_pretrained(untouched.to(model.device), adapter).merge_and_unload()
     assert same(weights(rebuilt), weights(model))
 
 
@@ -257,7 +260,8 @@ def test_a_kept_adapter_can_be_exported_apart_where_the_entry_weights_are_kept(
     RisenCallback(config(keep_entry=True)).attach(trainer)
     trainer.train()
     adapter = tmp_path / "run" / "risen" / "phase-001" / "adapter"
-    rebuilt = AutoPeftModelForCausalLM.from_pretrained(adapter).merge_and_unload()
+    kept = AutoPeftModelForCausalLM.from_pretrained(adapter).to(model.device)
+    rebuilt = kept.merge_and_unload()
     assert same(weights(rebuilt), weights(model))
 
 

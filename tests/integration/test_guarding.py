@@ -369,7 +369,7 @@ def test_likelihoods_are_taken_at_the_temperature_that_was_set(
         "",
         True,
     )
-    tokens = torch.tensor([[1, 2, 3, 4]])
+    tokens = torch.tensor([[1, 2, 3, 4]], device=model.device)
     with clean_room(model, tokenizer), torch.no_grad():
         reward = Named()
         trainer = build_trainer(
