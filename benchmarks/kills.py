@@ -34,13 +34,14 @@ def drawn(rng: random.Random, counts: dict[str, int], seconds: float) -> dict[st
 @click.command()
 @click.option("--kills", default=30, show_default=True)
 @click.option("--seed", default=0, show_default=True)
+@click.option("--gpu", is_flag=True, help="Train on a GPU, with deterministic algorithms.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def main(kills: int, seed: int, as_json: bool) -> None:
+def main(kills: int, seed: int, gpu: bool, as_json: bool) -> None:
     """Kill, resume, compare."""
     rng = random.Random(seed)
     place = Path(tempfile.mkdtemp(prefix="kills-"))
     results: list[dict[str, Any]] = []
-    with runner() as run:
+    with runner(gpu=gpu) as run:
         whole = place / "whole"
         seconds = run(whole)["s"]
         counts = json.loads((whole / "counts.json").read_text())

@@ -3,7 +3,7 @@
 As a script it reads jobs from its standard input, one JSON object a line, runs each in a process of
 its own and answers with one line: ``folder``; ``kill``, such as ``["score", 3]``, the third time
 that answers are scored; ``after_s``, seconds until it is killed from outside. Used by the tests
-and by ``benchmarks/kills.py``.
+and by ``benchmarks/kills.py``, which also has them train on a GPU.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ ROOT = Path(__file__).parents[2]
 POINTS = ("fine-tune", "forward", "draw", "score", "update", "merge", "rename", "fsync", "write")
 STEPS = 6
 PHASES = (2, 6)  # the last step too, which no checkpoint follows
+_CPU = {"CUDA_VISIBLE_DEVICES": ""}
+_GPU = {
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # or asking for a GPU spoils it for a fork
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # PyTorch's notes on reproducibility
+}
 _OWN = re.compile(r".*(_s|_runtime|_per_second|step_time|time|seconds)$|train_loss$|events$")
 """Times; the Trainer's mean loss over the steps of one process; a position among the former."""
 
@@ -108,6 +113,7 @@ def run(folder: Path, killer: Killer) -> None:
 
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(torch.cuda.is_available())
     risen_plugin.phase_state.MOST_SHARE = math.inf  # however slow the machine
     tokenizer = transformers.AutoTokenizer.from_pretrained(base_model())
     torch.manual_seed(0)
@@ -191,7 +197,7 @@ def run(folder: Path, killer: Killer) -> None:
             save_strategy="steps",
             save_steps=2,
             report_to=[],
-            use_cpu=True,
+            use_cpu=not torch.cuda.is_available(),
             disable_tqdm=True,
             dataloader_pin_memory=False,
         ),
@@ -320,10 +326,10 @@ def serve() -> None:
 
 
 @contextmanager
-def runner() -> Iterator[Callable[..., dict[str, Any]]]:
+def runner(*, gpu: bool = False) -> Iterator[Callable[..., dict[str, Any]]]:
     """``run(folder, kill=("score", 3))`` gives ``{"code": -9, "s": 2.5}``."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    settings = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **(_GPU if gpu else _CPU)}
     server = subprocess.Popen(
         [sys.executable, __file__],
         stdin=subprocess.PIPE,
