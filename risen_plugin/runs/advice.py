@@ -111,6 +111,9 @@ class Measurements:
     :param evaluations: evaluations that a run of fine-tuning makes on its way, at the most; one
         more comes before it and one after.
     :param tuned: the rewards measured again after the steps of ``data``; None where not done.
+    :param checkpoint_s: seconds of writing a checkpoint; ``save_s`` of what is kept at the end.
+    :param save_every: steps from one checkpoint to the next; below 1, their share of the run; 0
+        for none.
     :param within_s: seconds that following the advice may take; None for no limit.
     :param risen_steps: GRPO steps that are wanted; ``fine_tune_steps`` likewise, None for epochs.
     :param has_probe: whether there are rows for the probe; else the model answers first.
@@ -125,6 +128,9 @@ class Measurements:
     tuned: RewardsMeasured | None = None
     guard_rows: int = 128
     evaluations: int = 10
+    checkpoint_s: float = 0.0
+    save_s: float = 0.0
+    save_every: float = 0.25
     within_s: float | None = None
     risen_steps: int = RISEN_STEPS
     fine_tune_steps: int | None = None
@@ -256,16 +262,20 @@ def _planned(m: Measurements, course: Course, reasons: tuple[str, ...]) -> Advic
         )
     tune = _fine_tune_steps(m) if tune_s else 0
     risen = m.risen_steps if risen_s else 0
-    fixed_tune = _evaluations(tune, m.evaluations) * evaluation_s
+
+    def fixed(steps: int) -> float:
+        written = checkpoints(steps, m.save_every) if steps else 1
+        beside = _evaluations(steps, m.evaluations) * evaluation_s + written * m.checkpoint_s
+        return m.start_s + m.save_s + beside + fixed_risen
+
     if m.within_s is not None:
-        left = max(0.0, m.within_s - m.start_s - fixed_tune - fixed_risen)
+        left = max(0.0, m.within_s - fixed(tune))
         share = FINE_TUNE_SHARE if course == "both" else 1.0
         if tune_s:
             tune = max(1, min(tune, int(left * share / tune_s)))
         if risen_s:
             risen = max(1, min(risen, int((left - tune * tune_s) / risen_s)))
-        fixed_tune = _evaluations(tune, m.evaluations) * evaluation_s
-    seconds = m.start_s + tune * tune_s + risen * risen_s + fixed_tune + fixed_risen
+    seconds = tune * tune_s + risen * risen_s + fixed(tune)
     if course == "nothing":
         seconds = 0.0
     elif m.within_s is not None and seconds > m.within_s:
@@ -285,6 +295,13 @@ def _planned(m: Measurements, course: Course, reasons: tuple[str, ...]) -> Advic
 def _evaluations(steps: int, at_most: int) -> int:
     """Evaluations of a run: before, after each so many steps, and at the end of everything."""
     return 2 + steps // math.ceil(steps / at_most) if steps else 0
+
+
+def checkpoints(steps: int, every: float) -> int:
+    """Checkpoints of a run: after each so many steps, and at its end."""
+    return (
+        math.ceil(steps / max(1, math.ceil(every * steps if every < 1 else every))) if every else 0
+    )
 
 
 def _fine_tune_steps(m: Measurements) -> int:

@@ -19,6 +19,7 @@ from risen_plugin.runs.adaptation import in_one_phase, rewards_of, risen_section
 from risen_plugin.runs.advice import Advice, Measurements, recommend
 from risen_plugin.runs.advised import drafted, run_of
 from risen_plugin.runs.command_options import bytes_of, rewarded, seconds_of, shared
+from risen_plugin.runs.machine import command_began
 from risen_plugin.runs.overrides import overridden
 from risen_plugin.runs.told import advice_lines, measured_lines
 
@@ -63,6 +64,7 @@ def advise_command(
     Fine-tunes on a slice of the data and samples answers to some of the instructions, within the
     budget, and keeps nothing of either. --write saves the advised run, which `risen train` takes.
     """
+    started = command_began()
     budget_s = seconds_of("--budget", budget)
     within_s = None if within is None else seconds_of("--within", within)
     available = None if memory is None else bytes_of("--memory", memory)
@@ -88,6 +90,7 @@ def advise_command(
         draft,
         budget_s,
         available=available,
+        started=started,
         within_s=within_s,
         risen_steps=steps,
         say=(lambda stage: None)

@@ -7,7 +7,9 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+_START_S = 5.0  # an interpreter is not older than that when its command begins
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -44,6 +46,16 @@ def held_memory() -> int:
     return peak_memory()
 
 
+def loaded_memory(model: Any) -> int:
+    """Bytes that the process holds once ``model``, loaded, is where it is trained."""
+    import torch
+
+    held = held_memory()
+    if torch.cuda.is_available() and model.device.type == "cpu":
+        held += sum(p.numel() * p.element_size() for p in model.parameters())
+    return held
+
+
 def trainer_memory() -> int:
     """Bytes of main memory that a Trainer with its libraries takes beside model and batch.
 
@@ -62,6 +74,14 @@ def peak_memory() -> int:
         return int(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def command_began() -> float:
+    """When the process of this command began, as :func:`time.perf_counter` tells it.
+
+    To be asked before anything heavy is loaded: an older process runs more than this command.
+    """
+    return time.perf_counter() - min(process_age_s(), _START_S)
 
 
 def process_age_s() -> float:

@@ -17,38 +17,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from risen_plugin.attention import finite_attention
 from risen_plugin.clean_room import clean_room
 from risen_plugin.config import DEFAULT_GRPO
 from risen_plugin.contracts import text_of
-from risen_plugin.errors import ConfigError
-from risen_plugin.measure import answers, encode_probe, prompt_ids
+from risen_plugin.measure import answers
 from risen_plugin.runs.advice import (
     ENOUGH_ROWS,
     DataMeasured,
     Measurements,
-    MemoryMeasured,
     RewardsMeasured,
 )
-from risen_plugin.runs.advised import fitted
-from risen_plugin.runs.machine import (
-    available_memory,
-    held_memory,
-    peak_memory,
-    process_age_s,
-    trainer_memory,
-)
+from risen_plugin.runs.fitting import fit_to_memory
+from risen_plugin.runs.machine import command_began, peak_memory
 from risen_plugin.runs.models import load, with_adapter
 from risen_plugin.runs.rows import read_with_columns
 from risen_plugin.runs.run_config import RunConfig
-from risen_plugin.runs.sizes import Fit, Shape, fit, least
+from risen_plugin.runs.saving import save_every, saved_bytes, write_rate
 from risen_plugin.runs.timing import Seen, StopAt
-from risen_plugin.runs.training import build, prepare, quieten
+from risen_plugin.runs.training import arguments, build, prepare, quieten
 from risen_plugin.scoring import grade, verdicts
 
 _log = logging.getLogger("risen_plugin")
 _MANY = 100_000  # steps, which the clock cuts short
 _MOST_TUNING = 40
-_START_S = 5.0  # an interpreter is not older than that when its command begins
 _JUDGED = 200  # recorded answers that are judged
 _LONGEST_SEEN_IN = 64
 _FEWEST_ROWS = 8
@@ -63,6 +55,7 @@ class Measuring:
     :param budget_s: seconds for everything, from the beginning of the command.
     :param available: bytes that may be used; None for what there is.
     :param say: told what is measured next.
+    :param started: when the command began.
     """
 
     draft: Mapping[str, Any]
@@ -71,10 +64,9 @@ class Measuring:
     within_s: float | None = None
     risen_steps: int = 0
     say: Callable[[str], None] = lambda stage: None
-    started: float = field(
-        default_factory=lambda: time.perf_counter() - min(process_age_s(), _START_S)
-    )
+    started: float = field(default_factory=command_began)
 
+    @finite_attention()
     def measure(self) -> Measurements:
         """Everything that can be measured of the draft.
 
@@ -91,7 +83,16 @@ class Measuring:
         self.say("loading the model")
         model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
         start_s = self._spent()
-        memory, run, lacks_adapter = self._fit(run, model, tokenizer)
+        lacks_adapter = run.lora is None
+        fitted = fit_to_memory(
+            self.draft,
+            model,
+            tokenizer,
+            instructions=() if run.risen is None else self._some_instructions(run),
+            available=self.available,
+        )
+        memory, self.draft = fitted.memory, fitted.draft
+        run = RunConfig.from_dict(self.draft, "risen advise")
         parameters = sum(p.numel() for p in model.parameters())
         found = Measurements(
             parameters=parameters,
@@ -104,7 +105,11 @@ class Measuring:
         if not memory.fits:
             return found
         if lacks_adapter and run.lora is not None:
-            model = with_adapter(model, run.lora)
+            if fitted.is_recast:
+                del model  # it is loaded again, as it will be trained
+                model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
+            else:
+                model = with_adapter(model, run.lora)
         if run.risen is not None:
             guard = run.risen.guard
             self.say("answering instructions")
@@ -125,7 +130,10 @@ class Measuring:
                 tuned = self._rewards(run, model, tokenizer, self._share("tuned", run))
                 found = dataclasses.replace(found, tuned=tuned)
         return dataclasses.replace(
-            found, memory=dataclasses.replace(memory, peak=peak_memory()), spent_s=self._spent()
+            found,
+            memory=dataclasses.replace(memory, peak=peak_memory()),
+            **self._writing(run, model, 0 if found.data is None else found.data.rows),
+            spent_s=self._spent(),
         )
 
     # Parts ------------------------------------------------------------------------------------
@@ -222,49 +230,17 @@ class Measuring:
             followed=followed,
         ), built
 
-    def _fit(
-        self, run: RunConfig, model: Any, tokenizer: Any
-    ) -> tuple[MemoryMeasured, RunConfig, bool]:
-        """The way to train that fits; the draft takes it up."""
-        available = available_memory() if self.available is None else self.available
-        shape = _shape(model, held_memory() + trainer_memory())
-        fits: list[Fit | None] = []
-        tokens = 0
-        if run.data is not None:
-            with self._folder() as folder:
-                prepared = prepare(dataclasses.replace(run, risen=None), folder, quiet=True)
-            encoded = encode_probe(
-                tokenizer, prepared.train_rows[:_LONGEST_SEEN_IN], prepared.args.max_length or 1024
-            )
-            tokens = max(len(ids) for ids, _ in encoded)
-            batch = prepared.args.per_device_train_batch_size
-            batch *= prepared.args.gradient_accumulation_steps
-            fits.append(fit(shape, batch, tokens, available, only_adapter=run.lora is not None))
-        else:
-            fits.append(None)
-        if run.risen is not None:
-            grpo = {**DEFAULT_GRPO, **run.risen.grpo}
-            longest = max(
-                len(prompt_ids(tokenizer, row["prompt"])) for row in self._some_instructions(run)
-            )
-            answer = longest + grpo["max_completion_length"]
-            tokens = max(tokens, answer)
-            batch = grpo["per_device_train_batch_size"] * grpo.get("gradient_accumulation_steps", 1)
-            fits.append(fit(shape, batch, answer, available, only_adapter=True))
-        else:
-            fits.append(None)
-        wanted = [run.data is not None, run.risen is not None]
-        if any(want and found is None for want, found in zip(wanted, fits, strict=True)):
-            return MemoryMeasured(available, least(shape, tokens), fits=False), run, False
-        tune, risen = fits
-        self.draft = fitted(self.draft, tune, risen)
-        changed = RunConfig.from_dict(self.draft, "risen advise")
-        memory = MemoryMeasured(
-            available,
-            max(found.memory for found in fits if found is not None),
-            only_adapter=tune is not None and tune.only_adapter,
-        )
-        return memory, changed, run.lora is None
+    def _writing(self, run: RunConfig, model: Any, rows: int) -> dict[str, Any]:
+        """How long a checkpoint and what is kept take to be written, and how often that is."""
+        with self._folder() as folder:
+            args = arguments(run, folder, quiet=True)
+            rate = write_rate(model, folder)
+        kept, checkpoint = saved_bytes(model)
+        return {
+            "checkpoint_s": checkpoint / rate,
+            "save_s": kept / rate,
+            "save_every": save_every(args, rows),
+        }
 
     def _held_out(self, run: RunConfig, model: Any, tokenizer: Any, seconds: float) -> int:
         """As many held-out instructions as a quarter of the time answers."""
@@ -377,21 +353,3 @@ def _batches_per_step(run: RunConfig) -> float:
         grpo.get("steps_per_generation") or accumulation
     )
     return float(grpo["per_device_train_batch_size"] * accumulation / batch)
-
-
-def _shape(model: Any, base: int) -> Shape:
-    from torch import nn
-
-    config = model.config.get_text_config()
-    linears = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    try:
-        return Shape(
-            parameters=sum(p.numel() for p in model.parameters()),
-            adapter=sum(16 * (m.in_features + m.out_features) for m in linears),
-            hidden=config.hidden_size,
-            layers=config.num_hidden_layers,
-            vocabulary=config.vocab_size,
-            base=base,
-        )
-    except AttributeError as error:
-        raise ConfigError(f"the model's configuration does not tell its size: {error}") from error

@@ -105,6 +105,17 @@ def _dtype(wanted: DType, *, only_adapter: bool) -> Any:
     return "auto" if only_adapter and torch.cuda.is_available() else torch.float32
 
 
+def weight_bytes(name: str, wanted: DType, *, only_adapter: bool) -> int:
+    """Bytes of one weight as :func:`load` loads it."""
+    import torch
+    from transformers import AutoConfig
+
+    dtype: Any = _dtype(wanted, only_adapter=only_adapter)
+    if dtype == "auto":
+        dtype = AutoConfig.from_pretrained(check_name(name)).dtype or torch.float32
+    return int(dtype.itemsize)
+
+
 def _beside(name: str) -> str:
     """A hub id that may have been meant as a folder."""
     path = Path(name)

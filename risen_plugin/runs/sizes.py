@@ -1,7 +1,7 @@
 """How much memory training takes, and which batch fits. Pure arithmetic on a model's shape.
 
 An estimate: weights, gradients and AdamW's two moments are exact, what the layers keep for the
-backward pass is the usual count, in fp32.
+backward pass is the usual count.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ class Shape:
     :param parameters: weights in all.
     :param adapter: weights that an adapter would have beside them.
     :param hidden: the width of a layer.
-    :param base: bytes that the process holds with the model loaded.
+    :param base: bytes that the process holds with the model loaded to train every weight.
+    :param spared: bytes fewer where only an adapter is trained, and the weights stay as they are.
+    :param value: bytes of a value that is kept for the gradient.
     """
 
     parameters: int
@@ -30,16 +32,18 @@ class Shape:
     layers: int
     vocabulary: int
     base: int
+    spared: int = 0
+    value: int = _FP32
 
     def training(self, rows: int, tokens: int, *, only_adapter: bool) -> int:
         """Bytes at the peak of a step on ``rows`` at once of ``tokens`` each."""
         trained = self.adapter if only_adapter else self.parameters
-        extra = self.adapter * _FP32 if only_adapter else 0
+        extra = self.adapter * _FP32 - self.spared if only_adapter else 0
         return self.base + extra + trained * 3 * _FP32 + rows * self._kept_per_row(tokens)
 
     def _kept_per_row(self, tokens: int) -> int:
         kept = self.layers * self.hidden * _KEPT_PER_LAYER + self.vocabulary * _KEPT_OF_LOGITS
-        return tokens * kept * _FP32
+        return tokens * kept * self.value
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from pathlib import Path
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.runs.advice import Advice, Measurements
 
+_WORTH_TELLING_S = 0.5
+
 
 def phase_lines(phases: Sequence[PhaseRecord]) -> list[str]:
     """One line per RISEN phase with its verdict."""
@@ -68,6 +70,8 @@ def measured_lines(m: Measurements) -> list[str]:
                 f"{found.zero_variance:.3f}; {found.step_s:.2f} s a step, "
                 f"{found.tokens_s:.0f} tokens/s"
             )
+    if m.checkpoint_s >= _WORTH_TELLING_S and m.save_every:
+        lines.append(f"writing      {m.checkpoint_s:.1f} s a checkpoint")
     return [*lines, f"measured in  {m.spent_s:.0f} s"]
 
 

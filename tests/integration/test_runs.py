@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from risen_plugin.cli import command_line
 from risen_plugin.embedded import orders
 from risen_plugin.record import read_events
+from risen_plugin.runs import measuring
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +57,10 @@ def at_home(
     Path("mine.py").write_text(CODE)
     yield
     sys.modules.pop("mine", None)
+
+
+def count(model: Any) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def run_yaml(**changes: Any) -> str:
@@ -406,6 +411,8 @@ def test_advice_is_measured_told_and_written_as_a_run_that_trains():
         assert found["step_s"] > 0.0
         assert found["tokens_s"] > 0.0
     assert measured["memory"]["peak"] > 0
+    assert measured["checkpoint_s"] > measured["save_s"] > 0.0
+    assert measured["save_every"] == 0.25
     assert advice["course"] in ("fine_tune", "both")
     assert advice["reasons"]
     assert same(weights("model"), before)
@@ -421,6 +428,37 @@ def test_rewards_without_data_are_advised_on_and_the_words_hold_the_numbers():
     assert "instructions adherence " in result.stdout
     assert "\nadvice: " in result.stdout
     assert "there is no data to fine-tune on" in result.stdout
+
+
+def test_an_adapter_is_measured_on_weights_as_it_will_find_them(
+    monkeypatch: pytest.MonkeyPatch, make_model: Callable[..., Any]
+):
+    """On a GPU an adapter's model stays as it is stored, and is loaded anew for that."""
+    make_model(hidden_size=256, intermediate_size=1024).to(torch.bfloat16).save_pretrained("model")
+    monkeypatch.setattr(
+        "risen_plugin.runs.models._dtype",
+        lambda wanted, *, only_adapter: "auto" if only_adapter else torch.float32,
+    )
+    loaded: list[torch.dtype] = []
+    load = measuring.load
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        model, tokenizer = load(*args, **kwargs)
+        loaded.append(next(p.dtype for n, p in model.named_parameters() if "lora_" not in n))
+        return model, tokenizer
+
+    monkeypatch.setattr(measuring, "load", watched)
+    monkeypatch.setattr("risen_plugin.runs.fitting.loaded_memory", lambda model: 4 * count(model))
+    monkeypatch.setattr("risen_plugin.runs.fitting.trainer_memory", lambda: 0)
+    more = orders.draw(90, 1)
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
+    ask = ("advise", "model", "--budget", "10s", "--quiet", *WITH_DATA, "--json")
+    done(*ask)
+    assert loaded == [torch.float32]
+    # With a row's activations of 18 MB: 50 MB for every weight of two million, 25 for an adapter.
+    told = json.loads(done(*ask, "--memory", "40MB").stdout)
+    assert told["measurements"]["memory"]["only_adapter"]
+    assert loaded == [torch.float32, torch.float32, torch.bfloat16]
 
 
 def test_memory_that_is_too_tight_is_told():

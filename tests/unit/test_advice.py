@@ -176,6 +176,15 @@ def test_evaluations_are_counted_as_the_trainer_makes_them(steps: int, evaluatio
     assert advice.seconds == pytest.approx(10.0 + steps * 0.5 + evaluations * 2.0)
 
 
+def test_what_is_written_takes_time_too():
+    writing = {"checkpoint_s": 6.0, "save_s": 2.0}
+    tuned = {"data": RICH, "fine_tune_steps": 375}
+    alone = {"rewards": LEARNABLE, "risen_steps": 1}
+    for situation, written in ((tuned, 4), (alone, 1), ({**tuned, "save_every": 0.0}, 0)):
+        more = recommend(measured(**situation, **writing)).seconds
+        assert more - recommend(measured(**situation)).seconds == pytest.approx(written * 6.0 + 2.0)
+
+
 def test_a_model_that_makes_its_own_probe_answers_once_more():
     apart = {"rewards": LEARNABLE, "risen_steps": 1}
     with_probe = recommend(measured(**apart)).seconds
@@ -210,6 +219,8 @@ def test_what_is_told_holds_the_numbers():
     for words in ("1,000,000 parameters", "2.0000 -> 1.0000", "pass@8 0.800", "adherence 0.970"):
         assert words in told
     assert advice_lines(recommend(m))[0] == "advice: fine-tune 375 steps, without RISEN"
+    assert "writing" not in told
+    assert "writing      6.0 s a checkpoint" in measured_lines(replace(m, checkpoint_s=6.0))
 
 
 # Memory
@@ -218,6 +229,22 @@ def test_what_is_told_holds_the_numbers():
 SHAPE = Shape(
     parameters=10**8, adapter=10**6, hidden=512, layers=8, vocabulary=32_000, base=5 * 10**8
 )
+
+
+def test_half_precision_keeps_half_of_the_values():
+    kept = SHAPE.training(16, 256, only_adapter=False) - SHAPE.training(0, 0, only_adapter=False)
+    half = replace(SHAPE, value=2)
+    assert half.training(16, 256, only_adapter=False) == (
+        SHAPE.training(16, 256, only_adapter=False) - kept // 2
+    )
+
+
+def test_weights_that_stay_as_they_are_stored_spare_what_an_adapter_needs():
+    spared = replace(SHAPE, spared=2 * SHAPE.parameters)
+    assert spared.training(4, 64, only_adapter=False) == SHAPE.training(4, 64, only_adapter=False)
+    assert spared.training(4, 64, only_adapter=True) == (
+        SHAPE.training(4, 64, only_adapter=True) - 2 * SHAPE.parameters
+    )
 
 
 def test_the_whole_batch_is_taken_where_it_fits():
