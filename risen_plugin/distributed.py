@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch.distributed as dist
 
 from risen_plugin.processes import ALONE, Processes
@@ -24,3 +26,16 @@ def running_processes() -> Processes:
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         return TorchProcesses()
     return ALONE
+
+
+def leave() -> None:
+    """Leave the group of processes, if there is one, and end its threads with it.
+
+    For the end of a process: a thread of the backend that lets go of a tensor while Python ends
+    may abort it (pytorch/pytorch#190489), and NCCL warns of a group that is left. The threads
+    end with the last model that was trained in the group, which a garbage collection may have to
+    find.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+        gc.collect()

@@ -10,6 +10,7 @@ from typing import Any
 
 from peft import PeftModel
 
+from risen_plugin.distributed import running_processes
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.wrapping import NamedReward
 
@@ -32,7 +33,8 @@ _SHARDED = (
 def check_arguments(args: Any) -> None:
     """Check the outer Trainer's arguments.
 
-    :raises ConfigError: for several devices in one process, for DeepSpeed and FSDP, for
+    :raises ConfigError: for several devices in one process, for processes that know nothing of one
+        another, for DeepSpeed and FSDP, for
         ``load_best_model_at_end``, and for an ``output_dir`` that cannot be written.
     """
     if args.n_gpu > 1:
@@ -40,6 +42,12 @@ def check_arguments(args: Any) -> None:
             f"this process trains on {args.n_gpu} devices at once (DataParallel), which RISEN "
             f"phases cannot; start one process per device (torchrun --nproc_per_node "
             f"{args.n_gpu}), or use one (CUDA_VISIBLE_DEVICES=0)"
+        )
+    started = running_processes().count
+    if started > 1 and args.world_size == 1:
+        raise ConfigError(
+            f"this is one of {started} processes, but the Trainer of each trains alone, as on "
+            "CPUs unless it is told: give TrainingArguments use_cpu=True, or start one process"
         )
     for name, setting, why in _SHARDED:
         launched = os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() == "true"

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,9 @@ from risen_plugin.runs.folders import (
 from risen_plugin.runs.overrides import overridden
 from risen_plugin.runs.run_config import DataSource, RunConfig, read_run
 from risen_plugin.runs.told import closing, phase_lines
+
+if TYPE_CHECKING:
+    from risen_plugin.runs.training import Finished
 
 _NOT_KEPT = 1
 
@@ -130,8 +133,11 @@ def adapt_command(
     ended = _ended(folder, data, "risen adapt", force) if resume else None
     if ended is not None:
         context.exit(0 if ended or keep_anyway else _NOT_KEPT)
-    if _carry_out(run, folder, data, "risen adapt", resume=resume, quiet=quiet, only_kept=True):
+    done = _carry_out(run, folder, data, "risen adapt", resume=resume, quiet=quiet, only_kept=True)
+    if done.is_kept:
         return
+    if not done.is_main:
+        context.exit(0 if keep_anyway else _NOT_KEPT)
     dropped = folder / "risen" / "phase-001" / "dropped"
     if not keep_anyway or not dropped.is_dir():
         click.echo(f"nothing was saved but the record in {folder / 'risen'}")
@@ -212,14 +218,15 @@ def _carry_out(
     resume: bool,
     quiet: bool,
     only_kept: bool = False,
-) -> bool:
-    """Carry the run out and say what came of it; whether a phase was kept.
+) -> Finished:
+    """Carry the run out and say what came of it.
 
     :param where: what the run was read from, for messages.
     """
     described = {**data, "seed": run.seed, "output": str(folder)}
     with located(where):
         _check_early(run)
+        from risen_plugin.distributed import leave
         from risen_plugin.runs.training import prepare, train
 
         prepared = prepare(run, folder, quiet=quiet, described=described)
@@ -231,9 +238,10 @@ def _carry_out(
         if any(folder.glob("checkpoint-*")):
             click.echo(f"risen: the run in {folder} goes on with --resume", err=True)
         raise
-    kept = any(phase.accepted for phase in done.phases)
+    del prepared  # and with it what was trained in the group of processes
+    leave()
     lines = phase_lines(done.phases)
-    if kept or not only_kept:
+    if done.is_kept or not only_kept:
         lines = closing(
             folder,
             steps=done.steps,
@@ -244,6 +252,6 @@ def _carry_out(
             reinforces=run.risen is not None,
         )
     if done.is_main:
-        keep_ending(folder, Ending(lines, kept))
+        keep_ending(folder, Ending(lines, done.is_kept))
         click.echo("\n".join(lines))
-    return kept
+    return done

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shutil
 import time
 import warnings
@@ -84,6 +85,11 @@ class Finished:
     is_main: bool = True
 
     @property
+    def is_kept(self) -> bool:
+        """Whether a phase was kept."""
+        return any(phase.accepted for phase in self.phases)
+
+    @property
     def is_adapter(self) -> bool:
         return (self.output / "adapter_config.json").is_file()
 
@@ -151,6 +157,7 @@ def defaults(run: RunConfig) -> dict[str, Any]:
         "report_to": "none",
         "logging_steps": 10,
         "dataloader_pin_memory": has_gpu,
+        "use_cpu": not has_gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1,  # or each runs alone
         **checkpointing_setting(SFTConfig, False),
     }
     if run.data is None:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from risen_plugin import Decision, Progress, RisenCallback, hookimpl
 from risen_plugin.config import BuffersConfig, CurriculumConfig, GuardConfig, RisenConfig, Weighted
+from risen_plugin.distributed import leave
 from risen_plugin.embedded import orders
 from risen_plugin.phase_state import PhaseCheckpoints
 
@@ -221,4 +222,6 @@ if __name__ == "__main__":
         SEEN.update(asked=[], rows=[], drawn=0, observed=[], scored=0)
         told = run(name, place)
         (place / f"{name}-{RANK}.json").write_text(json.dumps(told, default=str), encoding="utf-8")
-    dist.destroy_process_group()
+    leave()
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    (place / f"left-{RANK}.json").write_text(json.dumps(threads), encoding="utf-8")

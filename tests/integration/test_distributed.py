@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from risen_plugin.embedded import orders
+
 pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -53,6 +55,19 @@ def started(
         name: [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
         for name in scenarios
     }
+
+
+def launched(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command in two processes."""
+    return subprocess.run(
+        [sys.executable, "-m", *TORCHRUN, "--no-python", *command],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=570,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +192,33 @@ def test_a_reward_that_fails_in_one_process_stops_all_with_its_name(
         assert said in process["error"]
         assert "the model as it was before the phase is in" in process["error"]
     assert (runs[0] / scenario / "checkpoint-2" / "model.safetensors").is_file()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to see threads")
+def test_no_thread_of_the_group_outlives_it(runs: Any) -> None:
+    """Such a thread may abort a process that ends; see ``leave``."""
+    for rank in (0, 1):
+        left = json.loads((runs[0] / f"left-{rank}.json").read_text())
+        assert "python" in " ".join(left), "threads are seen"
+        assert not [name for name in left if "gloo" in name]
+
+
+def test_the_command_adapts_in_two_processes_and_speaks_once(
+    tmp_path: Path, make_model: Any, tokenizer: Any
+) -> None:
+    make_model().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = "".join(json.dumps(row) + "\n" for row in orders.draw(40, 2))
+    (tmp_path / "asks.jsonl").write_text(rows)
+    grpo = {"num_generations": 4, "per_device_train_batch_size": 4, "max_completion_length": 8}
+    done = launched(
+        *("risen", "adapt", "model", "--instructions", "asks.jsonl", "--rewards", "constraints"),
+        *("--output", "out", "--steps", "1", "--keep-anyway", "--quiet"),
+        *("--set", f"risen.grpo={json.dumps(grpo)}"),
+        *("--set", "risen.guard={rows: 4, report_rows: 0, min_gain: 2.0}"),
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("RISEN phase 1 dropped") == 1
+    assert done.stdout.count("saved the adapter to out all the same") == 1
+    assert (tmp_path / "out" / "adapter_config.json").is_file()

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
+from risen_plugin import fitness
 from risen_plugin.errors import ConfigError
 from risen_plugin.fitness import check_arguments, check_model, longest_prompt
 from risen_plugin.measure import prompt_ids
@@ -91,6 +92,17 @@ def test_what_accelerate_launch_was_told_is_seen_too(
     )
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "false")
     check_arguments(arguments(tmp_path))
+
+
+def test_processes_whose_trainers_know_nothing_of_one_another_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torchrun makes of a Trainer on CPUs without use_cpu (transformers 5.23)."""
+    monkeypatch.setattr(fitness, "running_processes", lambda: SimpleNamespace(count=2))
+    said = refusal(check_arguments, arguments(tmp_path, world_size=1))
+    assert "one of 2 processes, but the Trainer of each trains alone" in said
+    assert "give TrainingArguments use_cpu=True" in said
+    check_arguments(arguments(tmp_path, world_size=2))
 
 
 def test_the_arguments_of_an_ordinary_trainer_pass(tmp_path: Path) -> None:
