@@ -138,7 +138,8 @@ class RisenCallback(TrainerCallback):
         if self._resumed_at_end:
             state.global_step = state.max_steps
             control.should_training_stop = True
-            control.should_save = False  # it is there
+            # All of it is there from the step that was the last.
+            control.should_save = control.should_evaluate = control.should_log = False
             return
         if self._going_on.decide(state):
             control.should_save = True

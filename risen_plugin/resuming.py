@@ -71,6 +71,7 @@ class Resuming:
         """
         self.pending, self.place, self.events, self._phase = None, None, None, None
         self.is_saved = self.begins_again = False
+        self.made_of = {**self.made_of, "processes": args.world_size}
         if state.global_step == 0:
             return None
         own = Checkpoints(str(args.output_dir)).place(state.global_step)

@@ -19,6 +19,7 @@ from risen_plugin.checkpoints import MANIFEST, manifest_of
 from risen_plugin.config import GuardConfig
 from risen_plugin.errors import ConfigError, RecordError
 from risen_plugin.record import read_events
+from risen_plugin.resuming import Resuming
 
 from .conftest import KEEP, Messages, phase_events
 
@@ -205,6 +206,23 @@ def test_a_changed_configuration_is_refused_by_name_and_can_be_forced(
     _, callback = run(make_model(), folder="cut", resume=True, config={**changed, "force": True})
     assert "goes on with a change: guard.min_gain was -1.0 and is -0.5" in caplog.text
     assert [p.steps for p in callback.phases if p.kind == "risen"] == [4]
+
+
+def test_another_number_of_processes_is_a_change_too(
+    run: Make, make_model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resume = Resuming.resume
+
+    def in_two(self: Resuming, *arguments: Any) -> Any:
+        found = resume(self, *arguments)
+        self.made_of["processes"] = 2
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Resuming, "resume", in_two)
+        run(make_model(), folder="cut", dies_at=3)
+    with pytest.raises(ConfigError, match="processes was 2 and is 1; go back"):
+        run(make_model(), folder="cut", resume=True)
 
 
 def test_a_clock_that_jumps_changes_nothing(
