@@ -46,8 +46,8 @@ def check_arguments(args: Any) -> None:
     started = running_processes().count
     if started > 1 and args.world_size == 1:
         raise ConfigError(
-            f"this is one of {started} processes, but the Trainer of each trains alone, as on "
-            "CPUs unless it is told: give TrainingArguments use_cpu=True, or start one process"
+            f"each of the {started} processes would train alone, since on CPUs a Trainer has to "
+            "be told: give TrainingArguments use_cpu=True, or start one process"
         )
     for name, setting, why in _SHARDED:
         launched = os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() == "true"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def advise_command(
     budget, and keeps nothing of either. --write saves the advised run, which `risen train` takes.
     """
     started = command_began()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("risen advise measures in one process; start it without torchrun")
     budget_s = seconds_of("--budget", budget)
     within_s = None if within is None else seconds_of("--within", within)
     available = None if memory is None else bytes_of("--memory", memory)

@@ -172,6 +172,12 @@ def _is_first() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+def _say(text: str, *, err: bool = False) -> None:
+    """Say something that all processes know, once."""
+    if _is_first():
+        click.echo(text, err=err)
+
+
 def _forced(data: Mapping[str, Any], force: bool) -> Mapping[str, Any]:
     """The run with ``--force`` where the callback looks for it."""
     if not force or not isinstance(data.get("risen"), Mapping):
@@ -185,12 +191,12 @@ def _ended(folder: Path, data: Mapping[str, Any], where: str, force: bool) -> bo
     :raises ConfigError: if it is another run than the one in the folder, unless forced.
     """
     for line in check_unchanged(folder, data, where, force=force):
-        click.echo(f"risen: goes on with a change: {line}", err=True)
+        _say(f"risen: goes on with a change: {line}", err=True)
     ending = None if force else ending_of(folder)
     if ending is None:
         return None
-    click.echo(f"risen: the run in {folder} has ended; there is nothing left to do", err=True)
-    click.echo("\n".join(ending.lines))
+    _say(f"risen: the run in {folder} has ended; there is nothing left to do", err=True)
+    _say("\n".join(ending.lines))
     return ending.kept
 
 

@@ -155,6 +155,7 @@ def defaults(run: RunConfig) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "bf16": bf16,
         "report_to": "none",
+        "log_level_replica": "error",  # as quieten() has it in the first process
         "logging_steps": 10,
         "dataloader_pin_memory": has_gpu,
         "use_cpu": not has_gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1,  # or each runs alone
@@ -217,7 +218,7 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
         transformers.set_seed(run.seed)
         trainer = build(prepared, model, tokenizer)
         last = get_last_checkpoint(str(output)) if resume else None
-        if resume:
+        if resume and trainer.is_world_process_zero():
             _log.info(
                 "%s", f"resuming from {last}" if last else "no checkpoint yet: from the start"
             )

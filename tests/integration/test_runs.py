@@ -169,7 +169,7 @@ def test_a_resumed_run_ends_where_the_whole_one_does():
     assert "learning_rate: 0.5" in Path("cut/run.yaml").read_text()
 
 
-def test_a_run_that_has_ended_is_not_run_again():
+def test_a_run_that_has_ended_is_not_run_again(monkeypatch: pytest.MonkeyPatch):
     first = done("train", run_yaml(), "--output", "out", "--quiet")
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
     again = done("train", "out/run.yaml", "--output", "out", "--resume", "--quiet")
@@ -178,6 +178,30 @@ def test_a_run_that_has_ended_is_not_run_again():
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before
     other = ("train", "out/run.yaml", "--output", "out", "--resume", "--set", "risen.guard.rows=5")
     assert "risen.guard.rows was 4 and is 5" in refused(*other)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    second = done("train", "out/run.yaml", "--output", "out", "--resume", "--quiet")
+    assert (second.stdout, second.stderr) == ("", ""), "of several processes, one speaks"
+
+
+def test_a_run_that_is_resumed_in_its_last_phase_records_what_the_whole_one_does():
+    changes = {"per_device_train_batch_size": 4, "save_steps": 2, "learning_rate": 0.001}
+    file = run_yaml(
+        fine_tune={**changes, "max_steps": 4, "eval_steps": 1, "logging_steps": 1}, evaluation=8
+    )
+    done("train", file, "--output", "whole", "--quiet")
+    Path("mine.py").write_text(CODE.replace("    texts", INTERRUPTED + "    texts"))
+    sys.modules.pop("mine", None)
+    assert risen("train", file, "--output", "out", "--quiet").exit_code == 130
+    done("train", file, "--output", "out", "--quiet", "--resume")
+    whole, resumed = (
+        [
+            (event["event"], event["step"])
+            for event in read_events(Path(folder) / "risen" / "events.jsonl")
+        ]
+        for folder in ("whole", "out")
+    )
+    assert resumed == whole
+    assert [event for event, _ in whole].count("evaluation") == 5
 
 
 def test_an_adapter_of_the_users_own_is_trained_and_saved():
@@ -459,6 +483,11 @@ def test_an_adapter_is_measured_on_weights_as_it_will_find_them(
     told = json.loads(done(*ask, "--memory", "40MB").stdout)
     assert told["measurements"]["memory"]["only_adapter"]
     assert loaded == [torch.float32, torch.float32, torch.bfloat16]
+
+
+def test_advice_is_asked_for_in_one_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "measures in one process; start it without torchrun" in refused(*ADVISE, *WITH_REWARDS)
 
 
 def test_memory_that_is_too_tight_is_told():

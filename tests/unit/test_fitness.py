@@ -100,7 +100,7 @@ def test_processes_whose_trainers_know_nothing_of_one_another_are_refused(
     """What torchrun makes of a Trainer on CPUs without use_cpu (transformers 5.23)."""
     monkeypatch.setattr(fitness, "running_processes", lambda: SimpleNamespace(count=2))
     said = refusal(check_arguments, arguments(tmp_path, world_size=1))
-    assert "one of 2 processes, but the Trainer of each trains alone" in said
+    assert said.startswith("each of the 2 processes would train alone")
     assert "give TrainingArguments use_cpu=True" in said
     check_arguments(arguments(tmp_path, world_size=2))
 
