@@ -299,9 +299,10 @@ def _evaluations(steps: int, at_most: int) -> int:
 
 def checkpoints(steps: int, every: float) -> int:
     """Checkpoints of a run: after each so many steps, and at its end."""
-    return (
-        math.ceil(steps / max(1, math.ceil(every * steps if every < 1 else every))) if every else 0
-    )
+    if not every:
+        return 0
+    between = math.ceil(every * steps if every < 1 else every)
+    return math.ceil(steps / between)
 
 
 def _fine_tune_steps(m: Measurements) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from risen_plugin.runs.adaptation import in_one_phase, rewards_of, risen_section
 from risen_plugin.runs.advice import Advice, Measurements, recommend
 from risen_plugin.runs.advised import drafted, run_of
 from risen_plugin.runs.command_options import bytes_of, rewarded, seconds_of, shared
-from risen_plugin.runs.machine import command_began
+from risen_plugin.runs.machine import command_began, processes_started
 from risen_plugin.runs.overrides import overridden
 from risen_plugin.runs.told import advice_lines, measured_lines
 
@@ -66,7 +65,7 @@ def advise_command(
     budget, and keeps nothing of either. --write saves the advised run, which `risen train` takes.
     """
     started = command_began()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes_started() > 1:
         raise ConfigError("risen advise measures in one process; start it without torchrun")
     budget_s = seconds_of("--budget", budget)
     within_s = None if within is None else seconds_of("--within", within)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ def fit_to_memory(
         answer = longest + grpo["max_completion_length"]
         tokens = max(tokens, answer)
         batch = grpo["per_device_train_batch_size"] * grpo.get("gradient_accumulation_steps", 1)
+        if tune is None or not tune.only_adapter:  # a phase's adapter leaves the weights as loaded
+            shape = dataclasses.replace(shape, spared=0)
         risen = fit(shape, batch, answer, available, only_adapter=True)
     wanted = [(run.data is not None, tune), (run.risen is not None, risen)]
     if any(want and found is None for want, found in wanted):

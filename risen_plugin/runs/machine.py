@@ -76,6 +76,11 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def processes_started() -> int:
+    """How many processes a launcher says that it has started; known before torch is loaded."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def command_began() -> float:
     """When the process of this command began, as :func:`time.perf_counter` tells it.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import shutil
 import time
 import warnings
@@ -34,6 +33,7 @@ from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import ConfigError, RisenError, located
 from risen_plugin.fitness import check_arguments
 from risen_plugin.record import replace_text, writing
+from risen_plugin.runs.machine import processes_started
 from risen_plugin.runs.models import check_name, load
 from risen_plugin.runs.own_answers import OwnAnswers
 from risen_plugin.runs.rows import Row, read_rows, split_off
@@ -158,7 +158,7 @@ def defaults(run: RunConfig) -> dict[str, Any]:
         "log_level_replica": "error",  # as quieten() has it in the first process
         "logging_steps": 10,
         "dataloader_pin_memory": has_gpu,
-        "use_cpu": not has_gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1,  # or each runs alone
+        "use_cpu": not has_gpu and processes_started() > 1,  # or each trains alone
         **checkpointing_setting(SFTConfig, False),
     }
     if run.data is None:

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from risen_plugin.cli import command_line
 from risen_plugin.embedded import orders
 from risen_plugin.record import read_events
-from risen_plugin.runs import measuring
+from risen_plugin.runs import measuring, training
 
 pytestmark = pytest.mark.slow
 
@@ -488,6 +488,25 @@ def test_an_adapter_is_measured_on_weights_as_it_will_find_them(
 def test_advice_is_asked_for_in_one_process(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "measures in one process; start it without torchrun" in refused(*ADVISE, *WITH_REWARDS)
+
+
+def test_commands_train_without_cudnns_attention(monkeypatch: pytest.MonkeyPatch):
+    on = torch.backends.cuda.cudnn_sdp_enabled
+    before, seen = on(), []
+
+    def watching(load: Any) -> Any:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            seen.append(on())
+            return load(*args, **kwargs)
+
+        return watched
+
+    monkeypatch.setattr(measuring, "load", watching(measuring.load))
+    monkeypatch.setattr(training, "load", watching(training.load))
+    done("train", run_yaml(risen=None), "--output", "out", "--quiet")
+    done("advise", "model", "--budget", "1s", "--quiet", *WITH_DATA)
+    assert seen == [False, False]
+    assert on() is before
 
 
 def test_memory_that_is_too_tight_is_told():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from risen_plugin.errors import ConfigError
 from risen_plugin.runs.advice import (
@@ -17,6 +19,8 @@ from risen_plugin.runs.advice import (
 )
 from risen_plugin.runs.advised import drafted, fitted, run_of
 from risen_plugin.runs.command_options import bytes_of, seconds_of
+from risen_plugin.runs.fitting import fit_to_memory
+from risen_plugin.runs.machine import loaded_memory
 from risen_plugin.runs.run_config import RunConfig
 from risen_plugin.runs.sizes import Fit, Shape, fit, least
 from risen_plugin.runs.told import advice_lines, measured_lines
@@ -354,3 +358,36 @@ def test_a_size_is_read_and_what_is_none_is_refused():
     for text in ("", "much", "0GB", "3TB"):
         with pytest.raises(ConfigError, match="it is a size such as 512MB"):
             bytes_of("--memory", text)
+
+
+# Where phases and adapters find their weights
+
+
+def test_a_gpu_will_hold_the_weights_that_wait_in_main_memory(
+    monkeypatch: pytest.MonkeyPatch, make_model: Any
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda: 0)
+    model = make_model()
+    assert loaded_memory(model) == 4 * sum(p.numel() for p in model.parameters())
+
+
+def test_a_phase_finds_the_weights_as_the_run_loads_them(
+    monkeypatch: pytest.MonkeyPatch, make_model: Any, tokenizer: Any, tmp_path: Path
+):
+    """In float32, whatever they are stored in, unless the run trains an adapter."""
+    monkeypatch.setattr(
+        "risen_plugin.runs.models._dtype",  # as on a GPU
+        lambda wanted, *, only_adapter: "auto" if only_adapter else torch.float32,
+    )
+    monkeypatch.setattr("risen_plugin.runs.fitting.loaded_memory", lambda model: 10**9)
+    model = make_model()
+    needed = []
+    for stored in (torch.float32, torch.bfloat16):
+        make_model().to(stored).save_pretrained(tmp_path / "model")
+        draft = {**DRAFT, "model": str(tmp_path / "model")}
+        alone = {name: value for name, value in draft.items() if name in ("model", "risen", "seed")}
+        rows = [{"prompt": [{"role": "user", "content": "Where is it?"}]}]
+        found = fit_to_memory(alone, model, tokenizer, instructions=rows, available=10**12)
+        needed.append(found.memory.needed)
+    assert needed[0] == needed[1]

@@ -74,8 +74,7 @@ def test_checkpoints_are_counted_as_the_trainer_makes_them(
     assert checkpoints(steps, save_every(args, 100)) == saved
 
 
-def test_weights_are_put_where_they_are_saved_from(tmp_path: Path):
-    """Tensors that are views of one another, or not contiguous, are written as well."""
+def test_a_weight_that_lies_transposed_in_memory_is_written_too(tmp_path: Path):
     weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3).T)
     model = SimpleNamespace(named_parameters=lambda: [("weight", weight)])
     assert 0.0 < write_rate(model, tmp_path) < math.inf
