@@ -37,5 +37,10 @@ def leave() -> None:
     find.
     """
     if dist.is_available() and dist.is_initialized():
+        # The last to hold the group joins its threads, one of which may be waiting for the GIL to
+        # let go of a tensor. The group's Python object releases the GIL for that, a model's C++
+        # parts do not (pytorch/pytorch#56297): so it is held here until the models are gone.
+        group = dist.group.WORLD
         dist.destroy_process_group()
         gc.collect()
+        del group

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import gc
 import json
 import os
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from risen_plugin import Decision, Progress, RisenCallback, hookimpl
 from risen_plugin.config import BuffersConfig, CurriculumConfig, GuardConfig, RisenConfig, Weighted
@@ -215,6 +218,33 @@ def count_checkpoints() -> None:
     PhaseCheckpoints.write = counted  # type: ignore[method-assign]
 
 
+class Lingering(torch.Tensor):
+    """A tensor that is let go of once a garbage collection is over."""
+
+    collected = threading.Event()
+
+    def __del__(self) -> None:
+        SEEN["died_in"] = threading.current_thread().name
+        self.collected.wait(60)
+
+
+def have_a_thread_wait_for_python() -> None:
+    """Have a thread of the group end with a tensor in its hands, and its model by a collection."""
+    model = DistributedDataParallel(torch.nn.Linear(1, 1))
+    model.knot = model  # type: ignore[assignment]
+    gc.disable()  # until ``leave`` asks for it
+    gc.callbacks.append(lambda phase, _: phase == "stop" and Lingering.collected.set())
+    store = dist.distributed_c10d._get_default_store()
+    if RANK:
+        store.wait(["let go"])
+        dist.all_reduce(torch.ones(1))
+    else:
+        held = torch.ones(1).as_subclass(Lingering)
+        work = dist.all_reduce(held, async_op=True)
+        del held, work  # the thread has the last one: it needs the other process to be done
+        store.set("let go", "")
+
+
 if __name__ == "__main__":
     count_checkpoints()
     place = Path(sys.argv[2])
@@ -222,6 +252,11 @@ if __name__ == "__main__":
         SEEN.update(asked=[], rows=[], drawn=0, observed=[], scored=0)
         told = run(name, place)
         (place / f"{name}-{RANK}.json").write_text(json.dumps(told, default=str), encoding="utf-8")
+    have_a_thread_wait_for_python()
+    faulthandler.dump_traceback_later(60, exit=True)
     leave()
+    faulthandler.cancel_dump_traceback_later()
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    (place / f"left-{RANK}.json").write_text(json.dumps(threads), encoding="utf-8")
+    (place / f"left-{RANK}.json").write_text(
+        json.dumps({"threads": threads, "died_in": SEEN.get("died_in")}), encoding="utf-8"
+    )
