@@ -285,7 +285,7 @@ def _planned(m: Measurements, course: Course, reasons: tuple[str, ...]) -> Advic
         reasons,
         fine_tune_steps=tune,
         risen_steps=risen,
-        only_adapter=m.memory.only_adapter and bool(tune),
+        only_adapter=m.memory.only_adapter and course != "nothing",
         seconds=seconds,
         memory=m.memory.peak or m.memory.needed,
         schedule=scheduler_for(course, risen),

@@ -64,7 +64,6 @@ def run_of(advice: Advice, draft: Mapping[str, Any]) -> dict[str, Any] | None:
         run["risen"] = {**draft["risen"], "scheduler": advice.schedule}
     if advice.course == "risen":
         run.pop("fine_tune", None)
-        run.pop("lora", None)
         data = run.pop("data", None)
         if data is not None:
             run["evaluation"] = _as_probe(data, run.get("evaluation"))

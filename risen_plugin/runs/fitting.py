@@ -79,7 +79,7 @@ def fit_to_memory(
     if any(want and found is None for want, found in wanted):
         return Fitted(MemoryMeasured(available, least(shape, tokens), fits=False), draft)
     batches = fitted(draft, tune, risen)
-    only_adapter = tune is not None and tune.only_adapter
+    only_adapter = run.lora is None and tune is not None and tune.only_adapter
     needed = max(found.memory for found in (tune, risen) if found is not None)
     return Fitted(
         MemoryMeasured(available, needed, only_adapter=only_adapter),

@@ -154,7 +154,7 @@ def trainer_of(folder: Path, tokenizer: Any, scenario: str, seed: int = 0) -> An
             use_cpu=True,
             disable_tqdm=True,
             dataloader_pin_memory=False,
-            ddp_timeout=60,
+            ddp_timeout=240,
         ),
         train_dataset=Dataset.from_list([{"input_ids": i, "labels": k} for i, k in encoded]),
         eval_dataset=Dataset.from_list([{"input_ids": i, "labels": k} for i, k in encoded[:5]]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from risen_plugin.embedded import orders
 from risen_plugin.errors import ConfigError
 from risen_plugin.runs.advice import (
     DataMeasured,
@@ -322,6 +324,15 @@ def test_an_evaluation_file_stays_the_probe_of_risen_alone():
     assert run["evaluation"] == "eval.jsonl"
 
 
+def test_risen_alone_trains_the_adapter_that_memory_asked_for():
+    tight = {"data": SPENT, "rewards": LEARNABLE, "memory": replace(ROOMY, only_adapter=True)}
+    advice = recommend(measured(**tight))
+    assert (advice.course, advice.only_adapter) == ("risen", True)
+    draft = fitted(DRAFT, Fit(True, 2, 4, 0), Fit(True, 8, 4, 0))
+    assert RunConfig.from_dict(run_of(advice, draft)).lora is not None
+    assert run_of(recommend(measured(data=SPENT, rewards=LEARNABLE)), DRAFT).get("lora") is None
+
+
 def test_what_fits_the_memory_is_written_into_the_run():
     run = fitted(DRAFT, Fit(True, 2, 4, 0), Fit(True, 8, 4, 0))
     assert run["fine_tune"] == {
@@ -370,6 +381,18 @@ def test_a_gpu_will_hold_the_weights_that_wait_in_main_memory(
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda: 0)
     model = make_model()
     assert loaded_memory(model) == 4 * sum(p.numel() for p in model.parameters())
+
+
+def test_an_adapter_that_was_asked_for_is_not_called_a_matter_of_memory(
+    make_model: Any, tokenizer: Any, tmp_path: Path
+):
+    make_model().save_pretrained(tmp_path / "model")
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in orders.draw(4, 1)))
+    draft = {"model": str(tmp_path / "model"), "data": str(data), "lora": {"r": 4}, "seed": 3}
+    found = fit_to_memory(draft, make_model(), tokenizer, instructions=(), available=10**12)
+    assert not found.memory.only_adapter
+    assert found.draft["lora"] == {"r": 4}
 
 
 def test_a_phase_finds_the_weights_as_the_run_loads_them(
