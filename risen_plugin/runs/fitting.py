@@ -15,7 +15,12 @@ from risen_plugin.errors import ConfigError
 from risen_plugin.measure import encode_probe, prompt_ids
 from risen_plugin.runs.advice import MemoryMeasured
 from risen_plugin.runs.advised import fitted
-from risen_plugin.runs.machine import available_memory, loaded_memory, trainer_memory
+from risen_plugin.runs.machine import (
+    available_memory,
+    loaded_memory,
+    phase_memory,
+    trainer_memory,
+)
 from risen_plugin.runs.models import weight_bytes
 from risen_plugin.runs.rows import read_rows
 from risen_plugin.runs.run_config import RunConfig
@@ -74,6 +79,7 @@ def fit_to_memory(
         batch = grpo["per_device_train_batch_size"] * grpo.get("gradient_accumulation_steps", 1)
         if tune is None or not tune.only_adapter:  # a phase's adapter leaves the weights as loaded
             shape = dataclasses.replace(shape, spared=0)
+        shape = dataclasses.replace(shape, base=shape.base + phase_memory())
         risen = fit(shape, batch, answer, available, only_adapter=True)
     wanted = [(run.data is not None, tune), (run.risen is not None, risen)]
     if any(want and found is None for want, found in wanted):
