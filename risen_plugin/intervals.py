@@ -4,8 +4,8 @@ Pure, and without tables or scipy. Both ends of a phase are measured on the same
 compared with themselves: what makes one row hard and another easy cancels out. What follows from a
 difference is the guard's business.
 
-Shares are compared exactly (McNemar's test on the rows that changed), means and losses per token by
-Student's t on the rows' own differences.
+Shares are compared exactly with no difference (McNemar's test on the rows that changed) and by the
+score test with any other; means and losses per token by Student's t on the rows' own differences.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def of_means(
 ) -> Interval:
     """The difference of the means over the rows that have a value at both ends.
 
-    Exact where every value is 0 or 1, else by Student's t. Without a confidence both ends are what
-    was measured; a single row says nothing of others, so its ends are infinite.
+    As shares where every value is 0 or 1, else by Student's t, for which a single row says nothing
+    of others: its ends are infinite. Without a confidence both ends are what was measured.
 
     >>> of_means([False] * 10, [True] * 10, 0.99).low > 0
     True
@@ -62,17 +63,12 @@ def of_means(
 def of_shares(risen: int, fallen: int, rows: int, confidence: float) -> Interval:
     """The difference of two shares of the same rows, given how many of them changed.
 
-    Of the rows that changed, the share that rose is compared with one half: Clopper and Pearson's
-    ends of it, scaled by how many there are. The lower end is above 0 exactly where the exact
-    one-sided McNemar test rejects.
+    The ends are those of the score test for paired shares (Tango, 1998), which hold for whatever
+    difference is asked about; a guard's threshold need not be 0. Whether it is above 0 at all is
+    decided exactly: the lower end is above 0 only where the one-sided McNemar test rejects.
     """
-    changed = risen + fallen
-    if not changed:
-        return Interval(0.0, 0.0, 0.0)
-    scale = changed / rows
-    low, high = (
-        scale * (2.0 * end(risen, changed, 1.0 - confidence) - 1.0) for end in (_least, _most)
-    )
+    low = _least(risen, fallen, rows, confidence)
+    high = -_least(fallen, risen, rows, confidence)
     return Interval((risen - fallen) / rows, low, high)
 
 
@@ -106,7 +102,9 @@ def of_gap(
 ) -> Interval:
     """How much more the mean rose on the ``first`` rows (before, after) than on the ``second``.
 
-    Welch's: the two sets of rows are not the same and may scatter differently.
+    Welch's: the two sets of rows are not the same and may scatter differently. What they scatter by
+    is that of shares with half a row more in each cell (Agresti and Min, 2005), so that few rows
+    that all do the same are not taken for certainty.
     """
     means, errors, counts = [], [], []
     for before, after in (first, second):
@@ -118,20 +116,15 @@ def of_gap(
         if not given or not all(map(math.isfinite, given)):
             return NOTHING
         mean = math.fsum(given) / len(given)
-        squares = math.fsum((value - mean) ** 2 for value in given)
+        squares = math.fsum((value - mean) ** 2 for value in given) + 1.0
         means.append(mean)
-        counts.append(len(given))
-        errors.append(squares / (len(given) - 1) / len(given) if len(given) > 1 else math.inf)
+        counts.append(len(given) + 2)
+        errors.append(squares / (counts[-1] - 1) / counts[-1])
     value = means[0] - means[1]
     if confidence is None:
         return Interval(value, value, value)
-    if math.inf in errors:
-        return Interval(value, -math.inf, math.inf)
     total = sum(errors)
-    freedom = 1.0
-    if total > 0:
-        parts = (e**2 / (n - 1) for e, n in zip(errors, counts, strict=True))
-        freedom = total**2 / sum(parts)
+    freedom = total**2 / sum(e**2 / (n - 1) for e, n in zip(errors, counts, strict=True))
     return _around(value, math.sqrt(total), max(1, int(freedom)), confidence)
 
 
@@ -175,29 +168,28 @@ def _t_below(t: float, freedom: int) -> float:
     return 0.5 + inside / 2.0
 
 
-def _least(risen: int, changed: int, chance: float) -> float:
-    """The least share that still gives ``risen`` or more of ``changed`` by ``chance``."""
-    if not risen:
-        return 0.0
-    return _bisect(lambda share: _at_least(risen, changed, share) > chance, 0.0, 1.0)
+def _least(risen: int, fallen: int, rows: int, confidence: float) -> float:
+    """The least difference that the tests do not reject."""
+    quantile, value = NormalDist().inv_cdf(confidence), (risen - fallen) / rows
+    least = _bisect(lambda end: _score(risen, fallen, rows, end) < quantile, -1.0, value)
+    return least if _by_coins(risen, fallen) <= 1.0 - confidence else min(least, 0.0)
 
 
-def _most(risen: int, changed: int, chance: float) -> float:
-    return 1.0 - _least(changed - risen, changed, chance)
+def _score(risen: int, fallen: int, rows: int, difference: float) -> float:
+    """How many standard errors there are from ``difference`` to what was measured."""
+    # The likeliest share of rows that fall, where the true difference is the given one.
+    b = (2 * rows - risen + fallen) * difference - risen - fallen
+    c = -fallen * difference * (1.0 - difference)
+    falls = (math.sqrt(max(0.0, b * b - 8 * rows * c)) - b) / (4 * rows)
+    variance = rows * (2.0 * falls + difference * (1.0 - difference))
+    above = risen - fallen - rows * difference
+    return above / math.sqrt(variance) if variance > 0.0 else math.copysign(math.inf, above)
 
 
-def _at_least(risen: int, changed: int, share: float) -> float:
-    """P(X >= risen) of ``changed`` draws that each rise with the probability ``share``."""
-    if share in (0.0, 1.0):
-        return share
-    if share == 0.5:  # the test itself is exact
-        ways = sum(math.comb(changed, count) for count in range(risen, changed + 1))
-        return ways / (1 << changed)
-    up, down = math.log(share), math.log1p(-share)
-    return math.fsum(
-        math.exp(math.log(math.comb(changed, count)) + count * up + (changed - count) * down)
-        for count in range(risen, changed + 1)
-    )
+def _by_coins(risen: int, fallen: int) -> float:
+    """How often as many rows or more rise, of those that change, where each falls as easily."""
+    changed = risen + fallen
+    return sum(math.comb(changed, count) for count in range(risen, changed + 1)) / (1 << changed)
 
 
 def _bisect(is_above: Callable[[float], bool], low: float, high: float) -> float:
