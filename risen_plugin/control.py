@@ -55,12 +55,17 @@ class AdaptiveKl:
         self.horizon = horizon
         self.most = most
         self.given: float | None = None
-        self.beta = 0.0
+        self.beta = self.entry = 0.0
 
     def begin(self, beta: float) -> float:
         if beta != self.given:
             self.given = self.beta = beta
+        self.entry = self.beta
         return self.beta
+
+    def dropped(self) -> None:
+        """The phase was put back: the next one is held no more loosely than it was at its entry."""
+        self.beta = max(self.beta, self.entry)
 
     def update(self, kl: float, steps: int) -> float:
         error = min(max(kl / self.target - 1.0, -_CLIP), _CLIP)
@@ -69,16 +74,17 @@ class AdaptiveKl:
         return self.beta
 
     def state_dict(self) -> dict[str, Any]:
-        return {"given": self.given, "beta": self.beta}
+        return {"given": self.given, "beta": self.beta, "entry": self.entry}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.given, self.beta = state["given"], state["beta"]
+        self.given, self.beta, self.entry = state["given"], state["beta"], state["entry"]
 
 
 class Mean:
     """The mean of the latest values; None until there are ``window`` of them."""
 
     def __init__(self, window: int) -> None:
+        self.window = window
         self.values: deque[float] = deque(maxlen=window)
 
     def add(self, value: float) -> float | None:
@@ -89,12 +95,17 @@ class Mean:
     def clear(self) -> None:
         self.values.clear()
 
+    def begin(self, logs: int) -> None:
+        """Start anew in a phase of ``logs`` values: half of them at the most, so that some are left
+        for what follows from the mean.
+        """
+        self.values = deque(maxlen=min(self.window, max(1, logs // 2)))
+
     def state_dict(self) -> dict[str, Any]:
-        return {"values": list(self.values)}
+        return {"values": list(self.values), "window": self.values.maxlen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.values.clear()
-        self.values.extend(state["values"])
+        self.values = deque(state["values"], maxlen=state["window"])
 
 
 class KlBudget:
@@ -104,8 +115,8 @@ class KlBudget:
         self.budget = budget
         self.mean = Mean(window)
 
-    def begin(self) -> None:
-        self.mean.clear()
+    def begin(self, logs: int) -> None:
+        self.mean.begin(logs)
 
     def update(self, kl: float) -> str | None:
         mean = self.mean.add(kl)
@@ -129,28 +140,37 @@ class EntropyFloor:
         self.heats = heats
         self.mean = Mean(window)
         self.temperature = 1.0
+        self.batch = 1
+        self.until = 0
 
-    def begin(self, temperature: float) -> None:
-        self.mean.clear()
-        self.temperature = temperature
+    def begin(self, temperature: float, logs: int, batch: int) -> None:
+        """Start a phase; its answers last for ``batch`` GRPO steps each."""
+        self.mean.begin(logs)
+        self.temperature, self.batch, self.until = temperature, batch, 0
 
-    def update(self, entropy: float) -> Orders:
+    def update(self, entropy: float, step: int, taken: int) -> Orders:
+        """What follows from the mean over the latest ``taken`` steps, the last of them ``step``."""
+        if step - taken < self.until:
+            return Orders()
         mean = self.mean.add(entropy)
         if mean is None or mean >= self.floor:
             return Orders()
         if self.heats and self.temperature < self.most:
             self.temperature = min(self.temperature * _HOTTER, self.most)
             self.mean.clear()  # judged again by what is sampled at the new temperature
+            self.until = -(-step // self.batch) * self.batch
             return Orders(temperature=self.temperature)
         hottest = f" at temperature {self.temperature:g}" if self.heats else ""
         return Orders(stop=f"entropy {mean:.4f} is below its floor of {self.floor:g}{hottest}")
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.mean.state_dict(), "temperature": self.temperature}
+        own = {"temperature": self.temperature, "batch": self.batch, "until": self.until}
+        return {**self.mean.state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.mean.load_state_dict(state)
         self.temperature = state["temperature"]
+        self.batch, self.until = state["batch"], state["until"]
 
 
 class ZeroVariance:
@@ -240,6 +260,13 @@ class TemperatureLine:
         self.start, self.steps = state["start"], state["steps"]
 
 
+def _steps_of_a_batch(grpo: Mapping[str, Any]) -> int:
+    """GRPO steps for which the answers sampled at once last."""
+    accumulated = grpo.get("gradient_accumulation_steps", 1)
+    sampled = grpo.get("steps_per_generation") or accumulated
+    return max(1, int(sampled * grpo.get("num_iterations", 1) // accumulated))
+
+
 class Controllers:
     """Those that a configuration asks for, together.
 
@@ -282,6 +309,7 @@ class Controllers:
         self.step = 0
         self.standing = Orders()
         temperature = float(grpo.get("temperature", 1.0))
+        logs = int(steps // max(1.0, grpo.get("logging_steps", 1)))
         instead: dict[str, Any] = {}
         for name, part in self.parts.items():
             if name == "adaptive_kl":
@@ -292,7 +320,9 @@ class Controllers:
             elif name == "temperature":
                 part.begin(temperature, steps)
             elif name == "entropy_floor":
-                part.begin(temperature)
+                part.begin(temperature, logs, _steps_of_a_batch(grpo))
+            elif name == "kl_budget":
+                part.begin(logs)
             else:
                 part.begin()
         return instead
@@ -314,7 +344,7 @@ class Controllers:
         if "temperature" in parts:
             temperature = parts["temperature"].update(step)
         if "entropy_floor" in parts and entropy is not None and math.isfinite(entropy):
-            orders = parts["entropy_floor"].update(entropy)
+            orders = parts["entropy_floor"].update(entropy, step, taken)
             temperature = orders.temperature if orders.temperature is not None else temperature
             stop = stop or orders.stop
         if "zero_variance" in parts and share is not None and math.isfinite(share):
@@ -328,6 +358,11 @@ class Controllers:
             self.parts["adaptive_kl"].beta = raised
         self._ordered(Orders(beta=raised))
         return raised
+
+    def dropped(self) -> None:
+        """The phase was not kept."""
+        if "adaptive_kl" in self.parts:
+            self.parts["adaptive_kl"].dropped()
 
     def _ordered(self, orders: Orders) -> Orders:
         given = {name: value for name, value in asdict(orders).items() if value is not None}

@@ -105,6 +105,7 @@ def run_phase(
                 if around.config.keep_dropped and trainer is not None:
                     processes.main(partial(_keep, around, trainer.model, folder, "dropped"))
                 snapshot.restore()
+                around.controllers.dropped()
                 if processes.is_main:
                     shutil.rmtree(entry_folder(folder), ignore_errors=True)
             around.panel.end()

@@ -123,12 +123,48 @@ def test_below_its_floor_entropy_heats_the_sampling_and_then_ends_the_phase() ->
 
 def test_an_entropy_floor_may_end_the_phase_at_once() -> None:
     config = ControlConfig(entropy_floor=0.2, entropy_action="stop", window=2)
-    orders = run(config, [{"entropy": e} for e in (0.1, 0.25, 0.1)], {})
+    orders = run(config, [{"entropy": e} for e in (0.1, 0.25, 0.1, 0.3)], {})
     assert [order.stop for order in orders] == [
         None,
         "entropy 0.1750 is below its floor of 0.2",
         "entropy 0.1750 is below its floor of 0.2",
+        None,
     ]
+
+
+def test_entropy_is_judged_again_once_answers_were_sampled_at_the_new_temperature() -> None:
+    config = ControlConfig(entropy_floor=0.2, max_temperature=1.5, window=1)
+    logs = [{"entropy": 0.1}] * 9
+    orders = run(config, logs, {"num_iterations": 4})
+    assert [order.temperature is not None for order in orders] == [
+        step in (1, 5, 9) for step in range(1, 10)
+    ]
+    sparse = Controllers(config)
+    sparse.begin({"num_iterations": 4, "logging_steps": 3}, 12)
+    heated = [sparse.logged(step, logs[0]).temperature for step in (3, 6, 9)]
+    assert heated[0] is not None
+    assert heated[1] is None, "two of its three steps were on answers sampled before"
+
+
+@pytest.mark.parametrize(("steps", "ends_at"), [(30, 10), (20, 10), (80, 40)])
+def test_a_phase_with_few_logs_has_its_kl_budget_too(steps: int, ends_at: int) -> None:
+    controllers = Controllers(ControlConfig(kl_budget=0.2))
+    controllers.begin({**BETA, "logging_steps": 10}, steps)
+    stops = [
+        step for step in range(10, steps + 1, 10) if controllers.logged(step, {"kl": 5.0}).stop
+    ]
+    assert stops[0] == ends_at
+
+
+def test_a_dropped_phase_leaves_the_kl_coefficient_no_lower_than_it_found_it() -> None:
+    controllers = Controllers(ControlConfig(kl_target=0.1, kl_horizon=1))
+    controllers.begin(BETA, 5)
+    controllers.logged(1, {"kl": 0.0})
+    controllers.dropped()
+    assert controllers.begin(BETA, 5) == {}
+    raised = controllers.raise_beta(0.04, 2.0)
+    controllers.dropped()
+    assert controllers.begin(BETA, 5) == {"beta": raised}
 
 
 # Rates and temperatures
