@@ -10,7 +10,7 @@ from typing import Any
 from risen_plugin.checks import check_between, check_whole
 from risen_plugin.contracts import Decision, PhaseRecord, Progress, Scheduler, Stateful
 from risen_plugin.errors import ConfigError
-from risen_plugin.progress import seconds_of
+from risen_plugin.progress import finite, seconds_of
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Budget:
     """Follow another scheduler until a budget is spent, then only fine-tune.
 
     A phase that would cost more than what is left is shortened, by what the earlier phases have
-    cost per step; the first phase is as long as it is asked for. A phase that was dropped has cost
-    what it cost.
+    cost per step and for measuring them; the first phase is as long as it is asked for. A phase
+    that was dropped has cost what it cost.
 
     :param scheduler: the scheduler that is followed: an object, a name, or
         ``{use: NAME, options: {...}}``.
@@ -66,6 +66,9 @@ class Budget:
             fits = limit.fits(progress, wanted)
             if fits < steps:
                 steps, told = fits, f"budget: {limit.told}, so {fits} of {wanted.steps} steps; "
+            if not fits:
+                told = f"budget: {limit.told}, less than measuring takes; "
+                return Decision("fine_tune", reason=f"{told}{wanted.reason}")
         return dataclasses.replace(wanted, steps=steps, reason=f"{told}{wanted.reason}")
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,13 +112,29 @@ class _Limit:
         return f"{self.left:.4g} of {whole} left"
 
     def fits(self, progress: Progress, wanted: Decision) -> int:
-        """How many steps of the wanted phase fit into what is left; at least one."""
+        """How many steps of the wanted phase fit into what is left, beside measuring it.
+
+        0 where not even measuring fits; else at least one.
+        """
         alike = [p for p in progress.phases if p.kind == wanted.phase and p.steps]
         steps = sum(phase.steps for phase in alike)
         cost = sum(_cost(phase, self.cost) for phase in alike)
         if not steps or cost <= 0:
             return wanted.steps
-        return max(1, min(wanted.steps, math.floor(self.left / (cost / steps))))
+        fixed = sum(_measuring(phase, self.cost) for phase in alike)
+        left = self.left - fixed / len(alike)
+        if left <= 0:
+            return 0
+        per_step = (cost - fixed) / steps
+        fits = math.floor(left / per_step) if per_step > 0 else wanted.steps
+        return max(1, min(wanted.steps, fits))
+
+
+def _measuring(phase: PhaseRecord, what: str) -> float:
+    """What a phase takes however short it is: being measured before and after."""
+    if what != "seconds":
+        return 0.0
+    return min(finite(phase.metrics.get("guard_s")) or 0.0, seconds_of(phase))
 
 
 def _cost(phase: PhaseRecord, what: str) -> float:

@@ -38,8 +38,8 @@ class Plateau:
     At the end of the run comes a RISEN phase, unless there has just been one.
 
     After a RISEN phase comes a burst from the buffers when ``unsolved`` instructions wait that
-    nobody has solved, or when the probe loss has risen by ``forgetting`` over its lowest; with
-    empty buffers the run's own fine-tuning has to do.
+    nobody has solved, when the guard asked for one (``guard.burst_at``), or when the probe loss has
+    risen by ``forgetting`` over its lowest; with empty buffers the run's own fine-tuning has to do.
 
     A run without evaluations is judged by its training loss, which is a worse guide: give the
     Trainer an ``eval_strategy``.
@@ -105,22 +105,20 @@ class Plateau:
         since = progress.step - last.at_step
         burst_since = any(p.kind == "burst" and p.at_step >= last.at_step for p in progress.phases)
         rise = _forgotten(done)
-        forgotten = rise >= self.forgetting > 0.0
+        forgotten = rise >= self.forgetting > 0.0 or bool(last.metrics.get("wants_burst"))
         answers = progress.buffered + progress.demonstrations
         if self.burst and answers and since and not burst_since:
             full = progress.unsolved >= self.unsolved
             if forgotten or full:
                 why = f"{progress.unsolved} instructions are unsolved"
-                return self._burst(
-                    f"{f'the probe loss has risen by {rise:.4f}' if forgotten else why}, "
-                    f"{answers} answers to learn from"
-                )
+                why = _why(last, rise) if forgotten else why
+                return self._burst(f"{why}, {answers} answers to learn from")
         if since > 1 + burst_since or not last.accepted:
             return None
         if forgotten and not burst_since:
             if progress.step >= progress.max_steps:
                 return None
-            return _fine_tune(f"the probe loss has risen by {rise:.4f}, back to fine-tuning")
+            return _fine_tune(f"{_why(last, rise)}, back to fine-tuning")
         gain, row = gain_of(last).adherence, _in_a_row(done)
         if gain < self.least_gain or row >= self.in_a_row:
             return None
@@ -184,6 +182,13 @@ class Plateau:
 
 def _fine_tune(reason: str) -> Decision:
     return Decision("fine_tune", reason=f"plateau: {reason}")
+
+
+def _why(last: PhaseRecord, rise: float) -> str:
+    """Why fine-tuning is called for by the latest phase."""
+    if last.metrics.get("wants_burst"):
+        return "the guard asks for fine-tuning"
+    return f"the probe loss has risen by {rise:.4f}"
 
 
 def _in_a_row(done: list[PhaseRecord]) -> int:

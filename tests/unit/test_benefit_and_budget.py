@@ -263,6 +263,22 @@ def test_no_phase_costs_more_than_what_is_left(
     assert decision.parameters == ({"beta": 0.1} if phase == "risen" else {})
 
 
+@pytest.mark.parametrize(
+    ("seconds", "phase", "steps"),
+    [
+        pytest.param(80, "risen", 10, id="all of it: 30 s of measuring and 10 of steps"),
+        pytest.param(75, "risen", 5, id="measuring takes what it takes, so half of the steps"),
+        pytest.param(70, "fine_tune", 0, id="less than measuring takes"),
+    ],
+)
+def test_a_shorter_phase_is_measured_as_long_as_any_other(
+    seconds: float, phase: str, steps: int
+) -> None:
+    now = replace(NOW, phases=[replace(COSTLY, metrics={**COSTLY.metrics, "guard_s": 30.0})])
+    decision = Budget(Wants(), seconds=seconds)(now)
+    assert (decision.phase, decision.steps) == (phase, steps)
+
+
 def test_the_first_phase_is_as_long_as_it_is_asked_for() -> None:
     assert Budget(Wants(), seconds=1)(Progress(30, 100)).steps == 10
 

@@ -188,6 +188,17 @@ def test_a_burst_comes_when_the_unsolved_pile_up_or_retention_falls(
     assert said in decision.reason
 
 
+@pytest.mark.parametrize(("buffered", "phase"), [(5, "burst"), (0, "fine_tune")])
+def test_what_the_guard_asks_for_comes_if_there_is_something_to_learn_from(
+    buffered: int, phase: str
+) -> None:
+    asking = risen(40)
+    asking = replace(asking, metrics={**asking.metrics, "wants_burst": True})
+    decision = SCHEDULER(at(FLAT[:3], phases=[asking], step=41, buffered=buffered))
+    assert decision.phase == phase
+    assert "the guard asks for fine-tuning" in decision.reason
+
+
 def test_a_persons_demonstrations_are_answers_to_learn_from() -> None:
     progress = at((), phases=[risen(40)], step=41, unsolved=40, demonstrations=2)
     assert SCHEDULER(progress).reason == (
