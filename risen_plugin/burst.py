@@ -27,6 +27,7 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
+    set_seed,
 )
 
 from risen_plugin.adapters import fresh_lora, merge, save_adapter
@@ -36,7 +37,7 @@ from risen_plugin.config import DEFAULT_GRPO, BuffersConfig
 from risen_plugin.contracts import Decision, PhaseRecord
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.fitness import longest_prompt
-from risen_plugin.guard import Action, Changes, Verdict, compare, judge
+from risen_plugin.guard import Action, Changes, Verdict, compare, judge_burst
 from risen_plugin.guarding import Tell, untold
 from risen_plugin.held_out import State, Surroundings, measure_state, metrics_of
 from risen_plugin.instructions import derived_seed
@@ -168,16 +169,12 @@ def _write(around: Surroundings, folder: Path, data: Mapping[str, Any]) -> None:
 def _judged(
     around: Surroundings, config: BuffersConfig, before: State, after: State
 ) -> tuple[Changes, Verdict]:
-    guard = replace(
-        around.config.guard,
-        min_gain=config.min_gain,
-        max_probe_loss_rise=config.max_probe_loss_rise,
-    )
+    guard = replace(around.config.guard, max_probe_loss_rise=config.max_probe_loss_rise)
     changes = compare(before.by_row, after.by_row, guard, guard.confidence)
     outage = before.outage or after.outage
     if outage is not None:
         return changes, Verdict(False, outage)
-    return changes, judge(before.guard, after.guard, guard, changes)
+    return changes, judge_burst(before.guard, after.guard, config.min_gain, changes)
 
 
 class _InOrder(Trainer):
@@ -210,6 +207,7 @@ def _build(around: Surroundings, rows: Any, settings: Mapping[str, Any]) -> Trai
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT warns about what is meant here
+        set_seed(settings["seed"])  # the adapter's first weights; a Trainer seeds itself later
         if not isinstance(model, PeftModel):
             model = get_peft_model(model, fresh_lora(around.config.lora))
         if checkpoints_activations(outer):

@@ -17,6 +17,7 @@ from risen_plugin.intervals import Interval, of_gap, of_means, of_ratio
 
 _ROUNDING = 1e-9  # so that a gain or a rise of exactly the threshold passes
 
+_JUDGED = ("domain_drop", "task/")  # by a reward or metric of the user's
 _ALWAYS = ("probe_loss_rise", "forward_kl")  # no number of these is a broken model
 
 ActionKind: TypeAlias = Literal["go_on", "stop", "raise_beta", "roll_back", "burst"]
@@ -97,6 +98,8 @@ class Harm:
         return self.most is not None and not self.of.value <= self.most + _ROUNDING
 
     def told(self) -> str:
+        if math.isnan(self.of.value):
+            return f"{self.said} is no number any more"
         sure = "" if self.at_least == self.of.value else f", for sure {self.at_least:.4f}"
         return f"{self.said} is {self.of.value:.4f}{sure}, more than {self.most or 0.0:.4f}"
 
@@ -210,10 +213,14 @@ def compare(
             of_means(scores, before.tasks[name], confidence),
             config.tasks[name].max_drop,
         )
+    given = {
+        "domain_drop": _is_given([*before.domain, before.domain_metric]),
+        **{f"task/{name}_drop": _is_given(scores) for name, scores in before.tasks.items()},
+    }
     measured = {
         name: harm
         for name, harm in harms.items()
-        if name in _ALWAYS or not math.isnan(harm.of.value)
+        if name in _ALWAYS or given.get(name) or not math.isnan(harm.of.value)
     }
     return Changes(of_means(before.passed, after.passed, confidence), measured)
 
@@ -222,16 +229,13 @@ def judge(before: Measured, after: Measured, config: GuardConfig, changes: Chang
     """Keep the phase if adherence rose, by ``min_gain`` and for sure, and no harm was done.
 
     A harm is held against a phase only where it is beyond its threshold for sure; what was not
-    measured never is. With a ``min_gain`` below 0 the gain must be no less than that, for sure.
+    measured at its entry never is, and what is no number any more always is. With a ``min_gain``
+    below 0 the gain must be no less than that, for sure.
     """
-    [rise, *others] = [changes.harms["probe_loss_rise"], *_without_probe(changes)]
-    measured = (
-        f"adherence {before.adherence_strict:.3f} -> {after.adherence_strict:.3f}, "
-        f"probe loss {before.probe_loss:.4f} -> {after.probe_loss:.4f} ({rise.of.value:+.4f})"
-    )
-    if rise.is_beyond:
-        sure = "" if rise.at_least == rise.of.value else f", for sure by {rise.at_least:.4f}"
-        return Verdict(False, f"{measured}: rises by more than {rise.most:.4f}{sure}")
+    measured = _in_numbers(before, after, changes)
+    lost = _lost_on_probe(changes)
+    if lost is not None:
+        return Verdict(False, f"{measured}: {lost}")
     gain = changes.gain
     if not gain.value >= config.min_gain - _ROUNDING:
         return Verdict(False, f"{measured}: gain is less than {config.min_gain:.3f}")
@@ -241,8 +245,48 @@ def judge(before: Measured, after: Measured, config: GuardConfig, changes: Chang
             f"{measured}: gain may be chance, it is for sure only {gain.low:+.3f} "
             f"(confidence {config.confidence:g})",
         )
-    for harm in others:
-        if harm.is_beyond:
+    return _unharmed(measured, changes)
+
+
+def judge_burst(before: Measured, after: Measured, min_gain: float, changes: Changes) -> Verdict:
+    """Keep a burst unless it did harm, or adherence gained less than ``min_gain`` for sure.
+
+    A burst teaches again what was solved before and brings retention back, so it need not gain.
+    """
+    measured = _in_numbers(before, after, changes)
+    lost = _lost_on_probe(changes)
+    if lost is not None:
+        return Verdict(False, f"{measured}: {lost}")
+    gain = changes.gain
+    most = gain.high if math.isfinite(gain.high) else gain.value
+    if not most >= min_gain - _ROUNDING:
+        sure = "" if most == gain.value else f", for sure {most:+.3f} at the most"
+        return Verdict(
+            False, f"{measured}: gain is {gain.value:+.3f}{sure}, less than {min_gain:.3f}"
+        )
+    return _unharmed(measured, changes)
+
+
+def _in_numbers(before: Measured, after: Measured, changes: Changes) -> str:
+    rise = changes.harms["probe_loss_rise"].of.value
+    return (
+        f"adherence {before.adherence_strict:.3f} -> {after.adherence_strict:.3f}, "
+        f"probe loss {before.probe_loss:.4f} -> {after.probe_loss:.4f} ({rise:+.4f})"
+    )
+
+
+def _lost_on_probe(changes: Changes) -> str | None:
+    rise = changes.harms["probe_loss_rise"]
+    if not rise.is_beyond:
+        return None
+    sure = "" if rise.at_least == rise.of.value else f", for sure by {rise.at_least:.4f}"
+    return f"rises by more than {rise.most:.4f}{sure}"
+
+
+def _unharmed(measured: str, changes: Changes) -> Verdict:
+    """The verdict of what gained enough and lost nothing on the probe."""
+    for name, harm in changes.harms.items():
+        if harm.is_beyond and name != "probe_loss_rise":
             return Verdict(False, f"{measured}: {harm.told()}")
     return Verdict(True, measured)
 
@@ -270,10 +314,16 @@ def act(look: Look, config: GuardConfig) -> Action:
 
 
 def _while_it_runs(look: Look, changes: Changes, config: GuardConfig) -> Action:
-    for harm in changes.harms.values():
+    # A judge that gives no number once may give one at the end; a loss that is none stays so.
+    harms = [
+        harm
+        for name, harm in changes.harms.items()
+        if not (math.isnan(harm.of.value) and name.startswith(_JUDGED))
+    ]
+    for harm in harms:
         if harm.is_beyond:
             return Action("roll_back", harm.told())
-    for harm in changes.harms.values():
+    for harm in harms:
         if harm.shows and 0.0 < look.beta < look.max_beta:
             return Action("raise_beta", harm.told())
         if harm.shows:
@@ -292,16 +342,16 @@ def confidence_of_looks(config: GuardConfig, looks: int) -> float | None:
     return 1.0 - (1.0 - config.confidence) / max(1, looks)
 
 
+def _is_given(scores: Sequence[float | None]) -> bool:
+    return any(score is not None and math.isfinite(score) for score in scores)
+
+
 def _rise(before: Losses, after: Losses, confidence: float | None) -> Interval:
     return of_ratio(
         [now[0] - then[0] for then, now in zip(before, after, strict=True)],
         [float(tokens) for _, tokens in before],
         confidence,
     )
-
-
-def _without_probe(changes: Changes) -> list[Harm]:
-    return [harm for name, harm in changes.harms.items() if name != "probe_loss_rise"]
 
 
 def _is_sure(gain: Interval, min_gain: float) -> bool:

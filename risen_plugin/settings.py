@@ -230,8 +230,8 @@ class BuffersConfig:
     :param own_share: share of own verified answers in a burst, where there are demonstrations too.
     :param batch_size: rows per optimizer step of a burst, over all processes.
     :param learning_rate: of a burst.
-    :param min_gain: the least gain in strict adherence that keeps a burst (share of instructions);
-        0 means that it must not fall.
+    :param min_gain: a burst is dropped that gains less than this in strict adherence (share of
+        instructions) for sure; 0 means one that falls.
     :param max_probe_loss_rise: the largest rise of the probe loss that keeps a burst, in nats per
         token.
     """

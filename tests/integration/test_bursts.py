@@ -111,7 +111,7 @@ def test_a_dropped_burst_leaves_the_run_as_it_was(
         losses = [e["loss"] for e in trainer.state.log_history if "loss" in e]
         found.append((weights(model), losses))
     assert callback.phases[-1].accepted is False
-    assert "gain is less than 2.000" in callback.phases[-1].metrics["verdict"]
+    assert "at the most, less than 2.000" in callback.phases[-1].metrics["verdict"]
     assert same(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
 
@@ -186,6 +186,53 @@ def test_a_resumed_run_neither_loses_nor_doubles_what_was_left(
         assert journal(tmp_path / folder) == before
         assert callback.phases[-1].kind == "burst"
         assert same(weights(resumed.model), weights(whole.model))
+
+
+def test_a_burst_that_was_cut_off_begins_anew_as_it_had_begun(
+    make_model: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+    config: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 1, "max_steps": 4}
+    parts: dict[str, Any] = {
+        "scheduler": plan(at_2=("burst", 2)),
+        "buffers": BuffersConfig(**{**vars(ANY), "demonstrations": DEMONSTRATIONS}),
+    }
+
+    def train(folder: str, **given: Any) -> tuple[Any, RisenCallback]:
+        trainer = make_trainer(make_model(), folder=folder, **saving)
+        callback = RisenCallback(config(**parts)).attach(trainer)
+        trainer.train(**given)
+        return trainer, callback
+
+    whole, first = train("whole")
+    with monkeypatch.context() as patched:
+        patched.setattr("risen_plugin.burst._train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train("cut")
+    again, second = train("cut", resume_from_checkpoint=True)
+    for name in ("loss", "guard/probe_loss_after"):
+        assert second.phases[1].metrics[name] == first.phases[1].metrics[name]
+    assert same(weights(again.model), weights(whole.model))
+
+
+def interrupted(*args: Any, **kwargs: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_unfit_gain_of_few_rows_ends_no_burst(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
+) -> None:
+    """Four rows are too few for a sure gain, which a burst need not have."""
+    buffers = BuffersConfig(
+        max_probe_loss_rise=1e9, batch_size=4, learning_rate=0.0, demonstrations=DEMONSTRATIONS
+    )
+    trainer = make_trainer(make_model())
+    parts = {"scheduler": plan(at_2=("burst", 1)), "buffers": buffers, "guard": KEEP}
+    callback = RisenCallback(config(**parts)).attach(trainer)
+    trainer.train()
+    assert callback.phases[1].accepted
 
 
 def test_answers_of_a_phase_that_lost_what_should_stay_are_not_fine_tuned_on(

@@ -20,20 +20,23 @@ from risen_plugin.guard import (
     compare,
     confidence_of_looks,
     judge,
+    judge_burst,
 )
 from risen_plugin.intervals import Interval
 
 GUARD = GuardConfig()
-ROWS = 64
+ROWS, SURE = 64, 0.99
+
+
+def measured(rows: RowByRow) -> Measured:
+    strict = sum(map(bool, rows.passed)) / len(rows.passed)
+    loss = sum(nats for nats, _ in rows.probe) / sum(tokens for _, tokens in rows.probe)
+    return Measured(strict, strict, loss)
 
 
 def verdict(before: RowByRow, after: RowByRow, guard: GuardConfig = GUARD) -> Verdict:
-    ends = []
-    for rows in (before, after):
-        strict = sum(map(bool, rows.passed)) / len(rows.passed)
-        loss = sum(nats for nats, _ in rows.probe) / sum(tokens for _, tokens in rows.probe)
-        ends.append(Measured(strict, strict, loss))
-    return judge(*ends, guard, compare(before, after, guard, guard.confidence))
+    changes = compare(before, after, guard, guard.confidence)
+    return judge(measured(before), measured(after), guard, changes)
 
 
 def rows(passed: int, *, rise: float = 0.0, **more: Any) -> RowByRow:
@@ -126,13 +129,13 @@ def test_a_harm_counts_if_it_is_beyond_its_threshold_for_sure(
             GuardConfig(max_trip_wire_rise=0.1),
             {"tripped": [False] * 40},
             {"tripped": [True] * 20 + [False] * 20},
-            "the rise of the trip-wire rate is 0.5000, for sure 0.2943, more than 0.1000",
+            "the rise of the trip-wire rate is 0.5000, for sure 0.3212, more than 0.1000",
         ),
         (
             GuardConfig(max_gap=0.1),
             {"reported": [False] * 20, "unseen": [False] * 20},
             {"reported": [True] * 20, "unseen": [False] * 20},
-            "the gap to reserved families is 1.0000, more than 0.1000",
+            "the gap to reserved families is 1.0000, for sure 0.8409, more than 0.1000",
         ),
     ],
 )
@@ -155,6 +158,71 @@ def test_what_was_not_measured_is_not_held_against_a_phase() -> None:
     )
     nothing = {"tasks": {"sums": [None, None]}}
     assert verdict(rows(20, **nothing), rows(60, **nothing), guard).accepted
+
+
+@pytest.mark.parametrize(
+    ("guard", "before", "after"),
+    [
+        pytest.param(
+            GuardConfig(domain="right", max_domain_drop=0.1),
+            {"domain": [1.0] * ROWS},
+            {"domain": [None] * ROWS},
+            id="a reward that has no opinion any more",
+        ),
+        pytest.param(
+            GuardConfig(domain="metric:f1", max_domain_drop=0.1),
+            {"domain_metric": 0.9},
+            {"domain_metric": math.nan},
+            id="a metric that is no number any more",
+        ),
+        pytest.param(
+            GuardConfig(tasks={"sums": TaskProbe([{"prompt": "1"}], "length", max_drop=0.1)}),
+            {"tasks": {"sums": [1.0] * 20}},
+            {"tasks": {"sums": [None] * 20}},
+            id="a task whose answers nobody can score any more",
+        ),
+    ],
+)
+def test_what_can_be_measured_no_more_drops_a_phase_at_its_end_only(
+    guard: GuardConfig, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    ends = rows(20, **before), rows(60, **after)
+    found = verdict(*ends, guard)
+    assert not found.accepted
+    assert found.reason.endswith("is no number any more")
+    assert act(Look("during", compare(*ends, guard, SURE), [0.1]), guard).kind == "go_on"
+
+
+# Bursts
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "min_gain", "said"),
+    [
+        pytest.param(rows(30), rows(30), 0.0, None, id="nothing changes"),
+        pytest.param(rows(30), rows(28), 0.0, None, id="two rows fall, maybe by chance"),
+        pytest.param(rows(30), rows(15), 0.0, "for sure -0.1", id="fifteen rows fall"),
+        pytest.param(rows(30), rows(15), -0.5, None, id="as much is allowed"),
+        pytest.param(rows(30), rows(32), 2.0, "gain is +0.031", id="more is asked for than can be"),
+        pytest.param(rows(30), rows(60, rise=0.2), 0.0, "rises by more", id="the probe loses"),
+        pytest.param(
+            rows(30, tasks={"sums": [1.0] * 20}),
+            rows(60, tasks={"sums": [0.0] * 20}),
+            0.0,
+            "the drop of task 'sums'",
+            id="a task is lost",
+        ),
+    ],
+)
+def test_a_burst_need_not_gain_but_must_not_lose_for_sure(
+    before: RowByRow, after: RowByRow, min_gain: float, said: str | None
+) -> None:
+    guard = GuardConfig(tasks={"sums": TaskProbe([{"prompt": "1"}], "length", max_drop=0.1)})
+    found = judge_burst(
+        *map(measured, (before, after)), min_gain, compare(before, after, guard, SURE)
+    )
+    assert found.accepted is (said is None)
+    assert said is None or said in found.reason
 
 
 def test_of_a_thousand_phases_that_change_nothing_at_most_one_in_a_hundred_is_kept() -> None:
@@ -223,7 +291,11 @@ KEPT, DROPPED = Verdict(True, "it paid"), Verdict(False, "it did not pay")
             "roll_back",
             "for sure 0.1200, more than 0.1000",
         ),
-        (Look("during", changed(kl=(math.nan,) * 2 + (0.1,)), [0.1]), "roll_back", "kl is nan"),  # type: ignore[arg-type]
+        (
+            Look("during", changed(kl=(math.nan,) * 2 + (0.1,)), [0.1]),
+            "roll_back",
+            "kl is no number any more",
+        ),  # type: ignore[arg-type]
         (Look("during", changed(kl=(9.0, 9.0, None)), [0.1]), "go_on", "gain"),
         (Look("during", QUIET, [0.0, 0.0]), "go_on", "gain"),
         (Look("during", QUIET, [0.0, 0.0, 0.0]), "stop", "adherence is flat: no further gain in 3"),
