@@ -169,8 +169,11 @@ class PhaseCheckpoints:
         return self.spent_s <= MOST_SHARE * (time.perf_counter() - self._began)
 
     def write(self, trainer: Any, *, finished: bool = False) -> None:
-        """Write a checkpoint of ``trainer`` as it is now."""
-        if not self.every:
+        """Write a checkpoint of ``trainer`` as it is now.
+
+        None of a phase that has just been told to stop: one that went on from there would not.
+        """
+        if not self.every or (trainer.control.should_training_stop and not finished):
             return
         started = time.perf_counter()
         step = int(trainer.state.global_step)

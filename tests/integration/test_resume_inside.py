@@ -16,8 +16,9 @@ from peft import LoraConfig, get_peft_model
 
 from risen_plugin import Decision, Progress, RisenCallback
 from risen_plugin.checkpoints import MANIFEST, manifest_of
-from risen_plugin.config import GuardConfig
+from risen_plugin.config import ControlConfig, GuardConfig, Weighted
 from risen_plugin.errors import ConfigError, RecordError
+from risen_plugin.phase_state import PhaseCheckpoints
 from risen_plugin.record import read_events
 from risen_plugin.resuming import Resuming
 
@@ -105,6 +106,34 @@ def test_what_a_killed_run_did_not_come_to_delete_is_deleted_by_the_next(
     (left / "step-000002").mkdir(parents=True)
     run(make_model(seed=9), resume=True)
     assert not left.exists()
+
+
+def test_a_phase_that_was_told_to_stop_does_not_go_on(
+    run: Make, make_model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is killed after the step that ended the phase, before that is written."""
+    stops = {"control": ControlConfig(max_zero_variance=0.0, window=1)}
+    stops["rewards"] = [Weighted(all_alike)]
+    whole, first = run(make_model(), folder="whole", config=stops)
+    write = PhaseCheckpoints.write
+
+    def killed(self: Any, trainer: Any, *, finished: bool = False) -> None:
+        if finished:
+            raise KeyboardInterrupt
+        write(self, trainer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PhaseCheckpoints, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(make_model(), folder="cut", config=stops)
+    again, second = run(make_model(), folder="cut", resume=True, config=stops)
+    assert first.phases[1].steps == second.phases[1].steps == 2
+    assert first.phases[1].metrics["actions"] == second.phases[1].metrics["actions"]
+    assert same(again.model, whole.model)
+
+
+def all_alike(completions: list[Any], **columns: Any) -> list[float]:
+    return [1.0] * len(completions)
 
 
 def test_a_phase_goes_on_in_another_folder_by_the_path_given_to_train(
