@@ -17,7 +17,13 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from risen_plugin.beginning import open_record, prepare, restore, surroundings_of
+from risen_plugin.beginning import (
+    open_record,
+    prepare,
+    restore,
+    surroundings_of,
+    tell_too_few,
+)
 from risen_plugin.burst import check_burst_fields, run_burst
 from risen_plugin.clean_room import clean_room
 from risen_plugin.components import Components
@@ -72,6 +78,7 @@ class ActiveRun:
         prepare(own, args, model, tokenizer)
         restore(own, args, state)
         self.around = surroundings_of(own, args, model, tokenizer)
+        tell_too_few(own, self.around)
         self.record = open_record(own, self.around, state)
         self.around.keeping = self.record.keeping
         self.around.told = self._tell_loggers
@@ -106,13 +113,16 @@ class ActiveRun:
         self.enter(state)
         return False
 
-    def saved(self, state: TrainerState) -> None:
-        """Complete a checkpoint that the Trainer has just written; begin what waited for it."""
+    def saved(self, state: TrainerState, *, is_last: bool = False) -> None:
+        """Complete a checkpoint that the Trainer has just written; begin what waited for it.
+
+        :param is_last: whether the run ends here, be it before its last step.
+        """
         own, step = self.own, state.global_step
         with writing(Path(str(self.args.output_dir)) / f"checkpoint-{step}"):
             own.resuming.complete(self.args, step, own.state_dict(), self.record.position())
         own.resuming.is_saved = own.processes.agree(own.resuming.is_saved)
-        self.enter(state)
+        self.enter(state, is_last=is_last)
 
     def end(self, state: TrainerState) -> None:
         """Carry out what is left, and let go of the folder."""
@@ -142,14 +152,14 @@ class ActiveRun:
             self.own.telling.say(f"step {step}: no burst ({decision.reason}): {lacking}")
         return lacking is None
 
-    def enter(self, state: TrainerState) -> None:
+    def enter(self, state: TrainerState, *, is_last: bool = False) -> None:
         """Begin the phase that was decided on, or go on with one that was cut off."""
         resuming = self.own.resuming
         if resuming.pending is None:
             return
         self._risen(resuming.pending, state)
         resuming.pending, resuming.begins_again = None, False
-        if state.global_step >= state.max_steps:  # no checkpoint follows
+        if is_last or state.global_step >= state.max_steps:  # no checkpoint follows
             with writing(self.record.folder):
                 resuming.finish(
                     self.args, state, self.model, self.own.state_dict(), self.record.position()

@@ -25,6 +25,7 @@ from risen_plugin.fitness import (
     longest_prompt,
 )
 from risen_plugin.held_out import Surroundings
+from risen_plugin.intervals import least_changed
 from risen_plugin.measure import encode_probe, prompt_ids
 from risen_plugin.probe import load_probe
 from risen_plugin.record import Record, writing
@@ -56,6 +57,7 @@ def prepare(own: Components, args: TrainingArguments, model: Any, tokenizer: Any
     # Drawn from the plugins' first state, so that a resumed run sets the same rows apart.
     own.load_state_dict(own.initial)
     own.instructions.take_over(processes.main(partial(_set_apart, own)))
+    own.buffers.leave_out(own.instructions.is_held_out)
     if own.instructions.reserved:
         own.telling.say(
             f"RISEN reserves the {told(own.instructions.reserved)}: measured, never trained on"
@@ -113,6 +115,25 @@ def surroundings_of(
         quiet=own.telling.quiet,
         processes=own.processes,
     )
+
+
+def tell_too_few(own: Components, around: Surroundings) -> None:
+    """Say where a harm can hardly be sure, for want of rows."""
+    sure = own.config.guard.confidence
+    if sure is None:
+        return
+    least = least_changed(sure)
+    counts = {"the probe": len(around.probe)} | {
+        f"task '{task.name}'": len(task.rows)
+        for task in around.tasks
+        if own.config.guard.tasks[task.name].max_drop is not None
+    }
+    few = [f"{name} has {count}" for name, count in counts.items() if count < least]
+    if few:
+        own.telling.say(
+            f"{' and '.join(few)} of the {least} rows that it takes for a harm to be sure "
+            f"(guard.confidence {sure:g}); give more rows, or set guard.confidence to null"
+        )
 
 
 def _probe_rows(own: Components, most: int) -> list[Mapping[str, Any]]:

@@ -173,7 +173,7 @@ class RisenCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._going_on.saved(state)
+        self._going_on.saved(state, is_last=control.should_training_stop)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -17,6 +17,18 @@ from transformers import GenerationConfig
 from risen_plugin.contracts import Row
 from risen_plugin.measure import Encoded, answered, end_ids, prompt_ids
 
+_AS_IT_FINDS_THEM: dict[str, Any] = {
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
+"""What a model's own generation settings would change of its distribution, switched off."""
+
 
 @torch.no_grad()
 def sampled_answers(
@@ -43,8 +55,7 @@ def sampled_answers(
         max_new_tokens=max_new_tokens,
         do_sample=True,
         temperature=1.0,
-        top_k=0,
-        top_p=1.0,
+        **_AS_IT_FINDS_THEM,
         remove_invalid_values=True,  # a broken model is for the losses to show
         eos_token_id=ends,
         pad_token_id=pad,

@@ -44,6 +44,7 @@ class Buffers:
         self.config = config
         self.rewards = list(rewards)
         self.demonstrations: list[Row] = load_demonstrations(config.demonstrations)
+        self.usable = len(self.demonstrations)
         self.group = 1
         self._at: tuple[int, int] = (0, 0)
         self._position = Position()
@@ -150,8 +151,12 @@ class Buffers:
         return {
             "buffered": len(self.answers),
             "unsolved": len(self.unsolved),
-            "demonstrations": len(self.demonstrations),
+            "demonstrations": self.usable,
         }
+
+    def leave_out(self, is_held_out: Callable[[Any], bool]) -> None:
+        """Count no demonstration of a held-out instruction, which no burst will be given."""
+        self.usable = sum(not is_held_out(row["prompt"]) for row in self.demonstrations)
 
     def lacking(self, leave_out: Callable[[Any], bool]) -> str | None:
         """Why there is nothing to fine-tune on; None if there is."""
@@ -284,11 +289,15 @@ def refusal(accepted: bool, metrics: Mapping[str, Any], guard: GuardConfig) -> s
         return "the phase was cut short"
     if not after - before <= guard.max_probe_loss_rise + _ROUNDING:
         return "the phase lost on the probe"
-    for name, most in (
-        ("trip_wire_rise", guard.max_trip_wire_rise),
-        ("gap", guard.max_gap),
-    ):
-        value = metrics.get(name, math.nan)
+    allowed = {
+        "trip_wire_rise": guard.max_trip_wire_rise,
+        "gap": guard.max_gap,
+        "forward_kl": guard.max_forward_kl,
+        "domain_drop": guard.max_domain_drop,
+        **{f"task/{name}_drop": task.max_drop for name, task in guard.tasks.items()},
+    }
+    for name, most in allowed.items():
+        value = metrics.get(f"guard/{name}", math.nan)
         if most is not None and value > most + _ROUNDING:
             return f"the phase's {name.replace('_', ' ')} was too large"
     return None

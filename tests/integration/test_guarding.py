@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -396,6 +397,15 @@ class Named:
 
 # Forward KL
 
+PENALTIES = {
+    "min_p": 0.5,
+    "typical_p": 0.1,
+    "epsilon_cutoff": 0.01,
+    "eta_cutoff": 0.01,
+    "repetition_penalty": 1.9,
+    "no_repeat_ngram_size": 1,
+}
+
 
 def test_the_forward_kl_is_the_loss_of_likelihood_on_what_the_entry_model_said(
     make_model: Callable[..., Any], tokenizer: Any
@@ -413,6 +423,11 @@ def test_the_forward_kl_is_the_loss_of_likelihood_on_what_the_entry_model_said(
         answer = [label for label in labels if label >= 0]
         assert 1 <= len(answer) <= 6
         assert ids[-len(answer) :] == answer
+    penalized = make_model()
+    vars(penalized.generation_config).update(PENALTIES)
+    assert made[0] == sampled_answers(
+        penalized, tokenizer, ROWS[:3], count=5, max_new_tokens=6, batch_size=2, seed=0
+    ), "a model's generation settings do not change what it finds likely"
     state = torch.get_rng_state()
     sampled_answers(model, tokenizer, ROWS[:3], count=2, max_new_tokens=6, batch_size=2, seed=0)
     assert torch.equal(state, torch.get_rng_state())
@@ -476,6 +491,38 @@ def test_a_metric_that_the_user_does_not_measure_is_named(
         ConfigError, match=r"'metric:acuracy', which is none .*; did you mean 'accu"
     ):
         trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("probe", "confidence", "told"),
+    [
+        (3, 0.99, "the probe has 3 and task 'sums' has 2 of the 7 rows that it takes for a harm"),
+        (7, 0.99, "task 'sums' has 2 of the 7 rows that it takes"),
+        (3, None, None),
+    ],
+)
+def test_too_few_rows_for_a_harm_to_be_sure_are_told_at_the_start(
+    probe: int,
+    confidence: float | None,
+    told: str | None,
+    make_model: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+    config: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="risen_plugin")
+    rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in ROWS[:probe]]
+    tasks = {
+        "sums": TaskProbe(TASK_ROWS[:2], constant, max_drop=0.1),
+        "free": TaskProbe(TASK_ROWS[:2], constant),
+    }
+    guard = GuardConfig(rows=8, confidence=confidence, tasks=tasks)
+    trainer = make_trainer(make_model(), max_steps=1)
+    RisenCallback(config(guard=guard, probe=rows, scheduler=never)).attach(trainer)
+    trainer.train()
+    said = [line for line in caplog.messages if "rows that it takes" in line]
+    assert len(said) == (told is not None)
+    assert told is None or told in said[0]
 
 
 def test_a_task_is_checked_before_a_model_is_touched(config: Any) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from risen_plugin import RisenCallback
 from risen_plugin.record import read_events
@@ -78,6 +81,29 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(
         "phase-001",
         "phase-002",
     ]
+
+
+class StopAtTwo(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = state.global_step == 2
+
+
+def test_the_last_checkpoint_of_a_run_that_is_stopped_early_holds_its_last_phase(
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any, tmp_path: Path
+) -> None:
+    trainer = make_trainer(make_model(), save_strategy="steps", save_steps=1)
+    callback = RisenCallback(config(scheduler=at_step(2), guard=KEEP)).attach(trainer)
+    trainer.add_callback(StopAtTwo())
+    trainer.train()
+    assert [(p.kind, p.accepted) for p in callback.phases[:2]] == [
+        ("fine_tune", None),
+        ("risen", True),
+    ]
+    held = load_file(tmp_path / "run" / "checkpoint-2" / "model.safetensors")
+    trained = weights(trainer.model)
+    assert all(torch.equal(held[name], trained[name]) for name in held)
+    state = json.loads((tmp_path / "run" / "checkpoint-2" / "risen" / "state.json").read_text())
+    assert state["pending"] is None
 
 
 def test_a_kept_phase_that_was_lost_is_run_again_and_recorded_once(

@@ -21,7 +21,7 @@ from risen_plugin.buffers.kept import KeptAnswers
 from risen_plugin.buffers.mixing import mix
 from risen_plugin.buffers.selection import Moment, Unmet, Verified, select
 from risen_plugin.buffers.unsolved import Unsolved
-from risen_plugin.config import BuffersConfig, GuardConfig
+from risen_plugin.config import BuffersConfig, GuardConfig, TaskProbe
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import ConfigError, DataError, RecordError, RisenError
 from risen_plugin.instructions import key_of
@@ -321,7 +321,12 @@ def test_what_could_not_be_written_is_written_whole_once_there_is_room(tmp_path:
 
 
 def phase(rise: float = 0.0, **more: float) -> dict[str, float]:
-    return {"guard/probe_loss_before": 1.0, "guard/probe_loss_after": 1.0 + rise, **more}
+    """Metrics of a phase, by their names under ``guard/``."""
+    told = {"probe_loss_before": 1.0, "probe_loss_after": 1.0 + rise, **more}
+    return {f"guard/{name}": value for name, value in told.items()}
+
+
+OLD = {"old": TaskProbe([{"prompt": []}], "x", max_drop=0.1)}
 
 
 @pytest.mark.parametrize(
@@ -335,6 +340,9 @@ def phase(rise: float = 0.0, **more: float) -> dict[str, float]:
         (False, phase(trip_wire_rise=0.2), GuardConfig(max_trip_wire_rise=0.1), "trip wire rise"),
         (False, phase(trip_wire_rise=0.2), GuardConfig(), None),
         (False, phase(gap=0.2), GuardConfig(max_gap=0.1), "gap"),
+        (False, phase(forward_kl=3.0), GuardConfig(max_forward_kl=0.5), "forward kl"),
+        (False, phase(domain_drop=0.5), GuardConfig(domain="x", max_domain_drop=0.1), "domain"),
+        (False, phase(**{"task/old_drop": 0.5}), GuardConfig(tasks=OLD), "task/old drop"),
     ],
 )
 def test_answers_of_a_phase_that_went_wrong_are_not_fine_tuned_on(
