@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 POINTS = ("fine-tune", "forward", "draw", "score", "update", "merge", "rename", "fsync", "write")
 STEPS = 6
 PHASES = (2, 6)  # the last step too, which no checkpoint follows
+BURST = 4
 _CPU = {"CUDA_VISIBLE_DEVICES": ""}
 _GPU = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # or asking for a GPU spoils it for a fork
@@ -107,7 +108,7 @@ def run(folder: Path, killer: Killer) -> None:
 
     import risen_plugin.phase_state
     from risen_plugin import Decision, RisenCallback, RisenConfig
-    from risen_plugin.config import CurriculumConfig, GuardConfig, Weighted
+    from risen_plugin.config import BuffersConfig, CurriculumConfig, GuardConfig, Weighted
     from risen_plugin.embedded import base_model, orders
     from risen_plugin.measure import encode_probe
 
@@ -156,6 +157,8 @@ def run(folder: Path, killer: Killer) -> None:
     def schedule(progress: Any) -> Any:
         if progress.step in PHASES:
             return Decision("risen", 4, {}, f"step {progress.step}")
+        if progress.step == BURST:
+            return Decision("burst", 2, {}, f"step {progress.step}")
         return Decision("fine_tune", reason="not yet")
 
     callback = RisenCallback(
@@ -165,6 +168,15 @@ def run(folder: Path, killer: Killer) -> None:
             scheduler=schedule,
             probe=[{"prompt": r["prompt"], "completion": r["completion"]} for r in rows[:4]],
             guard=GuardConfig(rows=4, report_rows=2, min_gain=-1.0, max_probe_loss_rise=1e9),
+            buffers=BuffersConfig(
+                band=(0.0, 1.0),
+                min_gain=-1.0,
+                max_probe_loss_rise=1e9,
+                batch_size=4,
+                demonstrations=[
+                    {"prompt": row["prompt"], "completion": "written"} for row in rows[-2:]
+                ],
+            ),
             curriculum=CurriculumConfig(initial=12, refill=4, refill_every=2),
             grpo={
                 "num_generations": 4,
@@ -239,14 +251,15 @@ def _told(folder: Path) -> dict[str, Any]:
 
     record = folder / "risen"
     told: dict[str, Any] = {"files": sorted(_names(folder))}
-    for path in [folder / "final.safetensors", *record.glob("phase-*/adapter/*.safetensors")]:
+    for path in [folder / "final.safetensors", *record.glob("*/adapter/*.safetensors")]:
         told[str(path.relative_to(folder))] = path.read_bytes()
     for path in folder.glob("checkpoint-*/**/*"):
         if path.suffix in (".safetensors", ".pt", ".pth"):
             told[str(path.relative_to(folder))] = path.read_bytes()
-    texts = [folder / "final.json", *record.glob("phase-*/phase.json")]
+    texts = [folder / "final.json", *record.glob("*/phase.json")]
     for path in [*texts, *folder.glob("checkpoint-*/risen/state.json")]:
         told[str(path.relative_to(folder))] = _timeless(json.loads(path.read_text()))
+    told["buffers"] = (record / "buffers.jsonl").read_text()
     lines = (record / "events.jsonl").read_text().splitlines()
     told["events"] = [_timeless(json.loads(line)) for line in lines]
     for path in record.glob("phase-*/completions.parquet"):

@@ -20,7 +20,9 @@ KILLS = [
     pytest.param(("merge", 7), id="while merging"),
     pytest.param(("write", 14), id="while writing a checkpoint of the Trainer"),
     pytest.param(("write", 10), id="while writing a checkpoint of the phase"),
-    pytest.param(("rename", 19), id="while the last checkpoint is exchanged"),
+    pytest.param(("update", 10), id="in a burst"),
+    pytest.param(("rename", 12), id="while a burst is written down"),
+    pytest.param(("rename", 22), id="while the last checkpoint is exchanged"),
 ]
 
 
@@ -32,11 +34,15 @@ def run() -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The uninterrupted run: a phase in its middle, and one at its end."""
+    """The uninterrupted run: a phase, a burst, and a phase at its end."""
     folder = tmp_path_factory.mktemp("kills") / "whole"
     assert run(folder)["code"] == 0, folder.with_name("whole.log").read_text()[-2000:]
     events = [json.loads(line) for line in (folder / "risen/events.jsonl").read_text().splitlines()]
-    assert [e["step"] for e in events if e["event"] == "phase"] == [2, 6]
+    assert [(e["step"], e["kind"]) for e in events if e["event"] == "phase"] == [
+        (2, "risen"),
+        (4, "burst"),
+        (6, "risen"),
+    ]
     assert all(e["accepted"] for e in events if e["event"] == "phase")
     return folder
 
