@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +50,7 @@ _held: dict[Path, tuple[int, int]] = {}
 Record locks belong to a process, and closing any descriptor of the file lets go of them: so a
 process has one descriptor per file, and a run that failed here leaves it to the next one.
 """
+_kept: set[Path] = set()
 
 
 def take(output_dir: Path) -> None:
@@ -85,11 +86,34 @@ def take(output_dir: Path) -> None:
     os.pwrite(descriptor, (json.dumps(content) + "\n").encode(), 0)
 
 
+@contextlib.contextmanager
+def keeping(output_dir: Path) -> Iterator[None]:
+    """Hold the lock of ``output_dir`` throughout, whoever takes it and lets go of it meanwhile.
+
+    A folder that was made for the lock and is left empty goes with it.
+
+    :raises RecordError: naming who holds it.
+    :raises OSError: if the file cannot be written.
+    """
+    was_there = output_dir.exists()
+    take(output_dir)
+    path = (output_dir / NAME).resolve()
+    _kept.add(path)
+    try:
+        yield
+    finally:
+        _kept.discard(path)
+        release(output_dir)
+        if not was_there:
+            with contextlib.suppress(OSError):
+                output_dir.rmdir()
+
+
 def release(output_dir: Path) -> None:
     """Let go of the lock if this process holds it, and remove its file."""
     path = (output_dir / NAME).resolve()
     descriptor = _own(path)
-    if descriptor is None:
+    if descriptor is None or path in _kept:
         return
     del _held[path]
     with contextlib.suppress(OSError):

@@ -24,11 +24,13 @@
 
   const marked = (name, text, words) => {
     const made = element("div", name);
-    const low = text.toLowerCase();
+    // In the text itself: its lower case may be longer, and places in it others.
+    const sought = new RegExp(words.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "gi");
     let start = 0;
-    for (let at; words && (at = low.indexOf(words, start)) >= 0; start = at + words.length) {
-      made.append(text.slice(start, at));
-      made.append(element("mark", "", text.slice(at, at + words.length)));
+    for (const { 0: hit, index } of words ? text.matchAll(sought) : []) {
+      made.append(text.slice(start, index));
+      made.append(element("mark", "", hit));
+      start = index + hit.length;
     }
     made.append(text.slice(start));
     return made;

@@ -79,12 +79,10 @@ def risen_section(
     return section
 
 
-def adaptation(
-    model: str, section: Mapping[str, Any], *, seed: int, keep_anyway: bool
-) -> dict[str, Any]:
+def adaptation(model: str, section: Mapping[str, Any], *, keep_anyway: bool) -> dict[str, Any]:
     """The mapping of a run of RISEN alone that trains a new adapter on ``model``."""
     risen = {**section, "keep_dropped": True} if keep_anyway else dict(section)
-    return {"model": model, "risen": risen, "lora": {}, "seed": seed}
+    return {"model": model, "risen": risen, "lora": {}}
 
 
 def in_one_phase(steps: int) -> dict[str, Any]:

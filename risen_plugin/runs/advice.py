@@ -115,7 +115,9 @@ class Measurements:
     :param save_every: steps from one checkpoint to the next; below 1, their share of the run; 0
         for none.
     :param within_s: seconds that following the advice may take; None for no limit.
-    :param risen_steps: GRPO steps that are wanted; ``fine_tune_steps`` likewise, None for epochs.
+    :param risen_steps: GRPO steps that are wanted.
+    :param fine_tune_steps: steps of fine-tuning that are wanted; None for ``epochs``, and None
+        there for as many as the number of rows suggests.
     :param has_probe: whether there are rows for the probe; else the model answers first.
     :param spent_s: seconds that measuring took.
     """
@@ -134,6 +136,7 @@ class Measurements:
     within_s: float | None = None
     risen_steps: int = RISEN_STEPS
     fine_tune_steps: int | None = None
+    epochs: float | None = None
     has_probe: bool = True
     spent_s: float = 0.0
 
@@ -287,7 +290,7 @@ def _planned(m: Measurements, course: Course, reasons: tuple[str, ...]) -> Advic
         risen_steps=risen,
         only_adapter=m.memory.only_adapter and course != "nothing",
         seconds=seconds,
-        memory=m.memory.peak or m.memory.needed,
+        memory=max(m.memory.peak, m.memory.needed),
         schedule=scheduler_for(course, risen),
     )
 
@@ -309,8 +312,10 @@ def _fine_tune_steps(m: Measurements) -> int:
     assert m.data is not None
     if m.fine_tune_steps is not None:
         return m.fine_tune_steps
-    epochs = EPOCHS_OF_MANY if m.data.rows >= MANY_ROWS else EPOCHS_OF_FEW
-    return max(1, epochs * m.data.rows // m.data.batch)
+    epochs = m.epochs
+    if epochs is None:
+        epochs = EPOCHS_OF_MANY if m.data.rows >= MANY_ROWS else EPOCHS_OF_FEW
+    return max(1, int(epochs * m.data.rows // m.data.batch))
 
 
 def _of_memory(memory: MemoryMeasured) -> tuple[str, ...]:

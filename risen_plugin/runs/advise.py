@@ -21,7 +21,10 @@ from risen_plugin.runs.advised import drafted, run_of
 from risen_plugin.runs.command_options import bytes_of, rewarded, seconds_of, shared
 from risen_plugin.runs.machine import command_began, processes_started
 from risen_plugin.runs.overrides import overridden
+from risen_plugin.runs.run_config import RunConfig
 from risen_plugin.runs.told import advice_lines, measured_lines
+
+_EVALUATED = 100
 
 
 @click.command("advise")
@@ -79,8 +82,8 @@ def advise_command(
     section = _section(instructions, rewards_of(rewards, options) if rewards else [], steps, probe)
     if section is not None:
         section["generator"]["use"] = generator
-    rows = 0 if data is None else len(open_source(data, None, "train", None))
-    draft = overridden(drafted(model, data=data, rows=rows, risen=section, seed=seed or 0), pairs)
+    drawn = drafted(model, data=data, risen=section, seed=seed or 0)
+    draft = _with_evaluation(overridden(drawn, pairs))
     if draft.get("data") is None and draft.get("risen") is None:
         raise ConfigError(
             "there is nothing to give advice on; give --data FILE, or --instructions FILE with "
@@ -111,6 +114,17 @@ def advise_command(
     if write is not None:
         said = f"next: risen train {write}" if run is not None else f"{write} was not written"
         click.echo(said)
+
+
+def _with_evaluation(draft: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The draft with some of its data set aside to evaluate on, where it has no rows for that."""
+    if draft.get("data") is None or draft.get("evaluation") is not None:
+        return draft
+    source = RunConfig.from_dict({k: draft[k] for k in ("model", "data")}, "risen advise").data
+    assert source is not None
+    rows = len(open_source(source.path, source.dataset, source.split, None))
+    rows = min(rows, source.limit or rows)
+    return {**draft, "evaluation": min(_EVALUATED, max(1, rows // 10))}
 
 
 def _check_write(path: Path) -> None:

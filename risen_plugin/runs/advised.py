@@ -9,24 +9,15 @@ from risen_plugin.runs.advice import Advice
 from risen_plugin.runs.sizes import Fit
 
 _PROBE_ROWS = 256
-_EVALUATED = 100
 
 
 def drafted(
-    model: str,
-    *,
-    data: str | None,
-    rows: int,
-    risen: Mapping[str, Any] | None,
-    seed: int,
+    model: str, *, data: str | None, risen: Mapping[str, Any] | None, seed: int
 ) -> dict[str, Any]:
-    """The run that is measured: everything that there is.
-
-    :param rows: how many ``data`` has, some of which are set aside to evaluate on.
-    """
+    """The run that is measured: everything that there is."""
     draft: dict[str, Any] = {"model": model}
     if data is not None:
-        draft |= {"data": data, "evaluation": min(_EVALUATED, max(1, rows // 10))}
+        draft["data"] = data
     if risen is not None:
         draft["risen"] = dict(risen)
     return {**draft, "seed": seed}

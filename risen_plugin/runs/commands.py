@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import click
 from risen_plugin.defaults.sources import check_there
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.run_lock import keeping
 from risen_plugin.runs.adaptation import adaptation, in_one_phase, rewards_of, risen_section
 from risen_plugin.runs.advise import advise_command
 from risen_plugin.runs.command_options import rewarded, shared
@@ -23,6 +25,7 @@ from risen_plugin.runs.folders import (
     ending_of,
     forget_ending,
     keep_ending,
+    seed_of,
 )
 from risen_plugin.runs.overrides import overridden
 from risen_plugin.runs.run_config import DataSource, RunConfig, read_run
@@ -69,7 +72,8 @@ def train_command(
     run, folder = _read(
         data, str(run_yaml), output=output, seed=seed, default=default, resume=resume
     )
-    if resume and _ended(folder, data, str(run_yaml), force) is not None:
+    now = {**data, "seed": run.seed}
+    if resume and _ended(folder, now, str(run_yaml), force) is not None:
         return
     _carry_out(run, folder, data, str(run_yaml), resume=resume, quiet=quiet)
 
@@ -122,7 +126,7 @@ def adapt_command(
         scheduler=in_one_phase(steps),
         probe=probe,
     )
-    adapting = adaptation(model, section, seed=seed or 0, keep_anyway=keep_anyway)
+    adapting = adaptation(model, section, keep_anyway=keep_anyway)
     data = _forced(overridden(adapting, pairs), force)
     default = Path("out") / f"{Path(model).name}-adapter"
     run, folder = _read(
@@ -130,7 +134,8 @@ def adapt_command(
     )
     if run.lora is None:
         raise ConfigError("risen adapt trains an adapter; give lora settings, or use risen train")
-    ended = _ended(folder, data, "risen adapt", force) if resume else None
+    now = {**data, "seed": run.seed}
+    ended = _ended(folder, now, "risen adapt", force) if resume else None
     if ended is not None:
         context.exit(0 if ended or keep_anyway else _NOT_KEPT)
     done = _carry_out(run, folder, data, "risen adapt", resume=resume, quiet=quiet, only_kept=True)
@@ -157,11 +162,17 @@ def _read(
     default: Path,
     resume: bool,
 ) -> tuple[RunConfig, Path]:
-    """The run and its folder, which must be there to resume and must hold nothing otherwise."""
+    """The run and its folder, which must be there to resume and must hold nothing otherwise.
+
+    A run that is resumed has the seed that it was begun with, unless it is told one.
+    """
     if seed is not None:
         data = {**data, "seed": seed}
     run = RunConfig.from_dict(data, where)
     folder = output or Path(run.output or default)
+    begun_with = seed_of(folder) if resume and data.get("seed") is None else None
+    if begun_with is not None:
+        run = RunConfig.from_dict({**data, "seed": begun_with}, where)
     if _is_first():  # the others come a little later
         check_folder(folder, resume=resume)
     return run, folder
@@ -225,10 +236,26 @@ def _carry_out(
     quiet: bool,
     only_kept: bool = False,
 ) -> Finished:
-    """Carry the run out and say what came of it.
+    """Carry the run out, with the folder to itself, and say what came of it.
 
     :param where: what the run was read from, for messages.
     """
+    with keeping(folder) if os.environ.get("RANK", "0") == "0" else nullcontext():
+        return _carry_out_alone(
+            run, folder, data, where, resume=resume, quiet=quiet, only_kept=only_kept
+        )
+
+
+def _carry_out_alone(
+    run: RunConfig,
+    folder: Path,
+    data: Mapping[str, Any],
+    where: str,
+    *,
+    resume: bool,
+    quiet: bool,
+    only_kept: bool,
+) -> Finished:
     described = {**data, "seed": run.seed, "output": str(folder)}
     with located(where):
         _check_early(run)

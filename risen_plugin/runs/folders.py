@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,12 +14,13 @@ from typing import Any
 from risen_plugin.changes import differences
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.record import FOLDER, try_writing, write_json, writing
+from risen_plugin.run_lock import NAME as LOCK
 from risen_plugin.run_lock import holder_of
 from risen_plugin.runs.run_config import read_run
 
 _FILE = "finished.json"
 _RUN = "run.yaml"
-_OF_ONE_START = ("output", "seed")
+_OF_ONE_START = ("output",)
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
@@ -38,7 +41,7 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         raise ConfigError(
             f"{folder} holds a run; --resume goes on with it, --output names another folder"
         )
-    if folder.is_dir() and any(folder.iterdir()) and not has_run:
+    if content_of(folder) and not has_run:
         raise ConfigError(f"{folder} holds other files and no run; name another with --output")
     if resume and not has_run:
         raise ConfigError(f"there is no run to resume in {folder}{_runs_beside(folder)}")
@@ -48,6 +51,22 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         raise ConfigError(
             f"cannot write to {folder}: {error.strerror}; name another folder with --output"
         ) from error
+
+
+def content_of(folder: Path) -> list[Path]:
+    """What a folder holds beside the lock of a run that is about to begin."""
+    return [path for path in folder.glob("*") if path.name != LOCK] if folder.is_dir() else []
+
+
+def empty(folder: Path) -> None:
+    """Remove what a run has made that did not come to begin; the folder too, if that is all."""
+    for path in content_of(folder):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _runs_beside(folder: Path) -> str:
@@ -76,6 +95,14 @@ def check_unchanged(folder: Path, data: Mapping[str, Any], where: str, *, force:
             f"{folder / _RUN}, name another folder with --output, or accept the change with --force"
         )
     return changed
+
+
+def seed_of(folder: Path) -> int | None:
+    """The seed of the run in ``folder``; None if it tells none."""
+    if not (folder / _RUN).is_file():
+        return None
+    seed = read_run(folder / _RUN).get("seed")
+    return seed if isinstance(seed, int) else None
 
 
 def _compared(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,8 @@ class Measuring:
             within_s=self.within_s,
             risen_steps=self.risen_steps,
             fine_tune_steps=run.fine_tune.get("max_steps"),
+            epochs=run.fine_tune.get("num_train_epochs"),
+            spent_s=self._spent(),
         )
         if not memory.fits:
             return found

@@ -197,6 +197,11 @@ def _source(given: str | Mapping[str, Any], where: str) -> DataSource:
     for name in ("path", "dataset", "split"):
         if name in known and not isinstance(known[name], str):
             raise ConfigError(f"{where}.{name} is {known[name]!r}; it is a text")
+    if "split" in known and Path(known.get("path", ".")).is_file():
+        raise ConfigError(
+            f"{where}.split is of datasets, and '{known['path']}' is a file; limit takes its first "
+            "rows"
+        )
     columns = known.get("columns", {})
     if not isinstance(columns, Mapping) or not all(isinstance(v, str) for v in columns.values()):
         raise ConfigError(

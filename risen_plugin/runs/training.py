@@ -21,7 +21,8 @@ import torch
 import transformers
 from datasets import Dataset
 from datasets.utils.logging import disable_progress_bar
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -33,6 +34,7 @@ from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import ConfigError, RisenError, located
 from risen_plugin.fitness import check_arguments
 from risen_plugin.record import replace_text, writing
+from risen_plugin.runs.folders import content_of, empty
 from risen_plugin.runs.machine import processes_started
 from risen_plugin.runs.models import check_name, load
 from risen_plugin.runs.own_answers import OwnAnswers
@@ -138,7 +140,11 @@ def arguments(run: RunConfig, output: Path, *, quiet: bool = False) -> SFTConfig
     :raises ConfigError: for an unknown or managed field, a wrong value, and what TRL refuses.
     """
     check_fields(SFTConfig, run.fine_tune, MANAGED, "fine_tune")
-    fields = {**defaults(run), **run.fine_tune}
+    # An unquoted no is false in YAML.
+    given = {
+        k: "no" if v is False and k.endswith("_strategy") else v for k, v in run.fine_tune.items()
+    }
+    fields = {**defaults(run), **given}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -210,7 +216,7 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
     """
     quieten()
     run, output = prepared.run, prepared.output
-    was_there = output.exists()
+    was_there = content_of(output)
     started = time.perf_counter()
     trainer: Trainer | None = None
     model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
@@ -226,7 +232,7 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
             trainer.args.eval_on_start = False  # it is in the record already
         if trainer.is_world_process_zero() and not resume:
             _keep_description(prepared)
-        trainer.train(resume_from_checkpoint=last)
+        _go_on(trainer, last, has_phases=prepared.callback is not None)
         if trainer.is_world_process_zero() and resume:  # what is refused changes nothing
             _keep_description(prepared)
         losses = _losses(trainer, prepared.eval_rows)
@@ -245,12 +251,23 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
             _close_bars(trainer)
         begun = trainer is not None and trainer.state.global_step > 0
         if not was_there and not begun:
-            shutil.rmtree(output, ignore_errors=True)
+            empty(output)
         raise
     steps = trainer.state.global_step if run.data is not None else 0
     seconds = time.perf_counter() - started
     is_main = bool(trainer.is_world_process_zero())
     return Finished(output, steps, losses, phases, seconds, is_main)
+
+
+def _go_on(trainer: Trainer, last: str | None, *, has_phases: bool) -> None:
+    """Train from the checkpoint ``last``, if there is one, to the end."""
+    if last is not None and not has_phases:
+        state = TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))
+        if state.global_step >= state.max_steps:  # a Trainer would take one more step
+            trainer._load_from_checkpoint(last)
+            trainer.state = state
+            return
+    trainer.train(resume_from_checkpoint=last)
 
 
 def _keep_description(prepared: Prepared) -> None:
@@ -280,13 +297,20 @@ def _trainer(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
             train_dataset=Dataset.from_list([{"input_ids": [0], "attention_mask": [1]}]),
             processing_class=tokenizer,
         )
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=prepared.args,
         train_dataset=Dataset.from_list(list(prepared.train_rows)),
         eval_dataset=Dataset.from_list(list(prepared.eval_rows)) if prepared.eval_rows else None,
         processing_class=tokenizer,
     )
+    for name, rows in (("data", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
+        if rows is not None and not len(rows):  # type: ignore[arg-type]
+            raise ConfigError(
+                f"no row of {name} keeps a token to learn within fine_tune.max_length "
+                f"{prepared.args.max_length}; raise it"
+            )
+    return trainer
 
 
 def _losses(trainer: Trainer, eval_rows: Sequence[Row]) -> tuple[float, float] | None:

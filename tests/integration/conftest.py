@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 from risen_plugin import Decision, Progress
 from risen_plugin.config import GuardConfig, RisenConfig, Weighted
 from risen_plugin.embedded import orders
+
+from .run_commands import CODE
 
 ROWS = orders.draw(48, 0)
 PROBE = [{"prompt": row["prompt"], "completion": row["completion"]} for row in ROWS[:6]]
@@ -169,3 +173,19 @@ def _plain(model: Any, tokenizer: Any, settings: dict[str, Any], evaluate: bool)
 @pytest.fixture(params=[True, False], ids=["attached", "callbacks"])
 def attached(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
+
+
+@pytest.fixture
+def at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_model: Callable[..., Any], tokenizer: Any
+) -> Iterator[None]:
+    """A folder with a model, rows, instructions and a reward."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    make_model().save_pretrained("model")
+    tokenizer.save_pretrained("model")
+    for name, rows in (("train", orders.draw(40, 1)), ("instructions", orders.draw(40, 2))):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("mine.py").write_text(CODE)
+    yield
+    sys.modules.pop("mine", None)

@@ -6,124 +6,34 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner, Result
 
-from risen_plugin.cli import command_line
 from risen_plugin.embedded import orders
 from risen_plugin.record import read_events
 from risen_plugin.runs import measuring, training
 
-pytestmark = pytest.mark.slow
+from .run_commands import (
+    CODE,
+    DROP,
+    GRPO,
+    INTERRUPTED,
+    KEEP,
+    count,
+    done,
+    refused,
+    risen,
+    run_yaml,
+    same,
+    weights,
+)
 
-CODE = """
-def letters(completions, **columns):
-    texts = [c[0]["content"] for c in completions]
-    return [sum(x.isascii() and x.isalpha() for x in t) / max(1, len(t)) for t in texts]
-"""
-INTERRUPTED = """
-    seen = globals().setdefault("seen", [])
-    seen.append(1)
-    if len(seen) == 4:
-        raise KeyboardInterrupt
-"""
-GRPO = {
-    "num_generations": 4,
-    "per_device_train_batch_size": 8,
-    "max_completion_length": 8,
-    "learning_rate": 0.01,
-}
-KEEP = {"rows": 4, "report_rows": 2, "min_gain": -1.0, "max_probe_loss_rise": 1e9}
-DROP = {"rows": 4, "report_rows": 2, "min_gain": 2.0}
-
-
-@pytest.fixture(autouse=True)
-def at_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_model: Callable[..., Any], tokenizer: Any
-) -> Iterator[None]:
-    """A folder with a model, rows, instructions and a reward."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    make_model().save_pretrained("model")
-    tokenizer.save_pretrained("model")
-    for name, rows in (("train", orders.draw(40, 1)), ("instructions", orders.draw(40, 2))):
-        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    Path("mine.py").write_text(CODE)
-    yield
-    sys.modules.pop("mine", None)
-
-
-def count(model: Any) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-def run_yaml(**changes: Any) -> str:
-    data: dict[str, Any] = {
-        "model": "model",
-        "data": "train.jsonl",
-        "evaluation": 8,
-        "fine_tune": {
-            "max_steps": 4,
-            "per_device_train_batch_size": 4,
-            "save_steps": 2,
-            "learning_rate": 0.001,
-        },
-        "risen": {
-            "rewards": [{"use": "mine.py:letters", "passes_at": 0.0}],
-            "generator": {"use": "jsonl", "options": {"path": "instructions.jsonl"}},
-            "scheduler": {"use": "after", "options": {"steps": 2}},
-            "guard": KEEP,
-            "grpo": GRPO,
-        },
-        **changes,
-    }
-    Path("run.yaml").write_text(yaml.safe_dump(data))
-    return "run.yaml"
-
-
-def risen(*arguments: str) -> Result:
-    return CliRunner().invoke(command_line(), list(arguments))
-
-
-def done(*arguments: str) -> Result:
-    result = risen(*arguments)
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result
-
-
-def refused(*arguments: str) -> str:
-    before = everything()
-    result = risen(*arguments)
-    assert result.exit_code == 2, (result.output, result.exception)
-    assert everything() == before, "something was written"
-    lines = [line for line in result.stderr.splitlines() if line.startswith("risen: ")]
-    assert len(lines) == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    return lines[0]
-
-
-def everything() -> list[str]:
-    return sorted(str(path) for path in Path().rglob("*") if "__pycache__" not in str(path))
-
-
-def weights(folder: str) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    [file] = Path(folder).glob("*.safetensors")
-    return load_file(file)
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(value, second[name]) for name, value in first.items()
-    )
-
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("at_home")]
 
 # train
 
@@ -452,6 +362,26 @@ def test_rewards_without_data_are_advised_on_and_the_words_hold_the_numbers():
     assert "instructions adherence " in result.stdout
     assert "\nadvice: " in result.stdout
     assert "there is no data to fine-tune on" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ("--data", "train.jsonl", "--set", "evaluation=null"),
+        ("--set", "data={path: train.jsonl, limit: 80}"),
+    ],
+)
+def test_advice_finds_rows_to_evaluate_on_and_keeps_the_epochs_that_are_wanted(
+    data: tuple[str, ...],
+):
+    more = orders.draw(90, 1)
+    Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
+    epochs = ("--set", "fine_tune.num_train_epochs=2", "--set", "fine_tune.learning_rate=0.01")
+    told = json.loads(done("advise", "model", *data, *epochs, "--budget", "10s", "--json").stdout)
+    rows = told["measurements"]["data"]["rows"]
+    assert rows == (72 if "--data" not in data else 81)
+    assert told["advice"]["fine_tune_steps"] == 2 * rows // 8
+    assert told["advice"]["memory"] >= told["measurements"]["memory"]["needed"]
 
 
 def test_an_adapter_is_measured_on_weights_as_it_will_find_them(

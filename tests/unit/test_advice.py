@@ -285,7 +285,10 @@ RISEN = {
     "generator": {"use": "jsonl", "options": {"path": "rows.jsonl"}},
     "scheduler": {"use": "after", "options": {"steps": 99}},
 }
-DRAFT = drafted("org/model", data="train.jsonl", rows=1000, risen=RISEN, seed=3)
+DRAFT = {
+    **drafted("org/model", data="train.jsonl", risen=RISEN, seed=3),
+    "evaluation": 100,
+}
 
 
 @pytest.mark.parametrize(
