@@ -99,7 +99,7 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
     news = Decisions()
     counted = dict.fromkeys(COUNTED, 0.0)
     spent = 0.0
-    fullness = dict.fromkeys(_BUFFERS, 0)
+    fullness = {**dict.fromkeys(_BUFFERS, 0), "demonstrations": trace.demonstrations or 0}
     losses, evaluations = _Growing(trace.train_losses), _Growing(trace.eval_metrics)
     for step in range(1, trace.max_steps + 1):
         time = trace.fine_tune_seconds(step) + spent
@@ -122,6 +122,12 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
             if is_news:
                 made.append(Made(step, time, decision))
             continue
+        if (
+            decision.phase == "burst"
+            and trace.demonstrations is not None
+            and not _has_rows(progress)
+        ):
+            continue  # as the run skips it
         record, number = measured(trace, past, decision, step)
         made.append(Made(step, time, decision, number))
         if progress.phases[-1].steps:
@@ -136,6 +142,11 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
     return Replay(
         label, trace, tuple(made), tuple(phase for phase in past if phase.kind != "fine_tune")
     )
+
+
+def _has_rows(progress: Progress) -> bool:
+    """Whether a burst has something to fine-tune on."""
+    return progress.buffered + progress.demonstrations > 0
 
 
 class _Growing(Generic[_T]):

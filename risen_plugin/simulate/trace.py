@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Trace:
     :param eval_metrics: (step, metrics) of its evaluations.
     :param phases: its RISEN phases and bursts, oldest first.
     :param clock: (step, seconds of fine-tuning up to it): phases and bursts are not counted.
+    :param demonstrations: how many of them the run was given; None if that is not known.
     :param notes: what a reader should know of it, one line each.
     """
 
@@ -41,6 +42,7 @@ class Trace:
     phases: tuple[PhaseRecord, ...] = ()
     clock: Series = ()
     notes: tuple[str, ...] = ()
+    demonstrations: int | None = None
 
     def of_kind(self, kind: str) -> list[PhaseRecord]:
         """Its phases of one kind."""
@@ -79,13 +81,15 @@ def read_trace(place: str | Path, *, max_steps: int | None = None) -> Trace:
             f"{path} holds no measurements: no line is an event of {', '.join(_READ)}, so there is "
             "nothing to replay"
         )
-    recorded = _recorded_steps(path.parent / "run.json")
+    described = _described(path.parent / "run.json")
+    recorded = _whole(described.get("max_steps")) or None
     whole = max_steps or max(recorded or 0, reading.last)
     if recorded is not None and not max_steps and reading.last < recorded:
         notes.append(f"the run was recorded up to step {reading.last} of {recorded}")
     if max_steps is not None and max_steps > reading.last:
         notes.append(f"nothing was measured after step {reading.last}")
-    return reading.trace(whole, notes)
+    given = _whole((described.get("buffers") or {}).get("demonstrations_rows"))
+    return replace(reading.trace(whole, notes), demonstrations=given)
 
 
 def _file(place: Path) -> Path:
@@ -120,13 +124,17 @@ def _events(text: str, path: Path, notes: list[str]) -> Iterator[tuple[int, Mapp
         yield number, event
 
 
-def _recorded_steps(path: Path) -> int | None:
-    """The run's ``max_steps``, where its description says it."""
+def _described(path: Path) -> Mapping[str, Any]:
+    """What the run says of itself; nothing where that cannot be read."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8")).get("max_steps")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return said if isinstance(said, int) and said > 0 else None
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 @dataclass
