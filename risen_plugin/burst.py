@@ -37,8 +37,9 @@ from risen_plugin.config import DEFAULT_GRPO, BuffersConfig
 from risen_plugin.contracts import Decision, PhaseRecord
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.fitness import longest_prompt
-from risen_plugin.guard import Action, Changes, Verdict, compare, judge_burst
+from risen_plugin.guard import Action, Verdict, judge_burst
 from risen_plugin.guarding import Tell, untold
+from risen_plugin.harms import Changes, compare
 from risen_plugin.held_out import State, Surroundings, measure_state, metrics_of
 from risen_plugin.instructions import derived_seed
 from risen_plugin.measure import encode_probe

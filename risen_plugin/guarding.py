@@ -12,16 +12,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from risen_plugin.clock import Clock
 from risen_plugin.forward_kl import sampled_answers
-from risen_plugin.guard import (
-    Action,
-    Changes,
-    Look,
-    Verdict,
-    act,
-    compare,
-    confidence_of_looks,
-    judge,
-)
+from risen_plugin.guard import Action, Look, Verdict, act, confidence_of_looks, judge
+from risen_plugin.harms import Changes, compare
 from risen_plugin.held_out import State, Surroundings, measure_state, metrics_of
 from risen_plugin.measure import Encoded
 from risen_plugin.plain_data import from_plain, to_plain

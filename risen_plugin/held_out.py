@@ -20,7 +20,8 @@ from risen_plugin.constraints.outcomes import Count, counts_by_constraint, count
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.control import Controllers
 from risen_plugin.errors import ConfigError, DataError, near_miss
-from risen_plugin.guard import Changes, Measured, RowByRow
+from risen_plugin.guard import Measured
+from risen_plugin.harms import Changes, RowByRow
 from risen_plugin.instructions import Instructions
 from risen_plugin.measure import Encoded, answers_to, mean_loss, row_losses
 from risen_plugin.outcomes import Scores

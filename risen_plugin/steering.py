@@ -18,8 +18,10 @@ from transformers import TrainerCallback
 from trl.trainer.utils import add_fused_lm_head
 
 from risen_plugin.config import GuardConfig
-from risen_plugin.control import Controllers, Orders
-from risen_plugin.guard import Action, Changes, Look, When, act
+from risen_plugin.control import Controllers
+from risen_plugin.control_rules import Orders
+from risen_plugin.guard import Action, Look, When, act
+from risen_plugin.harms import Changes
 from risen_plugin.held_out import State
 
 _SERIES = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risen_plugin.config import ControlConfig, GuardConfig, RisenConfig, TaskProbe
-from risen_plugin.control import AdaptiveKl, Controllers, RateByKl
+from risen_plugin.control import Controllers
+from risen_plugin.control_rules import AdaptiveKl, RateByKl
 from risen_plugin.errors import ConfigError
 
 LEAST: dict[str, Any] = {"rewards": ["length"], "generator": "jsonl", "scheduler": "after"}

@@ -9,19 +9,8 @@ from typing import Any
 import pytest
 
 from risen_plugin.config import GuardConfig, TaskProbe
-from risen_plugin.guard import (
-    Changes,
-    Harm,
-    Look,
-    Measured,
-    RowByRow,
-    Verdict,
-    act,
-    compare,
-    confidence_of_looks,
-    judge,
-    judge_burst,
-)
+from risen_plugin.guard import Look, Measured, Verdict, act, confidence_of_looks, judge, judge_burst
+from risen_plugin.harms import Changes, Harm, RowByRow, compare
 from risen_plugin.intervals import Interval
 
 GUARD = GuardConfig()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from risen_plugin.config import GuardConfig
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.errors import ConfigError, PluginError
-from risen_plugin.guard import Changes, Harm, Measured, Verdict, judge
+from risen_plugin.guard import Measured, Verdict, judge
+from risen_plugin.harms import Changes, Harm
 from risen_plugin.intervals import Interval
 from risen_plugin.schedule import decide, timeline
 
