@@ -118,22 +118,18 @@ def surroundings_of(
 
 
 def tell_too_few(own: Components, around: Surroundings) -> None:
-    """Say where a harm can hardly be sure, for want of rows."""
+    """Say where a harm cannot be sure, for want of rows."""
     sure = own.config.guard.confidence
     if sure is None:
         return
     least = least_changed(sure)
-    counts = {"the probe": len(around.probe)} | {
-        f"task '{task.name}'": len(task.rows)
-        for task in around.tasks
-        if own.config.guard.tasks[task.name].max_drop is not None
-    }
-    few = [f"{name} has {count}" for name, count in counts.items() if count < least]
-    if few:
-        own.telling.say(
-            f"{' and '.join(few)} of the {least} rows that it takes for a harm to be sure "
-            f"(guard.confidence {sure:g}); give more rows, or set guard.confidence to null"
-        )
+    for task in around.tasks:
+        is_bounded = own.config.guard.tasks[task.name].max_drop is not None
+        if is_bounded and len(task.rows) < least:
+            own.telling.say(
+                f"task '{task.name}' has {len(task.rows)} rows; where they pass or fail, it takes "
+                f"{least} for a drop to be sure (guard.confidence {sure:g})"
+            )
 
 
 def _probe_rows(own: Components, most: int) -> list[Mapping[str, Any]]:

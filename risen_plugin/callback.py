@@ -15,6 +15,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from risen_plugin.active_run import ActiveRun
+from risen_plugin.at_end import NoStepTooMany
 from risen_plugin.attached import Attached
 from risen_plugin.components import Components
 from risen_plugin.config import RisenConfig, check_keys
@@ -58,7 +59,7 @@ class RisenCallback(TrainerCallback):
         self.instructions = own.instructions
         self.panel = own.panel
         self._run: ActiveRun | None = None
-        self._resumed_at_end = False
+        self._at_end = NoStepTooMany()
 
     def attach(self, trainer: Trainer) -> RisenCallback:
         """Add this callback to ``trainer`` and reach its loggers, metrics and evaluation set.
@@ -107,7 +108,7 @@ class RisenCallback(TrainerCallback):
             tokenizer=kwargs.get("processing_class"),
             ours=self,
         )
-        self._resumed_at_end = state.global_step >= state.max_steps
+        self._at_end.on_train_begin(args, state, control)
         self._run.begin(state)
 
     def on_step_begin(
@@ -126,20 +127,13 @@ class RisenCallback(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # Resumed in mid-epoch at max_steps, the Trainer takes one step too many before it looks
-        # (transformers 5.23, _run_epoch). Without gradients the optimizer changes nothing.
-        if self._resumed_at_end:
-            for parameter in kwargs["model"].parameters():
-                parameter.grad = None
+        self._at_end.on_pre_optimizer_step(args, state, control, **kwargs)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._resumed_at_end:
-            state.global_step = state.max_steps
-            control.should_training_stop = True
-            # All of it is there from the step that was the last.
-            control.should_save = control.should_evaluate = control.should_log = False
+        if self._at_end.is_at_end:
+            self._at_end.on_step_end(args, state, control)
             return
         if self._going_on.decide(state):
             control.should_save = True

@@ -23,10 +23,13 @@ from risen_plugin.control_rules import (
 )
 
 
-def _steps_of_a_batch(grpo: Mapping[str, Any]) -> int:
+def _steps_of_a_batch(grpo: Mapping[str, Any], processes: int) -> int:
     """GRPO steps for which the answers sampled at once last."""
     accumulated = grpo.get("gradient_accumulation_steps", 1)
     sampled = grpo.get("steps_per_generation") or accumulated
+    if grpo.get("generation_batch_size"):
+        at_once = grpo.get("per_device_train_batch_size", 1) * processes
+        sampled = grpo["generation_batch_size"] // at_once
     return max(1, int(sampled * grpo.get("num_iterations", 1) // accumulated))
 
 
@@ -67,12 +70,13 @@ class Controllers:
         if config.max_zero_variance is not None:
             self.parts["zero_variance"] = ZeroVariance(config.max_zero_variance, config.window)
 
-    def begin(self, grpo: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    def begin(self, grpo: Mapping[str, Any], steps: int, processes: int = 1) -> dict[str, Any]:
         """Start a phase; returns the fields of ``GRPOConfig`` that it should have instead."""
         self.step = 0
         self.standing = Orders()
         temperature = float(grpo.get("temperature", 1.0))
-        logs = int(steps // max(1.0, grpo.get("logging_steps", 1)))
+        every = grpo.get("logging_steps", 1)
+        logs = steps // max(1, math.ceil(every * steps if every < 1 else every))
         instead: dict[str, Any] = {}
         for name, part in self.parts.items():
             if name == "adaptive_kl":
@@ -83,7 +87,7 @@ class Controllers:
             elif name == "temperature":
                 part.begin(temperature, steps)
             elif name == "entropy_floor":
-                part.begin(temperature, logs, _steps_of_a_batch(grpo))
+                part.begin(temperature, logs, _steps_of_a_batch(grpo, processes))
             elif name == "kl_budget":
                 part.begin(logs)
             else:

@@ -147,6 +147,7 @@ class Guarding:
             **metrics_of(self.before, self.after, self.changes),
             "actions": self.taken.actions,
             "wants_burst": self.wants_burst,
+            "looks": len(self._gains),
         }
 
     def _verdict(self, steps: int, outage: str | None) -> Verdict:

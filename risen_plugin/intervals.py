@@ -116,7 +116,7 @@ def of_gap(
         if not given or not all(map(math.isfinite, given)):
             return NOTHING
         mean = math.fsum(given) / len(given)
-        squares = math.fsum((value - mean) ** 2 for value in given) + 1.0
+        squares = math.fsum((value - mean) ** 2 for value in given) + 1.0 + 2.0 * mean**2
         means.append(mean)
         counts.append(len(given) + 2)
         errors.append(squares / (counts[-1] - 1) / counts[-1])

@@ -142,7 +142,7 @@ def _plan(
 ) -> Plan:
     grpo = {**DEFAULT_GRPO, **around.config.grpo, **decision.parameters}
     if kept is None:
-        grpo |= around.controllers.begin(grpo, decision.steps)
+        grpo |= around.controllers.begin(grpo, decision.steps, around.processes.count)
     else:  # as it was steered to by then
         grpo["beta"] = kept.data["trainer"]["beta"]
     return Plan(

@@ -194,6 +194,7 @@ class Buffers:
             **asdict(replace(self.config, demonstrations=None)),
             "demonstrations": str(given) if isinstance(given, str | Path) else None,
             "demonstrations_rows": len(self.demonstrations),
+            "demonstrations_usable": self.usable,
         }
 
     # Across checkpoints -----------------------------------------------------------------------

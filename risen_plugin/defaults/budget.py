@@ -131,10 +131,15 @@ class _Limit:
 
 
 def _measuring(phase: PhaseRecord, what: str) -> float:
-    """What a phase takes however short it is: being measured before and after."""
+    """What a phase takes however short it is: being measured before and after.
+
+    Looks on its way count as much as either, and grow with its steps.
+    """
     if what != "seconds":
         return 0.0
-    return min(finite(phase.metrics.get("guard_s")) or 0.0, seconds_of(phase))
+    looks = finite(phase.metrics.get("looks")) or 0.0
+    whole = min(finite(phase.metrics.get("guard_s")) or 0.0, seconds_of(phase))
+    return whole * 2.0 / (2.0 + looks)
 
 
 def _cost(phase: PhaseRecord, what: str) -> float:

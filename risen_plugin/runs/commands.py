@@ -179,8 +179,8 @@ def _read(
 
 
 def _is_first() -> bool:
-    """Whether this is the only process on its machine, or the one that writes."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    """Whether this is the only process of the run, or the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _say(text: str, *, err: bool = False) -> None:
@@ -240,7 +240,7 @@ def _carry_out(
 
     :param where: what the run was read from, for messages.
     """
-    with keeping(folder) if os.environ.get("RANK", "0") == "0" else nullcontext():
+    with keeping(folder) if _is_first() else nullcontext():
         return _carry_out_alone(
             run, folder, data, where, resume=resume, quiet=quiet, only_kept=only_kept
         )

@@ -21,12 +21,12 @@ import torch
 import transformers
 from datasets import Dataset
 from datasets.utils.logging import disable_progress_bar
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_utils import get_last_checkpoint
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from risen_plugin.at_end import NoStepTooMany
 from risen_plugin.attention import finite_attention
 from risen_plugin.callback import RisenCallback
 from risen_plugin.compat import checkpointing_setting
@@ -201,6 +201,8 @@ def build(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
         if prepared.own_answers is not None:
             prepared.own_answers.bind(prepared.callback, trainer.model, tokenizer)
         prepared.callback.attach(trainer)
+    else:
+        trainer.add_callback(NoStepTooMany())
     if not args.disable_tqdm and run.data is not None:
         trainer.add_callback(_Bar())
     return trainer
@@ -232,7 +234,7 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
             trainer.args.eval_on_start = False  # it is in the record already
         if trainer.is_world_process_zero() and not resume:
             _keep_description(prepared)
-        _go_on(trainer, last, has_phases=prepared.callback is not None)
+        trainer.train(resume_from_checkpoint=last)
         if trainer.is_world_process_zero() and resume:  # what is refused changes nothing
             _keep_description(prepared)
         losses = _losses(trainer, prepared.eval_rows)
@@ -257,17 +259,6 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
     seconds = time.perf_counter() - started
     is_main = bool(trainer.is_world_process_zero())
     return Finished(output, steps, losses, phases, seconds, is_main)
-
-
-def _go_on(trainer: Trainer, last: str | None, *, has_phases: bool) -> None:
-    """Train from the checkpoint ``last``, if there is one, to the end."""
-    if last is not None and not has_phases:
-        state = TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))
-        if state.global_step >= state.max_steps:  # a Trainer would take one more step
-            trainer._load_from_checkpoint(last)
-            trainer.state = state
-            return
-    trainer.train(resume_from_checkpoint=last)
 
 
 def _keep_description(prepared: Prepared) -> None:

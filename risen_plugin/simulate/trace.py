@@ -88,7 +88,7 @@ def read_trace(place: str | Path, *, max_steps: int | None = None) -> Trace:
         notes.append(f"the run was recorded up to step {reading.last} of {recorded}")
     if max_steps is not None and max_steps > reading.last:
         notes.append(f"nothing was measured after step {reading.last}")
-    given = _whole((described.get("buffers") or {}).get("demonstrations_rows"))
+    given = _whole((described.get("buffers") or {}).get("demonstrations_usable"))
     return replace(reading.trace(whole, notes), demonstrations=given)
 
 

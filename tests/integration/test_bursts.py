@@ -137,23 +137,25 @@ def test_an_empty_buffer_skips_the_burst_and_says_so_once(
     ]
 
 
-@pytest.mark.parametrize("rows", [[], DEMONSTRATIONS], ids=["nothing", "demonstrations"])
 def test_a_replay_of_the_run_has_the_bursts_that_the_run_had(
-    rows: list[Any],
-    make_model: Callable[..., Any],
-    make_trainer: Callable[..., Any],
-    config: Any,
-    tmp_path: Path,
+    make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(make_model(), max_steps=4)
     scheduler = plan(at_2=("burst", 1), at_3=("risen", 1))
-    buffers = BuffersConfig(**{**vars(ANY), "demonstrations": rows or None})
-    callback = RisenCallback(config(scheduler=scheduler, buffers=buffers)).attach(trainer)
-    trainer.train()
-    phases = [(p.kind, p.at_step) for p in callback.phases if p.kind != "fine_tune"]
-    assert phases == [*([("burst", 2)] if rows else []), ("risen", 3)]
-    again = replay(read_trace(tmp_path / "run"), scheduler, "plan")
-    assert [(p.kind, p.at_step) for p in again.phases] == phases
+
+    def trained(folder: str, rows: list[Any]) -> RisenCallback:
+        trainer = make_trainer(make_model(), folder=folder, max_steps=4)
+        buffers = BuffersConfig(**{**vars(ANY), "demonstrations": rows or None})
+        callback = RisenCallback(config(scheduler=scheduler, buffers=buffers)).attach(trainer)
+        trainer.train()
+        phases = [(p.kind, p.at_step) for p in callback.phases if p.kind != "fine_tune"]
+        assert phases == [*([("burst", 2)] if folder == "given" else []), ("risen", 3)]
+        again = replay(read_trace(tmp_path / folder), scheduler, "plan")
+        assert [(p.kind, p.at_step) for p in again.phases] == phases
+        return callback
+
+    held_out = trained("nothing", []).instructions.guard
+    trained("given", DEMONSTRATIONS)
+    trained("held out", [{"prompt": row["prompt"], "completion": "x"} for row in held_out])
 
 
 def test_a_scheduler_sees_what_the_buffers_hold_and_instructions_nobody_solved_are_told(

@@ -493,36 +493,26 @@ def test_a_metric_that_the_user_does_not_measure_is_named(
         trainer.train()
 
 
-@pytest.mark.parametrize(
-    ("probe", "confidence", "told"),
-    [
-        (3, 0.99, "the probe has 3 and task 'sums' has 2 of the 7 rows that it takes for a harm"),
-        (7, 0.99, "task 'sums' has 2 of the 7 rows that it takes"),
-        (3, None, None),
-    ],
-)
+@pytest.mark.parametrize("confidence", [0.99, None])
 def test_too_few_rows_for_a_harm_to_be_sure_are_told_at_the_start(
-    probe: int,
     confidence: float | None,
-    told: str | None,
     make_model: Callable[..., Any],
     make_trainer: Callable[..., Any],
     config: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, logger="risen_plugin")
-    rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in ROWS[:probe]]
     tasks = {
         "sums": TaskProbe(TASK_ROWS[:2], constant, max_drop=0.1),
         "free": TaskProbe(TASK_ROWS[:2], constant),
     }
     guard = GuardConfig(rows=8, confidence=confidence, tasks=tasks)
     trainer = make_trainer(make_model(), max_steps=1)
-    RisenCallback(config(guard=guard, probe=rows, scheduler=never)).attach(trainer)
+    RisenCallback(config(guard=guard, scheduler=never)).attach(trainer)
     trainer.train()
-    said = [line for line in caplog.messages if "rows that it takes" in line]
-    assert len(said) == (told is not None)
-    assert told is None or told in said[0]
+    said = [line for line in caplog.messages if "for a drop to be sure" in line]
+    assert len(said) == (confidence is not None)
+    assert not said or "task 'sums' has 2 rows; where they pass or fail, it takes 7" in said[0]
 
 
 def test_a_task_is_checked_before_a_model_is_touched(config: Any) -> None:

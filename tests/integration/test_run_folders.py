@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from risen_plugin.record import read_events
+from risen_plugin.run_lock import keeping
 from risen_plugin.runs import training
 from risen_plugin.runs.rows import split_off
 
@@ -88,6 +90,48 @@ def test_a_run_that_was_killed_after_its_last_checkpoint_takes_no_further_step(l
     assert again.splitlines()[0] == whole.splitlines()[0]
     assert same(weights("out"), kept)
     assert not Path("out/checkpoint-5").exists()
+
+
+def test_a_run_that_has_ended_is_extended_by_force() -> None:
+    run = fine_tuning()
+    done("train", run, "--output", "out", "--quiet")
+    longer = ("--resume", "--force", "--set", "fine_tune.max_steps=8")
+    said = done("train", run, "--output", "out", "--quiet", *longer).stdout
+    assert said.startswith("fine-tuned 8 steps")
+    assert Path("out/checkpoint-8").is_dir()
+
+
+def test_the_best_weights_are_those_of_the_run_that_was_not_killed() -> None:
+    best = {
+        **{"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"},
+        **{"greater_is_better": True, "eval_steps": 2, "learning_rate": 0.01},
+    }
+    run = fine_tuning(fine_tune={**FINE_TUNE, **best})
+    done("train", run, "--output", "out", "--quiet")
+    kept = weights("out")
+    assert not same(kept, weights("out/checkpoint-4")), "the first loss was the greatest"
+    for path in ("out/finished.json", "out/model.safetensors"):
+        Path(path).unlink()
+    done("train", run, "--output", "out", "--resume", "--quiet")
+    assert same(weights("out"), kept)
+
+
+@pytest.mark.parametrize(
+    ("rank", "words"), [("0", "another run writes to out"), ("2", "there is no file 'gone.jsonl'")]
+)
+def test_the_first_process_alone_looks_at_the_folder(rank: str, words: str) -> None:
+    """For one on another machine that shares the folder, the lock is that of its own run."""
+    run = fine_tuning(data="gone.jsonl")
+    with keeping(Path("out")):
+        process = subprocess.run(
+            ["risen", "train", run, "--output", "out"],
+            env={**os.environ, "RANK": rank, "LOCAL_RANK": "0"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert process.returncode == 2
+    assert words in process.stderr
 
 
 @pytest.mark.parametrize("make", [True, False], ids=["a folder that is empty", "a new folder"])

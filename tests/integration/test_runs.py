@@ -88,7 +88,7 @@ def test_a_run_that_has_ended_is_not_run_again(monkeypatch: pytest.MonkeyPatch):
     assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before
     other = ("train", "out/run.yaml", "--output", "out", "--resume", "--set", "risen.guard.rows=5")
     assert "risen.guard.rows was 4 and is 5" in refused(*other)
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("RANK", "1")
     second = done("train", "out/run.yaml", "--output", "out", "--resume", "--quiet")
     assert (second.stdout, second.stderr) == ("", ""), "of several processes, one speaks"
 

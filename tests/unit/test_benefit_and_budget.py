@@ -279,6 +279,12 @@ def test_a_shorter_phase_is_measured_as_long_as_any_other(
     assert (decision.phase, decision.steps) == (phase, steps)
 
 
+def test_looks_on_the_way_grow_with_the_steps() -> None:
+    metrics = {**COSTLY.metrics, "guard_s": 30.0, "looks": 4}
+    now = replace(NOW, phases=[replace(COSTLY, metrics=metrics)])
+    assert Budget(Wants(), seconds=65)(now).steps == 5  # 10 s of measuring and 3 s a step
+
+
 def test_the_first_phase_is_as_long_as_it_is_asked_for() -> None:
     assert Budget(Wants(), seconds=1)(Progress(30, 100)).steps == 10
 

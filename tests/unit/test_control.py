@@ -136,21 +136,29 @@ def test_an_entropy_floor_may_end_the_phase_at_once() -> None:
 def test_entropy_is_judged_again_once_answers_were_sampled_at_the_new_temperature() -> None:
     config = ControlConfig(entropy_floor=0.2, max_temperature=1.5, window=1)
     logs = [{"entropy": 0.1}] * 9
-    orders = run(config, logs, {"num_iterations": 4})
-    assert [order.temperature is not None for order in orders] == [
-        step in (1, 5, 9) for step in range(1, 10)
-    ]
+    for four in (
+        {"num_iterations": 4},
+        {"steps_per_generation": 4},
+        {"generation_batch_size": 32, "per_device_train_batch_size": 8},
+    ):
+        orders = run(config, logs, four)
+        heated = [order.temperature is not None for order in orders]
+        assert heated == [step in (1, 5, 9) for step in range(1, 10)]
     sparse = Controllers(config)
     sparse.begin({"num_iterations": 4, "logging_steps": 3}, 12)
-    heated = [sparse.logged(step, logs[0]).temperature for step in (3, 6, 9)]
-    assert heated[0] is not None
-    assert heated[1] is None, "two of its three steps were on answers sampled before"
+    at = [sparse.logged(step, logs[0]).temperature for step in (3, 6, 9)]
+    assert at[0] is not None
+    assert at[1] is None, "two of its three steps were on answers sampled before"
 
 
-@pytest.mark.parametrize(("steps", "ends_at"), [(30, 10), (20, 10), (80, 40)])
-def test_a_phase_with_few_logs_has_its_kl_budget_too(steps: int, ends_at: int) -> None:
+@pytest.mark.parametrize(
+    ("steps", "every", "ends_at"), [(30, 10, 10), (20, 10, 10), (80, 10, 40), (40, 0.25, 20)]
+)
+def test_a_phase_with_few_logs_has_its_kl_budget_too(
+    steps: int, every: float, ends_at: int
+) -> None:
     controllers = Controllers(ControlConfig(kl_budget=0.2))
-    controllers.begin({**BETA, "logging_steps": 10}, steps)
+    controllers.begin({**BETA, "logging_steps": every}, steps)
     stops = [
         step for step in range(10, steps + 1, 10) if controllers.logged(step, {"kl": 5.0}).stop
     ]
