@@ -241,50 +241,35 @@ def _carry_out(
     :param where: what the run was read from, for messages.
     """
     with keeping(folder) if _is_first() else nullcontext():
-        return _carry_out_alone(
-            run, folder, data, where, resume=resume, quiet=quiet, only_kept=only_kept
-        )
+        described = {**data, "seed": run.seed, "output": str(folder)}
+        with located(where):
+            _check_early(run)
+            from risen_plugin.distributed import leave
+            from risen_plugin.runs.training import prepare, train
 
-
-def _carry_out_alone(
-    run: RunConfig,
-    folder: Path,
-    data: Mapping[str, Any],
-    where: str,
-    *,
-    resume: bool,
-    quiet: bool,
-    only_kept: bool,
-) -> Finished:
-    described = {**data, "seed": run.seed, "output": str(folder)}
-    with located(where):
-        _check_early(run)
-        from risen_plugin.distributed import leave
-        from risen_plugin.runs.training import prepare, train
-
-        prepared = prepare(run, folder, quiet=quiet, described=described)
-    if _is_first():
-        forget_ending(folder)
-    try:
-        done = train(prepared, resume=resume, only_kept=only_kept)
-    except KeyboardInterrupt:
-        if any(folder.glob("checkpoint-*")):
-            click.echo(f"risen: the run in {folder} goes on with --resume", err=True)
-        raise
-    del prepared  # and with it what was trained in the group of processes
-    leave()
-    lines = phase_lines(done.phases)
-    if done.is_kept or not only_kept:
-        lines = closing(
-            folder,
-            steps=done.steps,
-            losses=done.losses,
-            phases=done.phases,
-            seconds=done.seconds,
-            is_adapter=done.is_adapter,
-            reinforces=run.risen is not None,
-        )
-    if done.is_main:
-        keep_ending(folder, Ending(lines, done.is_kept))
-        click.echo("\n".join(lines))
-    return done
+            prepared = prepare(run, folder, quiet=quiet, described=described)
+        if _is_first():
+            forget_ending(folder)
+        try:
+            done = train(prepared, resume=resume, only_kept=only_kept)
+        except KeyboardInterrupt:
+            if any(folder.glob("checkpoint-*")):
+                click.echo(f"risen: the run in {folder} goes on with --resume", err=True)
+            raise
+        del prepared  # and with it what was trained in the group of processes
+        leave()
+        lines = phase_lines(done.phases)
+        if done.is_kept or not only_kept:
+            lines = closing(
+                folder,
+                steps=done.steps,
+                losses=done.losses,
+                phases=done.phases,
+                seconds=done.seconds,
+                is_adapter=done.is_adapter,
+                reinforces=run.risen is not None,
+            )
+        if done.is_main:
+            keep_ending(folder, Ending(lines, done.is_kept))
+            click.echo("\n".join(lines))
+        return done
