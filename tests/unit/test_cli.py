@@ -93,9 +93,9 @@ def installed(monkeypatch):
         monkeypatch.delenv(f"RISEN_{variable}_PLUGINS", raising=False)
     entries = [Entry("good", lambda: Plugin), Entry("broken", fail_to_import)]
     monkeypatch.setattr(metadata, "entry_points", lambda group: entries)
-    yield
     log = logging.getLogger("risen_plugin")
-    log.handlers.clear()
+    monkeypatch.setattr(log, "handlers", [])  # another test may have called main
+    yield
     log.setLevel(logging.NOTSET)
 
 
