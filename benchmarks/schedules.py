@@ -70,12 +70,14 @@ class Timed:
     So the runs take the same time in the mean, whatever a phase takes.
 
     :param knows_the_end: whether the scheduler is told that the run ends where the last phase is
-        still to fit, so that it can end with one.
+        still to fit, so that it can end with one; the run then ends, whatever it decided.
+    :param has_ended: whether it was told.
     """
 
     clock: Clock
     scheduler: Callable[[Progress], Decision]
     knows_the_end: bool = False
+    has_ended: bool = False
     asked: float | None = None
 
     def __call__(self, progress: Progress) -> Decision:
@@ -86,6 +88,7 @@ class Timed:
             return Decision("fine_tune", reason="the seconds are used up")
         if self.knows_the_end and self.clock.phases_left < 1:
             progress = dataclasses.replace(progress, max_steps=progress.step)
+            self.has_ended = True
         decision = self.scheduler(progress)
         if decision.phase == "risen":
             self.asked = self.clock.spent
@@ -182,15 +185,16 @@ def _run(arm: str, seed: int, seconds: float, steps: int) -> dict[str, float]:
     families = sorted({wish.partition(":")[0] for wish in WISHES})
     reserved = random.Random(f"reserve {seed}").choice(families)
     clock = Clock(seconds)
+    scheduler = _scheduler(arm, clock, steps)
 
     class Stop(StopAfter):
-        """Ends the run when the processor's seconds are used up."""
+        """Ends the run when the processor's seconds are used up, or the scheduler was told so."""
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             clock.began = time.process_time()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            control.should_training_stop = clock.share >= 1
+            control.should_training_stop = clock.share >= 1 or scheduler.has_ended
 
     set_seed(seed)
     rate = 0.0 if arm == "RISEN only" else FULL.peak
@@ -204,7 +208,7 @@ def _run(arm: str, seed: int, seconds: float, steps: int) -> dict[str, float]:
             batch_size=1 if arm == "RISEN only" else FULL.batch_size,
             learning_rate=rate,
         )
-        callback = RisenCallback(_config(desk, arm, clock, steps, reserved)).attach(trainer)
+        callback = RisenCallback(_config(desk, scheduler, reserved)).attach(trainer)
         _evaluates(trainer, desk)
         trainer.add_callback(Stop(seconds))
         began = time.process_time()
@@ -242,12 +246,10 @@ def _evaluates(trainer: Any, desk: Any) -> None:
     trainer.args.per_device_eval_batch_size = 128
 
 
-def _config(desk: Any, arm: str, clock: Clock, steps: int, reserved: str) -> Any:
+def _config(desk: Any, scheduler: Timed, reserved: str) -> Any:
     config = desk.risen_config()
     guard = dataclasses.replace(config.guard, report_rows=1)  # measured here, at the end
-    return dataclasses.replace(
-        config, scheduler=_scheduler(arm, clock, steps), guard=guard, reserve=[reserved]
-    )
+    return dataclasses.replace(config, scheduler=scheduler, guard=guard, reserve=[reserved])
 
 
 def _scheduler(arm: str, clock: Clock, steps: int) -> Timed:
