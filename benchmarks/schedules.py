@@ -71,12 +71,14 @@ class Timed:
 
     :param knows_the_end: whether the scheduler is told that the run ends where the last phase is
         still to fit, so that it can end with one; the run then ends, whatever it decided.
-    :param has_ended: whether it was told.
+    :param ends_with_risen: whether the run ends where no further phase fits.
+    :param has_ended: whether it has come to that.
     """
 
     clock: Clock
     scheduler: Callable[[Progress], Decision]
     knows_the_end: bool = False
+    ends_with_risen: bool = False
     has_ended: bool = False
     asked: float | None = None
 
@@ -85,6 +87,7 @@ class Timed:
             self.clock.phase_s = self.clock.spent - self.asked
             self.asked = None
         if self.clock.phases_left < 0.5:
+            self.has_ended = self.ends_with_risen
             return Decision("fine_tune", reason="the seconds are used up")
         if self.knows_the_end and self.clock.phases_left < 1:
             progress = dataclasses.replace(progress, max_steps=progress.step)
@@ -188,7 +191,7 @@ def _run(arm: str, seed: int, seconds: float, steps: int) -> dict[str, float]:
     scheduler = _scheduler(arm, clock, steps)
 
     class Stop(StopAfter):
-        """Ends the run when the processor's seconds are used up, or the scheduler was told so."""
+        """Ends the run when the processor's seconds are used up, or no phase fits at its end."""
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             clock.began = time.process_time()
@@ -255,7 +258,7 @@ def _config(desk: Any, scheduler: Timed, reserved: str) -> Any:
 def _scheduler(arm: str, clock: Clock, steps: int) -> Timed:
     from risen_plugin.defaults.schedulers import Benefit, Plateau
 
-    def by(chooses: Callable[[float, Progress], bool]) -> Timed:
+    def by(chooses: Callable[[float, Progress], bool], *, ends: bool = False) -> Timed:
         """A fixed order: RISEN where ``chooses`` says so, of the share of the seconds."""
 
         def decide(progress: Progress) -> Decision:
@@ -264,19 +267,19 @@ def _scheduler(arm: str, clock: Clock, steps: int) -> Timed:
             phase = ("risen", steps) if chosen else ("fine_tune", 0)
             return Decision(*phase, reason="the fixed order")
 
-        return Timed(clock, decide)
+        return Timed(clock, decide, ends_with_risen=ends)
 
     fixed: dict[str, Timed] = {
         "fine-tuning only": by(lambda share, progress: False),
         "RISEN only": by(lambda share, progress: True),
         "RISEN, fine-tuning": by(lambda share, progress: share < 0.5),
-        "fine-tuning, RISEN": by(lambda share, progress: share >= 0.5),
+        "fine-tuning, RISEN": by(lambda share, progress: share >= 0.5, ends=True),
         "alternating": by(lambda share, progress: progress.phases[-1].steps >= 40),
     }
     if arm in fixed:
         return fixed[arm]
     chosen = Plateau(steps=steps, burst=0) if arm == "plateau" else Benefit(steps=steps)
-    return Timed(clock, chosen, knows_the_end=True)
+    return Timed(clock, chosen, knows_the_end=True, ends_with_risen=True)
 
 
 def _measured(desk: Any, reserved: str) -> dict[str, float]:
