@@ -36,7 +36,8 @@ def right_fields(completions, answer, **columns):
 """
 _START = "from risen_plugin.cli import main; main()"
 _START_CPU = (
-    "import time; time.perf_counter = time.process_time; import risen_plugin.runs.machine as m; "
+    "import time; time.perf_counter = time.process_time; "
+    "import risen_plugin.commands.advise.machine as m; "
     "m.process_age_s = time.process_time; " + _START
 )
 _REWARDS = ("--instructions", "instructions.jsonl", "--rewards", "constraints,desk.py:right_fields")

@@ -130,13 +130,13 @@ class _Torch:
         self.parameters = sum(p.numel() for p in self.model.parameters())  # tied ones once
 
     def ids(self, prompt: Any) -> list[int]:
-        from risen_plugin.measure import prompt_ids
+        from risen_plugin.training.answering import prompt_ids
 
         return prompt_ids(self.tokenizer, prompt)
 
     def answers(self, prompts: Sequence[Any], tokens: int) -> list[str]:
         from risen_plugin.contracts import text_of
-        from risen_plugin.measure import answers
+        from risen_plugin.training.answering import answers
 
         made = answers(
             self.model, self.tokenizer, prompts, max_new_tokens=tokens, batch_size=len(prompts)
@@ -161,7 +161,7 @@ class _Graph:
     """One precision of the bundle, run by onnxruntime."""
 
     def __init__(self, folder: Path, precision: str, threads: int) -> None:
-        from risen_export.generate import Bundle
+        from risen_export.bundle import Bundle
 
         self.bundle = Bundle.open(folder, precision, threads)
 

@@ -48,8 +48,8 @@ def main(threads: int, repeats: int, json_file: Path | None) -> None:
 def _run() -> dict[str, float]:
     from benchmarks import training
     from risen_plugin import RisenCallback, RisenConfig, use
-    from risen_plugin.phase_state import PhaseCheckpoints
-    from risen_plugin.resuming import Resuming
+    from risen_plugin.phases.checkpoints import PhaseCheckpoints
+    from risen_plugin.run.resuming import Resuming
 
     model, tokenizer = training.load()
     spent: dict[str, list[float]] = {"phase": [], "complete": [], "save": []}

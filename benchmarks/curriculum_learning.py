@@ -190,13 +190,13 @@ def _seed(seed: int, trial: Trial, arms: Sequence[str]) -> dict[str, Curve]:
 def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) -> Curve:
     from transformers import TrainerCallback, TrainingArguments
 
-    from risen_plugin.assembly import assemble
-    from risen_plugin.clean_room import clean_room
     from risen_plugin.config import DEFAULT_GRPO
-    from risen_plugin.instructions import Instructions
-    from risen_plugin.panel import Panel
-    from risen_plugin.reinforce import Plan, build_trainer, train
-    from risen_plugin.scoring import PassRates, grade, totals, verdicts
+    from risen_plugin.instructions.supply import Instructions
+    from risen_plugin.rewards.adherence import PassRates, grade, totals, verdicts
+    from risen_plugin.rewards.panel import Panel
+    from risen_plugin.run.assembly import assemble
+    from risen_plugin.training.clean_room import clean_room
+    from risen_plugin.training.grpo import Plan, build_trainer, train
 
     config = desk.risen_config()
     parts = assemble(config)
@@ -263,7 +263,7 @@ def _adherence(desk: Any, model: Any) -> float:
 
 
 def _answers(desk: Any, model: Any, rows: Sequence[Any]) -> list[Any]:
-    from risen_plugin.measure import answers_to
+    from risen_plugin.training.answering import answers_to
 
     return answers_to(
         model,

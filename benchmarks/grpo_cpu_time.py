@@ -67,12 +67,12 @@ def _timed(work: Callable[[], Any]) -> float:
 def _risen(rows: list[dict[str, Any]], steps: int, folder: str) -> tuple[float, float]:
     from transformers import TrainingArguments
 
-    from risen_plugin.clean_room import clean_room
+    from risen_plugin.builtin.rewards import Constraints
     from risen_plugin.config import LoraSettings
-    from risen_plugin.defaults.rewards import Constraints
-    from risen_plugin.panel import Panel
-    from risen_plugin.reinforce import Plan, build_trainer, train
-    from risen_plugin.scoring import PassRates, wrap
+    from risen_plugin.rewards.adherence import PassRates, wrap
+    from risen_plugin.rewards.panel import Panel
+    from risen_plugin.training.clean_room import clean_room
+    from risen_plugin.training.grpo import Plan, build_trainer, train
 
     outer = TrainingArguments(folder, use_cpu=True, report_to=[])
     rewards = [wrap(Constraints(), "constraints", "reward 'constraints'")]
@@ -103,8 +103,8 @@ def _stock(rows: list[dict[str, Any]], steps: int, folder: str) -> tuple[float, 
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
 
-    from risen_plugin.compat import checkpointing_setting
-    from risen_plugin.defaults.rewards import Constraints
+    from risen_plugin.builtin.rewards import Constraints
+    from risen_plugin.training.compat import checkpointing_setting
 
     needed = ("prompt", "instruction_id_list", "kwargs")
     model, tokenizer = _model()

@@ -27,12 +27,12 @@ from benchmarks import training
 from benchmarks.memory import forget_peak, peak_mb, resident_mb
 from benchmarks.training import InOrder, Rewards, Row, run_one_phase
 from risen_plugin import use
-from risen_plugin.compat import checkpointing_setting
 from risen_plugin.config import DEFAULT_GRPO, GuardConfig, LoraSettings, RisenConfig
 from risen_plugin.embedded import orders
-from risen_plugin.instructions import derived_seed
-from risen_plugin.measure import answers
-from risen_plugin.reinforce import Outcome, Plan, train
+from risen_plugin.instructions.supply import derived_seed
+from risen_plugin.training.answering import answers
+from risen_plugin.training.compat import checkpointing_setting
+from risen_plugin.training.grpo import Outcome, Plan, train
 
 Measured = dict[str, float]
 ARMS = ("risen", "trl", "trl-fp32", "trl-same")
@@ -123,7 +123,7 @@ def _risen(work: Work) -> Measured:
         seed=work.seed,
     )
     peaks: dict[str, float] = {}
-    with mock.patch("risen_plugin.phase.train", partial(_watched_train, peaks)):
+    with mock.patch("risen_plugin.phases.risen.train", partial(_watched_train, peaks)):
         made = run_one_phase(work.model, work.tokenizer, config, Path(work.folder))
     metrics = made.record.metrics
     told = ("enter_s", "leave_s", "guard_s", "rollouts", "tokens")

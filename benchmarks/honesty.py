@@ -192,7 +192,7 @@ def _read(place: Path) -> dict[str, Any]:
     import json
 
     from risen_plugin import text_of
-    from risen_plugin.rollouts import read_rollouts
+    from risen_plugin.record.rollouts import read_rollouts
 
     described = json.loads((place / "risen/run.json").read_text(encoding="utf-8"))
     last = list(read_rollouts(place, phase=1))[-256:]

@@ -28,10 +28,10 @@ from benchmarks.shared import (
     print_table,
     write_results,
 )
+from risen_plugin.builtin.generators import Constraints, Jsonl
 from risen_plugin.constraints import check_all, parse
-from risen_plugin.constraints.construct import satisfying
-from risen_plugin.defaults.generators import Constraints, Jsonl
-from risen_plugin.validity import Validity, asked_of, instruction_key
+from risen_plugin.constraints.made_to_order.construct import satisfying
+from risen_plugin.instructions.validity import Validity, asked_of, instruction_key
 
 FILES = ("self_instruct_seed_tasks.jsonl", "user_oriented_instructions.jsonl")
 EVALUATION = "gsm8k_test.jsonl"

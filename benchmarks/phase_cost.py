@@ -139,8 +139,8 @@ def _timed_parts() -> Iterator[Seconds]:
     from peft.tuners.lora import LoraModel
 
     from benchmarks.training import timed
-    from risen_plugin import phase
-    from risen_plugin.clean_room import clean_room
+    from risen_plugin.phases import risen as phase
+    from risen_plugin.training.clean_room import clean_room
 
     spent: defaultdict[str, float] = defaultdict(float)
 

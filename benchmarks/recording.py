@@ -117,11 +117,13 @@ def _phase(model: Any, tokenizer: Any, folder: Path, steps: int) -> tuple[float,
 @contextmanager
 def _timed() -> Iterator[dict[str, float]]:
     """CPU seconds of the phase that runs in here, and by part of what is recorded in it."""
-    from risen_plugin import active_run, held_out, phase
-    from risen_plugin.attached import Attached
-    from risen_plugin.phase_state import PhaseCheckpoints
-    from risen_plugin.record import Record
-    from risen_plugin.rollouts import RolloutLog
+    from risen_plugin.phases import measuring as held_out
+    from risen_plugin.phases import risen as phase
+    from risen_plugin.phases.checkpoints import PhaseCheckpoints
+    from risen_plugin.record.rollouts import RolloutLog
+    from risen_plugin.record.run_record import Record
+    from risen_plugin.run import active as active_run
+    from risen_plugin.training.outer_trainer import Attached
 
     spent: defaultdict[str, float] = defaultdict(float)
 

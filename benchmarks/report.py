@@ -26,8 +26,8 @@ from benchmarks.shared import (
     write_results,
 )
 from risen_plugin.contracts import Failed
-from risen_plugin.record import Record, write_json
-from risen_plugin.rollouts import FILE, RolloutLog
+from risen_plugin.record.rollouts import FILE, RolloutLog
+from risen_plugin.record.run_record import Record, write_json
 
 LIMIT_S = 10.0
 LIMIT_MB = 15.0
@@ -43,7 +43,7 @@ _WORDS += ["customer", "door", "courier", "account", "kettle,", "<b>bold</b>", "
 _MAKE = """
 import resource, sys, time
 started = time.perf_counter()
-from risen_plugin.report.page import write_report
+from risen_plugin.commands.report.page import write_report
 path = write_report(sys.argv[1], sys.argv[2])
 used = resource.getrusage(resource.RUSAGE_SELF)
 print(time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)

@@ -240,7 +240,7 @@ def _most_steps(arm: str, seconds: float) -> int:
 def _evaluates(trainer: Any, desk: Any) -> None:
     from datasets import Dataset
 
-    from risen_plugin.measure import encode_probe
+    from risen_plugin.training.answering import encode_probe
 
     encoded = encode_probe(desk.tokenizer, desk.data.probe, 512)
     trainer.eval_dataset = Dataset.from_list([{"input_ids": i, "labels": k} for i, k in encoded])
@@ -256,7 +256,7 @@ def _config(desk: Any, scheduler: Timed, reserved: str) -> Any:
 
 
 def _scheduler(arm: str, clock: Clock, steps: int) -> Timed:
-    from risen_plugin.defaults.schedulers import Benefit, Plateau
+    from risen_plugin.builtin.schedulers import Benefit, Plateau
 
     def by(chooses: Callable[[float, Progress], bool], *, ends: bool = False) -> Timed:
         """A fixed order: RISEN where ``chooses`` says so, of the share of the seconds."""
@@ -284,10 +284,10 @@ def _scheduler(arm: str, clock: Clock, steps: int) -> Timed:
 
 def _measured(desk: Any, reserved: str) -> dict[str, float]:
     from risen_export.demo.stages import score_instructions
-    from risen_plugin.clean_room import clean_room
     from risen_plugin.embedded import corpus, orders
-    from risen_plugin.families import families_of
-    from risen_plugin.measure import answers_to, encode_probe, probe_loss
+    from risen_plugin.instructions.families import families_of
+    from risen_plugin.training.answering import answers_to, encode_probe, probe_loss
+    from risen_plugin.training.clean_room import clean_room
 
     def told(rows: Sequence[Any]) -> list[Any]:
         return answers_to(

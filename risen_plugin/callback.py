@@ -14,14 +14,14 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from risen_plugin.active_run import ActiveRun
-from risen_plugin.at_end import NoStepTooMany
-from risen_plugin.attached import Attached
-from risen_plugin.components import Components
 from risen_plugin.config import RisenConfig, check_keys
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import ConfigError
-from risen_plugin.fitness import check_arguments, check_model, check_targets
+from risen_plugin.run.active import ActiveRun
+from risen_plugin.run.fitness import check_arguments, check_model, check_targets
+from risen_plugin.run.state import Components
+from risen_plugin.training.at_end import NoStepTooMany
+from risen_plugin.training.outer_trainer import Attached
 
 _log = logging.getLogger("risen_plugin")
 

@@ -20,8 +20,8 @@ import click
 
 from risen_plugin import __version__
 from risen_plugin.errors import RisenError, near_miss
-from risen_plugin.options import Option, describe
 from risen_plugin.plugins import KINDS, Kind, Offer, PluginInfo, Plugins
+from risen_plugin.plugins.options import Option, describe
 
 _USER_ERROR = 2
 _INTERRUPTED = 130

@@ -25,8 +25,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from risen_plugin.audit.elsewhere import same_path
-from risen_plugin.audit.run import CHECKS, run_check, subject_of
+from risen_plugin.commands.audit.elsewhere import same_path
+from risen_plugin.commands.audit.run import CHECKS, run_check, subject_of
 from risen_plugin.contracts import Decision, Failed, PhaseRecord, Progress, Stateful
 from risen_plugin.plugins import Plugins
 

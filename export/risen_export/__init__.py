@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from risen_export.generate import Bundle
+    from risen_export.bundle import Bundle
+    from risen_export.export import Exported, ExportResult, export
     from risen_export.manifest import bytes_by_kind, check
-    from risen_export.pipeline import Exported, ExportResult, export
     from risen_export.verify import Verdict
 
 __all__ = [
@@ -24,13 +24,13 @@ __all__ = [
 ]
 
 _LATER = {
-    "Bundle": "risen_export.generate",
-    "ExportResult": "risen_export.pipeline",
-    "Exported": "risen_export.pipeline",
+    "Bundle": "risen_export.bundle",
+    "ExportResult": "risen_export.export",
+    "Exported": "risen_export.export",
     "Verdict": "risen_export.verify",
     "bytes_by_kind": "risen_export.manifest",
     "check": "risen_export.manifest",
-    "export": "risen_export.pipeline",
+    "export": "risen_export.export",
 }
 
 

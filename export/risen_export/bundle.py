@@ -1,184 +1,221 @@
-"""Make a compiled graph a complete bundle, and publish it whole or not at all.
+"""Answer from a bundle on plain onnxruntime: batched, with a shared key-value cache, no torch.
 
-Completing adds what clients look for beside the graph. Publishing writes to a hidden sibling
-folder and renames; an existing bundle is moved aside first and only then deleted.
+Rows are padded on the RIGHT: the graph takes rotary positions from each row's own length, and a
+left-padded batch would be silently wrong. What the text is made of is ``chat``'s business.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from risen_export import manifest
-from risen_plugin.errors import ExportError
+import numpy as np
+import numpy.typing as npt
+from tqdm.auto import tqdm
 
-# What a tokenizer writes about how it was loaded; it means nothing to who reads the bundle.
-_LOADING_KEYS = ("is_local", "local_files_only")
+from risen_export.chat import ChatTokenizer, Prompt
+from risen_export.manifest import GRAPH, choose_precision
+from risen_export.session import KeyValueCache, open_session
+from risen_plugin.errors import DataError
+
+Ids = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.float32]
+# Picks the next token of each row from (B, V) logits; the rows' places in the call, (B,).
+Pick = Callable[[Logits, Sequence[int]], Ids]
+
+DEFAULT_NEW_TOKENS = 256
+# Logits of a prefill are (B, T, V) in float32; a batch is cut so that they stay below this.
+_PREFILL_LOGITS = 64 * 1024 * 1024
 
 
-def complete(folder: Path, model: Any, tokenizer: Any) -> None:
-    """Add ``config.json``, ``generation_config.json`` and the chat template in both places.
+class Bundle:
+    """An opened ``OUT/<precision>`` folder that answers prompts::
 
-    The builder wrote the graph, ``genai_config.json`` and the tokenizer. optimum needs
-    ``config.json``; transformers.js reads the template from ``tokenizer_config.json`` alone.
+        bundle = Bundle.open("out/bundle")
+        answers = bundle.generate([[{"role": "user", "content": "Who ordered?"}]])
 
-    :raises ExportError: if the tokenizer has no ``tokenizer.json``.
+    Open one with :meth:`open`. ``context_length`` and ``vocabulary`` are in tokens.
     """
-    config = model.config.to_dict()
-    config["architectures"] = [type(model).__name__]
-    # transformers 5 writes rope_parameters; 4.57 reads rope_theta and falls silently to 10000.
-    rope = config.get("rope_parameters") or {}
-    if "rope_theta" in rope and "rope_theta" not in config:
-        config["rope_theta"] = rope["rope_theta"]
-    manifest.write_json(folder / "config.json", config)
-    model.generation_config.save_pretrained(folder)
-    if not (folder / "tokenizer.json").is_file():
-        raise ExportError(
-            f"the tokenizer ({type(tokenizer).__name__}) has no fast form, so there is no "
-            "tokenizer.json for the bundle; load it with use_fast=True and save it again"
+
+    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
+        self.path = folder
+        self.tokenizer = ChatTokenizer(folder)
+        self._session = open_session(folder / GRAPH, threads)
+        genai = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
+        generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+        self.context_length = int(genai["context_length"])
+        self.vocabulary = int(genai["vocab_size"])
+        self.eos_ids = _as_ids(generation.get("eos_token_id"))
+        self.max_new_tokens = int(generation.get("max_new_tokens") or DEFAULT_NEW_TOKENS)
+
+    @classmethod
+    def open(
+        cls, path: str | Path, precision: str | None = None, threads: int | None = None
+    ) -> Bundle:
+        """Open ``OUT`` (its fp32 graph unless ``precision`` says otherwise) or ``OUT/<precision>``.
+
+        :param threads: threads of one operator; None leaves the choice to onnxruntime.
+        :raises ExportError: if it is no bundle, lacks the precision, or a file is cut short.
+        """
+        return cls(choose_precision(Path(path), precision), threads=threads)
+
+    def logits(self, ids: Ids, lengths: Sequence[int] | Ids | None = None) -> Logits:
+        """Logits (B, T, V) of right-padded ``ids`` (B, T); cells past a row's length mean nothing.
+
+        :param lengths: tokens of each row, (B,); None if all rows are full.
+        """
+        if lengths is None:
+            lengths = [ids.shape[1]] * ids.shape[0]
+        return KeyValueCache(self._session, ids.shape[0], 0).prefill(ids, np.asarray(lengths))
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int | None = None,
+        batch_size: int = 32,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> list[str]:
+        """Answers in the order of the prompts, without the prompt and special tokens.
+
+        :param prompts: texts, taken as they are, or lists of chat messages.
+        :param max_new_tokens: most tokens of an answer; the model's own default if None.
+        :param do_sample: draw from the distribution at ``temperature``; else the likeliest token.
+        :param seed: each prompt has its own stream, so a draw does not depend on ``batch_size``.
+        :raises DataError: if a prompt is empty or leaves no room in the context.
+        """
+        answers = self.generate_ids(
+            [self.tokenizer.encode(prompt) for prompt in prompts],
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            pick=sampler(seed, temperature) if do_sample else greedy,
+            progress=progress,
         )
-    path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    for key in _LOADING_KEYS:
-        settings.pop(key, None)
-    if settings.get("tokenizer_class") == "TokenizersBackend":
-        # The name transformers 5 gives this class; 4.57 and other clients know only the old one.
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    template = tokenizer.chat_template
-    if isinstance(template, str):
-        settings["chat_template"] = template
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    manifest.write_json(path, settings)
+        return [self.tokenizer.decode(answer) for answer in answers]
 
+    def generate_ids(
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int | None = None,
+        batch_size: int = 32,
+        pick: Pick | None = None,
+        ignore_eos: bool = False,
+        progress: bool = False,
+    ) -> list[list[int]]:
+        """Like :meth:`generate` on token ids; an answer ends before its end-of-text token.
 
-def describe(folder: Path, precision: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write the manifest of one ``OUT/<precision>`` folder and return it."""
-    content = {
-        "format": manifest.FORMAT,
-        "precision": precision,
-        "bytes_by_kind": manifest.bytes_by_kind(folder),
-        **facts,
-        "files": manifest.files_of(folder),
-    }
-    manifest.write_json(folder / manifest.MANIFEST, content)
-    return content
+        :param ignore_eos: go on past end-of-text until ``max_new_tokens`` or the context's end.
+        """
+        wanted = self.max_new_tokens if max_new_tokens is None else max_new_tokens
+        self._check(rows)
+        answers: list[list[int]] = [[] for _ in rows]
+        stops = frozenset() if ignore_eos else self.eos_ids
+        with tqdm(total=len(rows), desc="answers", unit="row", disable=not progress) as bar:
+            for group in self._groups(rows, batch_size):
+                self._answer(group, rows, answers, wanted=wanted, stops=stops, pick=pick or greedy)
+                bar.update(len(group))
+        return answers
 
+    def _check(self, rows: Sequence[Sequence[int]]) -> None:
+        for index, row in enumerate(rows):
+            if not row:
+                raise DataError(f"prompt {index} is empty")
+            if len(row) >= self.context_length:
+                raise DataError(
+                    f"prompt {index} has {len(row)} tokens and leaves no room for an answer: "
+                    f"the model's context is {self.context_length}"
+                )
 
-def span(out: Path, inner: dict[str, dict[str, Any]], facts: dict[str, Any]) -> None:
-    """Write ``OUT/manifest.json`` over the manifests of all precisions."""
-    content = {
-        "format": manifest.FORMAT,
-        **facts,
-        "precisions": {
-            precision: {
-                "bytes": sum(entry["bytes"] for entry in one["files"].values()),
-                "manifest_sha256": manifest.sha256(out / precision / manifest.MANIFEST),
-                "verify": one["verify"],
-            }
-            for precision, one in inner.items()
-        },
-    }
-    manifest.write_json(out / manifest.MANIFEST, content)
+    def _groups(self, rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+        """Places of rows to answer together: like lengths, bounded by rows and by prefill logits.
 
+        The longest come first, so that what does not fit in memory fails at the start.
+        """
+        order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
+        while order:
+            cells = len(rows[order[0]]) * self.vocabulary
+            size = max(1, min(batch_size, _PREFILL_LOGITS // cells))
+            yield order[:size]
+            order = order[size:]
 
-def rewards_of(run: Path | None) -> dict[str, Any] | None:
-    """The ``plugins`` and ``rewards`` of a run's record; None if there is no record."""
-    path = None if run is None else run / "risen" / "run.json"
-    if path is None or not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExportError(f"{path} is not valid JSON: {error}") from error
-    return {key: record[key] for key in ("plugins", "rewards") if key in record}
-
-
-def check_target(out: Path, *, force: bool) -> None:
-    """Refuse a target that is taken.
-
-    :raises ExportError: if ``out`` exists and ``force`` is off, or ``out`` is not a bundle.
-    """
-    if not out.exists() and not out.is_symlink():
-        return
-    if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
-        return
-    if not force:
-        raise ExportError(
-            f"{out} exists and is left as it is; choose another OUT, or replace it with --force"
-        )
-    if out.is_symlink() or manifest.read(out) is None:
-        raise ExportError(
-            f"{out} is not a bundle, so --force does not replace it; choose another OUT"
-        )
-
-
-@contextlib.contextmanager
-def published(out: Path, *, force: bool) -> Iterator[Path]:
-    """A scratch folder on the disk of ``out``; its ``bundle`` folder becomes ``out`` at the end.
-
-    If anything fails, the scratch folder goes and ``out`` is as it was. Not being able to write
-    becomes an ExportError; every other exception passes.
-    """
-    check_target(out, force=force)
-    made: Path | None = None
-    try:
-        made = _make_parents(out.absolute().parent)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
-        try:
-            (scratch / "bundle").mkdir()
-            yield scratch
-            _swap(scratch / "bundle", out, scratch / "old", force=force)
-            made = None
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    except OSError as error:
-        hidden = str(out.absolute().parent / f".{out.name}.")  # says nothing to who reads it
-        known = error.filename is not None and not str(error.filename).startswith(hidden)
-        place = f" ({error.filename})" if known else ""
-        raise ExportError(
-            f"cannot write the bundle {out}: {error.strerror or error}{place}; nothing was left"
-        ) from error
-    finally:
-        if made is not None:
-            _drop_empty(out.absolute().parent, made)
-
-
-def _swap(new: Path, out: Path, old: Path, *, force: bool) -> None:
-    check_target(out, force=force)  # somebody may have written it in the meantime
-    replaced = out.exists()
-    if replaced:
-        os.rename(out, old)
-    try:
-        os.rename(new, out)
-    except OSError:
-        if replaced:
-            os.rename(old, out)
-        raise
-
-
-def _make_parents(parent: Path) -> Path | None:
-    """Make missing folders; the topmost one made, or None."""
-    missing = None
-    for folder in (parent, *parent.parents):
-        if folder.exists():
-            break
-        missing = folder
-    parent.mkdir(parents=True, exist_ok=True)
-    return missing
-
-
-def _drop_empty(parent: Path, made: Path) -> None:
-    """Remove the folders that were made for a bundle that did not come to be."""
-    folder = parent
-    with contextlib.suppress(OSError):
+    def _answer(
+        self,
+        group: list[int],
+        rows: Sequence[Sequence[int]],
+        answers: list[list[int]],
+        *,
+        wanted: int,
+        stops: frozenset[int],
+        pick: Pick,
+    ) -> None:
+        lengths = np.array([len(rows[place]) for place in group])
+        longest = int(lengths.max())
+        room = {place: min(wanted, self.context_length - len(rows[place])) for place in group}
+        if wanted < 1:
+            return
+        ids = np.zeros((len(group), longest), dtype=np.int64)
+        for line, place in enumerate(group):
+            ids[line, : lengths[line]] = rows[place]
+        capacity = min(longest + wanted, self.context_length)
+        cache = KeyValueCache(self._session, len(group), capacity)
+        logits = cache.prefill(ids, lengths)[np.arange(len(group)), lengths - 1]  # (B, V)
+        live = list(group)
         while True:
-            folder.rmdir()
-            if folder == made:
+            tokens = pick(logits, live)
+            keep = []
+            for line, place in enumerate(live):
+                token = int(tokens[line])
+                if token in stops:
+                    continue
+                answers[place].append(token)
+                if len(answers[place]) < room[place]:
+                    keep.append(line)
+            if not keep:
                 return
-            folder = folder.parent
+            if len(keep) < len(live):
+                live = [live[line] for line in keep]
+                tokens = tokens[keep]
+                cache.keep(keep)
+            logits = cache.step(tokens)
+
+
+def greedy(logits: Logits, rows: Sequence[int]) -> Ids:
+    """The likeliest token of each row; the lowest id among equals."""
+    tokens: Ids = logits.argmax(axis=-1)
+    return tokens
+
+
+def sampler(seed: int, temperature: float) -> Pick:
+    """Draw at ``temperature``, each prompt from its own stream of random numbers.
+
+    By the Gumbel-max trick, which needs no softmax and no sorted vocabulary.
+    """
+    if temperature <= 0:
+        return greedy
+    streams: dict[int, np.random.Generator] = {}
+
+    def pick(logits: Logits, rows: Sequence[int]) -> Ids:
+        noise = np.stack(
+            [
+                streams.setdefault(row, np.random.default_rng([seed, row])).gumbel(
+                    size=logits.shape[-1]
+                )
+                for row in rows
+            ]
+        )
+        tokens: Ids = (logits / temperature + noise).argmax(axis=-1)
+        return tokens
+
+    return pick
+
+
+def _as_ids(value: Any) -> frozenset[int]:
+    if value is None:
+        return frozenset()
+    return frozenset(value if isinstance(value, list) else [value])

@@ -15,7 +15,7 @@ from risen_plugin.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from risen_export.chat import Prompt
-    from risen_export.pipeline import ExportResult
+    from risen_export.export import ExportResult
 
 
 @hookimpl
@@ -55,7 +55,7 @@ def export_command(
     RUN_OR_MODEL is the output folder of a run (its saved model, else its newest checkpoint), a
     model folder, a PEFT adapter folder or a hub id.
     """
-    from risen_export.pipeline import export
+    from risen_export.export import export
 
     result = export(
         run_or_model,
@@ -126,7 +126,7 @@ def generate_command(
     BUNDLE is what `risen export` wrote, or one of its precision folders. The prompt - stands for
     the lines of standard input. Several answers are separated by an empty line.
     """
-    from risen_export.generate import Bundle
+    from risen_export.bundle import Bundle
 
     texts = list(_texts(prompts))
     if raw and system is not None:

@@ -13,8 +13,8 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from risen_export.bundle import Bundle
 from risen_export.chat import Prompt
-from risen_export.generate import Bundle
 from risen_plugin.errors import ExportError
 
 # Largest logit difference of an fp32 graph that is still the same model.

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from risen_plugin.constraints import (
+from risen_plugin.constraints import language
+from risen_plugin.constraints.core import Constraint
+from risen_plugin.constraints.families import (
+    around_words,
     change_case,
     combination,
     copying,
@@ -19,16 +22,13 @@ from risen_plugin.constraints import (
     first_word,
     keyword_places,
     keywords,
-    language,
     last_word,
     length_constraints,
     letters,
     paragraphs,
     punctuation,
     startend,
-    wrapping,
 )
-from risen_plugin.constraints.core import Constraint
 from risen_plugin.errors import DataError, near_miss
 
 _OFFERED: tuple[type[Constraint], ...] = (
@@ -83,9 +83,9 @@ _OFFERED: tuple[type[Constraint], ...] = (
     punctuation.PunctuationExclamation,
     startend.EndChecker,
     startend.Quotation,
-    wrapping.BigramWrapping,
-    wrapping.SentenceHyphens,
-    wrapping.SquareBrackets,
+    around_words.BigramWrapping,
+    around_words.SentenceHyphens,
+    around_words.SquareBrackets,
 )
 KNOWN: Mapping[str, type[Constraint]] = MappingProxyType({known.id: known for known in _OFFERED})
 """Every constraint by its id."""

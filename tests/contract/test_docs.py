@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from risen_plugin import PhaseRecord, Progress
-from risen_plugin.assembly import assemble
+from risen_plugin.commands.train.run_config import DataSource, RunConfig
 from risen_plugin.config import (
     DEFAULT_GRPO,
     BreakerConfig,
@@ -35,7 +35,7 @@ from risen_plugin.config import (
     Weighted,
 )
 from risen_plugin.plugins import Plugins
-from risen_plugin.runs.run_config import DataSource, RunConfig
+from risen_plugin.run.assembly import assemble
 from risen_plugin.testing import check_reward, check_scheduler
 
 ROOT = Path(__file__).parents[2]
@@ -264,7 +264,7 @@ def test_every_key_of_a_run_is_documented_with_its_default(kind):
 
 
 def test_the_arguments_that_a_run_sets_or_manages_are_documented():
-    from risen_plugin.runs.training import MANAGED, defaults
+    from risen_plugin.commands.train.training import MANAGED, defaults
 
     told = section(DOCS / "reference" / "run.md", "fine_tune")
     run = RunConfig("model", data=DataSource(path="x"), evaluation=8, lora=LoraSettings())
@@ -273,7 +273,7 @@ def test_the_arguments_that_a_run_sets_or_manages_are_documented():
 
 
 def test_the_fields_of_grpo_that_are_set_or_managed_are_documented():
-    from risen_plugin.reinforce import MANAGED
+    from risen_plugin.training.grpo import MANAGED
 
     documented = rows_of(section(DOCS / "reference" / "configuration.md", "Fields of GRPOConfig"))
     assert documented == {name: repr(value) for name, value in DEFAULT_GRPO.items()} | MANAGED

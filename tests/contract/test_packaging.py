@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from setuptools import Distribution
 
 from risen_plugin import __version__
 
@@ -24,10 +25,6 @@ def setup():
     return parser
 
 
-def listed(text):
-    return [line for line in text.splitlines() if line]
-
-
 def on_disk(name, folder):
     return [
         ".".join((name, *init.parent.relative_to(folder).parts))
@@ -35,10 +32,14 @@ def on_disk(name, folder):
     ]
 
 
-def test_every_package_on_disk_is_installed(setup):
+def test_every_package_on_disk_is_installed(monkeypatch):
     packages = on_disk("risen_plugin", ROOT / "risen_plugin")
     packages += on_disk("risen_export", ROOT / "export" / "risen_export")
-    assert sorted(listed(setup["options"]["packages"])) == sorted(packages)
+    monkeypatch.chdir(ROOT)
+    distribution = Distribution()
+    distribution.parse_config_files()
+    distribution.set_defaults()
+    assert sorted(distribution.packages) == sorted(packages)
 
 
 def test_the_version_is_the_same_everywhere(setup):

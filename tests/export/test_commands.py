@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from risen_export import commands
-from risen_export.generate import Bundle
+from risen_export.bundle import Bundle
 from risen_plugin.errors import DataError, ExportError
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from risen_export import build, export
-from risen_export.bundle import published
 from risen_export.manifest import FORMAT
+from risen_export.publish import published
 from risen_plugin.errors import ExportError
 
 

@@ -20,9 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from risen_plugin import Decision, Progress, RisenCallback, hookimpl
 from risen_plugin.config import BuffersConfig, CurriculumConfig, GuardConfig, RisenConfig, Weighted
-from risen_plugin.distributed import leave
 from risen_plugin.embedded import orders
-from risen_plugin.phase_state import PhaseCheckpoints
+from risen_plugin.phases.checkpoints import PhaseCheckpoints
+from risen_plugin.training.torch_processes import leave
 
 RANK = int(os.environ["RANK"])
 ROWS = orders.draw(48, 0)
@@ -118,7 +118,7 @@ def trainer_of(folder: Path, tokenizer: Any, scenario: str, seed: int = 0) -> An
         TrainingArguments,
     )
 
-    from risen_plugin.measure import encode_probe
+    from risen_plugin.training.answering import encode_probe
 
     torch.manual_seed(seed)
     model: Any = Qwen2ForCausalLM(

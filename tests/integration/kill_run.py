@@ -86,7 +86,7 @@ def _watch(killer: Killer) -> None:
     import torch
     import transformers
 
-    import risen_plugin.phase_state
+    import risen_plugin.phases.checkpoints
 
     killer.watch(os, "rename", "rename")
     killer.watch(os, "replace", "rename")
@@ -96,7 +96,7 @@ def _watch(killer: Killer) -> None:
     killer.watch(transformers.Qwen2ForCausalLM, "forward", "forward")
     killer.watch_writing(torch, "save", 1)
     killer.watch_writing(transformers.modeling_utils, "safe_save_file", 1)
-    killer.watch_writing(risen_plugin.phase_state, "save_file", 1)
+    killer.watch_writing(risen_plugin.phases.checkpoints, "save_file", 1)
 
 
 def run(folder: Path, killer: Killer) -> None:
@@ -106,16 +106,16 @@ def run(folder: Path, killer: Killer) -> None:
     import transformers
     from datasets import Dataset
 
-    import risen_plugin.phase_state
+    import risen_plugin.phases.checkpoints
     from risen_plugin import Decision, RisenCallback, RisenConfig
     from risen_plugin.config import BuffersConfig, CurriculumConfig, GuardConfig, Weighted
     from risen_plugin.embedded import base_model, orders
-    from risen_plugin.measure import encode_probe
+    from risen_plugin.training.answering import encode_probe
 
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(torch.cuda.is_available())
-    risen_plugin.phase_state.MOST_SHARE = math.inf  # however slow the machine
+    risen_plugin.phases.checkpoints.MOST_SHARE = math.inf  # however slow the machine
     tokenizer = transformers.AutoTokenizer.from_pretrained(base_model())
     torch.manual_seed(0)
     model = transformers.Qwen2ForCausalLM(

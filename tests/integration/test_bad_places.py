@@ -14,8 +14,8 @@ import pytest
 
 from risen_plugin import RisenCallback
 from risen_plugin.errors import ConfigError, RecordError
-from risen_plugin.record import read_events
-from risen_plugin.rollouts import read_rollouts
+from risen_plugin.record.rollouts import read_rollouts
+from risen_plugin.record.run_record import read_events
 
 from .conftest import at_step
 from .refusing import (
@@ -86,7 +86,7 @@ def test_a_second_run_in_the_folder_of_a_live_one_is_refused_before_its_first_st
 
 _HOLDING = """
 import sys
-from risen_plugin.record import Record
+from risen_plugin.record.run_record import Record
 Record(sys.argv[1]).begin({})
 print("holding", flush=True)
 sys.stdin.read()

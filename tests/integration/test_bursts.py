@@ -12,11 +12,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from risen_plugin import Decision, Progress, RisenCallback
+from risen_plugin.commands.simulate.replay import replay
 from risen_plugin.config import BuffersConfig, GuardConfig, Weighted
 from risen_plugin.contracts import PhaseKind
 from risen_plugin.embedded import orders
-from risen_plugin.simulate.replay import replay
-from risen_plugin.simulate.trace import read_trace
+from risen_plugin.record.trace import read_trace
 
 from .conftest import DROP, KEEP, at_step
 
@@ -231,7 +231,7 @@ def test_a_burst_that_was_cut_off_begins_anew_as_it_had_begun(
 
     whole, first = train("whole")
     with monkeypatch.context() as patched:
-        patched.setattr("risen_plugin.burst._train", interrupted)
+        patched.setattr("risen_plugin.phases.burst._train", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train("cut")
     again, second = train("cut", resume_from_checkpoint=True)

@@ -15,9 +15,9 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from peft import LoraConfig, get_peft_model
 
 from risen_plugin import RisenCallback
-from risen_plugin.active_run import ActiveRun
-from risen_plugin.clean_room import clean_room
 from risen_plugin.errors import PluginError
+from risen_plugin.run.active import ActiveRun
+from risen_plugin.training.clean_room import clean_room
 
 from .conftest import DROP, KEEP, at_step, never
 

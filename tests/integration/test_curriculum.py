@@ -46,8 +46,8 @@ def test_each_draw_comes_after_every_reward_of_the_batch_before(
     from transformers import TrainingArguments
 
     from risen_plugin.config import DEFAULT_GRPO
-    from risen_plugin.reinforce import Plan, build_trainer, train
-    from risen_plugin.scoring import wrap
+    from risen_plugin.rewards.adherence import wrap
+    from risen_plugin.training.grpo import Plan, build_trainer, train
 
     happened: list[tuple[str, list[Any]]] = []
 

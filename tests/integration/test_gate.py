@@ -15,16 +15,16 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
 from risen_plugin import GateConfig, RisenCallback, Weighted, text_of
-from risen_plugin.clean_room import clean_room
+from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.config import LoraSettings
-from risen_plugin.defaults.rewards import Constraints
 from risen_plugin.embedded import base_model
-from risen_plugin.likelihood import Likelihood, plain_query
-from risen_plugin.measure import prompt_ids
-from risen_plugin.panel import Gate, Panel
-from risen_plugin.reinforce import Plan, build_trainer
-from risen_plugin.scoring import wrap
-from risen_plugin.snapshot import Snapshot
+from risen_plugin.rewards.adherence import wrap
+from risen_plugin.rewards.panel import Gate, Panel
+from risen_plugin.training.answering import prompt_ids
+from risen_plugin.training.clean_room import clean_room
+from risen_plugin.training.grpo import Plan, build_trainer
+from risen_plugin.training.likelihood import Likelihood, plain_query
+from risen_plugin.training.snapshot import Snapshot
 
 from .conftest import ascii_share
 

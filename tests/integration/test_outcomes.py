@@ -17,14 +17,14 @@ from transformers import TrainingArguments
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from risen_plugin import BreakerConfig, Failed, RisenCallback, Weighted
-from risen_plugin.clean_room import clean_room
 from risen_plugin.config import LoraSettings
 from risen_plugin.errors import PluginError
-from risen_plugin.outcomes import Scores
-from risen_plugin.panel import Panel
-from risen_plugin.record import read_events
-from risen_plugin.reinforce import Plan, build_trainer, train
-from risen_plugin.scoring import wrap
+from risen_plugin.record.run_record import read_events
+from risen_plugin.rewards.adherence import wrap
+from risen_plugin.rewards.panel import Panel
+from risen_plugin.rewards.scores import Scores
+from risen_plugin.training.clean_room import clean_room
+from risen_plugin.training.grpo import Plan, build_trainer, train
 
 from .conftest import KEEP, ROWS, ascii_share, at_step, never
 

@@ -15,12 +15,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from risen_plugin import Decision, Progress, RisenCallback
-from risen_plugin.checkpoints import MANIFEST, manifest_of
 from risen_plugin.config import ControlConfig, GuardConfig, Weighted
 from risen_plugin.errors import ConfigError, RecordError
-from risen_plugin.phase_state import PhaseCheckpoints
-from risen_plugin.record import read_events
-from risen_plugin.resuming import Resuming
+from risen_plugin.phases.checkpoints import PhaseCheckpoints
+from risen_plugin.record.checkpoints import MANIFEST, manifest_of
+from risen_plugin.record.run_record import read_events
+from risen_plugin.run.resuming import Resuming
 
 from .conftest import KEEP, Messages, phase_events
 
@@ -51,7 +51,9 @@ def four_steps(progress: Progress) -> Decision:
 @pytest.fixture
 def run(make_trainer: Make, config: Make, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Trains ``model`` with a phase of four steps after the second; gives trainer and callback."""
-    monkeypatch.setattr("risen_plugin.phase_state.MOST_SHARE", math.inf)  # however slow the machine
+    monkeypatch.setattr(
+        "risen_plugin.phases.checkpoints.MOST_SHARE", math.inf
+    )  # however slow the machine
 
     def make(model: Any, *, resume: Any = None, dies_at: int = -1, **given: Any) -> Any:
         changes = given.pop("config", {})

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from risen_plugin.record import read_events
-from risen_plugin.run_lock import keeping
-from risen_plugin.runs import training
-from risen_plugin.runs.rows import split_off
+from risen_plugin.commands.train import training
+from risen_plugin.commands.train.rows import split_off
+from risen_plugin.record.lock import keeping
+from risen_plugin.record.run_record import read_events
 
 from .run_commands import done, everything, refused, run_yaml, same, weights
 

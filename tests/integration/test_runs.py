@@ -14,9 +14,10 @@ import pytest
 import torch
 import yaml
 
+from risen_plugin.commands.advise import measuring
+from risen_plugin.commands.train import training
 from risen_plugin.embedded import orders
-from risen_plugin.record import read_events
-from risen_plugin.runs import measuring, training
+from risen_plugin.record.run_record import read_events
 
 from .run_commands import (
     CODE,
@@ -130,7 +131,7 @@ def test_a_run_that_ends_before_its_phase_says_so():
 
 
 def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch):
-    from risen_plugin.runs import training
+    from risen_plugin.commands.train import training
 
     def interrupt(*arguments: Any, **options: Any) -> None:
         Path("out/checkpoint-2").mkdir(parents=True)
@@ -253,9 +254,9 @@ def test_a_dropped_adapter_is_not_saved_unless_it_is_wanted_all_the_same():
 
 def test_retention_is_measured_on_plain_queries_where_there_are_some():
     from risen_plugin.callback import RisenCallback
-    from risen_plugin.runs import training
-    from risen_plugin.runs.models import load
-    from risen_plugin.runs.run_config import RunConfig
+    from risen_plugin.commands.train import training
+    from risen_plugin.commands.train.models import load
+    from risen_plugin.commands.train.run_config import RunConfig
 
     rows = [
         {"prompt": [{"role": "user", "content": f"{n}, in capitals"}], "query": str(n)}
@@ -390,7 +391,7 @@ def test_an_adapter_is_measured_on_weights_as_it_will_find_them(
     """On a GPU an adapter's model stays as it is stored, and is loaded anew for that."""
     make_model(hidden_size=256, intermediate_size=1024).to(torch.bfloat16).save_pretrained("model")
     monkeypatch.setattr(
-        "risen_plugin.runs.models._dtype",
+        "risen_plugin.commands.train.models._dtype",
         lambda wanted, *, only_adapter: "auto" if only_adapter else torch.float32,
     )
     loaded: list[torch.dtype] = []
@@ -402,8 +403,10 @@ def test_an_adapter_is_measured_on_weights_as_it_will_find_them(
         return model, tokenizer
 
     monkeypatch.setattr(measuring, "load", watched)
-    monkeypatch.setattr("risen_plugin.runs.fitting.loaded_memory", lambda model: 4 * count(model))
-    monkeypatch.setattr("risen_plugin.runs.fitting.trainer_memory", lambda: 0)
+    monkeypatch.setattr(
+        "risen_plugin.commands.advise.fitting.loaded_memory", lambda model: 4 * count(model)
+    )
+    monkeypatch.setattr("risen_plugin.commands.advise.fitting.trainer_memory", lambda: 0)
     more = orders.draw(90, 1)
     Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
     ask = ("advise", "model", "--budget", "10s", "--quiet", *WITH_DATA, "--json")

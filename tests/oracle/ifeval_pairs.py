@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from risen_plugin.constraints import IFEVAL_IDS, KNOWN, Constraint, clash, parse
-from risen_plugin.constraints.construct import satisfying, violating
 from risen_plugin.constraints.languages import SENTENCES
+from risen_plugin.constraints.made_to_order.construct import satisfying, violating
 
 PROMPTS = (
     "Describe a river and what grows along its banks, please.",

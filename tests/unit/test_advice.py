@@ -10,22 +10,22 @@ from typing import Any
 import pytest
 import torch
 
-from risen_plugin.embedded import orders
-from risen_plugin.errors import ConfigError
-from risen_plugin.runs.advice import (
+from risen_plugin.commands.advise.advice import (
     DataMeasured,
     Measurements,
     MemoryMeasured,
     RewardsMeasured,
     recommend,
 )
-from risen_plugin.runs.advised import drafted, fitted, run_of
-from risen_plugin.runs.command_options import bytes_of, seconds_of
-from risen_plugin.runs.fitting import fit_to_memory
-from risen_plugin.runs.machine import loaded_memory
-from risen_plugin.runs.run_config import RunConfig
-from risen_plugin.runs.sizes import Fit, Shape, fit, least
-from risen_plugin.runs.told import advice_lines, measured_lines
+from risen_plugin.commands.advise.advised_run import drafted, fitted, run_of
+from risen_plugin.commands.advise.fitting import fit_to_memory
+from risen_plugin.commands.advise.machine import loaded_memory
+from risen_plugin.commands.advise.sizes import Fit, Shape, fit, least
+from risen_plugin.commands.options import bytes_of, seconds_of
+from risen_plugin.commands.train.closing import advice_lines, measured_lines
+from risen_plugin.commands.train.run_config import RunConfig
+from risen_plugin.embedded import orders
+from risen_plugin.errors import ConfigError
 
 ROOMY = MemoryMeasured(available=8 * 10**9, needed=2 * 10**9)
 RICH = DataMeasured(
@@ -403,10 +403,10 @@ def test_a_phase_finds_the_weights_as_the_run_loads_them(
 ):
     """In float32, whatever they are stored in, unless the run trains an adapter."""
     monkeypatch.setattr(
-        "risen_plugin.runs.models._dtype",  # as on a GPU
+        "risen_plugin.commands.train.models._dtype",  # as on a GPU
         lambda wanted, *, only_adapter: "auto" if only_adapter else torch.float32,
     )
-    monkeypatch.setattr("risen_plugin.runs.fitting.loaded_memory", lambda model: 10**9)
+    monkeypatch.setattr("risen_plugin.commands.advise.fitting.loaded_memory", lambda model: 10**9)
     model = make_model()
     needed = []
     for stored in (torch.float32, torch.bfloat16):

@@ -7,14 +7,14 @@ import math
 
 import pytest
 
-from risen_plugin.answers.judging import judged
-from risen_plugin.answers.rows import Answer, Unusable, read_answers
-from risen_plugin.answers.scoring import Scored, score_rows
-from risen_plugin.answers.summary import summed
+from risen_plugin.builtin.rewards import Constraints, Exact
+from risen_plugin.commands.score.by_row import Scored, score_rows
+from risen_plugin.commands.score.rows import Answer, Unusable, read_answers
+from risen_plugin.commands.score.summary import summed
+from risen_plugin.constraints.judging_rows import judged
 from risen_plugin.contracts import Failed
-from risen_plugin.defaults.rewards import Constraints, Exact
 from risen_plugin.errors import DataError, PluginError
-from risen_plugin.scoring import wrap
+from risen_plugin.rewards.adherence import wrap
 
 NO_COMMA, TITLE = "punctuation:no_comma", "detectable_format:title"
 WORDS = "length_constraints:number_words"

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risen_plugin import Decision, Progress, __version__, use
-from risen_plugin.assembly import Part, Parts, assemble, check_columns, draw
 from risen_plugin.config import GateConfig, GuardConfig, RisenConfig, Weighted
 from risen_plugin.errors import ConfigError, DataError, PluginError, RisenError
-from risen_plugin.scoring import wrap
+from risen_plugin.rewards.adherence import wrap
+from risen_plugin.run.assembly import Part, Parts, assemble, check_columns, draw
 
 OURS = f"(risen-plugin {__version__})"
 
@@ -125,7 +125,7 @@ def test_assembling_loads_no_torch() -> None:
     script = (
         "import sys\n"
         "from risen_plugin import RisenConfig, use\n"
-        "from risen_plugin.assembly import assemble\n"
+        "from risen_plugin.run.assembly import assemble\n"
         "assemble(RisenConfig([use('regex', pattern='a')], use('jsonl', rows=[{'prompt': 'a'}]),"
         " use('after', steps=1)))\n"
         "print(sorted({'torch', 'trl', 'transformers', 'peft'} & set(sys.modules)))\n"

@@ -9,14 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from risen_plugin.audit.answers import CLAIM, FAMILIES, control, degenerate, disguised, varied
-from risen_plugin.audit.material import instructions
-from risen_plugin.audit.planted import PLANTED
-from risen_plugin.audit.report import WIDTH, Check, Report
-from risen_plugin.audit.run import CHECKS, audit, run_check, subject_of
-from risen_plugin.audit.target import Source
-from risen_plugin.audit.timing import steepness
 from risen_plugin.cli import command_line
+from risen_plugin.commands.audit.empty_answers import (
+    CLAIM,
+    FAMILIES,
+    control,
+    degenerate,
+    disguised,
+    varied,
+)
+from risen_plugin.commands.audit.material import instructions
+from risen_plugin.commands.audit.planted import PLANTED
+from risen_plugin.commands.audit.report import WIDTH, Check, Report
+from risen_plugin.commands.audit.run import CHECKS, audit, run_check, subject_of
+from risen_plugin.commands.audit.target import Source
+from risen_plugin.commands.audit.timing import steepness
 from risen_plugin.constraints import KNOWN
 from risen_plugin.contracts import Failed, is_blank
 from risen_plugin.errors import ConfigError, DataError

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from risen_plugin.builtin.schedulers import Alternate
+from risen_plugin.builtin.schedulers.benefit import Benefit
+from risen_plugin.builtin.schedulers.budget import Budget
+from risen_plugin.builtin.schedulers.plateau import Plateau
 from risen_plugin.contracts import Decision, PhaseRecord, Progress, Stateful
-from risen_plugin.defaults.benefit import Benefit
-from risen_plugin.defaults.budget import Budget
-from risen_plugin.defaults.plateau import Plateau
-from risen_plugin.defaults.schedulers import Alternate
 from risen_plugin.errors import ConfigError
 from risen_plugin.testing import check_scheduler
 

@@ -13,19 +13,19 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from risen_plugin.buffers.buffers import Buffers, refusal
-from risen_plugin.buffers.commands import unsolved_command
-from risen_plugin.buffers.demonstrations import load_demonstrations
-from risen_plugin.buffers.journal import Journal, Position, read_journal
-from risen_plugin.buffers.kept import KeptAnswers
-from risen_plugin.buffers.mixing import mix
-from risen_plugin.buffers.selection import Moment, Unmet, Verified, select
-from risen_plugin.buffers.unsolved import Unsolved
+from risen_plugin.commands.unsolved import unsolved_command
 from risen_plugin.config import BuffersConfig, GuardConfig, TaskProbe
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import ConfigError, DataError, RecordError, RisenError
-from risen_plugin.instructions import key_of
-from risen_plugin.wrapping import wrap
+from risen_plugin.instructions.supply import key_of
+from risen_plugin.phases.leftovers.buffers import Buffers, refusal
+from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
+from risen_plugin.phases.leftovers.journal import Journal, Position, read_journal
+from risen_plugin.phases.leftovers.mixing import mix
+from risen_plugin.phases.leftovers.selection import Moment, Unmet, Verified, select
+from risen_plugin.phases.leftovers.unsolved import Unsolved
+from risen_plugin.phases.leftovers.verified import KeptAnswers
+from risen_plugin.rewards.named import wrap
 
 CHECK = wrap(lambda **_: [], "check", "reward 'check'")
 STYLE = wrap(lambda **_: [], "style", "reward 'style'", graded=False, weight=0.1)

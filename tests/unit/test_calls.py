@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from risen_plugin import Failed
-from risen_plugin.calls import call_all
 from risen_plugin.errors import DataError, PluginError
-from risen_plugin.outcomes import Scores
-from risen_plugin.scoring import NamedReward, wrap
+from risen_plugin.rewards.adherence import NamedReward, wrap
+from risen_plugin.rewards.calling import call_all
+from risen_plugin.rewards.scores import Scores
 
 LONG = 30.0  # seconds that no test ever waits
 SHORT = 0.05
@@ -218,8 +218,8 @@ def test_a_reward_that_stops_the_run_takes_the_async_ones_with_it() -> None:
 def test_a_call_that_never_ends_does_not_keep_the_process_from_ending() -> None:
     code = """
         import asyncio, threading
-        from risen_plugin.calls import call_all
-        from risen_plugin.scoring import wrap
+        from risen_plugin.rewards.calling import call_all
+        from risen_plugin.rewards.adherence import wrap
 
         def stuck(**columns):
             threading.Event().wait()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from risen_plugin.checkpoints import Checkpoints, damage, damage_of, is_ours, publishing
+from risen_plugin.record.checkpoints import Checkpoints, damage, damage_of, is_ours, publishing
 
 
 def written(folder: Path, step: int, *, weights: str = "weights", ours: bool = True) -> Path:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from risen_plugin.answers.comparison import Comparison, Moments, best_changes, is_flat
-from risen_plugin.answers.rescoring import labelled, options_of, rescore
+from risen_plugin.commands.score.comparison import Comparison, Moments, best_changes, is_flat
+from risen_plugin.commands.score.rescoring import labelled, options_of, rescore
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import ConfigError, DataError
-from risen_plugin.rollouts import Rollout
-from risen_plugin.scoring import wrap
+from risen_plugin.record.rollouts import Rollout
+from risen_plugin.rewards.adherence import wrap
 
 ERROR = Failed("down")
 

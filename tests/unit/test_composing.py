@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import yaml
 
-from risen_plugin.assembly import assemble
-from risen_plugin.composing import build_offer
+from risen_plugin.builtin.schedulers import After, Alternate
+from risen_plugin.builtin.schedulers.budget import Budget
+from risen_plugin.builtin.schedulers.plateau import Plateau
 from risen_plugin.config import RisenConfig, use
 from risen_plugin.contracts import Decision, Generator, Progress, Scheduler
-from risen_plugin.defaults.budget import Budget
-from risen_plugin.defaults.plateau import Plateau
-from risen_plugin.defaults.schedulers import After, Alternate
 from risen_plugin.errors import ConfigError
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.plugins import Plugins
-from risen_plugin.schedulers_by_name import nested, resolve_scheduler
+from risen_plugin.plugins.build import build_offer
+from risen_plugin.plugins.schedulers_by_name import nested, resolve_scheduler
+from risen_plugin.run.assembly import assemble
 
 PLUGINS = Plugins.load()
 

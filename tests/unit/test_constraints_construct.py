@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from risen_plugin.constraints import KNOWN, Constraint, clash, parse
-from risen_plugin.constraints.construct import satisfying, violating
+from risen_plugin.constraints.made_to_order.construct import satisfying, violating
 from risen_plugin.constraints.text import plain_words
 
 PROMPT = "Describe a river and what grows along its banks, please."

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risen_plugin.config import ControlConfig, GuardConfig, RisenConfig, TaskProbe
-from risen_plugin.control import Controllers
-from risen_plugin.control_rules import AdaptiveKl, RateByKl
 from risen_plugin.errors import ConfigError
+from risen_plugin.guard.control_rules import AdaptiveKl, RateByKl
+from risen_plugin.guard.controllers import Controllers
 
 LEAST: dict[str, Any] = {"rewards": ["length"], "generator": "jsonl", "scheduler": "after"}
 BETA = {"beta": 0.04}

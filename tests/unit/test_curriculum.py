@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from risen_plugin.config import CurriculumConfig
-from risen_plugin.curriculum import Pool
-from risen_plugin.curriculum.estimates import MOST_STRATA, Strata, skips, worth
-from risen_plugin.curriculum.hindsight import relabelled
-from risen_plugin.curriculum.weights import Weights
 from risen_plugin.errors import DataError, RecordError
-from risen_plugin.instructions import key_of
+from risen_plugin.instructions.curriculum import Pool
+from risen_plugin.instructions.curriculum.estimates import MOST_STRATA, Strata, skips, worth
+from risen_plugin.instructions.curriculum.hindsight import relabelled
+from risen_plugin.instructions.curriculum.weights import Weights
+from risen_plugin.instructions.supply import key_of
 
 ROOT = Path(__file__).parents[2]
 

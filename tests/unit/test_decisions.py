@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from risen_plugin.builtin.schedulers import After, Alternate
+from risen_plugin.builtin.schedulers.benefit import Benefit
+from risen_plugin.builtin.schedulers.budget import Budget
+from risen_plugin.builtin.schedulers.plateau import Plateau
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
-from risen_plugin.decisions import Decisions, kind_of
-from risen_plugin.defaults.benefit import Benefit
-from risen_plugin.defaults.budget import Budget
-from risen_plugin.defaults.plateau import Plateau
-from risen_plugin.defaults.schedulers import After, Alternate
-from risen_plugin.schedule import decide
+from risen_plugin.run.deciding import Decisions, kind_of
+from risen_plugin.run.schedule import decide
 
 
 def on(reason: str, phase: Any = "fine_tune") -> Decision:

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from risen_plugin.builtin import generators
+from risen_plugin.builtin.generators import Constraints, Evolve, Jsonl, Rewrite
 from risen_plugin.constraints import KNOWN, check_all, clash, parse
-from risen_plugin.constraints.construct import satisfying
-from risen_plugin.defaults import generators
-from risen_plugin.defaults.generators import Constraints, Evolve, Jsonl, Rewrite
+from risen_plugin.constraints.made_to_order.construct import satisfying
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.plugins import Plugins
 from risen_plugin.testing import check_generator
@@ -344,7 +344,7 @@ def test_every_generator_keeps_the_contract(generator: Any) -> None:
 
 def test_they_are_offered_under_their_names() -> None:
     plugins = Plugins()
-    plugins.register(generators, "risen_plugin.defaults.generators")
+    plugins.register(generators, "risen_plugin.builtin.generators")
     assert plugins.build("generator", "jsonl", {"path": "a.jsonl"}) == Jsonl(path="a.jsonl")
     built = plugins.build("generator", "constraints", {"prompts": ["a"], "ids": [TITLE]})
     assert built == Constraints(prompts=["a"], ids=[TITLE])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.defaults import rewards
-from risen_plugin.defaults.rewards import Constraints, Exact, Length, Regex
+from risen_plugin.builtin import rewards
+from risen_plugin.builtin.rewards import Constraints, Exact, Length, Regex
 from risen_plugin.errors import DataError
 from risen_plugin.plugins import Plugins
 from risen_plugin.testing import REWARD_CHECKS
@@ -53,7 +53,7 @@ def test_equal_options_make_equal_rewards(reward: Any, columns: Any) -> None:
 
 def test_they_are_offered_under_their_names() -> None:
     plugins = Plugins()
-    plugins.register(rewards, "risen_plugin.defaults.rewards")
+    plugins.register(rewards, "risen_plugin.builtin.rewards")
     for name, made in (("exact", Exact()), ("constraints", Constraints())):
         assert plugins.build("reward", name, {}) == made
     assert plugins.build("reward", "length", {"low": 1, "high": 2}) == Length(1, 2)

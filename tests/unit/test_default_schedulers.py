@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from risen_plugin.builtin import schedulers
+from risen_plugin.builtin.schedulers import After, Alternate
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
-from risen_plugin.defaults import schedulers
-from risen_plugin.defaults.schedulers import After, Alternate
 from risen_plugin.plugins import Plugins
 from risen_plugin.testing import check_scheduler
 
@@ -125,6 +125,6 @@ def test_bad_options_are_refused_in_one_line(make: Any, message: str) -> None:
 
 def test_they_are_offered_under_their_names() -> None:
     plugins = Plugins()
-    plugins.register(schedulers, "risen_plugin.defaults.schedulers")
+    plugins.register(schedulers, "risen_plugin.builtin.schedulers")
     assert plugins.build("scheduler", "after", {"steps": 5, "at": 0.5}) == After(5, at=0.5)
     assert plugins.build("scheduler", "alternate", {"fine_tune": 2, "risen": 1}) == Alternate(2, 1)

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.constraints import KNOWN, clash
-from risen_plugin.defaults.difficulty import (
+from risen_plugin.builtin.generators.difficulty import (
     Band,
     Family,
     adjusted,
@@ -21,7 +20,8 @@ from risen_plugin.defaults.difficulty import (
     still_rises,
     weight_of,
 )
-from risen_plugin.defaults.evolve import Evolve
+from risen_plugin.builtin.generators.evolve import Evolve
+from risen_plugin.constraints import KNOWN, clash
 from risen_plugin.errors import ConfigError
 from risen_plugin.testing import check_generator
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from risen_plugin.builtin.generators.forms import adapted, form_of
+from risen_plugin.builtin.generators.jsonl import Jsonl
 from risen_plugin.constraints import KNOWN, check_all
-from risen_plugin.defaults.forms import adapted, form_of
-from risen_plugin.defaults.jsonl import Jsonl
 from risen_plugin.errors import ConfigError, DataError
 
 ABSENT = {"N": None, "quantifier": None, "keyword_list": None, "word": None, "options": None}

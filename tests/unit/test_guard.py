@@ -9,9 +9,17 @@ from typing import Any
 import pytest
 
 from risen_plugin.config import GuardConfig, TaskProbe
-from risen_plugin.guard import Look, Measured, Verdict, act, confidence_of_looks, judge, judge_burst
-from risen_plugin.harms import Changes, Harm, RowByRow, compare
-from risen_plugin.intervals import Interval
+from risen_plugin.guard.changes import Changes, Harm, RowByRow, compare
+from risen_plugin.guard.verdicts import (
+    Look,
+    Measured,
+    Verdict,
+    act,
+    confidence_of_looks,
+    judge,
+    judge_burst,
+)
+from risen_plugin.kit.intervals import Interval
 
 GUARD = GuardConfig()
 ROWS, SURE = 64, 0.99

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from risen_plugin.config import GuardConfig
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.errors import ConfigError, PluginError
-from risen_plugin.guard import Measured, Verdict, judge
-from risen_plugin.harms import Changes, Harm
-from risen_plugin.intervals import Interval
-from risen_plugin.schedule import decide, timeline
+from risen_plugin.guard.changes import Changes, Harm
+from risen_plugin.guard.verdicts import Measured, Verdict, judge
+from risen_plugin.kit.intervals import Interval
+from risen_plugin.run.schedule import decide, timeline
 
 LABEL = "scheduler 'mine' (risen-mine 1.0)"
 PROGRESS = Progress(step=3, max_steps=9)

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from risen_plugin.assembly import Part, Parts
 from risen_plugin.config import CurriculumConfig
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError
-from risen_plugin.instructions import Instructions, derived_seed, key_of
+from risen_plugin.instructions.supply import Instructions, derived_seed, key_of
 from risen_plugin.plugins import Plugins
-from risen_plugin.scoring import NamedReward, wrap
+from risen_plugin.rewards.adherence import NamedReward, wrap
+from risen_plugin.run.assembly import Part, Parts
 
 Make = Callable[..., Iterable[Row]]
 PATIENCE = 20
@@ -545,7 +545,7 @@ def test_a_resumed_run_goes_on_with_the_pool_of_its_checkpoint(tmp_path: Path) -
 
 
 def test_a_row_that_a_reward_cannot_score_is_refused() -> None:
-    from risen_plugin.defaults.rewards import Constraints
+    from risen_plugin.builtin.rewards import Constraints
 
     good = {"prompt": "a", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
     bad = {"prompt": "b", "instruction_id_list": ["punctuation:no_coma"], "kwargs": [{}]}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from risen_plugin.intervals import (
+from risen_plugin.kit.intervals import (
     NOTHING,
     Interval,
     least_changed,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from risen_plugin.errors import ConfigError, PluginError
-from risen_plugin.options import Option, build, describe
+from risen_plugin.plugins.options import Option, build, describe
 
 LABEL = "reward 'length-band' (risen-length 0.1)"
 

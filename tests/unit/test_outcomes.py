@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risen_plugin import Failed
-from risen_plugin.gate import bar, gate, gated
-from risen_plugin.outcomes import (
+from risen_plugin.rewards.gate import bar, gate, gated
+from risen_plugin.rewards.scores import (
     ErrorCount,
     Scores,
     errors_in,

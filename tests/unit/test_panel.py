@@ -10,9 +10,9 @@ import pytest
 
 from risen_plugin import BreakerConfig, Failed, GateConfig
 from risen_plugin.errors import PluginError
-from risen_plugin.outcomes import OutageError, Scores
-from risen_plugin.panel import Gate, Panel
-from risen_plugin.scoring import NamedReward, PassRates, wrap
+from risen_plugin.rewards.adherence import NamedReward, PassRates, wrap
+from risen_plugin.rewards.panel import Gate, Panel
+from risen_plugin.rewards.scores import OutageError, Scores
 
 F = Failed("down")
 

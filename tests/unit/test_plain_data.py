@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from risen_plugin.guard import Measured
-from risen_plugin.plain_data import from_plain, to_plain
+from risen_plugin.guard.verdicts import Measured
+from risen_plugin.kit.jsonable import from_plain, to_plain
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from risen_plugin import run_lock
 from risen_plugin.errors import RecordError
-from risen_plugin.record import Record, read_events, read_state, state_path, write_json
+from risen_plugin.record import lock as run_lock
+from risen_plugin.record.run_record import Record, read_events, read_state, state_path, write_json
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_torn_or_foreign_line_is_no_event(tail: bytes, tmp_path: Path) -> None
 
 HOLD = """
 import sys
-from risen_plugin.record import Record
+from risen_plugin.record.run_record import Record
 Record(sys.argv[1]).begin({"run": "other"})
 print("holding", flush=True)
 sys.stdin.read()

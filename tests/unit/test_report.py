@@ -17,16 +17,17 @@ import pytest
 from click.testing import CliRunner
 
 from risen_plugin.cli import command_line
+from risen_plugin.commands.report import answers as answers_module
+from risen_plugin.commands.report import command as commands
+from risen_plugin.commands.report import drawing, pays, series, terminal
+from risen_plugin.commands.report.answers import read_answers
+from risen_plugin.commands.report.markup import Markup, data, html, table
+from risen_plugin.commands.report.page import write_report
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import ConfigError, DataError, RecordError
-from risen_plugin.record import Record, write_json
-from risen_plugin.report import answers as answers_module
-from risen_plugin.report import commands, drawing, pays, series, terminal
-from risen_plugin.report.answers import read_answers
-from risen_plugin.report.markup import Markup, data, html, table
-from risen_plugin.report.page import write_report
-from risen_plugin.report.run import Phase, read_run
-from risen_plugin.rollouts import FILE, RolloutLog
+from risen_plugin.record.reading import Phase, read_run
+from risen_plugin.record.rollouts import FILE, RolloutLog
+from risen_plugin.record.run_record import Record, write_json
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
@@ -642,7 +643,7 @@ print("loaded:", *[name for name in ("torch", "transformers", "datasets") if nam
 
 
 def test_matplotlib_is_not_loaded_before_something_is_drawn() -> None:
-    code = "import sys, risen_plugin.report.figures; print('matplotlib' in sys.modules)"
+    code = "import sys, risen_plugin.commands.report.figures; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
     drawing.check_matplotlib()

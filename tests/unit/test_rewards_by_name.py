@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from risen_plugin.errors import ConfigError
-from risen_plugin.rewards_by_name import parse_options, resolve
+from risen_plugin.plugins.rewards_by_name import parse_options, resolve
 
 CODE = """
 from dataclasses import dataclass

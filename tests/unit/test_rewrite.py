@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.defaults.endpoint import Endpoint, NoAnswer
-from risen_plugin.defaults.rewrite import Rewrite
-from risen_plugin.defaults.wording import cleaned, fault_of_answer
+from risen_plugin.builtin.generators.endpoint import Endpoint, NoAnswer
+from risen_plugin.builtin.generators.rewrite import Rewrite
+from risen_plugin.builtin.generators.wording import cleaned, fault_of_answer
 from risen_plugin.errors import ConfigError, DataError, PluginError
 from risen_plugin.testing import check_generator
 

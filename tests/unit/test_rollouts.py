@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import DataError, RecordError
-from risen_plugin.plain_json import json_text
-from risen_plugin.rollouts import (
+from risen_plugin.kit.plain_json import json_text
+from risen_plugin.record.rollouts import (
     Rollout,
     RolloutLog,
     logged_rewards,

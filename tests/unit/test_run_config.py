@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from risen_plugin.commands.train.adaptation import held_out, rewards_of
+from risen_plugin.commands.train.overrides import overridden
+from risen_plugin.commands.train.rows import read_rows, split_off
+from risen_plugin.commands.train.run_config import DataSource, RunConfig
 from risen_plugin.config import LoraSettings
+from risen_plugin.config.choices import Weighted
 from risen_plugin.errors import ConfigError, DataError, RisenError
-from risen_plugin.runs.adaptation import held_out, rewards_of
-from risen_plugin.runs.overrides import overridden
-from risen_plugin.runs.rows import read_rows, split_off
-from risen_plugin.runs.run_config import DataSource, RunConfig
-from risen_plugin.settings import Weighted
 
 RISEN = {
     "rewards": ["constraints"],
@@ -306,8 +306,8 @@ def test_a_small_file_keeps_most_of_its_rows_to_train_on(rows: int, guard: int, 
 def test_the_embedded_model_is_named_so_unless_a_folder_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    from risen_plugin.commands.train.models import check_name
     from risen_plugin.embedded import base_model
-    from risen_plugin.runs.models import check_name
 
     monkeypatch.chdir(tmp_path)
     assert check_name("embedded") == str(base_model().resolve())

@@ -12,8 +12,8 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
-from risen_plugin.runs.advice import checkpoints
-from risen_plugin.runs.saving import save_every, saved_bytes, write_rate
+from risen_plugin.commands.advise.advice import checkpoints
+from risen_plugin.commands.advise.saving import save_every, saved_bytes, write_rate
 
 
 def test_a_whole_model_is_kept_and_its_checkpoints_hold_two_moments_of_every_weight(make_model):

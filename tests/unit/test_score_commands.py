@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 import risen_plugin
 from risen_plugin.cli import command_line
 from risen_plugin.contracts import Failed
-from risen_plugin.rollouts import RolloutLog
+from risen_plugin.record.rollouts import RolloutLog
 
 NO_COMMA, TITLE = "punctuation:no_comma", "detectable_format:title"
 ROWS = [

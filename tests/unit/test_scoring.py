@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import DataError, PluginError
-from risen_plugin.scoring import (
+from risen_plugin.rewards.adherence import (
     Adherence,
     AsyncNamedReward,
     NamedReward,

@@ -12,16 +12,16 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner, Result
 
+from risen_plugin.builtin.schedulers import After, Alternate
+from risen_plugin.builtin.schedulers.benefit import Benefit
+from risen_plugin.builtin.schedulers.budget import Budget
+from risen_plugin.builtin.schedulers.plateau import Plateau
 from risen_plugin.cli import command_line
+from risen_plugin.commands.simulate.drawing import page, strip, strips, svg
+from risen_plugin.commands.simulate.replay import Replay, replay
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
-from risen_plugin.defaults.benefit import Benefit
-from risen_plugin.defaults.budget import Budget
-from risen_plugin.defaults.plateau import Plateau
-from risen_plugin.defaults.schedulers import After, Alternate
 from risen_plugin.errors import DataError, PluginError
-from risen_plugin.simulate.drawing import page, strip, strips, svg
-from risen_plugin.simulate.replay import Replay, replay
-from risen_plugin.simulate.trace import Trace, read_trace
+from risen_plugin.record.trace import Trace, read_trace
 from risen_plugin.testing import check_light_import
 
 GAINS = (0.2, 0.1, 0.05)
@@ -488,6 +488,7 @@ def test_a_terminal_without_the_marks_gets_plain_ones(
 
 
 def test_a_replay_loads_nothing_heavy() -> None:
-    for module in ("command", "drawing", "replay", "trace"):
-        check_light_import(f"risen_plugin.simulate.{module}")
-    check_light_import("risen_plugin.schedulers_by_name")
+    for module in ("command", "drawing", "replay"):
+        check_light_import(f"risen_plugin.commands.simulate.{module}")
+    check_light_import("risen_plugin.record.trace")
+    check_light_import("risen_plugin.plugins.schedulers_by_name")

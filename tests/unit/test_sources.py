@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.defaults import supply as supplies
-from risen_plugin.defaults.jsonl import Jsonl
-from risen_plugin.defaults.sources import Lines
+from risen_plugin.builtin.generators import supply as supplies
+from risen_plugin.builtin.generators.jsonl import Jsonl
+from risen_plugin.builtin.generators.sources import Lines
 from risen_plugin.errors import DataError
 
 MANY = 60_000

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.constraints.outcomes import (
+from risen_plugin.constraints.counting import (
     constraints_of,
     counts_by_constraint,
     counts_by_family,
     met_by,
 )
-from risen_plugin.surroundings import hash_of, surroundings
+from risen_plugin.record.environment import hash_of, surroundings
 
 COMMA = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
 

@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from risen_plugin import Decision, Failed, text_of
-from risen_plugin.audit.run import CHECKS
-from risen_plugin.defaults import rewards, schedulers
+from risen_plugin.builtin import rewards, schedulers
+from risen_plugin.commands.audit.run import CHECKS
 from risen_plugin.plugins import Plugins
 from risen_plugin.testing import (
     AUDIT_CHECKS,

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from risen_plugin.commands.advise.timing import Seen, StopAt
 from risen_plugin.contracts import Failed
-from risen_plugin.outcomes import OutageError
-from risen_plugin.runs.timing import Seen, StopAt
-from risen_plugin.scoring import wrap
+from risen_plugin.rewards.adherence import wrap
+from risen_plugin.rewards.scores import OutageError
 
 
 def scored(name: str, **settings: Any) -> Any:

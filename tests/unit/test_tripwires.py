@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.tripwires import WIRES, tripped, watch
+from risen_plugin.rewards.tripwires import WIRES, tripped, watch
 
 NUMBER_PLACEHOLDERS = {"detectable_content:number_placeholders": {"num_placeholders": 2}}
 KEYWORDS = {"keywords:existence": {"keywords": ["harbour", "salt"]}}

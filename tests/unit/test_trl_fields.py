@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from risen_plugin.config.trl_fields import check_fields
 from risen_plugin.errors import ConfigError
-from risen_plugin.trl_fields import check_fields
 
 
 @dataclass

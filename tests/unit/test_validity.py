@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from risen_plugin import validity
 from risen_plugin.errors import ConfigError, DataError
-from risen_plugin.validity import (
+from risen_plugin.instructions import validity
+from risen_plugin.instructions.validity import (
     Decontamination,
     FilterReport,
     SeenQueries,
     Validity,
     instruction_key,
 )
-from risen_plugin.validity.words import packed, unpacked
+from risen_plugin.instructions.validity.words import packed, unpacked
 
 NO_COMMA, TITLE, JSON = (
     "punctuation:no_comma",
@@ -124,7 +124,7 @@ def test_the_memory_outlives_the_filter() -> None:
 
 def test_keys_are_the_same_in_every_process() -> None:
     code = (
-        "from risen_plugin.validity import instruction_key;"
+        "from risen_plugin.instructions.validity import instruction_key;"
         "print(instruction_key('Why?', ['a:b'], [{'n': 1}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

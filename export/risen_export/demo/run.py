@@ -13,14 +13,14 @@ from typing import Any
 import click
 import transformers
 
+from risen_export.bundle import Bundle
 from risen_export.demo.settings import Settings
 from risen_export.demo.stages import Desk, score_instructions
-from risen_export.generate import Bundle
-from risen_export.pipeline import export
+from risen_export.export import export
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.embedded import base_model, orders
-from risen_plugin.record import write_json
-from risen_plugin.schedule import timeline
+from risen_plugin.record.run_record import write_json
+from risen_plugin.run.schedule import timeline
 
 QUESTIONS = 4
 PRECISIONS = ("fp32", "int8")

@@ -26,12 +26,12 @@ from risen_export.demo.desk import OrderDesk, RightFields
 from risen_export.demo.settings import Settings
 from risen_export.source import resolve
 from risen_plugin import RisenCallback, use
-from risen_plugin.clean_room import clean_room
+from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, Weighted
-from risen_plugin.defaults.rewards import Constraints
 from risen_plugin.embedded import base_model, orders
-from risen_plugin.measure import answers, check_chat, encode_probe, probe_loss
-from risen_plugin.scoring import adherence, grade, wrap
+from risen_plugin.rewards.adherence import adherence, grade, wrap
+from risen_plugin.training.answering import answers, check_chat, encode_probe, probe_loss
+from risen_plugin.training.clean_room import clean_room
 
 Row = dict[str, Any]
 Figures = dict[str, float]

@@ -1,0 +1,176 @@
+"""From a run, model or adapter to a published bundle: resolve, merge, compile, complete, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from risen_export import build, manifest, source
+from risen_export import publish as bundle
+from risen_export.bundle import Bundle
+from risen_export.chat import Prompt
+from risen_export.verify import FP32_TOLERANCE, Verdict, compare, reference
+from risen_plugin.errors import ExportError
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One precision of a published bundle.
+
+    :param bytes: size of all its files but the manifest.
+    :param bytes_by_kind: what they are made of; see :func:`risen_export.bytes_by_kind`.
+    :param verdict: the comparison with the merged model; None if it was not made.
+    """
+
+    path: Path
+    bytes: int
+    bytes_by_kind: dict[str, int]
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A published bundle: ``path`` is OUT, ``precisions`` its folders in the order asked for."""
+
+    path: Path
+    precisions: dict[str, Exported]
+
+
+def export(
+    run_or_model: str | Path,
+    out: str | Path,
+    precisions: Sequence[str] = ("fp32",),
+    *,
+    force: bool = False,
+    check: bool = True,
+    verify_prompts: Sequence[Prompt] | None = None,
+    progress: bool = True,
+    show_log: bool = False,
+    model: Any = None,
+    tokenizer: Any = None,
+) -> ExportResult:
+    """Merge, compile, check and publish a model as a bundle at ``out``::
+
+        export("out/run", "out/bundle", ("fp32", "int8"))
+
+    :param run_or_model: output folder of a run, model folder, hub id or PEFT adapter. With
+        ``model`` and ``tokenizer`` given it is only the name that the manifest records.
+    :param precisions: of ``fp32`` and ``int8``.
+    :param force: replace a bundle that is already at ``out``.
+    :param check: compare each precision with the merged model; an fp32 graph whose logits differ
+        by more than 1e-3 is not published.
+    :param verify_prompts: texts or chat messages to compare on; eight built-in ones if None.
+    :param show_log: let the libraries' own messages through.
+    :param model: a model in memory (plain or PEFT), copied and left as it is.
+    :raises ExportError: if something is missing, unsupported, does not fit or cannot be written.
+    """
+    wanted = build.check_precisions(tuple(precisions))
+    build.require_runtime()
+    target = Path(out)
+    bundle.check_target(target, force=force)
+    found = None
+    if model is None:
+        found = source.resolve(run_or_model)
+        source.check_config(found)
+    elif tokenizer is None:
+        raise ExportError("a model in memory needs its tokenizer: export(..., tokenizer=...)")
+    stages = 1 + len(wanted) * (1 + check)
+    with (
+        bundle.published(target, force=force) as scratch,
+        tqdm(total=stages, desc="export", unit="stage", disable=not progress) as bar,
+    ):
+        from risen_export import merge
+
+        bar.set_postfix_str("merge")
+        if found is None:
+            with build.quiet(show=show_log):
+                merged = merge.from_memory(model, tokenizer, name=str(run_or_model))
+        else:
+            merged = merge.load(found, show_log=show_log)
+        _save(merged, scratch / "merged", show_log=show_log)
+        bar.update()
+        facts = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "source": str(run_or_model),
+            **merged.provenance,
+            "rewards": bundle.rewards_of(None if found is None else found.run),
+            "versions": manifest.versions(),
+        }
+        expected = reference(merged.model, merged.tokenizer, verify_prompts) if check else None
+        inner: dict[str, dict[str, Any]] = {}
+        for precision in wanted:
+            bar.set_postfix_str(f"build {precision}")
+            folder = scratch / "bundle" / precision
+            build.build(
+                scratch / "merged",
+                folder,
+                precision,
+                cache=scratch / "cache",
+                tied=bool(merged.model.config.tie_word_embeddings),
+                show_log=show_log,
+            )
+            bundle.complete(folder, merged.model, merged.tokenizer)
+            # Written once without the verdict, since opening a bundle asks for its manifest.
+            bundle.describe(folder, precision, {**facts, "verify": None})
+            bar.update()
+            verdict = None
+            if expected is not None:
+                bar.set_postfix_str(f"verify {precision}")
+                verdict = compare(Bundle.open(folder), expected)
+                _require_equal(precision, verdict)
+                bar.update()
+            inner[precision] = bundle.describe(folder, precision, {**facts, "verify": verdict})
+        bundle.span(scratch / "bundle", inner, facts)
+    return ExportResult(
+        target,
+        {
+            name: Exported(
+                path=target / name,
+                bytes=sum(entry["bytes"] for entry in one["files"].values()),
+                bytes_by_kind=one["bytes_by_kind"],
+                verdict=one["verify"],
+            )
+            for name, one in inner.items()
+        },
+    )
+
+
+def _save(merged: Any, folder: Path, *, show_log: bool) -> None:
+    """Write the merged model where the builder reads it."""
+    with build.quiet(show=show_log):
+        try:
+            merged.model.save_pretrained(folder)
+            merged.tokenizer.save_pretrained(folder)
+        except Exception as error:
+            # safetensors and tokenizers raise their own error types on a full disk.
+            if "No space left" in str(error) or "os error" in str(error):
+                raise OSError(str(error)) from error
+            raise
+    _name_sliding_layers(folder / "config.json")
+
+
+def _name_sliding_layers(path: Path) -> None:
+    """Say which layers slide where the model's class takes it for granted (Mistral, Phi-3).
+
+    The builder gives a window only to layers that ``layer_types`` names, and would silently let
+    the others look back without limit, which shows on prompts longer than the window only.
+    """
+    config = source.read_json(path)
+    if config.get("sliding_window") and not config.get("layer_types"):
+        config["layer_types"] = ["sliding_attention"] * int(config["num_hidden_layers"])
+        manifest.write_json(path, config)
+
+
+def _require_equal(precision: str, verdict: Verdict) -> None:
+    """Fail closed: an fp32 graph that is another model is not published."""
+    difference = verdict["max_logit_diff"]
+    if precision == "fp32" and not difference <= FP32_TOLERANCE:
+        raise ExportError(
+            f"the fp32 graph is not the model: logits differ by {difference:.2g}, more than "
+            f"{FP32_TOLERANCE:g}; nothing was published (--no-verify publishes it all the same)"
+        )

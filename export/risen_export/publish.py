@@ -1,0 +1,184 @@
+"""Make a compiled graph a complete bundle, and publish it whole or not at all.
+
+Completing adds what clients look for beside the graph. Publishing writes to a hidden sibling
+folder and renames; an existing bundle is moved aside first and only then deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from risen_export import manifest
+from risen_plugin.errors import ExportError
+
+# What a tokenizer writes about how it was loaded; it means nothing to who reads the bundle.
+_LOADING_KEYS = ("is_local", "local_files_only")
+
+
+def complete(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Add ``config.json``, ``generation_config.json`` and the chat template in both places.
+
+    The builder wrote the graph, ``genai_config.json`` and the tokenizer. optimum needs
+    ``config.json``; transformers.js reads the template from ``tokenizer_config.json`` alone.
+
+    :raises ExportError: if the tokenizer has no ``tokenizer.json``.
+    """
+    config = model.config.to_dict()
+    config["architectures"] = [type(model).__name__]
+    # transformers 5 writes rope_parameters; 4.57 reads rope_theta and falls silently to 10000.
+    rope = config.get("rope_parameters") or {}
+    if "rope_theta" in rope and "rope_theta" not in config:
+        config["rope_theta"] = rope["rope_theta"]
+    manifest.write_json(folder / "config.json", config)
+    model.generation_config.save_pretrained(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise ExportError(
+            f"the tokenizer ({type(tokenizer).__name__}) has no fast form, so there is no "
+            "tokenizer.json for the bundle; load it with use_fast=True and save it again"
+        )
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    for key in _LOADING_KEYS:
+        settings.pop(key, None)
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        # The name transformers 5 gives this class; 4.57 and other clients know only the old one.
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    template = tokenizer.chat_template
+    if isinstance(template, str):
+        settings["chat_template"] = template
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    manifest.write_json(path, settings)
+
+
+def describe(folder: Path, precision: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest of one ``OUT/<precision>`` folder and return it."""
+    content = {
+        "format": manifest.FORMAT,
+        "precision": precision,
+        "bytes_by_kind": manifest.bytes_by_kind(folder),
+        **facts,
+        "files": manifest.files_of(folder),
+    }
+    manifest.write_json(folder / manifest.MANIFEST, content)
+    return content
+
+
+def span(out: Path, inner: dict[str, dict[str, Any]], facts: dict[str, Any]) -> None:
+    """Write ``OUT/manifest.json`` over the manifests of all precisions."""
+    content = {
+        "format": manifest.FORMAT,
+        **facts,
+        "precisions": {
+            precision: {
+                "bytes": sum(entry["bytes"] for entry in one["files"].values()),
+                "manifest_sha256": manifest.sha256(out / precision / manifest.MANIFEST),
+                "verify": one["verify"],
+            }
+            for precision, one in inner.items()
+        },
+    }
+    manifest.write_json(out / manifest.MANIFEST, content)
+
+
+def rewards_of(run: Path | None) -> dict[str, Any] | None:
+    """The ``plugins`` and ``rewards`` of a run's record; None if there is no record."""
+    path = None if run is None else run / "risen" / "run.json"
+    if path is None or not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExportError(f"{path} is not valid JSON: {error}") from error
+    return {key: record[key] for key in ("plugins", "rewards") if key in record}
+
+
+def check_target(out: Path, *, force: bool) -> None:
+    """Refuse a target that is taken.
+
+    :raises ExportError: if ``out`` exists and ``force`` is off, or ``out`` is not a bundle.
+    """
+    if not out.exists() and not out.is_symlink():
+        return
+    if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
+        return
+    if not force:
+        raise ExportError(
+            f"{out} exists and is left as it is; choose another OUT, or replace it with --force"
+        )
+    if out.is_symlink() or manifest.read(out) is None:
+        raise ExportError(
+            f"{out} is not a bundle, so --force does not replace it; choose another OUT"
+        )
+
+
+@contextlib.contextmanager
+def published(out: Path, *, force: bool) -> Iterator[Path]:
+    """A scratch folder on the disk of ``out``; its ``bundle`` folder becomes ``out`` at the end.
+
+    If anything fails, the scratch folder goes and ``out`` is as it was. Not being able to write
+    becomes an ExportError; every other exception passes.
+    """
+    check_target(out, force=force)
+    made: Path | None = None
+    try:
+        made = _make_parents(out.absolute().parent)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+        try:
+            (scratch / "bundle").mkdir()
+            yield scratch
+            _swap(scratch / "bundle", out, scratch / "old", force=force)
+            made = None
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        hidden = str(out.absolute().parent / f".{out.name}.")  # says nothing to who reads it
+        known = error.filename is not None and not str(error.filename).startswith(hidden)
+        place = f" ({error.filename})" if known else ""
+        raise ExportError(
+            f"cannot write the bundle {out}: {error.strerror or error}{place}; nothing was left"
+        ) from error
+    finally:
+        if made is not None:
+            _drop_empty(out.absolute().parent, made)
+
+
+def _swap(new: Path, out: Path, old: Path, *, force: bool) -> None:
+    check_target(out, force=force)  # somebody may have written it in the meantime
+    replaced = out.exists()
+    if replaced:
+        os.rename(out, old)
+    try:
+        os.rename(new, out)
+    except OSError:
+        if replaced:
+            os.rename(old, out)
+        raise
+
+
+def _make_parents(parent: Path) -> Path | None:
+    """Make missing folders; the topmost one made, or None."""
+    missing = None
+    for folder in (parent, *parent.parents):
+        if folder.exists():
+            break
+        missing = folder
+    parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _drop_empty(parent: Path, made: Path) -> None:
+    """Remove the folders that were made for a bundle that did not come to be."""
+    folder = parent
+    with contextlib.suppress(OSError):
+        while True:
+            folder.rmdir()
+            if folder == made:
+                return
+            folder = folder.parent

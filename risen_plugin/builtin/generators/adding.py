@@ -1,0 +1,213 @@
+"""Put constraints into a prompt: which ones agree, in what words, before or after the query.
+
+Pure functions of plain values and a random generator; where prompts come from and how hard the
+constraints should be is left to the generators.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+from risen_plugin.constraints import KNOWN, Constraint, check_all, clash
+from risen_plugin.contracts import Row, text_of
+from risen_plugin.errors import ConfigError, DataError, near_miss
+from risen_plugin.instructions.validity import asked_of
+
+Position: TypeAlias = Literal["after", "before", "both"]
+OWN_COLUMNS = ("query", "instruction_id_list", "kwargs", "family", "level")
+"""What a row has beside ``prompt`` once constraints were added."""
+
+_TRIES = 50  # random picks of compatible constraints before giving up
+_SELDOM_FIT = frozenset(
+    {"detectable_format:constrained_response", "language:response_language"}
+) | {id_ for id_, constraint in KNOWN.items() if constraint.alone}
+"""Ids that few questions go with: fixed answers, copies of the prompt, another language."""
+
+
+def families() -> list[str]:
+    """The families of all known constraints."""
+    return sorted({constraint.family() for constraint in KNOWN.values()})
+
+
+def _fit(include: Iterable[str] | None) -> set[str]:
+    """Ids that most questions go with, and of a family that is asked for and has none, all."""
+    fit = set(KNOWN) - _SELDOM_FIT
+    for family in include or ():
+        own = {id_ for id_, constraint in KNOWN.items() if constraint.family() == family}
+        if not own & fit:
+            fit |= own
+    return fit
+
+
+def chosen_ids(
+    ids: Iterable[str] | None,
+    include: Iterable[str] | None,
+    exclude: Iterable[str],
+) -> list[str]:
+    """Constraint ids to choose from: all that fit most questions, or those named.
+
+    :param ids: the ids themselves.
+    :param include: families to take; None takes all.
+    :param exclude: families to leave out.
+    :raises ConfigError: if a name is unknown, or nothing is left.
+    """
+    include = None if include is None else list(include)
+    exclude = list(exclude)
+    chosen = sorted(set(ids) if ids is not None else _fit(include))
+    for id_ in chosen:
+        if id_ not in KNOWN:
+            raise ConfigError(f"ids: unknown constraint '{id_}'{near_miss(id_, KNOWN)}")
+    for option, names in (("families", include or ()), ("exclude_families", exclude)):
+        for name in names:
+            if name not in families():
+                hint = near_miss(name, families())
+                raise ConfigError(
+                    f"{option}: unknown family '{name}'{hint}; there are: {', '.join(families())}"
+                )
+    chosen = [
+        id_
+        for id_ in chosen
+        if KNOWN[id_].family() not in exclude
+        and (include is None or KNOWN[id_].family() in include)
+    ]
+    if not chosen:
+        raise ConfigError(
+            "ids must name at least one constraint"
+            if ids is not None and not list(ids)
+            else "ids, families and exclude_families leave no constraint to add"
+        )
+    return chosen
+
+
+def agreeing(
+    rng: random.Random,
+    choices: Sequence[str],
+    wanted: int,
+    stated: Collection[str] = (),
+    weight: Callable[[str], float] | None = None,
+) -> list[str]:
+    """``wanted`` ids that agree with one another and with the ``stated`` ones; fewer if need be.
+
+    :param weight: how readily an id is chosen, above 0; all alike without it.
+    """
+    best: list[str] = []
+    for _ in range(_TRIES):
+        picked: list[str] = []
+        for id_ in _shuffled(rng, choices, weight):
+            if len(picked) == wanted:
+                break
+            if not any(clash(id_, other) for other in (*stated, *picked)):
+                picked.append(id_)
+        best = max(best, picked, key=len)
+        if len(best) == wanted:
+            break
+    return best
+
+
+def _shuffled(
+    rng: random.Random, choices: Sequence[str], weight: Callable[[str], float] | None
+) -> list[str]:
+    if weight is None:
+        return rng.sample(choices, len(choices))
+    # A weighted order without replacement: Efraimidis and Spirakis, 2006.
+    keys = {id_: rng.random() ** (1 / weight(id_)) for id_ in choices}
+    return sorted(choices, key=keys.__getitem__, reverse=True)
+
+
+def question_of(row: Row) -> str:
+    """What the last message of the user asks, or the text prompt.
+
+    :raises DataError: if there is no such message.
+    """
+    prompt = row["prompt"]
+    return text_of(prompt if isinstance(prompt, str) else [_last_of_user(prompt)])
+
+
+def with_question(row: Row, text: str) -> Row:
+    """``row`` with ``text`` in place of :func:`question_of`."""
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        return {**row, "prompt": text}
+    last = _last_of_user(prompt)
+    messages = [{**each, "content": text} if each is last else each for each in prompt]
+    return {**row, "prompt": messages}
+
+
+def stated_by(row: Row) -> tuple[list[str], list[Any]]:
+    """Ids and kwargs that ``row`` states already.
+
+    :raises DataError: if they are unknown or wrong, naming the prompt.
+    """
+    ids, kwargs = asked_of(row)
+    asked = question_of(row)
+    try:
+        check_all("", ids, kwargs, asked)
+    except DataError as error:
+        raise DataError(f"the row with the prompt {asked[:40]!r}: {error}") from error
+    return ids, [{} if values is None else values for values in kwargs]
+
+
+def constrained(
+    row: Row,
+    added: Sequence[Constraint],
+    rng: random.Random,
+    *,
+    position: Position = "after",
+    chat: bool = True,
+) -> Row:
+    """``row`` with ``added`` asked for in its prompt and stated in its columns.
+
+    :param position: where the words go; ``both`` is either, by chance. What speaks of the request
+        itself always comes after it.
+    :param chat: whether a text prompt becomes a chat of one message.
+    """
+    ids, kwargs = stated_by(row)
+    words = " ".join(constraint.describe(rng) for constraint in added)
+    is_before = position == "before" or (position == "both" and rng.random() < 0.5)
+    if any(constraint.prompt_kwarg is not None for constraint in added):
+        is_before = False
+    new = [constraint.id for constraint in added]
+    return {
+        **row,
+        "prompt": _with(row["prompt"], words, is_before=is_before, chat=chat and bool(words)),
+        "query": _like(row.get("query") or row["prompt"], row["prompt"], chat and bool(words)),
+        "instruction_id_list": ids + new,
+        "kwargs": kwargs + [constraint.kwargs for constraint in added],
+        "family": KNOWN[(new or ids)[0]].family(),
+        "level": len(ids) + len(new),
+    }
+
+
+def _with(prompt: Any, words: str, *, is_before: bool, chat: bool) -> Any:
+    if not words:
+        return prompt
+    if isinstance(prompt, str):
+        text = _joined(prompt, words, is_before)
+        return [{"role": "user", "content": text}] if chat else text
+    last = _last_of_user(prompt)
+    return [
+        {**message, "content": _joined(text_of([message]), words, is_before)}
+        if message is last
+        else message
+        for message in prompt
+    ]
+
+
+def _joined(query: str, words: str, is_before: bool) -> str:
+    return f"{words}\n\n{query.lstrip()}" if is_before else f"{query.rstrip()}\n\n{words}"
+
+
+def _like(query: Any, prompt: Any, chat: bool) -> Any:
+    """``query`` as a chat where the prompt becomes one."""
+    if isinstance(query, str) and (chat or not isinstance(prompt, str)):
+        return [{"role": "user", "content": query}]
+    return query
+
+
+def _last_of_user(messages: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    for message in messages[::-1]:
+        if message["role"] == "user":
+            return message
+    raise DataError("a chat prompt has no message of the user to add constraints to")

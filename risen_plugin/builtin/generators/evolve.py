@@ -1,0 +1,200 @@
+"""The generator ``evolve``: instructions that grow with the model that is trained on them.
+
+What to do with a pass rate is decided in ``difficulty``; this module keeps the state.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from risen_plugin.builtin.generators.adding import agreeing, constrained, question_of, stated_by
+from risen_plugin.builtin.generators.constrain import Constraints, constraints_of, first_valid
+from risen_plugin.builtin.generators.difficulty import (
+    Band,
+    Family,
+    adjusted,
+    brought_back,
+    is_evidence,
+    next_level,
+    sampled,
+    still_rises,
+    weight_of,
+)
+from risen_plugin.constraints import KNOWN, parse
+from risen_plugin.contracts import Row
+from risen_plugin.errors import ConfigError
+from risen_plugin.instructions.validity import FilterReport, Validity
+
+
+@dataclass
+class Evolve:
+    """Prompts with constraints that become more and tighter as answers pass, and the reverse.
+
+    Follows the pass rates that a run tells: ``pass_rates`` by family (``pool_rates`` where a
+    curriculum keeps them) and ``level_rates`` by number of constraints. Answers that nobody could
+    judge count for nothing. A family of which nothing passes even at its easiest is retired. No
+    instruction comes twice, resumed runs included; when all have been made there are fewer rows.
+
+    :param constraints: the options of the generator ``constraints``: where the prompts come from,
+        which constraints may be added, and from how many (``minimum``) to how many (``maximum``).
+    :param low: the pass rate below which instructions become easier.
+    :param high: the pass rate above which they become harder.
+    :param step: how far one change of a pass rate moves a family's kwargs, between 0 and 1.
+    :param patience: instructions of a family at its easiest, none of which passed, until it is
+        retired.
+    :param rounds: the most phases during which difficulty changes.
+    :param least_gain: rise of held-out adherence from phase to phase that counts; without one,
+        difficulty stays as it is from then on.
+    """
+
+    constraints: Mapping[str, Any] | Constraints
+    low: float = 0.2
+    high: float = 0.7
+    step: float = 0.125
+    patience: int = 64
+    rounds: int = 3
+    least_gain: float = 0.0
+    _made: int = field(default=0, init=False, repr=False, compare=False)
+    _level: int = field(default=0, init=False, repr=False, compare=False)
+    _level_rate: Any = field(default=None, init=False, repr=False, compare=False)
+    _families: Mapping[str, Family] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _since: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low < self.high <= 1:
+            raise ConfigError(
+                f"low must be below high, both from 0 to 1, not {self.low} and {self.high}"
+            )
+        if not 0 < self.step <= 1:
+            raise ConfigError(f"step must be above 0 and at most 1, not {self.step}")
+        for name in ("patience", "rounds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        self._level = self.base.minimum
+
+    def __call__(self, *, count: int, seed: int, **context: Any) -> Iterator[Row]:
+        """``count`` rows for the model as the pass rates show it.
+
+        :raises DataError: as ``constraints``.
+        """
+        choices = self.base.choices(context.get("reserved", ()))
+        self._follow(choices, context)
+        seed = context.get("run_seed", seed)
+        active = [id_ for id_ in choices if not self._families[KNOWN[id_].family()].retired]
+        make = functools.partial(self._evolved, choices=active)
+        for _ in range(count):
+            what = f"evolve {seed} {self._made}"
+            [row] = self.base.source(count=1, seed=seed, start=self._made)
+            made = first_valid(self.valid, self.base.source.supply, row, what, make)
+            if made is None:
+                return
+            self._made += 1
+            self._since.update({KNOWN[id_].family() for id_ in made["instruction_id_list"]})
+            yield made
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that every row has beside ``prompt``, as far as the first rows tell."""
+        return self.base.columns
+
+    @property
+    def level(self) -> int:
+        """How many constraints are asked for now."""
+        return self._level
+
+    @property
+    def families(self) -> Mapping[str, Family]:
+        """What is known of each family so far."""
+        return dict(self._families)
+
+    def report(self) -> FilterReport:
+        """What was dropped, and why."""
+        return self.valid.report
+
+    @functools.cached_property
+    def base(self) -> Constraints:
+        """The generator whose prompts and constraints these are."""
+        return constraints_of(self.constraints, "evolve")
+
+    @functools.cached_property
+    def valid(self) -> Validity:
+        """The filter that every instruction passes, with the memory of all that were made.
+
+        :raises DataError: if an evaluation file cannot be read.
+        """
+        base = self.base
+        return Validity(longest=base.longest, against=base.against, run=base.overlap)
+
+    def _follow(self, choices: Sequence[str], context: Mapping[str, Any]) -> None:
+        usable = sorted({KNOWN[id_].family() for id_ in choices})
+        self._families = {**dict.fromkeys(usable, Family()), **self._families}
+        adherence = list(context.get("held_out_adherence") or ())
+        if not still_rises(adherence, self.rounds, self.least_gain):
+            return
+        band = Band(self.low, self.high, self.step, self.patience)
+        rates = {**context.get("pass_rates", {}), **context.get("pool_rates", {})}
+        families = {name: self._families[name] for name in usable}
+        for name in [name for name in usable if name in rates]:
+            made = self._since.pop(name, 0)
+            families[name] = adjusted(families[name], rates[name], made, band)
+        self._families = {**self._families, **brought_back(families)}
+        self._follow_levels(rates, context.get("level_rates") or {}, band)
+
+    def _follow_levels(
+        self, rates: Mapping[str, Any], level_rates: Mapping[Any, Any], band: Band
+    ) -> None:
+        active = {name: f for name, f in self._families.items() if not f.retired}
+        if level_rates:
+            rate = level_rates.get(str(self._level), level_rates.get(self._level))
+        else:
+            seen = [float(rates[name]) for name in active if is_evidence(rates.get(name))]
+            rate = sum(seen) / len(seen) if seen else None
+        if not is_evidence(rate) or rate == self._level_rate:  # no new evidence
+            return
+        self._level_rate = rate
+        tightness = sum(f.tightness for f in active.values()) / max(1, len(active))
+        limits = self.base.minimum, self.base.maximum
+        self._level = next_level(self._level, rate, tightness, limits, band)
+
+    def _evolved(self, row: Row, rng: random.Random, choices: Sequence[str]) -> Row:
+        stated, _ = stated_by(row)
+        query = question_of(row)
+        picked = agreeing(rng, choices, self._level, stated, self._weight)
+        added = [
+            parse(id_, sampled(KNOWN[id_], rng, query, self._family(id_).tightness))
+            for id_ in picked
+        ]
+        return constrained(row, added, rng, position=self.base.position, chat=self.base.chat)
+
+    def _family(self, id_: str) -> Family:
+        return self._families[KNOWN[id_].family()]
+
+    def _weight(self, id_: str) -> float:
+        return weight_of(self._family(id_).rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was made and learned, as JSON values."""
+        return {
+            "made": self._made,
+            "level": self._level,
+            "level_rate": self._level_rate,
+            "families": {name: asdict(family) for name, family in self._families.items()},
+            "since": dict(self._since),
+            "valid": self.valid.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        self._made = state["made"]
+        self._level = state["level"]
+        self._level_rate = state["level_rate"]
+        self._families = {name: Family(**values) for name, values in state["families"].items()}
+        self._since = Counter(state["since"])
+        self.valid.load_state_dict(state["valid"])

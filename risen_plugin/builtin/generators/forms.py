@@ -1,0 +1,296 @@
+"""The public forms of rows that state constraints, turned into ids and kwargs.
+
+``rlvr`` is the form of RLVR-IFeval: ``ground_truth`` names one function and its arguments.
+``multi`` is that of IF_multi_constraints: ``ground_truth`` lists mappings with ids and kwargs. What
+a row asks for and no constraint of ours checks is an error here, never a constraint left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+from risen_plugin.constraints import KNOWN, parse
+from risen_plugin.constraints.families.detectable_format import OPTIONS
+from risen_plugin.contracts import Row
+from risen_plugin.errors import DataError, near_miss
+
+Form: TypeAlias = Literal["auto", "plain", "rlvr", "multi"]
+FORMS: tuple[Form, ...] = get_args(Form)
+Asked: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
+"""Ids with their kwargs."""
+
+
+class UnusableError(DataError):
+    """A row asks for what no constraint here can check, or states it wrongly.
+
+    :param reason: in few words, the same for all rows of its sort.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def form_of(row: Any) -> Form:
+    """The form of ``row``; ``plain`` unless its ``ground_truth`` is of one of the others.
+
+    >>> form_of({"ground_truth": '{"func_name": "validate_title"}'})
+    'rlvr'
+    """
+    if not isinstance(row, Mapping) or "instruction_id_list" in row:
+        return "plain"
+    truth = _loaded(row.get("ground_truth"))
+    if isinstance(truth, list) and len(truth) == 1:
+        (truth,) = truth
+        truth = _loaded(truth)
+        if isinstance(truth, Mapping) and "func_name" in truth:
+            return "rlvr"
+        return "multi" if isinstance(truth, Mapping) and "instruction_id" in truth else "plain"
+    if isinstance(truth, list) and truth:
+        parts = [_loaded(part) for part in truth]
+        is_multi = all(isinstance(part, Mapping) and "instruction_id" in part for part in parts)
+        return "multi" if is_multi else "plain"
+    return "rlvr" if isinstance(truth, Mapping) and "func_name" in truth else "plain"
+
+
+def adapted(row: Row, form: Form, where: str) -> Row:
+    """``row`` with ``instruction_id_list``, ``kwargs``, ``family`` and ``level``.
+
+    :raises UnusableError: naming ``where``, for what cannot be checked or is stated wrongly.
+    """
+    if "ground_truth" not in row:
+        raise DataError(
+            f"{where} has no column 'ground_truth'{near_miss('ground_truth', row)}; "
+            f"rows of the form '{form}' state their constraints in it"
+        )
+    asked, level = (_of_rlvr if form == "rlvr" else _of_multi)(row["ground_truth"], where)
+    for id_, kwargs in asked:
+        if id_ not in KNOWN:
+            hint = near_miss(id_, KNOWN)
+            raise UnusableError(f"{where}: unknown constraint '{id_}'{hint}", f"no check for {id_}")
+        try:
+            parse(id_, kwargs, "the prompt")
+        except DataError as error:
+            raise UnusableError(f"{where}: {error}", f"wrong kwargs of {id_}") from error
+    return {
+        **row,
+        "instruction_id_list": [id_ for id_, _ in asked],
+        "kwargs": [
+            {name: value for name, value in kwargs.items() if value is not None}
+            for _, kwargs in asked
+        ],
+        "family": asked[0][0].partition(":")[0],
+        "level": level,
+    }
+
+
+def _loaded(value: Any) -> Any:
+    """What a text holds as JSON or as a Python literal; another value as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return None
+
+
+# IF_multi_constraints
+
+
+def _of_multi(truth: Any, where: str) -> tuple[Asked, int]:
+    parts = _loaded(truth)
+    if isinstance(parts, Mapping):
+        parts = [parts]
+    asked: list[tuple[str, Mapping[str, Any]]] = []
+    for part in parts if isinstance(parts, list) else ():
+        asked += _of_part(_loaded(part), where)
+    if not asked:
+        raise _malformed(where, truth, "a list of mappings with 'instruction_id' and 'kwargs'")
+    return asked, len(asked)
+
+
+def _of_part(part: Any, where: str) -> Asked:
+    wanted = "a list of mappings with 'instruction_id' and 'kwargs'"
+    if not isinstance(part, Mapping) or "instruction_id" not in part:
+        raise _malformed(where, part, wanted)
+    ids, kwargs = part["instruction_id"], part.get("kwargs")
+    if isinstance(ids, str):
+        ids, kwargs = [ids], [kwargs]
+    kwargs = [None] * len(ids) if kwargs is None else kwargs
+    is_fit = (
+        isinstance(ids, list)
+        and isinstance(kwargs, list)
+        and all(isinstance(id_, str) for id_ in ids)
+        and all(values is None or isinstance(values, Mapping) for values in kwargs)
+    )
+    if not is_fit:
+        raise _malformed(where, part, wanted)
+    if len(ids) != len(kwargs):
+        raise UnusableError(
+            f"{where}: ground_truth has {len(ids)} ids but {len(kwargs)} kwargs",
+            "malformed ground_truth",
+        )
+    return [(id_, values or {}) for id_, values in zip(ids, kwargs, strict=True)]
+
+
+def _malformed(where: str, truth: Any, wanted: str) -> UnusableError:
+    return UnusableError(
+        f"{where}: ground_truth must be {wanted}, not {truth!r:.60}", "malformed ground_truth"
+    )
+
+
+# RLVR-IFeval
+
+
+def _of_rlvr(truth: Any, where: str) -> tuple[Asked, int]:
+    call = _loaded(truth)
+    if isinstance(call, list) and len(call) == 1:
+        call = _loaded(call[0])
+    if not isinstance(call, Mapping) or not isinstance(call.get("func_name"), str):
+        raise _malformed(where, truth, "a mapping with 'func_name' and its arguments")
+    name = call["func_name"]
+    given = {key: value for key, value in call.items() if value is not None and key != "func_name"}
+    if name not in _FUNCTIONS:
+        hint = near_miss(name, _FUNCTIONS)
+        raise UnusableError(f"{where}: unknown func_name '{name}'{hint}", f"no check for {name}")
+    try:
+        return _FUNCTIONS[name](given), 1
+    except KeyError as error:
+        message = f"{where}: {name} needs the argument {error}"
+        raise UnusableError(message, f"wrong arguments of {name}") from None
+    except _NoEquivalentError as error:
+        message = f"{where}: {name} has no equivalent here: {error}"
+        raise UnusableError(message, f"no check for {name}") from None
+    except (TypeError, ValueError) as error:
+        message = f"{where}: {name}: {error}"
+        raise UnusableError(message, f"wrong arguments of {name}") from None
+
+
+class _NoEquivalentError(Exception):
+    """No constraint checks this."""
+
+
+def _renamed(id_: str, **names: str) -> Callable[[Mapping[str, Any]], Asked]:
+    """The constraint ``id_``, each of whose kwargs has another name there."""
+    return lambda given: [(id_, {ours: given[theirs] for ours, theirs in names.items()})]
+
+
+def _number(given: Mapping[str, Any]) -> int:
+    value = given["N"]
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise ValueError(f"'N' must be a whole number, not {value!r:.40}")
+    return int(value)
+
+
+def _between(id_: str, count: str, relation: str, low: int, high: int, **others: Any) -> Asked:
+    """At least ``low`` and at most ``high``: two constraints where both limits mean something."""
+    limits: list[tuple[str, Mapping[str, Any]]] = []
+    if low > 0:
+        limits.append((id_, {**others, count: low, relation: "at least"}))
+    return [*limits, (id_, {**others, count: high + 1, relation: "less than"})]
+
+
+def _exactly(id_: str, count: str, relation: str, name: str, theirs: str) -> Any:
+    def read(given: Mapping[str, Any]) -> Asked:
+        number = _number(given)
+        return _between(id_, count, relation, number, number, **{name: given[theirs]})
+
+    return read
+
+
+def _quantified(id_: str, count: str, relation: str, slack: Callable[[int], int]) -> Any:
+    """``at least``, ``at most`` and ``around`` a number; ``slack`` is what around means."""
+
+    def read(given: Mapping[str, Any]) -> Asked:
+        number, quantifier = _number(given), given["quantifier"]
+        if quantifier == "at least":
+            return [(id_, {count: number, relation: "at least"})]
+        if quantifier == "at most":
+            return [(id_, {count: number + 1, relation: "less than"})]
+        if quantifier == "around":
+            far = slack(number)
+            return _between(id_, count, relation, number - far, number + far)
+        raise ValueError(
+            f"'quantifier' must be at least, at most or around, not {quantifier!r:.40}"
+        )
+
+    return read
+
+
+def _choice(given: Mapping[str, Any]) -> Asked:
+    options = given["options"]
+    if not isinstance(options, list) or {*map(str, options)} != {*OPTIONS}:
+        raise _NoEquivalentError("constrained_response knows only IFEval's three options")
+    return [("detectable_format:constrained_response", {})]
+
+
+def _paragraphs(given: Mapping[str, Any]) -> Asked:
+    _number(given)
+    raise _NoEquivalentError("its paragraphs are divided by '* * *', not by '***'")
+
+
+def _a_tenth(number: int) -> int:
+    return max(round(number * 0.1), 1)
+
+
+_FUNCTIONS: Mapping[str, Callable[[Mapping[str, Any]], Asked]] = {
+    "verify_keywords": _renamed("keywords:existence", keywords="keyword_list"),
+    "verify_keyword_frequency": _exactly(
+        "keywords:frequency", "frequency", "relation", "keyword", "word"
+    ),
+    "validate_forbidden_words": _renamed(
+        "keywords:forbidden_words", forbidden_words="forbidden_words"
+    ),
+    "verify_letter_frequency": _exactly(
+        "keywords:letter_frequency", "let_frequency", "let_relation", "letter", "letter"
+    ),
+    "validate_response_language": _renamed("language:response_language", language="language"),
+    "verify_paragraph_count": _paragraphs,
+    "validate_word_constraint": _quantified(
+        "length_constraints:number_words", "num_words", "relation", _a_tenth
+    ),
+    "verify_sentence_constraint": _quantified(
+        "length_constraints:number_sentences", "num_sentences", "relation", lambda number: 1
+    ),
+    "validate_paragraphs": _renamed(
+        "length_constraints:nth_paragraph_first_word",
+        num_paragraphs="N",
+        nth_paragraph="i",
+        first_word="first_word",
+    ),
+    "verify_postscript": _renamed(
+        "detectable_content:postscript", postscript_marker="postscript_marker"
+    ),
+    "validate_placeholders": _renamed(
+        "detectable_content:number_placeholders", num_placeholders="N"
+    ),
+    "verify_bullet_points": _renamed("detectable_format:number_bullet_lists", num_bullets="N"),
+    "validate_title": _renamed("detectable_format:title"),
+    "validate_choice": _choice,
+    "validate_highlighted_sections": _renamed(
+        "detectable_format:number_highlighted_sections", num_highlights="N"
+    ),
+    "validate_sections": _renamed(
+        "detectable_format:multiple_sections", num_sections="N", section_spliter="section_splitter"
+    ),
+    "validate_json_format": _renamed("detectable_format:json_format"),
+    "validate_repeat_prompt": _renamed(
+        "combination:repeat_prompt", prompt_to_repeat="original_prompt"
+    ),
+    "validate_two_responses": _renamed("combination:two_responses"),
+    "validate_uppercase": _renamed("change_case:english_capital"),
+    "validate_lowercase": _renamed("change_case:english_lowercase"),
+    "validate_frequency_capital_words": _quantified(
+        "change_case:capital_word_frequency", "capital_frequency", "capital_relation", _a_tenth
+    ),
+    "validate_end": _renamed("startend:end_checker", end_phrase="end_phrase"),
+    "validate_quotation": _renamed("startend:quotation"),
+    "validate_no_commas": _renamed("punctuation:no_comma"),
+}

@@ -1,0 +1,1 @@
+"""The subcommands of ``risen``; loaded for the command line alone."""

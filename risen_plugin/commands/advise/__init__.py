@@ -1,0 +1,1 @@
+"""``risen advise``: what to do with a model and data, from measurements."""

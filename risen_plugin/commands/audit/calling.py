@@ -1,0 +1,204 @@
+"""Call a reward as TRL does and keep what it did: scores, faults and time.
+
+Decides nothing: an exception, a wrong number of scores or a score that is no number becomes a fault
+of the answers that it concerns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from risen_plugin.contracts import Failed, Row
+from risen_plugin.errors import PluginError
+from risen_plugin.plugins.options import one_line
+from risen_plugin.rewards.adherence import check_scores
+
+Form: TypeAlias = Literal["plain", "chat"]
+Clock: TypeAlias = Callable[[], float]
+BATCH = 64
+_EXTRAS: Mapping[str, Any] = {
+    "trainer_state": None,
+    "log_extra": lambda *args, **kwargs: None,
+    "log_metric": lambda *args, **kwargs: None,
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One answer to one instruction.
+
+    :param row: the instruction: ``prompt`` and the columns that the reward reads.
+    """
+
+    row: Row
+    answer: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a reward made of one answer.
+
+    :param score: a finite number; None for an abstention and for a fault.
+    :param fault: the kind of fault: ``crash``, ``count``, ``number``, or ``declined`` where the
+        reward itself says that it could not judge; None if there was none.
+    :param why: the fault, in one line.
+    :param raw: what the reward returned.
+    """
+
+    score: float | None
+    fault: str | None = None
+    why: str = ""
+    raw: Any = None
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the reward had no opinion."""
+        return self.score is None and self.fault is None
+
+
+@dataclass
+class Caller:
+    """Calls one reward and remembers what came of it.
+
+    :param form: whether prompts and answers are passed as text or as chat messages.
+    :param clock: seconds, read before and after each call.
+    :param limit_s: seconds after which one call is given up, where the platform can do so.
+    """
+
+    reward: Callable[..., Any]
+    form: Form = "plain"
+    clock: Clock = time.perf_counter
+    limit_s: float = 10.0
+    seen: list[tuple[Item, Outcome]] = field(default_factory=list)
+    scored: int = 0
+    per_answer_s: list[float] = field(default_factory=list)
+
+    def raw(self, items: Sequence[Item], form: Form | None = None, **extra: Any) -> Any:
+        """What the reward returns for a batch; whatever it raises is raised."""
+        return self.pass_on(arguments(items, form or self.form) | extra)
+
+    def pass_on(self, given: Mapping[str, Any]) -> Any:
+        """What the reward returns for these arguments, awaited if need be."""
+        count = len(given["completions"])
+        began = self.clock()
+        try:
+            with limited(self.limit_s):
+                result = self.reward(**given)
+                if inspect.isawaitable(result):
+                    result = _finish(result)
+        except SystemExit as error:  # else it would end the audit, and leave it looking clean
+            raise RuntimeError(f"it ended the program: SystemExit({error.code!r})") from error
+        self.scored += count
+        if count:
+            self.per_answer_s.append((self.clock() - began) / count)
+        return result
+
+    def outcomes(self, items: Sequence[Item], form: Form | None = None) -> list[Outcome]:
+        """One outcome per item; after a fault in a batch its items are tried one at a time."""
+        found: list[Outcome] = []
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            made = self._batch(batch, form)
+            if len(batch) > 1 and any(outcome.fault in ("crash", "count") for outcome in made):
+                alone = [self._batch([item], form)[0] for item in batch]
+                if any(outcome.fault is None for outcome in alone):
+                    made = alone
+            found += made
+        self.seen += zip(items, found, strict=True)
+        return found
+
+    def _batch(self, batch: Sequence[Item], form: Form | None) -> list[Outcome]:
+        try:
+            scores = self.raw(batch, form)
+        except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
+            return [Outcome(None, "crash", told(error))] * len(batch)
+        return read(scores, len(batch))
+
+
+def told(error: BaseException) -> str:
+    """The type and message of ``error`` in one line."""
+    kind, message = type(error).__name__, one_line(error)
+    return kind if message == kind else f"{kind}: {message}"
+
+
+def read(scores: Any, expected: int) -> list[Outcome]:
+    """What a reward returned for ``expected`` answers, answer by answer."""
+    try:
+        if isinstance(scores, list | tuple) and len(scores) == expected:
+            return [_one(score) for score in scores]
+        return [Outcome(score, raw=score) for score in check_scores(scores, expected, "the reward")]
+    except PluginError as error:
+        return [Outcome(None, "count", str(error), scores)] * expected
+
+
+def _one(score: Any) -> Outcome:
+    if isinstance(score, Failed):
+        return Outcome(None, "declined", score.reason, score)
+    try:
+        return Outcome(check_scores([score], 1, "the reward")[0], raw=score)
+    except PluginError as error:
+        return Outcome(None, "number", str(error), score)
+
+
+def arguments(items: Sequence[Item], form: Form) -> dict[str, Any]:
+    """The keyword arguments that TRL passes for these answers, made anew."""
+    rows = [copy.deepcopy(dict(item.row)) for item in items]
+    names = {name for row in rows for name in row if name not in ("prompt", "completion")}
+    return {
+        "prompts": [_as(form, "user", row.get("prompt", "")) for row in rows],
+        "completions": [_as(form, "assistant", item.answer) for item in items],
+        **{name: [row.get(name) for row in rows] for name in sorted(names)},
+        "completion_ids": [[1, 2, 3] for _ in items],
+        **_EXTRAS,
+    }
+
+
+def _as(form: Form, role: str, text: Any) -> Any:
+    if form == "plain" or not isinstance(text, str):
+        return text
+    return [{"role": role, "content": text}]
+
+
+def _finish(result: Any) -> Any:
+    """Wait for an ``async`` reward, also where an event loop runs already."""
+
+    async def awaited() -> Any:
+        return await result
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, awaited()).result()
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise ``TimeoutError`` after so many seconds, where an alarm can be set: on a main thread.
+
+    A regular expression that backtracks without end is interrupted too.
+    """
+    import signal
+    import threading
+
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not (
+        threading.main_thread()
+    ):
+        yield
+        return
+
+    def ring(*_: Any) -> None:
+        raise TimeoutError(f"one call took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

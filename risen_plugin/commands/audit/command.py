@@ -1,0 +1,190 @@
+"""``risen audit``: what a reward lets through, and what it does behind the run's back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from risen_plugin.errors import DataError
+from risen_plugin.hookspecs import hookimpl
+from risen_plugin.plugins import Plugins
+from risen_plugin.plugins.options import one_line
+
+
+@hookimpl
+def risen_register_commands(cli: click.Group) -> None:
+    """Join the ``risen`` command."""
+    cli.add_command(audit_command)
+
+
+@click.command("audit")
+@click.argument("reward")
+@click.option(
+    "-o", "--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of REWARD."
+)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=JSON",
+    help="A column that REWARD reads, the same for each instruction.",
+)
+@click.option(
+    "--columns",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Rows to ask about: JSON (one row or a list) or JSON Lines.",
+)
+@click.option("--right", help="An answer that REWARD must accept.")
+@click.option(
+    "--passes-at",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="The score from which an answer counts as accepted.",
+)
+@click.option(
+    "--slow-after",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Seconds per answer from which REWARD counts as slow.",
+)
+@click.option("--allow", multiple=True, metavar="CHECK", help="A check that may fail.")
+@click.option("--quick", is_flag=True, help="Fewer instructions and repeats.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def audit_command(
+    context: click.Context,
+    *,
+    reward: str,
+    options: tuple[str, ...],
+    columns: tuple[str, ...],
+    file: Path | None,
+    right: str | None,
+    passes_at: float,
+    slow_after: float,
+    allow: tuple[str, ...],
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """Look for wrong answers that REWARD accepts, and for scores that depend on chance.
+
+    REWARD is a name on offer (`risen rewards` lists them), or a function or class of your own:
+    module:attribute or path.py:attribute. An option's value is read as JSON where it is JSON, and
+    as text otherwise. Exit code 0: clean; 1: there are findings; 2: it could not be audited.
+    """
+    from risen_plugin.commands.audit.run import CHECKS, audit, subject_of
+    from risen_plugin.commands.audit.target import Source
+
+    found = context.obj if isinstance(context.obj, Plugins) else None
+    source = Source(reward, _options(options))
+    built, label = source.load(found)
+    subject = subject_of(
+        built,
+        label,
+        rows=_rows(file, columns, right),
+        source=source,
+        options=source.options,
+        passes_at=passes_at,
+        slow_s=slow_after,
+        quick=quick,
+    )
+    with _bar(len(CHECKS)) as watch:
+        report = audit(subject, allow=allow, watch=watch)
+    if as_json:
+        click.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        head, empty, titles, *rest = report.lines()
+        click.echo(f"{head}\n{empty}")
+        click.secho(titles, bold=True)
+        click.echo("\n".join(rest))
+    context.exit(1 if report.findings else 0)
+
+
+def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, value in map(_pair, pairs):
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise click.UsageError(f"'{text}' is no NAME=VALUE")
+    return name.strip(), value
+
+
+def _rows(file: Path | None, columns: tuple[str, ...], right: str | None) -> list[dict[str, Any]]:
+    """The rows of the file, each with the columns and the right answer; or these alone."""
+    rows: list[dict[str, Any]] = [{}] if file is None else _read(file)
+    for name, value in map(_pair, columns):
+        try:
+            read = json.loads(value)
+        except ValueError as error:
+            raise click.UsageError(
+                f"--column {name}: {value} is no JSON ({one_line(error)}); a text is written "
+                f"'{name}=\"...\"'"
+            ) from None
+        for row in rows:
+            row[name] = read
+    if right is not None:
+        for row in rows:
+            row["completion"] = right
+    return [row for row in rows if row]
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {file}: {one_line(error)}") from error
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = [_line(file, number, line) for number, line in enumerate(text.splitlines(), 1)]
+        values = [value for value in values if value is not None]
+    rows = values if isinstance(values, list) else [values]
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{file}: row {number} is a {type(row).__name__}, not an object")
+    if not rows:
+        raise DataError(f"{file} has no rows")
+    return [dict(row) for row in rows]
+
+
+def _line(file: Path, number: int, line: str) -> Any:
+    if not line.strip():
+        return None
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{file}, line {number}: {one_line(error)}") from error
+
+
+@contextmanager
+def _bar(count: int) -> Iterator[Any]:
+    """Something that is told the name of each check; a bar on a terminal, silence elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=count, leave=False, file=sys.stderr, ncols=80) as bar:
+
+        def watch(name: str) -> None:
+            bar.set_description(name)
+            bar.update()
+
+        yield watch

@@ -1,0 +1,95 @@
+"""Score the same answers in another process, with another hash seed.
+
+Run as a module it is that other process: it reads a request from standard input and writes the
+scores to standard output.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from risen_plugin.commands.audit.calling import Caller, Item, Outcome, read, told
+from risen_plugin.commands.audit.target import Source
+from risen_plugin.plugins.options import one_line
+
+TIMEOUT_S = 120.0
+
+
+def in_another_process(
+    caller: Caller, source: Source | None, items: Sequence[Item], *, hash_seed: int
+) -> list[Outcome] | str:
+    """The outcomes there, or in one line why there are none."""
+    try:
+        # Made anew from its source, so that what is drawn while it is made shows.
+        reward = None if source else base64.b64encode(pickle.dumps(caller.reward)).decode()
+        request = json.dumps(
+            {
+                "source": vars(source) if source else None,
+                "reward": reward,
+                "form": caller.form,
+                "items": [[dict(item.row), item.answer] for item in items],
+            }
+        )
+    except Exception as error:  # noqa: BLE001  pickling runs the object's own code
+        return f"cannot be taken to another process: {told(error)}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "risen_plugin.commands.audit.elsewhere"],
+            input=request,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT_S,
+            env={**same_path(), "PYTHONHASHSEED": str(hash_seed)},
+        )
+    except subprocess.TimeoutExpired:
+        return f"another process took more than {TIMEOUT_S:g} s"
+    if done.returncode != 0:
+        return f"fails in another process: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
+    return [_outcome(*values) for values in json.loads(done.stdout.splitlines()[-1])]
+
+
+def same_path() -> dict[str, str]:
+    """The environment for a process that imports from where this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+
+
+def _outcome(score: float | None, fault: str | None, why: str, raw: str) -> Outcome:
+    return Outcome(score, fault, why, raw)
+
+
+def _answer(request: dict[str, Any]) -> list[list[Any]]:
+    if request["source"]:
+        reward, _ = Source(**request["source"]).load()
+    else:
+        reward = pickle.loads(base64.b64decode(request["reward"]))
+    items = [Item(row, answer) for row, answer in request["items"]]
+    caller = Caller(reward, request["form"])
+    try:
+        outcomes = read(caller.raw(items), len(items))
+    except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
+        outcomes = [Outcome(None, "crash", told(error))] * len(items)
+    return [[o.score, o.fault, o.why, repr(o.raw)] for o in outcomes]
+
+
+def main() -> None:
+    """Answer one request."""
+    asked = json.load(sys.stdin)
+    with contextlib.redirect_stdout(sys.stderr):  # what the reward prints is no answer
+        try:
+            answered = _answer(asked)
+        except Exception as error:  # noqa: BLE001  told to the process that asked
+            sys.exit(f"{type(error).__name__}: {one_line(error)}")
+    print(json.dumps(answered))
+
+
+if __name__ == "__main__":
+    main()

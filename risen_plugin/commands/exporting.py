@@ -1,0 +1,75 @@
+"""Read the unsolved instructions of a run's folder, and write them for a person to answer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from risen_plugin.config.choices import BuffersConfig
+from risen_plugin.errors import DataError, RecordError, near_path
+from risen_plugin.instructions.supply import key_of
+from risen_plugin.kit.plain_json import json_text
+from risen_plugin.phases.leftovers.buffers import FILE, unsolved_in
+from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
+from risen_plugin.phases.leftovers.journal import read_journal
+from risen_plugin.phases.leftovers.unsolved import Attempted
+from risen_plugin.record.run_record import FOLDER
+
+
+def unsolved_of(run: Path, after: int | None, demonstrations: str | None) -> list[Attempted]:
+    """The unsolved instructions of a run, those most often tried first.
+
+    :param run: its output folder, or the ``risen`` folder in it.
+    :param after: visits from which an instruction counts; the run's own where None.
+    :param demonstrations: a file of demonstrations; what it answers is left out.
+    :raises DataError: if there is no such run.
+    """
+    folder = _record_of(run)
+    known = {key_of(row["prompt"]) for row in load_demonstrations(demonstrations)}
+    path = folder / FILE
+    lines = list(read_journal(path)) if path.exists() else []  # no phase has left anything yet
+    least = after or _unsolved_after(folder)
+    found = [tried for tried in unsolved_in(lines, least) if tried.best.key not in known]
+    return sorted(found, key=lambda tried: -tried.visits)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write JSON Lines, whole or not at all.
+
+    :raises RecordError: where the place takes no file, or has one that somebody may have written
+        demonstrations into.
+    """
+    if path.exists():
+        raise RecordError(
+            f"{path} is there already, and somebody may have written into it; choose another file"
+        )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text("".join(f"{json_text(row)}\n" for row in rows), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RecordError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _record_of(run: Path) -> Path:
+    for folder in (run / FOLDER, run):
+        if (folder / "run.json").is_file():
+            return folder
+    if not run.exists():
+        raise DataError(f"there is no run '{run}'{near_path(run, folders=True)}")
+    raise DataError(
+        f"'{run}' is no run's folder: there is no {FOLDER}/run.json in it; give the output folder "
+        "of a run with a RisenCallback"
+    )
+
+
+def _unsolved_after(folder: Path) -> int:
+    try:
+        described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return int(described["buffers"]["unsolved_after"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return BuffersConfig().unsolved_after

@@ -1,0 +1,98 @@
+"""``risen report`` and ``risen watch``. Neither loads torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+import webbrowser
+from pathlib import Path
+
+import click
+
+from risen_plugin.hookspecs import hookimpl
+from risen_plugin.record.run_record import EVENTS
+
+
+@hookimpl
+def risen_register_commands(cli: click.Group) -> None:
+    """Join the ``risen`` command."""
+    cli.add_command(report_command)
+    cli.add_command(watch_command)
+
+
+@click.command("report")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write; risen/report.html in RUN if left out.",
+)
+@click.option("--open", "is_opened", is_flag=True, help="Open it in the browser.")
+def report_command(run: Path, output: Path | None, is_opened: bool) -> None:
+    """Write one HTML file that shows what a run did.
+
+    RUN is a run's output folder. The file needs nothing else and works offline: the phases over
+    adherence, domain quality and retention, where they pay, the guard's verdicts, the rewards, the
+    best and worst answers. A run that is still going on is shown as far as it got.
+    """
+    from risen_plugin.commands.report.page import write_report
+
+    path = write_report(run, output)
+    click.echo(path)
+    if is_opened and not webbrowser.open(path.absolute().as_uri()):
+        click.echo("risen: no browser could be opened", err=True)
+
+
+@click.command("watch")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--once", is_flag=True, help="Print the run as it is now and end.")
+@click.option(
+    "--every",
+    type=click.FloatRange(min=0.05),
+    default=1.0,
+    show_default=True,
+    help="Seconds between looks at the record.",
+)
+def watch_command(run: Path, once: bool, every: float) -> None:
+    """Show a run in the terminal while it goes on.
+
+    RUN is a run's output folder. What is shown is renewed when something is recorded, and the
+    command ends with the run. Where the output is no terminal, each renewal is printed below the
+    one before.
+    """
+    from risen_plugin.commands.report.terminal import lines, redrawn
+    from risen_plugin.record.reading import read_run
+
+    is_terminal = sys.stdout.isatty()
+    shown: list[str] = []
+    seen: object = None
+    while True:
+        mark = _mark(run)
+        found = read_run(run)
+        is_held = found.holder is not None
+        if (mark, is_held) != seen:
+            seen = (mark, is_held)
+            size = shutil.get_terminal_size()
+            now = lines(found, size.columns - 1)
+            if is_terminal and not once:
+                now = now[: size.lines - 1]
+                click.echo(redrawn(shown, now), nl=False)
+            else:
+                click.echo("\n".join(now) if not shown else "\n" + "\n".join(now))
+            shown = now
+        if once or not is_held:
+            return
+        time.sleep(every)
+
+
+def _mark(run: Path) -> tuple[int, int] | None:
+    """Changes when the events do."""
+    for path in (run / "risen" / EVENTS, run / EVENTS):
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        return (status.st_size, status.st_mtime_ns)
+    return None

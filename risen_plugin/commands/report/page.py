@@ -1,0 +1,96 @@
+"""One HTML file that needs nothing else: no network, no other file.
+
+Completions are other people's text. They are escaped where they stand in HTML, cannot end the
+script element that holds them as data, are put into the page as text alone, and the page allows no
+script but its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from contextlib import suppress
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+from risen_plugin import __version__
+from risen_plugin.commands.report.answers import read_answers
+from risen_plugin.commands.report.drawing import check_matplotlib
+from risen_plugin.commands.report.markup import join
+from risen_plugin.commands.report.sections import sections, summary
+from risen_plugin.errors import RecordError
+from risen_plugin.record.reading import Run, as_number, read_run
+
+
+def write_report(place: str | Path, output: str | Path | None = None) -> Path:
+    """Write the report of a run, whole or not at all, and return where it is.
+
+    :param place: the run's output folder.
+    :param output: the file; ``risen/report.html`` in the run's folder if None.
+    :raises DataError: if there is no such run.
+    :raises ConfigError: if matplotlib is not installed.
+    :raises RecordError: if the file cannot be written.
+    """
+    check_matplotlib()
+    run = read_run(place)
+    path = Path(output) if output is not None else run.folder / "report.html"
+    text = page(run)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(text.encode("utf-8", "replace"))  # half a surrogate pair becomes "?"
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise RecordError(
+            f"cannot write the report to {path}: {error.strerror}; choose another --output"
+        ) from error
+    return path
+
+
+def page(run: Run) -> str:
+    """The report as HTML."""
+    weights = {
+        str(reward.get("name")): as_number(reward.get("weight")) or 0.0
+        for reward in run.description.get("rewards") or ()
+    }
+    answers = read_answers(run.folder, weights)
+    found = list(sections(run, answers))
+    script = _resource("search.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    links = "".join(f'<a href="#{escape(name)}">{escape(title)}</a>' for name, title, _ in found)
+    name = escape(run.name)
+    return "\n".join(
+        (
+            "<!DOCTYPE html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f'<meta name="generator" content="risen-plugin {__version__}">',
+            f"<title>{name} · RISEN report</title>",
+            f"<style>{_resource('style.css')}</style>",
+            "</head>",
+            "<body>",
+            f"<header><h1>{name}</h1>{summary(run, answers)}</header>",
+            f'<nav aria-label="Sections">{links}</nav>',
+            f"<main>{join(content for _, _, content in found)}</main>",
+            f"<script>{script}</script>",
+            "</body>",
+            "</html>",
+            "",
+        )
+    )
+
+
+def _resource(name: str) -> str:
+    return (
+        resources.files("risen_plugin.commands.report").joinpath(name).read_text(encoding="utf-8")
+    )

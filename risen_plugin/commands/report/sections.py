@@ -1,0 +1,401 @@
+"""The sections of a report: a run in, HTML out. What is drawn is left to ``figures``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from risen_plugin.commands.report import figures, pays, series
+from risen_plugin.commands.report.answers import LONGEST, Answers
+from risen_plugin.commands.report.markup import (
+    Markup,
+    badge,
+    data,
+    duration,
+    folded,
+    html,
+    join,
+    number,
+    pre,
+    prose,
+    section,
+    side_by_side,
+    signed,
+    table,
+)
+from risen_plugin.record.reading import Phase, Run, as_number, at
+
+_MOST_PHASES = 12  # that stand beside each other in a table
+_OURS = ("versions", "environment", "hashes")
+
+
+def sections(run: Run, answers: Answers) -> Iterator[tuple[str, str, Markup]]:
+    """Name, title and content of each section that there is something to say in."""
+    for name, title, parts in (
+        ("timeline", "The run", _timeline(run)),
+        ("frontier", "Adherence against retention", _frontier(run)),
+        ("pays", "Where the combination pays", _pays(run)),
+        ("verdicts", "Guard", _verdicts(run)),
+        ("control", "KL, entropy and what was set", _control(run)),
+        ("rewards", "Rewards", _rewards(answers)),
+        ("honesty", "Gap and trip wires", _honesty(run)),
+        ("errors", "Errors", _errors(run, answers)),
+        ("answers", "Best and worst answers", _answers(answers)),
+        ("configuration", "How the run was configured", _configuration(run)),
+    ):
+        shown = [part for part in parts if part]
+        if shown:
+            yield name, title, section(name, title, *shown)
+
+
+def summary(run: Run, answers: Answers) -> Markup:
+    """The run in a few figures."""
+    reinforced = [phase for phase in run.phases if phase.kind == "risen"]
+    kept = sum(bool(phase.accepted) for phase in reinforced)
+    tiles: list[tuple[str, str]] = [("phases kept", f"{kept} of {len(reinforced)}")]
+    for name, points in (
+        ("strict adherence", next(iter(series.adherence(run).values()), [])),
+        ("probe loss", series.retention(run)),
+    ):
+        if points:
+            ending = _standing(run, points)
+            tiles.append((name, f"{points[0][1]:.3f} → {ending:.3f}"))
+    inside = sum((p.ends or run.seconds) - p.begins for p in reinforced)
+    share = f", {inside / run.seconds:.0%} in phases" if run.seconds else ""
+    tiles.append(("time", f"{duration(run.seconds)}{share}"))
+    tiles.append(("sampled answers", f"{answers.count:,}"))
+    state = "going on" if run.holder else "not running"
+    tiles.append(("step", f"{run.step:,} ({state})"))
+    cells = "".join(
+        f"<div><dt>{html(name)}</dt><dd>{html(told)}</dd></div>" for name, told in tiles
+    )
+    return Markup(f'<dl class="tiles">{cells}</dl>')
+
+
+def _standing(run: Run, points: series.Points) -> float:
+    """The value that the run stands at: what was measured after a dropped phase does not count."""
+    dropped = [(p.begins, p.ends) for p in run.phases if p.accepted is False and p.ends is not None]
+    standing = [
+        value
+        for moment, value in points
+        if not any(begins < moment <= ends for begins, ends in dropped)
+    ]
+    return (standing or [points[0][1]])[-1]
+
+
+def _timeline(run: Run) -> list[Markup]:
+    if not run.events:
+        return [prose("Nothing has been recorded yet.")]
+    legend = Markup(
+        '<p class="legend"><span><i class="band kept"></i>kept phase</span>'
+        '<span><i class="band dropped"></i>dropped phase</span>'
+        '<span><i class="band done"></i>burst of fine-tuning</span>'
+        '<span><i class="band running"></i>running, or cut off</span>'
+        "<span>fine-tuning in between</span></p>"
+    )
+    decisions = [
+        (
+            duration(at(event)),
+            int(event["step"]),
+            str(event.get("phase")),
+            event.get("number"),
+            event.get("steps"),
+            str(event.get("reason") or ""),
+        )
+        for event in run.named("decision")
+    ]
+    head = ("at", "step", "decision", "number", "steps", "reason")
+    return [
+        legend,
+        Markup(figures.timeline(run)),
+        folded(f"Decisions ({len(decisions)})", table(head, decisions, caption="Decisions")),
+    ]
+
+
+def _frontier(run: Run) -> list[Markup]:
+    drawn = figures.frontier(run)
+    if not drawn:
+        return []
+    return [
+        prose(
+            "Each arrow is a phase, from what was measured before it to after it, on the guard's "
+            "rows and the probe; the dotted line is the way of the run, fine-tuning included. To "
+            "the right more instructions are followed; upwards more is retained. A dropped phase "
+            "(hollow) was put back to where it began."
+        ),
+        side_by_side([drawn]),
+    ]
+
+
+def _pays(run: Run) -> list[Markup]:
+    reserved = [str(name) for name in run.description.get("reserved") or ()]
+    parts: list[Markup] = []
+    drawings = []
+    for what, title in (("families", "families"), ("constraints", "constraints")):
+        found = pays.over_run(run.phases, what)  # type: ignore[arg-type]  # one of the two
+        if not found:
+            continue
+        label = f"Pass rates by {title}, before the first phase and after the latest kept one"
+        drawings.append(figures.changes(f"pays-{what}", label, found, reserved))
+        inside = pays.in_kept(run.phases, what)  # type: ignore[arg-type]
+        rows = [
+            (
+                f"{c.name}{' (reserved)' if c.name in reserved else ''}",
+                c.rows,
+                c.before,
+                c.after,
+                f"{c.change:+.3f} ± {c.half_width:.3f}",
+                signed(sum(change for _, change in inside.get(c.name, ()))),
+            )
+            for c in found
+        ]
+        head = (title, "rows", "before", "after", "change", "of it in kept phases")
+        parts.append(folded(f"By {title} ({len(rows)})", table(head, rows, caption=label)))
+    if not drawings:
+        return []
+    told = (
+        "The share of greedy answers to held-out instructions that pass, before the first phase "
+        "and after the latest kept one; fine-tuning in between is part of the change. The tables "
+        "tell what the kept phases alone changed, and ± 95 % as if the two were drawn apart."
+    )
+    star = " * marks reserved families, which are never trained on." if reserved else ""
+    return [prose(told + star), side_by_side(drawings), *parts]
+
+
+def _verdicts(run: Run) -> list[Markup]:
+    rows = []
+    for phase in run.phases:
+        rows.append(
+            (
+                phase.name,
+                badge(phase.outcome),
+                phase.step,
+                phase.steps,
+                duration((phase.ends or run.seconds) - phase.begins),
+                _way(phase, "guard/adherence_strict"),
+                _way(phase, series.RETENTION),
+                str(phase.metrics.get("verdict") or phase.reason),
+            )
+        )
+    if not rows:
+        return []
+    head = (
+        "phase",
+        "outcome",
+        "at step",
+        "steps",
+        "time",
+        "strict adherence",
+        "probe loss",
+        "the guard's reason",
+    )
+    parts = [table(head, rows, caption="Verdicts")]
+    judged = [
+        (
+            event.get("number"),
+            str(event.get("when") or ""),
+            event.get("grpo_step"),
+            str(event.get("action") or ""),
+            str(event.get("reason") or ""),
+            _in_words(event.get("measured")),
+            _in_words(event.get("intervals")),
+        )
+        for event in run.named("guard")
+    ]
+    if judged:
+        columns = ("phase", "when", "GRPO step", "action", "reason", "measured", "intervals")
+        label = "What the guard measured and did"
+        parts.append(folded(f"{label} ({len(judged)})", table(columns, judged, caption=label)))
+    return [*parts, *_measurements(run)]
+
+
+def _measurements(run: Run) -> list[Markup]:
+    """Every number in the phases' records, whoever measured it."""
+    phases = run.phases[-_MOST_PHASES:]
+    names = sorted(
+        {name for p in phases for name, value in p.metrics.items() if as_number(value) is not None}
+    )
+    if not names:
+        return []
+    rows = [(name, *(phase.number_of(name) for phase in phases)) for name in names]
+    label = "All measurements"
+    if len(phases) < len(run.phases):
+        label += f" of the latest {len(phases)} phases"
+    head = ("metric", *(phase.name for phase in phases))
+    return [folded(f"{label} ({len(names)})", table(head, rows, caption=label))]
+
+
+def _way(phase: Phase, metric: str) -> str | None:
+    before, after = (phase.number_of(f"{metric}_{when}") for when in ("before", "after"))
+    if before is None:
+        return None
+    return f"{before:.3f} → " + ("not measured" if after is None else f"{after:.3f}")
+
+
+def _in_words(values: Any) -> str:
+    if not isinstance(values, Mapping):
+        return ""
+    return ", ".join(f"{name} {_short(value)}" for name, value in values.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_short(item) for item in value)}]"
+    told = as_number(value)
+    return str(value) if told is None else number(told)
+
+
+def _control(run: Run) -> list[Markup]:
+    drawn = figures.control(run)
+    if not drawn:
+        return []
+    found = series.control(run)
+    rows = [
+        (series.CONTROL[name], len(points), points[0][1], min(values), max(values), points[-1][1])
+        for name, points in found.items()
+        for values in [[value for _, value in points]]
+    ]
+    head = ("", "logged", "first", "lowest", "highest", "last")
+    told = "Over the GRPO steps of all phases, one after another; upright lines part the phases."
+    return [prose(told), side_by_side(drawn), folded("Numbers", table(head, rows, caption=told))]
+
+
+def _rewards(answers: Answers) -> list[Markup]:
+    if not answers.by_reward:
+        return []
+    drawn = [
+        figures.distributions(reward, place, found)
+        for place, (reward, found) in enumerate(answers.by_reward.items())
+    ]
+    rows = [
+        (reward, scores.phase, scores.answers, scores.mean, scores.abstained, scores.errors)
+        for reward, found in answers.by_reward.items()
+        for scores in found
+    ]
+    head = ("reward", "phase", "answers", "mean score", "abstained", "errors")
+    label = "Scores of all sampled answers"
+    return [side_by_side(drawn), folded("By phase", table(head, rows, caption=label))]
+
+
+def _honesty(run: Run) -> list[Markup]:
+    drawn = figures.honesty(run)
+    if not drawn:
+        return []
+    wires: dict[str, dict[str, float]] = defaultdict(dict)
+    for phase in run.phases:
+        for wire, share in (phase.metrics.get("trip_wires") or {}).items():
+            wires[str(wire)][phase.name] = float(share)
+    rows = [(wire, phase, share) for wire, found in wires.items() for phase, share in found.items()]
+    told = (
+        "The gap is the gain on reported rows of trained families less that on reserved ones: far "
+        "above 0, what was learned does not carry over. A trip wire notices answers that please a "
+        "check and nobody else."
+    )
+    head = ("wire", "phase", "share of answers after it")
+    more = [folded("By wire", table(head, rows, caption="Tripped wires"))] if rows else []
+    return [prose(told), side_by_side([drawn]), *more]
+
+
+def _errors(run: Run, answers: Answers) -> list[Markup]:
+    rows = [
+        (
+            str(event.get("plugin") or "the run"),
+            event.get("number"),
+            int(event["step"]),
+            event.get("count"),
+            str(event.get("reason") or ""),
+        )
+        for event in run.named("plugin_error")
+    ]
+    head = ("plugin", "phase", "at step", "answers", "the latest reason")
+    parts = [table(head, rows, caption="Errors by plugin")] if rows else []
+    if answers.unread:
+        unread = [(told,) for told in answers.unread]
+        parts.append(table(("a log that could not be read",), unread, caption="Unread logs"))
+    return parts or [prose("None was recorded.")]
+
+
+def _answers(answers: Answers) -> list[Markup]:
+    if not answers.shown:
+        return []
+    told = f"{len(answers.shown):,} of {answers.count:,} sampled answers"
+    if len(answers.shown) < answers.count:
+        told += ": the best and the worst of each phase, reward and family, and some that failed"
+    told += f". Texts are cut after {LONGEST:,} characters; completions.parquet has all of them."
+    phases = sorted({shown.phase for shown in answers.shown})
+    families = sorted({shown.family for shown in answers.shown if shown.family})
+    rewards = list(answers.by_reward)
+    orders = [("best", "best first"), ("worst", "worst first")]
+    orders += [
+        (f"{end}:{place}", f"{word} by {reward}")
+        for place, reward in enumerate(rewards)
+        for end, word in (("best", "best"), ("worst", "worst"))
+    ]
+    controls = join(
+        (
+            Markup(
+                '<label>Search <input type="search" id="answers-query" maxlength="200"></label>'
+            ),
+            _select("order", "Order", orders),
+            _select("phase", "Phase", [("", "all"), *((str(p), str(p)) for p in phases)]),
+            _select("family", "Family", [("", "all"), *((name, name) for name in families)]),
+        )
+    )
+    content = data({"rewards": rewards, "answers": [_packed(s, rewards) for s in answers.shown]})
+    return [
+        prose(told),
+        Markup(f'<form id="answers-form" role="search">{controls}</form>'),
+        Markup('<p id="answers-count" role="status" aria-live="polite"></p>'),
+        Markup('<ol id="answers-list"></ol>'),
+        Markup('<button type="button" id="answers-more" hidden>Show more</button>'),
+        Markup("<noscript><p>Searching the answers needs JavaScript.</p></noscript>"),
+        Markup(f'<script type="application/json" id="answers-data">{content}</script>'),
+    ]
+
+
+def _packed(shown: Any, rewards: Sequence[str]) -> list[Any]:
+    """One answer as the page's script reads it."""
+    return [
+        shown.phase,
+        shown.step,
+        shown.family,
+        shown.prompt,
+        shown.completion,
+        None if shown.total is None else round(shown.total, 4),
+        [_rounded(shown.scores.get(reward)) for reward in rewards],
+        [[id_, met] for id_, met in shown.met],
+    ]
+
+
+def _rounded(score: float | str | None) -> float | str | None:
+    return round(score, 4) if isinstance(score, float) else score
+
+
+def _select(name: str, label: str, options: Sequence[tuple[str, str]]) -> Markup:
+    inside = "".join(
+        f'<option value="{html(value)}">{html(told)}</option>' for value, told in options
+    )
+    return Markup(f'<label>{html(label)} <select id="answers-{name}">{inside}</select></label>')
+
+
+def _configuration(run: Run) -> list[Markup]:
+    parts: list[Markup] = []
+    environment = run.description.get("environment") or {}
+    hashes = run.description.get("hashes") or {}
+    rows = [(str(k), _told(v)) for k, v in {**environment, **hashes}.items()]
+    if rows:
+        parts.append(table(("", ""), rows, caption="Environment and hashes"))
+    versions = run.description.get("versions") or {}
+    if versions:
+        rows = [(str(k), str(v)) for k, v in versions.items()]
+        parts.append(
+            folded("Versions", table(("distribution", "version"), rows, caption="Versions"))
+        )
+    configured = {k: v for k, v in run.description.items() if k not in _OURS}
+    parts.append(folded("Configuration", pre(configured)))
+    return parts
+
+
+def _told(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,205 @@
+"""Turn a run into series of points: what was measured when. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+from risen_plugin.record.reading import Phase, Run, as_number, at
+
+Points = list[tuple[float, float]]
+ADHERENCE = {
+    "guard's instructions": "guard/adherence_strict",
+    "reported instructions": "adherence_strict",
+    "reserved families": "unseen/adherence_strict",
+}
+RETENTION = "guard/probe_loss"
+_NO_QUALITY = (
+    *("runtime", "samples_per_second", "steps_per_second", "epoch", "loss"),
+    *("num_tokens", "entropy"),  # TRL's SFTTrainer counts and logs them in every evaluation
+)
+CONTROL = {
+    "reward": "mean reward",
+    "kl": "KL to the model at phase entry",
+    "entropy": "entropy",
+    "beta": "beta",
+    "learning_rate": "learning rate",
+    "temperature": "temperature",
+}
+
+
+def adherence(run: Run) -> dict[str, Points]:
+    """Strict adherence over the seconds of the run, by the rows it is measured on."""
+    found = {name: measured(run.phases, metric) for name, metric in ADHERENCE.items()}
+    during = [
+        (at(event), value)
+        for event in run.named("guard")
+        if event.get("when") == "during"
+        and (value := as_number((event.get("measured") or {}).get("adherence_strict"))) is not None
+    ]
+    first = next(iter(found))
+    found[first] = sorted(found[first] + during, key=itemgetter(0))
+    return {name: points for name, points in found.items() if points}
+
+
+def retention(run: Run) -> Points:
+    """The loss on the probe rows over the seconds of the run."""
+    return measured(run.phases, RETENTION)
+
+
+def quality(run: Run) -> dict[str, Points]:
+    """What the user measures of the domain over the seconds of the run, losses apart."""
+    found: dict[str, Points] = defaultdict(list)
+    for name, points in evaluations(run).items():
+        if name not in _NO_QUALITY:
+            found[name] += points
+    named = {
+        _stem(name): name
+        for phase in run.phases
+        for name in phase.metrics
+        if name.startswith(("domain/", "task/"))
+    }
+    for stem in named:
+        name = stem.removeprefix("domain/")
+        if name not in _NO_QUALITY:
+            found[name] += measured(run.phases, stem)
+    by_time = itemgetter(0)
+    return {name: sorted(points, key=by_time) for name, points in found.items() if points}
+
+
+def evaluations(run: Run) -> dict[str, Points]:
+    """The outer run's evaluations, by metric."""
+    found: dict[str, Points] = defaultdict(list)
+    for event in run.named("evaluation"):
+        for name, value in (event.get("metrics") or {}).items():
+            number = as_number(value)
+            if number is not None:
+                found[str(name).removeprefix("eval_")].append((at(event), number))
+    return dict(found)
+
+
+def losses(run: Run) -> dict[str, Points]:
+    """The outer run's losses over its seconds."""
+    training = [
+        (at(event), loss)
+        for event in run.named("log")
+        if (loss := as_number(event.get("loss"))) is not None
+    ]
+    found = {"training": training, "evaluation": evaluations(run).get("loss", [])}
+    return {name: points for name, points in found.items() if points}
+
+
+def measured(phases: Sequence[Phase], metric: str) -> Points:
+    """A metric at both ends of each phase, and where a dropped one has left the model again."""
+    points: Points = []
+    for phase in phases:
+        ends = [(phase.begins, "before"), (phase.ends, "after")]
+        if phase.outcome == "dropped" and phase.number_of(f"{metric}_after") is not None:
+            ends.append((phase.ends, "before"))
+        for moment, when in ends:
+            value = phase.number_of(f"{metric}_{when}")
+            if value is not None and moment is not None:
+                points.append((moment, value))
+    return points
+
+
+Move = tuple[Phase, tuple[float, float], tuple[float, float] | None]
+"""A phase, and where it began and ended: (strict adherence, probe loss)."""
+
+
+def moves(phases: Sequence[Phase]) -> list[Move]:
+    """The phases that were measured, as moves between adherence and retention."""
+    found: list[Move] = []
+    for phase in phases:
+        before, after = (
+            (
+                phase.number_of(f"guard/adherence_strict_{when}"),
+                phase.number_of(f"{RETENTION}_{when}"),
+            )
+            for when in ("before", "after")
+        )
+        if before[0] is None or before[1] is None:
+            continue
+        ending = None if after[0] is None or after[1] is None else (after[0], after[1])
+        found.append((phase, (before[0], before[1]), ending))
+    return found
+
+
+def way(moves: Sequence[Move]) -> Points:
+    """The way of the run through them: where phases began, and where kept ones ended."""
+    found: Points = []
+    for phase, before, after in moves:
+        found.append(before)
+        if phase.accepted and after is not None:
+            found.append(after)
+    return found
+
+
+def control(run: Run) -> dict[str, Points]:
+    """What TRL logged and controllers set, over the GRPO steps of all phases, one after another."""
+    found: dict[str, dict[float, float]] = defaultdict(dict)
+    offset = starts(run.phases)
+    for phase in run.phases:
+        for log in phase.logs:
+            _put(found, offset.get(phase.number, 0) + (as_number(log.get("step")) or 0.0), log)
+    for event in run.named("control"):
+        place = offset.get(int(event.get("number") or 0), 0)
+        _put(found, place + (as_number(event.get("grpo_step")) or 0.0), event)
+    return {name: sorted(found[name].items()) for name in CONTROL if found.get(name)}
+
+
+def starts(phases: Sequence[Phase]) -> dict[int, int]:
+    """By the number of each RISEN phase, how many GRPO steps the run had taken before it."""
+    found: dict[int, int] = {}
+    total = 0
+    for phase in phases:
+        if phase.kind == "risen":
+            found[phase.number] = total
+            total += phase.steps
+    return found
+
+
+def _put(found: Mapping[str, dict[float, float]], place: float, values: Mapping[str, Any]) -> None:
+    for name in CONTROL:
+        value = as_number(values.get(name))
+        if value is not None:
+            found[name][place] = value
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = 400) -> Points:
+    """At most about ``most`` points that look the same: the lowest and highest of each stretch."""
+    if len(points) <= most:
+        return list(points)
+    size = math.ceil(len(points) / (most // 2))
+    kept: Points = []
+    for start in range(0, len(points), size):
+        stretch = points[start : start + size]
+        ends = {
+            min(range(len(stretch)), key=lambda place: stretch[place][1]),
+            max(range(len(stretch)), key=lambda place: stretch[place][1]),
+        }
+        kept += [stretch[place] for place in sorted(ends)]
+    return kept
+
+
+def sparkline(values: Sequence[float], width: int = 24) -> str:
+    """The latest values as a row of blocks.
+
+    >>> sparkline([0.0, 1.0, 2.0, 3.0])
+    '▁▃▆█'
+    """
+    shown = list(values)[-width:]
+    if not shown:
+        return ""
+    low, high = min(shown), max(shown)
+    blocks = "▁▂▃▄▅▆▇█"
+    if high == low:
+        return blocks[3] * len(shown)
+    return "".join(blocks[round((value - low) / (high - low) * 7)] for value in shown)
+
+
+def _stem(metric: str) -> str:
+    return metric.removesuffix("_before").removesuffix("_after")

@@ -1,0 +1,97 @@
+"""A run in a few lines of text: the strip of its phases and what was measured last. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from collections.abc import Sequence
+
+from risen_plugin.commands.report import series
+from risen_plugin.commands.report.markup import duration, number
+from risen_plugin.record.reading import Run
+
+_MARKS = {"kept": "█", "dropped": "░", "done": "▒", "running": "▶", "cut off": "▷"}
+_FINE_TUNE = "·"
+_LATEST_PHASES = 5
+_LINES = 3
+
+
+def lines(run: Run, width: int = 80) -> list[str]:
+    """What ``risen watch`` shows; no line is longer than ``width`` characters."""
+    told = [_head(run), *_strip(run, width)]
+    for name, points in _measured(run):
+        values = [value for _, value in points]
+        told.append(
+            f"{name:<26} {number(values[-1]):>9}  "
+            f"{series.sparkline(values, max(4, min(32, width - 40)))}"
+        )
+    latest = list(run.named("plugin_error"))[-1:]
+    errors = [
+        f"error of {event.get('plugin') or 'the run'}: {event.get('reason')}" for event in latest
+    ]
+    told = [_fit(line, width) for line in told]
+    return told + [line for long in _phases(run) + errors for line in _folded(long, width)]
+
+
+def _head(run: Run) -> str:
+    state = "going on" if run.holder else "not running"
+    return f"{run.name}: step {run.step:,} after {duration(run.seconds)} ({state})"
+
+
+def _strip(run: Run, width: int) -> list[str]:
+    """The run's time from left to right: fine-tuning, and phases by how they came out."""
+    if not run.events:
+        return ["nothing has been recorded yet"]
+    seconds = max(run.seconds, 1e-9)
+    cells = [_FINE_TUNE] * max(8, width)
+    for phase in run.phases:
+        ends = phase.ends if phase.ends is not None else seconds
+        first = min(len(cells) - 1, int(phase.begins / seconds * len(cells)))
+        last = min(len(cells), max(first + 1, round(ends / seconds * len(cells))))
+        cells[first:last] = _MARKS[phase.outcome] * (last - first)
+    legend = f"{_FINE_TUNE} fine-tuning  █ kept  ░ dropped  ▒ burst  ▶ running  ▷ cut off"
+    return ["".join(cells), legend]
+
+
+def _measured(run: Run) -> list[tuple[str, series.Points]]:
+    found: list[tuple[str, series.Points]] = [
+        (f"adherence, {name}", points) for name, points in series.adherence(run).items()
+    ]
+    found.append(("probe loss", series.retention(run)))
+    found.append(("training loss", series.losses(run).get("training", [])))
+    control = series.control(run)
+    found += [(name, control.get(name, [])) for name in ("reward", "kl", "entropy", "beta")]
+    return [(name, points) for name, points in found if points]
+
+
+def _phases(run: Run) -> list[str]:
+    found = []
+    for phase in run.phases[-_LATEST_PHASES:]:
+        reason = str(phase.metrics.get("verdict") or phase.reason)
+        found.append(f"step {phase.step}: {phase.name} {phase.outcome}: {reason}")
+    return found
+
+
+def _folded(line: str, width: int) -> list[str]:
+    """A reason over as many lines as it takes, up to three."""
+    return textwrap.wrap(
+        _plain(line), max(width, 4), subsequent_indent="  ", max_lines=_LINES, placeholder=" …"
+    )
+
+
+def _plain(line: str) -> str:
+    """Without what a terminal would act on: reasons come from plugins."""
+    return "".join(
+        " " if unicodedata.category(character).startswith("C") else character for character in line
+    )
+
+
+def _fit(line: str, width: int) -> str:
+    plain = _plain(line)
+    return plain if len(plain) <= width else f"{plain[: max(0, width - 1)]}…"
+
+
+def redrawn(shown: Sequence[str], now: Sequence[str]) -> str:
+    """What a terminal is sent so that ``now`` stands where ``shown`` stood."""
+    up = f"\x1b[{len(shown)}F\x1b[J" if shown else ""
+    return up + "".join(f"{line}\n" for line in now)

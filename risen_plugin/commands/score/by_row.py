@@ -1,0 +1,280 @@
+"""Call a reward on answers, batch by batch, and say of each row what came of it.
+
+When a batch fails its answers are scored one by one, so that the row at fault is named and no other
+row pays for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from risen_plugin.commands.score.rows import Answer, Unusable
+from risen_plugin.constraints import Judgement
+from risen_plugin.constraints.judging_rows import judged
+from risen_plugin.contracts import Failed, text_of
+from risen_plugin.errors import DataError, PluginError, RisenError, boundary, near_miss
+from risen_plugin.record.rollouts import Outcome, outcome_name, reason_of
+from risen_plugin.rewards.adherence import NamedReward, check_scores, columns_of
+
+_OF_ONE = re.compile(r"row 1 of the batch: | for completion 0\b")  # of a batch of a single row
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What came of one row.
+
+    :param text: the answer's text; empty for a row without an answer.
+    :param judgements: by constraint, in the order of ``instruction_id_list``; None for a row
+        without constraints and for a reward that does not look at them.
+    :param note: why there are no judgements where there should be.
+    """
+
+    row: int
+    where: str
+    text: str
+    outcome: Outcome
+    judgements: tuple[Judgement, ...] | None = None
+    note: str = ""
+
+    @property
+    def strict(self) -> bool | None:
+        """Whether every constraint is met; None without constraints."""
+        return None if self.judgements is None else all(j.strict for j in self.judgements)
+
+    @property
+    def loose(self) -> bool | None:
+        """Whether every constraint is met loosely; None without constraints."""
+        return None if self.judgements is None else all(j.loose for j in self.judgements)
+
+    def data(self) -> dict[str, Any]:
+        """As ``risen score --json`` prints it."""
+        data: dict[str, Any] = {"row": self.row, **outcome_data(self.outcome)}
+        if self.judgements is not None:
+            data |= {
+                "strict": self.strict,
+                "loose": self.loose,
+                "per_constraint": [judgement.strict for judgement in self.judgements],
+                "detail": [_line(judgement) for judgement in self.judgements],
+            }
+        elif self.note:
+            data["detail"] = [self.note]
+        return data
+
+
+def outcome_data(outcome: Outcome) -> dict[str, Any]:
+    """``score``, ``outcome`` and, for an error, ``error``."""
+    name = outcome_name(outcome)
+    data: dict[str, Any] = {"score": outcome if name == "score" else None, "outcome": name}
+    return data | ({"error": reason_of(outcome)} if name == "error" else {})
+
+
+def verdict(judgement: Judgement) -> str:
+    """``met``, ``met loosely`` or ``missed``."""
+    if judgement.strict:
+        return "met"
+    return "met loosely" if judgement.loose else "missed"
+
+
+def _line(judgement: Judgement) -> str:
+    seen = f" ({judgement.seen})" if judgement.seen else ""
+    return f"{judgement.id}: {verdict(judgement)}{seen}"
+
+
+def score_rows(
+    reward: NamedReward,
+    rows: Iterable[Answer | Unusable],
+    *,
+    batch_size: int = 256,
+    stop: bool = True,
+    judge: bool = True,
+) -> Iterator[Scored]:
+    """One result per row, in order; memory holds one batch.
+
+    A :class:`~risen_plugin.contracts.Failed` that the reward returns is an outcome and never stops.
+
+    :param batch_size: rows that the reward gets at once.
+    :param stop: raise at a row that cannot be read or scored; False makes it an error's outcome.
+    :param judge: whether rows are also judged by constraint, where the reward looks at those.
+    :raises DataError: with ``stop``, naming the row; and always, before anything is scored, if the
+        first answer lacks a column that the reward needs.
+    :raises PluginError: if the reward returns a wrong number of scores, or fails on a batch but on
+        none of its rows.
+    """
+    by_constraint = judge and "instruction_id_list" in reward.needs
+    is_first = True
+    pending = iter(rows)
+    while batch := list(itertools.islice(pending, batch_size)):
+        first = next((row for row in batch if isinstance(row, Answer)), None)
+        if is_first and first is not None:
+            is_first = False
+            if told := lacking(reward, first):
+                raise DataError(told)
+        yield from _score_batch(reward, batch, stop=stop, by_constraint=by_constraint)
+
+
+def _score_batch(
+    reward: NamedReward, batch: Sequence[Answer | Unusable], *, stop: bool, by_constraint: bool
+) -> Iterator[Scored]:
+    """The results of a batch; with ``stop`` those before the first row at fault, then its error."""
+    judgements: dict[int, tuple[Judgement, ...]] = {}
+    notes: dict[int, str] = {}
+    faults: dict[int, str] = {}
+    for index, row in enumerate(batch):
+        if isinstance(row, Unusable):
+            faults[index] = row.reason
+        elif told := lacking(reward, row):
+            faults[index] = told
+        elif by_constraint:
+            try:
+                of_row = judged(row.prompt, row.completion, row.columns)
+            except DataError as error:
+                # A stranger's reward may know ids that are none of ours.
+                to = faults if _is_ours(reward) else notes
+                to[index] = f"{row.where}: {error}" if _is_ours(reward) else str(error)
+            else:
+                if of_row is not None:
+                    judgements[index] = tuple(of_row)
+    fit = [
+        (index, row)
+        for index, row in enumerate(batch)
+        if isinstance(row, Answer) and index not in faults
+    ]
+    fault: DataError | None = None
+    if stop and faults:
+        first = min(faults)
+        fault = DataError(faults[first])
+        batch, fit = batch[:first], [(index, row) for index, row in fit if index < first]
+    outcomes, failures = _outcomes(reward, [row for _, row in fit])
+    if stop and failures:
+        place, fault = min(failures), failures[min(failures)]
+        batch, fit, outcomes = batch[: fit[place][0]], fit[:place], outcomes[:place]
+    scored = {index: outcome for (index, _), outcome in zip(fit, outcomes, strict=True)}
+    for index, row in enumerate(batch):
+        yield Scored(
+            row.row,
+            row.where,
+            text_of(row.completion) if isinstance(row, Answer) else "",
+            _without_place(row, scored.get(index, Failed(faults.get(index, "")))),
+            judgements.get(index),
+            notes.get(index, ""),
+        )
+    if fault is not None:
+        raise fault
+
+
+def _without_place(row: Answer | Unusable, outcome: Outcome) -> Outcome:
+    """An error's reason without the place: what carries it says which row it is."""
+    if isinstance(outcome, Failed) and outcome.reason.startswith(f"{row.where}: "):
+        return Failed(outcome.reason.removeprefix(f"{row.where}: "))
+    return outcome
+
+
+def _is_ours(reward: NamedReward) -> bool:
+    return type(reward.reward).__module__.startswith("risen_plugin.")
+
+
+def lacking(reward: NamedReward, answer: Answer) -> str:
+    """The first column that the answer lacks and the reward needs, in one line; empty if none."""
+    for column in reward.needs:
+        if column not in answer.columns:
+            has = ", ".join(answer.columns) or "none"
+            hint = near_miss(column, answer.columns) or "."
+            return (
+                f"{answer.where} lacks the column '{column}', which {reward.label} needs{hint} "
+                f"Beside prompt and completion it has: {has}"
+            )
+    return ""
+
+
+def _outcomes(
+    reward: NamedReward, answers: Sequence[Answer]
+) -> tuple[list[Outcome], dict[int, DataError]]:
+    """The outcomes, and by index the errors of the answers that made the reward fail."""
+    if not answers:
+        return [], {}
+    try:
+        given = _called(reward, answers)
+    except RisenError as whole:
+        return _one_by_one(reward, answers, whole)
+    return _settled(reward, answers, given)
+
+
+def _one_by_one(
+    reward: NamedReward, answers: Sequence[Answer], whole: RisenError
+) -> tuple[list[Outcome], dict[int, DataError]]:
+    outcomes: list[Outcome] = []
+    failures: dict[int, DataError] = {}
+    for index, answer in enumerate(answers):
+        try:
+            given = whole if len(answers) == 1 else _called(reward, [answer])
+        except RisenError as error:
+            given = error
+        if isinstance(given, RisenError):
+            failures[index] = _at(answer, given)
+            outcomes.append(Failed(str(failures[index])))
+        else:
+            [outcome], failed = _settled(reward, [answer], given)
+            outcomes.append(outcome)
+            if failed:
+                failures[index] = failed[0]
+    if not failures:  # it cannot take them together
+        raise PluginError(
+            f"{answers[0].where} to row {answers[-1].row}: {whole}; one by one it scores them all, "
+            "so try --batch-size 1"
+        ) from whole
+    return outcomes, failures
+
+
+def _settled(
+    reward: NamedReward, answers: Sequence[Answer], scores: Any
+) -> tuple[list[Outcome], dict[int, DataError]]:
+    """The scores held to the contract; a wrong number of them is nobody's row."""
+    if hasattr(scores, "tolist"):  # arrays and tensors
+        scores = scores.tolist()
+    if not isinstance(scores, list | tuple) or len(scores) != len(answers):
+        check_scores(scores, len(answers), reward.label)
+        scores = list(scores)
+    outcomes: list[Outcome] = []
+    failures: dict[int, DataError] = {}
+    for index, (answer, score) in enumerate(zip(answers, scores, strict=True)):
+        if isinstance(score, Failed):
+            outcomes.append(score)
+            continue
+        try:
+            outcomes += check_scores([score], 1, reward.label)
+        except PluginError as error:
+            failures[index] = _at(answer, error)
+            outcomes.append(Failed(str(failures[index])))
+    return outcomes, failures
+
+
+def _at(answer: Answer, error: RisenError) -> DataError:
+    told = DataError(f"{answer.where}: {_OF_ONE.sub('', str(error))}")
+    told.__cause__ = error
+    return told
+
+
+def _called(reward: NamedReward, answers: Sequence[Answer]) -> Any:
+    columns: Mapping[str, Any] = columns_of([answer.columns for answer in answers]) | {
+        "completion_ids": [[] for _ in answers],
+        "trainer_state": None,
+        "log_extra": lambda *args, **kwargs: None,
+        "log_metric": lambda *args, **kwargs: None,
+    }
+    with boundary(reward.label):
+        scores = reward.reward(
+            prompts=[answer.prompt for answer in answers],
+            completions=[answer.completion for answer in answers],
+            **columns,
+        )
+        return asyncio.run(_awaited(scores)) if inspect.isawaitable(scores) else scores
+
+
+async def _awaited(scores: Any) -> Any:
+    return await scores

@@ -1,0 +1,285 @@
+"""``risen score`` and ``risen rescore``. What is heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import click
+
+from risen_plugin.commands.score import tables
+from risen_plugin.commands.score.by_row import outcome_data, score_rows
+from risen_plugin.commands.score.rescoring import labelled, options_of, rescore
+from risen_plugin.commands.score.rows import Answer, Unusable, read_answers
+from risen_plugin.commands.score.summary import Summary
+from risen_plugin.errors import ConfigError, DataError, near_path
+from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.plain_json import json_text
+from risen_plugin.plugins import Plugins
+from risen_plugin.plugins.rewards_by_name import parse_options, resolve
+from risen_plugin.record.rollouts import Rollout, logged_rewards, read_rollouts
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@hookimpl
+def risen_register_commands(cli: click.Group) -> None:
+    """Join the ``risen`` command."""
+    cli.add_command(score_command)
+    cli.add_command(rescore_command)
+
+
+def _shared(command: _Command) -> _Command:
+    """The options that both commands have."""
+    for decorate in reversed(
+        (
+            click.option(
+                "--passes-at",
+                type=float,
+                default=1.0,
+                show_default=True,
+                help="The score from which an answer counts as passed.",
+            ),
+            click.option(
+                "--on-error",
+                type=click.Choice(["stop", "skip"]),
+                default="stop",
+                show_default=True,
+                help="At a row that cannot be read or scored: stop, or count an error and go on.",
+            ),
+            click.option(
+                "--batch-size",
+                type=click.IntRange(min=1),
+                default=256,
+                show_default=True,
+                help="Answers that a reward gets at once.",
+            ),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.command("score")
+@click.argument("reward")
+@click.argument("file")
+@click.option(
+    "-o", "--option", "pairs", metavar="NAME=VALUE", multiple=True, help="An option of the reward."
+)
+@click.option("--prompt-column", default="prompt", show_default=True, help="The prompts' column.")
+@click.option(
+    "--completion-column", default="completion", show_default=True, help="The answers' column."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Score the first rows only.")
+@_shared
+@click.option("--summary", "summary_only", is_flag=True, help="Print the summary alone.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON Lines, one object per row; no summary."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON Lines here too.")
+@click.pass_obj
+def score_command(
+    found: Plugins,
+    *,
+    reward: str,
+    file: str,
+    pairs: tuple[str, ...],
+    prompt_column: str,
+    completion_column: str,
+    limit: int | None,
+    passes_at: float,
+    on_error: str,
+    batch_size: int,
+    summary_only: bool,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Score the answers in FILE with REWARD, and show what it looked at.
+
+    REWARD is a name that `risen rewards` lists, or path.py:NAME, or module:NAME.
+
+    FILE holds JSON Lines: a prompt, a completion (text or chat messages) and the columns that the
+    reward needs. The file - is standard input. It is read as a stream.
+    """
+    by = resolve(reward, parse_options(pairs), found)
+    by_constraint = "instruction_id_list" in by.needs
+    summary = Summary(passes_at)
+    width = shutil.get_terminal_size().columns
+    with _opened(file) as lines, _published(out, file) as publish:
+        name = "standard input" if file == "-" else file
+        rows = read_answers(
+            lines,
+            name,
+            prompt=prompt_column,
+            completion=completion_column,
+            states_constraints=by_constraint,
+        )
+        some = _not_empty(itertools.islice(rows, limit), name)
+        for scored in score_rows(by, some, batch_size=batch_size, stop=on_error == "stop"):
+            summary.add(scored)
+            line = json_text(scored.data()) if as_json or publish is not None else ""
+            if publish is not None:
+                publish.write(line + "\n")
+            if summary_only:
+                continue
+            if as_json:
+                click.echo(line)
+                continue
+            if summary.rows == 1:
+                click.secho(tables.score_head(by_constraint=by_constraint), bold=True)
+            for told in tables.score_lines(scored, width, by_constraint=by_constraint):
+                click.echo(told)
+    if as_json and summary.first_error:
+        told = f"{summary.outcomes['error']} of {summary.rows} rows could not be scored"
+        click.echo(f"{told}, the first one {summary.first_error}", err=True)
+    if as_json and summary_only:
+        click.echo(json_text(summary.data()))
+    elif not as_json:
+        click.echo("\n".join([*([] if summary_only else [""]), *tables.summary_lines(summary)]))
+
+
+@click.command("rescore")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--reward",
+    "rewards",
+    metavar="[LABEL=]REWARD",
+    multiple=True,
+    required=True,
+    help="A reward to compare; may be given more than once, with a label of its own.",
+)
+@click.option(
+    "-o",
+    "--option",
+    "pairs",
+    metavar="[LABEL.]NAME=VALUE",
+    multiple=True,
+    help="An option of the reward; with several rewards, LABEL says whose.",
+)
+@click.option("--phase", type=click.IntRange(min=1), help="Only the phase with this number.")
+@_shared
+@click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="How many of the largest disagreements to show.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here too.")
+@click.pass_obj
+def rescore_command(
+    found: Plugins,
+    *,
+    run: Path,
+    rewards: tuple[str, ...],
+    pairs: tuple[str, ...],
+    phase: int | None,
+    passes_at: float,
+    on_error: str,
+    batch_size: int,
+    examples: int,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Compare rewards on the answers that RUN sampled, without training.
+
+    RUN is the output folder of a run, the folder of one phase, or a completions.parquet. The
+    rewards that the run was trained with are compared as they were logged.
+    """
+    named = labelled(rewards)
+    options = options_of(pairs, list(named))
+    by = {
+        label: resolve(text, parse_options(options[label]), found) for label, text in named.items()
+    }
+    logged = logged_rewards(run, phase=phase)
+    with _published(out, str(run)) as publish:
+        comparison = rescore(
+            read_rollouts(run, phase=phase),
+            by,
+            logged,
+            passes_at=passes_at,
+            examples=examples,
+            batch_size=batch_size,
+            stop=on_error == "stop",
+        )
+        kept = comparison.examples()
+        data = comparison.data() | {"examples": [_example_data(one) for one in kept]}
+        if publish is not None:
+            publish.write(json_text(data) + "\n")
+    if as_json:
+        click.echo(json_text(data))
+        return
+    width = shutil.get_terminal_size().columns
+    for line in tables.comparison_lines(comparison, width):
+        click.echo(line)
+    for one in kept:
+        click.echo("\n" + "\n".join(tables.example_lines(one, width)))
+
+
+@contextlib.contextmanager
+def _opened(file: str) -> Iterator[IO[bytes]]:
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    path = Path(file)
+    try:
+        lines = path.open("rb")
+    except FileNotFoundError:
+        raise DataError(f"there is no file '{file}'{near_path(path)}") from None
+    except OSError as error:
+        raise DataError(f"cannot read '{file}': {error.strerror}") from error
+    with lines:
+        yield lines
+
+
+@contextlib.contextmanager
+def _published(out: Path | None, source: str) -> Iterator[IO[str] | None]:
+    """A file that appears as ``out`` when all has gone well, and otherwise not at all."""
+    if out is None:
+        yield None
+        return
+    if out.is_dir():
+        raise ConfigError(f"--out '{out}' is a folder; name a file")
+    if out.exists() and Path(source).exists() and out.samefile(source):
+        raise ConfigError(f"--out '{out}' is the file that is read; name another")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        file = temporary.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write --out '{out}': {error.strerror}") from error
+    try:
+        with file:
+            yield file
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _not_empty(rows: Iterable[Answer | Unusable], name: str) -> Iterator[Answer | Unusable]:
+    empty = True
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
+        raise DataError(f"{name} has no rows")
+
+
+def _example_data(example: Any) -> dict[str, Any]:
+    rollout: Rollout = example.about
+    return {
+        "where": rollout.where,
+        "phase": rollout.phase,
+        "step": rollout.step,
+        "group": rollout.group,
+        "prompt": rollout.prompt,
+        "completion": rollout.completion,
+        "between": [example.first, example.second],
+        "scores": {name: outcome_data(outcome) for name, outcome in example.outcomes.items()},
+    }

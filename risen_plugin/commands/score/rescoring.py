@@ -1,0 +1,128 @@
+"""Score the answers of a run's log again by other rewards, and compare with what was logged."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from risen_plugin.commands.score.by_row import lacking, score_rows
+from risen_plugin.commands.score.comparison import Comparison
+from risen_plugin.commands.score.rows import Answer
+from risen_plugin.errors import ConfigError, DataError, near_miss
+from risen_plugin.record.rollouts import Outcome, Rollout
+from risen_plugin.rewards.adherence import NamedReward
+
+_LABELLED = re.compile(r"([\w-]+)=(.+)", re.DOTALL)
+
+
+def labelled(rewards: Sequence[str]) -> dict[str, str]:
+    """Each reward by its label: its own, given as ``LABEL=REWARD``, or what it is called.
+
+    >>> labelled(["constraints", "all=constraints", "mine.py:Short"])
+    {'constraints': 'constraints', 'all': 'constraints', 'Short': 'mine.py:Short'}
+
+    :raises ConfigError: if two have the same.
+    """
+    named: dict[str, str] = {}
+    for given in rewards:
+        match = _LABELLED.fullmatch(given)
+        label, text = match.groups() if match else (given.rpartition(":")[2], given)
+        if label in named:
+            raise ConfigError(
+                f"two rewards are called '{label}'; give one a label, as in --reward other={text}"
+            )
+        named[label] = text
+    return named
+
+
+def options_of(pairs: Sequence[str], labels: Sequence[str]) -> dict[str, list[str]]:
+    """The ``name=value`` pairs of each reward; ``LABEL.name=value`` says whose it is.
+
+    >>> options_of(["all.partial=false", "short.low=2"], ["all", "short"])
+    {'all': ['partial=false'], 'short': ['low=2']}
+
+    :raises ConfigError: if it does not, and there are several rewards.
+    """
+    sorted_out: dict[str, list[str]] = {label: [] for label in labels}
+    for pair in pairs:
+        whose = [label for label in labels if pair.partition("=")[0].startswith(f"{label}.")]
+        if whose:
+            label = max(whose, key=len)
+            sorted_out[label].append(pair.removeprefix(f"{label}."))
+        elif len(labels) == 1:
+            sorted_out[labels[0]].append(pair)
+        else:
+            name = pair.partition("=")[0]
+            hint = near_miss(name.partition(".")[0], labels) if "." in name else ""
+            raise ConfigError(
+                f"the option '{pair}' does not say whose it is{hint or '.'} Write LABEL.name=value "
+                f"with one of the labels {', '.join(labels)}"
+            )
+    return sorted_out
+
+
+def rescore(
+    rollouts: Iterable[Rollout],
+    rewards: Mapping[str, NamedReward],
+    logged: Sequence[str],
+    *,
+    passes_at: float = 1.0,
+    examples: int = 0,
+    batch_size: int = 256,
+    stop: bool = True,
+) -> Comparison:
+    """Compare ``rewards`` with each other and with the logged ones, over a stream of answers.
+
+    :param rewards: by label.
+    :param logged: names of the rewards that the answers were logged with.
+    :param stop: raise at an answer that cannot be scored; False makes it an error's outcome.
+    :raises DataError: if there are no answers, or they lack a column that a reward needs; and with
+        ``stop``, naming the row.
+    """
+    pending = iter(rollouts)
+    first = next(pending, None)
+    if first is None:
+        raise DataError("there are no logged answers to compare rewards on")
+    for reward in rewards.values():
+        if told := lacking(reward, _answer(0, first)):
+            raise DataError(told)
+    stream, *inputs = itertools.tee(itertools.chain([first], pending), 1 + len(rewards))
+    scored = [
+        score_rows(
+            reward,
+            itertools.starmap(_answer, enumerate(answers, start=1)),
+            batch_size=batch_size,
+            stop=stop,
+            judge=False,
+        )
+        for reward, answers in zip(rewards.values(), inputs, strict=True)
+    ]
+    comparison = Comparison(
+        [*map(logged_label, logged), *rewards],
+        passes_at=passes_at,
+        examples=examples,
+        new=list(rewards),
+    )
+    told_apart = zip(stream, *scored, strict=True)
+    for _, group in itertools.groupby(told_apart, key=lambda one: (one[0].phase, one[0].group)):
+        members = list(group)
+        outcomes = [
+            _outcomes(rollout, dict(zip(rewards, (one.outcome for one in results), strict=True)))
+            for rollout, *results in members
+        ]
+        comparison.add(outcomes, [rollout for rollout, *_ in members])
+    return comparison
+
+
+def logged_label(name: str) -> str:
+    """What a logged reward is called beside those that score again."""
+    return f"{name} (logged)"
+
+
+def _outcomes(rollout: Rollout, again: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    return {logged_label(name): outcome for name, outcome in rollout.outcomes.items()} | dict(again)
+
+
+def _answer(number: int, rollout: Rollout) -> Answer:
+    return Answer(number, rollout.where, rollout.prompt, rollout.completion, rollout.columns)

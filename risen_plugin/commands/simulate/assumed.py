@@ -1,0 +1,105 @@
+"""What a phase of a replay is taken to have measured: what the recorded one did. Pure.
+
+The n-th RISEN phase changes what the n-th one of the run changed. These are assumptions, since no
+record tells what another order would have measured; a replay in the run's own order needs none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from risen_plugin.contracts import Decision, PhaseRecord
+from risen_plugin.progress import finite, held_by_model, seconds_of
+from risen_plugin.record.trace import Trace
+
+COUNTED = ("rollouts", "tokens")
+"""Metrics that grow with the steps of a phase."""
+
+
+def measured(
+    trace: Trace, past: list[PhaseRecord], decision: Decision, step: int
+) -> tuple[PhaseRecord, int | None]:
+    """The phase that was decided on, with the measurements of a recorded one, and its number."""
+    recorded = trace.of_kind(decision.phase)
+    done = sum(phase.kind == decision.phase for phase in past)
+    bare = PhaseRecord(decision.phase, decision.steps, step, decision.reason)
+    if not recorded:
+        kept = True if decision.phase == "risen" else None
+        seconds = trace.fine_tune_seconds(step) * decision.steps / step
+        alone = {"seconds": seconds} if decision.phase == "burst" else {}
+        return dataclasses.replace(bare, accepted=kept, metrics=alone), None
+    number = min(done, len(recorded) - 1)
+    like = recorded[number]
+    factor = decision.steps / max(like.steps, 1)
+    metrics = _scaled(like, factor)
+    if decision.phase == "risen":
+        earlier = [phase for phase in past if phase.kind == "risen"]
+        metrics |= _levels(recorded, earlier, number, step=step, factor=factor)
+    return dataclasses.replace(bare, accepted=like.accepted, metrics=metrics), (
+        number + 1 if done == number else None
+    )
+
+
+def _scaled(like: PhaseRecord, factor: float) -> dict[str, Any]:
+    """The metrics of a recorded phase, with what grows with its steps for other steps.
+
+    Measuring before and after takes what it took; the rest of the seconds grows.
+    """
+    metrics = {**like.metrics, "seconds": seconds_of(like)}
+    measuring = min(finite(like.metrics.get("guard_s")) or 0.0, metrics["seconds"])
+    metrics["seconds"] = measuring + factor * (metrics["seconds"] - measuring)
+    for name in COUNTED:
+        value = finite(like.metrics.get(name))
+        if value is not None:
+            metrics[name] = round(factor * value)
+    return metrics
+
+
+def _levels(
+    recorded: list[PhaseRecord],
+    earlier: list[PhaseRecord],
+    number: int,
+    *,
+    step: int,
+    factor: float,
+) -> dict[str, float]:
+    """What is measured before and after the next phase, by what the recorded one changed.
+
+    Where the replay does as the run did, these are the run's own numbers. The fine-tuning before
+    the phase changes as much per step as it did in the run, and no more in all; a shorter phase
+    gains its share, a longer one no more. After the last recorded phase nothing more is gained.
+    """
+    like = recorded[number]
+    levels = {}
+    for name in (key.removesuffix("_before") for key in like.metrics if key.endswith("_before")):
+        before = finite(like.metrics[f"{name}_before"])
+        if before is None:
+            continue
+        after = finite(like.metrics.get(f"{name}_after"))
+        gain = 0.0 if after is None else min(factor, 1.0) * (after - before)
+        if earlier:
+            left = held_by_model(earlier[-1], name)
+            if len(earlier) > number:
+                before, gain = before if left is None else left, 0.0
+            else:
+                as_run = held_by_model(recorded[number - 1], name)
+                share = (step - earlier[-1].at_step) / max(
+                    like.at_step - recorded[number - 1].at_step, 1
+                )
+                if left is not None and as_run is not None:
+                    before = left + min(share, 1.0) * (before - as_run)
+        levels[f"{name}_before"] = _possible(name, before, like)
+        if after is not None:
+            levels[f"{name}_after"] = _possible(name, before + gain, like)
+    return levels
+
+
+def _possible(name: str, value: float, like: PhaseRecord) -> float:
+    """Adherence stays a share, and what differs from the record by rounding alone is the record."""
+    for when in ("before", "after"):
+        recorded = finite(like.metrics.get(f"{name}_{when}"))
+        if recorded is not None and math.isclose(value, recorded, rel_tol=1e-9, abs_tol=1e-12):
+            return recorded
+    return min(max(value, 0.0), 1.0) if "adherence" in name else value

@@ -1,0 +1,124 @@
+"""``risen simulate``: what a scheduler would have done in a recorded run. Loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from risen_plugin.errors import ConfigError
+from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.plain_json import json_text
+from risen_plugin.plugins import Plugins
+
+
+@hookimpl
+def risen_register_commands(cli: click.Group) -> None:
+    """Join the ``risen`` command."""
+    cli.add_command(simulate_command)
+
+
+@click.command("simulate")
+@click.argument("scheduler")
+@click.option(
+    "--trace",
+    "place",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="A run's output folder, the folder risen in it, or its events.jsonl.",
+)
+@click.option(
+    "-o",
+    "--option",
+    "pairs",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="An option of SCHEDULER; scheduler.NAME=VALUE is one of the scheduler inside it.",
+)
+@click.option(
+    "--max-steps",
+    type=click.IntRange(min=1),
+    help="Steps of the run, where they are not those that it recorded.",
+)
+@click.option(
+    "--html", "html_file", type=click.Path(path_type=Path), help="Write a page with a picture."
+)
+@click.option("--svg", "svg_file", type=click.Path(path_type=Path), help="Write the picture alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def simulate_command(
+    found: Plugins,
+    *,
+    scheduler: str,
+    place: Path,
+    pairs: tuple[str, ...],
+    max_steps: int | None,
+    html_file: Path | None,
+    svg_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Replay a recorded run through SCHEDULER, without training.
+
+    SCHEDULER is a name that `risen schedulers` lists, or path.py:NAME, or module:NAME, or a YAML
+    configuration that has one.
+
+    It sees what the run measured, step by step, and its decisions are shown. Its RISEN phases are
+    taken to gain and to cost what the recorded ones did, in their order. What the run would have
+    measured with the phases elsewhere, a replay cannot know.
+    """
+    from risen_plugin.commands.simulate import drawing
+    from risen_plugin.commands.simulate.layout import totals
+    from risen_plugin.commands.simulate.replay import replay
+    from risen_plugin.plugins.schedulers_by_name import resolve_scheduler
+    from risen_plugin.record.trace import read_trace
+
+    by, label = resolve_scheduler(scheduler, pairs, found)
+    done = replay(read_trace(place, max_steps=max_steps), by, label)
+    if html_file is not None:
+        _write(html_file, drawing.page(done), "--html")
+    if svg_file is not None:
+        _write(svg_file, drawing.svg(done), "--svg")
+    if as_json:
+        click.echo(json.dumps(json.loads(json_text(done.as_json())), indent=2))
+        return
+    click.secho(f"{label}, over {done.trace.max_steps} steps of {done.trace.source}\n", bold=True)
+    for made in done.made:
+        click.echo(drawing.decision_line(made))
+    click.echo()
+    width = min(shutil.get_terminal_size().columns, 120)
+    for line in drawing.strips(done, width=width, plain=not _draws()):
+        click.echo(line)
+    recorded, replayed = totals(done.recorded), totals(done.stretches)
+    if done.trace.clock:
+        click.echo(
+            f"\nRISEN and bursts took {recorded['risen'] + recorded['burst']:.1f} of "
+            f"{recorded['all']:.1f} s as recorded, and would take "
+            f"{replayed['risen'] + replayed['burst']:.1f} of {replayed['all']:.1f} s."
+        )
+    click.echo(f"\n{drawing.CAVEAT}")
+    for note in done.trace.notes:
+        click.echo(f"Note: {note}.")
+
+
+def _draws() -> bool:
+    """Whether the terminal's encoding has the marks."""
+    try:
+        "─█░▒".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _write(path: Path, text: str, option: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(f"cannot write {option} '{path}': {error.strerror}") from error

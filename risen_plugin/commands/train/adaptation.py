@@ -1,0 +1,90 @@
+"""The run that ``risen adapt`` stands for: RISEN alone, on an adapter. Data, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from risen_plugin.builtin.generators.sources import open_source
+from risen_plugin.commands.score.rescoring import options_of
+from risen_plugin.config.guard import GuardConfig
+from risen_plugin.errors import ConfigError, DataError
+from risen_plugin.kit.intervals import least_changed
+from risen_plugin.plugins.rewards_by_name import parse_options
+
+_MOST_HELD_OUT = 64
+_SURE = GuardConfig.confidence or 0.99
+
+
+def rewards_of(named: Sequence[str], pairs: Sequence[str]) -> list[dict[str, Any]]:
+    """Rewards as a configuration has them.
+
+    :param named: names or places of code, one or more in each, separated by commas.
+    :param pairs: options as ``name=value``; ``reward.name=value`` where there are several.
+    :raises ConfigError: if none is named, one is named twice, or an option is nobody's.
+    """
+    names = [name.strip() for text in named for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError("no reward is named; give one, such as --rewards constraints")
+    labels = {name.rpartition(":")[2]: name for name in names}
+    if len(labels) < len(names):
+        raise ConfigError(f"a reward is named twice among {', '.join(names)}; name each once")
+    options = options_of(tuple(pairs), list(labels))
+    return [
+        {"use": name, "options": parse_options(options[label])} for label, name in labels.items()
+    ]
+
+
+def held_out(path: str, generator: str) -> dict[str, int]:
+    """Rows for the guard and the report that leave most of a file to train on.
+
+    :raises DataError: if there are too few rows for the guard to be sure of anything.
+    """
+    if generator != "jsonl":
+        return {}
+    count = len(open_source(path, None, "train", None))
+    if not count:
+        raise DataError(f"{path} holds no instructions")
+    fewest = least_changed(_SURE)
+    if count < 2 * fewest:
+        raise DataError(
+            f"{path} holds {count} instructions; give {2 * fewest} or more, since the guard is "
+            f"sure of nothing by fewer than {fewest} that are held out"
+        )
+    return {
+        "rows": max(fewest, min(_MOST_HELD_OUT, count // 4)),
+        "report_rows": min(_MOST_HELD_OUT, count // 8),
+    }
+
+
+def risen_section(
+    instructions: str,
+    rewards: Sequence[Mapping[str, Any]],
+    *,
+    generator: str = "jsonl",
+    scheduler: Mapping[str, Any],
+    probe: str | None = None,
+) -> dict[str, Any]:
+    """The ``risen`` mapping of a run on the instructions of a file."""
+    section: dict[str, Any] = {
+        "rewards": [dict(reward) for reward in rewards],
+        "generator": {"use": generator, "options": {"path": instructions}},
+        "scheduler": dict(scheduler),
+    }
+    guard = held_out(instructions, generator)
+    if guard:
+        section["guard"] = guard
+    if probe is not None:
+        section["probe"] = probe
+    return section
+
+
+def adaptation(model: str, section: Mapping[str, Any], *, keep_anyway: bool) -> dict[str, Any]:
+    """The mapping of a run of RISEN alone that trains a new adapter on ``model``."""
+    risen = {**section, "keep_dropped": True} if keep_anyway else dict(section)
+    return {"model": model, "risen": risen, "lora": {}}
+
+
+def in_one_phase(steps: int) -> dict[str, Any]:
+    """The scheduler of one RISEN phase at the end of whatever else there is."""
+    return {"use": "after", "options": {"steps": steps}}

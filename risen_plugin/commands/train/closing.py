@@ -1,0 +1,86 @@
+"""Say what came of a run, and what to do next, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from risen_plugin.commands.advise.advice import Advice, Measurements
+from risen_plugin.contracts import PhaseRecord
+
+_WORTH_TELLING_S = 0.5
+
+
+def phase_lines(phases: Sequence[PhaseRecord]) -> list[str]:
+    """One line per RISEN phase with its verdict."""
+    risen = [phase for phase in phases if phase.kind == "risen"]
+    return [
+        f"RISEN phase {number} {'kept' if phase.accepted else 'dropped'}: "
+        f"{phase.metrics.get('verdict', phase.reason)}"
+        for number, phase in enumerate(risen, start=1)
+    ]
+
+
+def closing(
+    output: Path,
+    *,
+    steps: int,
+    losses: tuple[float, float] | None,
+    phases: Sequence[PhaseRecord],
+    seconds: float,
+    is_adapter: bool,
+    reinforces: bool,
+) -> list[str]:
+    """What was done and gained, where it lies, and the next command."""
+    lines = []
+    if steps:
+        measured = "" if losses is None else f", evaluation loss {losses[0]:.4f} -> {losses[1]:.4f}"
+        lines.append(f"fine-tuned {steps} steps{measured}")
+    elif losses is not None:
+        lines.append(f"evaluation loss {losses[0]:.4f} -> {losses[1]:.4f}")
+    told = phase_lines(phases)
+    lines += told or (["no RISEN phase began"] if reinforces else [])
+    what = "adapter and tokenizer" if is_adapter else "model and tokenizer"
+    lines.append(f"saved {what} to {output} in {seconds:.0f} s")
+    lines.append(f"next: risen export {output} {output}-bundle")
+    return lines
+
+
+def measured_lines(m: Measurements) -> list[str]:
+    """What was measured, one line per subject."""
+    lines = [
+        f"model        {m.parameters:,} parameters, ready after {m.start_s:.1f} s",
+        f"memory       {m.memory.available / 1e9:.2f} GB available, "
+        f"{max(m.memory.peak, m.memory.needed) / 1e9:.2f} GB needed",
+    ]
+    if m.data is not None and m.data.steps:
+        lines.append(
+            f"data         {m.data.rows} rows; held-out loss {m.data.loss:.4f} -> "
+            f"{m.data.loss_after:.4f} in {m.data.steps} steps of {m.data.batch} rows, "
+            f"{m.data.step_s:.2f} s each"
+        )
+    elif m.data is not None:
+        lines.append(f"data         {m.data.rows} rows")
+    for title, found in (("instructions", m.rewards), ("  after that", m.tuned)):
+        if found is not None:
+            lines.append(
+                f"{title:12} adherence {found.adherence:.3f} on {found.held_out}; in "
+                f"{found.groups} groups of {found.k}: pass@1 {found.pass_at_1:.3f}, "
+                f"pass@{found.k} {found.pass_at_k:.3f}, without variance "
+                f"{found.zero_variance:.3f}; {found.step_s:.2f} s a step, "
+                f"{found.tokens_s:.0f} tokens/s"
+            )
+    if m.checkpoint_s >= _WORTH_TELLING_S and m.save_every:
+        lines.append(f"writing      {m.checkpoint_s:.1f} s a checkpoint")
+    return [*lines, f"measured in  {m.spent_s:.0f} s"]
+
+
+def advice_lines(advice: Advice) -> list[str]:
+    """The advice with its reasons and what it takes."""
+    lines = [f"advice: {advice.in_words}", *(f"  - {reason}" for reason in advice.reasons)]
+    if advice.course != "nothing":
+        adapter = ", training an adapter" if advice.only_adapter else ""
+        lines.append(
+            f"estimated: {advice.seconds:.0f} s, {advice.memory / 1e9:.2f} GB of memory{adapter}"
+        )
+    return lines

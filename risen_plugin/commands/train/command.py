@@ -1,0 +1,280 @@
+"""``risen train`` and ``risen adapt``. What is heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from risen_plugin.builtin.generators.sources import check_there
+from risen_plugin.commands.advise.command import advise_command
+from risen_plugin.commands.options import rewarded, shared
+from risen_plugin.commands.train.adaptation import (
+    adaptation,
+    in_one_phase,
+    rewards_of,
+    risen_section,
+)
+from risen_plugin.commands.train.closing import closing, phase_lines
+from risen_plugin.commands.train.folders import (
+    Ending,
+    check_folder,
+    check_unchanged,
+    ending_of,
+    forget_ending,
+    keep_ending,
+    seed_of,
+)
+from risen_plugin.commands.train.overrides import overridden
+from risen_plugin.commands.train.run_config import DataSource, RunConfig, read_run
+from risen_plugin.errors import ConfigError, located
+from risen_plugin.hookspecs import hookimpl
+from risen_plugin.record.lock import keeping
+
+if TYPE_CHECKING:
+    from risen_plugin.commands.train.training import Finished
+
+_NOT_KEPT = 1
+
+
+@hookimpl
+def risen_register_commands(cli: click.Group) -> None:
+    """Join the ``risen`` command."""
+    cli.add_command(train_command)
+    cli.add_command(adapt_command)
+    cli.add_command(advise_command)
+
+
+@click.command("train")
+@click.argument("run_yaml", type=click.Path(path_type=Path), metavar="RUN.yaml")
+@click.option("--output", type=click.Path(path_type=Path), help="The run's folder.")
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the folder.")
+@click.option("--force", is_flag=True, help="Resume although RUN.yaml or a plugin has changed.")
+@shared
+def train_command(
+    *,
+    run_yaml: Path,
+    output: Path | None,
+    resume: bool,
+    force: bool,
+    seed: int | None,
+    pairs: tuple[str, ...],
+    quiet: bool,
+) -> None:
+    """Fine-tune, with RISEN phases or without, as RUN.yaml says, and save the model.
+
+    RUN.yaml names a model, and data to fine-tune on or a risen section or both. Everything
+    in it is checked before a model is loaded. The folder of the run is --output, or
+    `output` in the file, or out/ and the file's name.
+    """
+    data = _forced(overridden(read_run(run_yaml), pairs), force)
+    default = Path("out") / run_yaml.stem
+    run, folder = _read(
+        data, str(run_yaml), output=output, seed=seed, default=default, resume=resume
+    )
+    now = {**data, "seed": run.seed}
+    if resume and _ended(folder, now, str(run_yaml), force) is not None:
+        return
+    _carry_out(run, folder, data, str(run_yaml), resume=resume, quiet=quiet)
+
+
+@click.command("adapt")
+@click.argument("model")
+@rewarded
+@click.option("--output", type=click.Path(path_type=Path), help="A new folder for the adapter.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=40, show_default=True, help="GRPO steps."
+)
+@click.option("--probe", metavar="FILE", help="Rows whose loss must not rise; see below.")
+@click.option("--keep-anyway", is_flag=True, help="Save the adapter whatever the guard says.")
+@click.option("--resume", is_flag=True, help="Go on with what was interrupted.")
+@click.option("--force", is_flag=True, help="Resume although an option or a plugin has changed.")
+@shared
+@click.pass_context
+def adapt_command(
+    context: click.Context,
+    *,
+    model: str,
+    instructions: str | None,
+    rewards: tuple[str, ...],
+    options: tuple[str, ...],
+    generator: str,
+    output: Path | None,
+    steps: int,
+    probe: str | None,
+    keep_anyway: bool,
+    resume: bool,
+    force: bool,
+    seed: int | None,
+    pairs: tuple[str, ...],
+    quiet: bool,
+) -> None:
+    """Reinforce MODEL on instructions alone, and save a new adapter if that pays.
+
+    MODEL is a folder or hub id; its weights stay as they are. Some of the instructions are held out
+    for the guard. Without --probe, retention is measured on what MODEL itself answers: to the plain
+    `query` of the held-out rows, or, where they have none, those answers that follow already.
+
+    Ends with exit code 1 if the guard drops the phase and --keep-anyway is not given.
+    """
+    if instructions is None:
+        raise ConfigError("there is nothing to learn from; give --instructions FILE")
+    section = risen_section(
+        instructions,
+        rewards_of(rewards, options),
+        generator=generator,
+        scheduler=in_one_phase(steps),
+        probe=probe,
+    )
+    adapting = adaptation(model, section, keep_anyway=keep_anyway)
+    data = _forced(overridden(adapting, pairs), force)
+    default = Path("out") / f"{Path(model).name}-adapter"
+    run, folder = _read(
+        data, "risen adapt", output=output, seed=seed, default=default, resume=resume
+    )
+    if run.lora is None:
+        raise ConfigError("risen adapt trains an adapter; give lora settings, or use risen train")
+    now = {**data, "seed": run.seed}
+    ended = _ended(folder, now, "risen adapt", force) if resume else None
+    if ended is not None:
+        context.exit(0 if ended or keep_anyway else _NOT_KEPT)
+    done = _carry_out(run, folder, data, "risen adapt", resume=resume, quiet=quiet, only_kept=True)
+    if done.is_kept:
+        return
+    if not done.is_main:
+        context.exit(0 if keep_anyway else _NOT_KEPT)
+    dropped = folder / "risen" / "phase-001" / "dropped"
+    if not keep_anyway or not dropped.is_dir():
+        click.echo(f"nothing was saved but the record in {folder / 'risen'}")
+        context.exit(_NOT_KEPT)
+    for file in dropped.iterdir():
+        shutil.copy2(file, folder / file.name)
+    click.echo(f"saved the adapter to {folder} all the same")
+    click.echo(f"next: risen export {folder} {folder}-bundle")
+
+
+def _read(
+    data: Mapping[str, Any],
+    where: str,
+    *,
+    output: Path | None,
+    seed: int | None,
+    default: Path,
+    resume: bool,
+) -> tuple[RunConfig, Path]:
+    """The run and its folder, which must be there to resume and must hold nothing otherwise.
+
+    A run that is resumed has the seed that it was begun with, unless it is told one.
+    """
+    if seed is not None:
+        data = {**data, "seed": seed}
+    run = RunConfig.from_dict(data, where)
+    folder = output or Path(run.output or default)
+    begun_with = seed_of(folder) if resume and data.get("seed") is None else None
+    if begun_with is not None:
+        run = RunConfig.from_dict({**data, "seed": begun_with}, where)
+    if _is_first():  # the others come a little later
+        check_folder(folder, resume=resume)
+    return run, folder
+
+
+def _is_first() -> bool:
+    """Whether this is the only process of the run, or the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Say something that all processes know, once."""
+    if _is_first():
+        click.echo(text, err=err)
+
+
+def _forced(data: Mapping[str, Any], force: bool) -> Mapping[str, Any]:
+    """The run with ``--force`` where the callback looks for it."""
+    if not force or not isinstance(data.get("risen"), Mapping):
+        return data
+    return {**data, "risen": {**data["risen"], "force": True}}
+
+
+def _ended(folder: Path, data: Mapping[str, Any], where: str, force: bool) -> bool | None:
+    """None if the run can go on; else says again how it ended, and gives whether that was kept.
+
+    :raises ConfigError: if it is another run than the one in the folder, unless forced.
+    """
+    for line in check_unchanged(folder, data, where, force=force):
+        _say(f"risen: goes on with a change: {line}", err=True)
+    ending = None if force else ending_of(folder)
+    if ending is None:
+        return None
+    _say(f"risen: the run in {folder} has ended; there is nothing left to do", err=True)
+    _say("\n".join(ending.lines))
+    return ending.kept
+
+
+def _check_early(run: RunConfig) -> None:
+    """What need not wait for torch to be loaded: that files are there, and plugins fit.
+
+    :raises RisenError: naming the key.
+    """
+    for name, source in (("data", run.data), ("evaluation", run.evaluation)):
+        if isinstance(source, DataSource) and source.path is not None:
+            with located(name):
+                check_there(Path(source.path))
+    if run.risen is not None:
+        from risen_plugin.run.assembly import assemble
+
+        assemble(run.risen)
+
+
+def _carry_out(
+    run: RunConfig,
+    folder: Path,
+    data: Mapping[str, Any],
+    where: str,
+    *,
+    resume: bool,
+    quiet: bool,
+    only_kept: bool = False,
+) -> Finished:
+    """Carry the run out, with the folder to itself, and say what came of it.
+
+    :param where: what the run was read from, for messages.
+    """
+    with keeping(folder) if _is_first() else nullcontext():
+        described = {**data, "seed": run.seed, "output": str(folder)}
+        with located(where):
+            _check_early(run)
+            from risen_plugin.commands.train.training import prepare, train
+            from risen_plugin.training.torch_processes import leave
+
+            prepared = prepare(run, folder, quiet=quiet, described=described)
+        if _is_first():
+            forget_ending(folder)
+        try:
+            done = train(prepared, resume=resume, only_kept=only_kept)
+        except KeyboardInterrupt:
+            if any(folder.glob("checkpoint-*")):
+                click.echo(f"risen: the run in {folder} goes on with --resume", err=True)
+            raise
+        del prepared  # and with it what was trained in the group of processes
+        leave()
+        lines = phase_lines(done.phases)
+        if done.is_kept or not only_kept:
+            lines = closing(
+                folder,
+                steps=done.steps,
+                losses=done.losses,
+                phases=done.phases,
+                seconds=done.seconds,
+                is_adapter=done.is_adapter,
+                reinforces=run.risen is not None,
+            )
+        if done.is_main:
+            keep_ending(folder, Ending(lines, done.is_kept))
+            click.echo("\n".join(lines))
+        return done

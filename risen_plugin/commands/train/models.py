@@ -1,0 +1,122 @@
+"""Find and load the model of a run with its tokenizer, refusing in one line what cannot be used."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from risen_plugin.commands.train.run_config import DType
+from risen_plugin.config import LoraSettings
+from risen_plugin.embedded import base_model
+from risen_plugin.errors import ConfigError, near_path
+
+EMBEDDED = "embedded"
+"""The name of the small base model that this package brings with it."""
+_HUB_ID = re.compile(r"^\w[\w.-]*(/\w[\w.-]*)?$")
+
+
+def check_name(name: str) -> str:
+    """``name`` as it is loaded: an absolute folder, so that an adapter can name it, or a hub id.
+
+    :raises ConfigError: if it can be neither, with the near miss, or is an adapter.
+    """
+    path = Path(name).expanduser()
+    if name == EMBEDDED and not path.exists():
+        path = base_model()
+    if path.is_dir():
+        if (path / "adapter_config.json").is_file():
+            raise ConfigError(
+                f"model {name} is an adapter; a run stands on a whole model: merge it first, with "
+                "PeftModel.merge_and_unload and save_pretrained"
+            )
+        if not (path / "config.json").is_file():
+            inside = sorted(child.parent.name for child in path.glob("*/config.json"))
+            hint = f"; did you mean '{path / inside[-1]}'?" if inside else ""
+            raise ConfigError(f"model {name} is a folder without config.json{hint}")
+        return str(path.resolve())
+    if path.exists():
+        raise ConfigError(f"model {name} is a file; give the folder of a model, or a hub id")
+    if not _HUB_ID.match(name):
+        raise ConfigError(f"there is no model folder {name}{near_path(path, folders=True)}")
+    return name
+
+
+def load(name: str, dtype: DType, *, lora: LoraSettings | None, seed: int) -> tuple[Any, Any]:
+    """The model and tokenizer called ``name``; with ``lora``, a PeftModel with a fresh adapter.
+
+    :raises ConfigError: if one of them cannot be loaded, or the adapter fits no module.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = check_name(name)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(place)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            place, dtype=_dtype(dtype, only_adapter=lora is not None), output_loading_info=True
+        )
+    except Exception as error:  # configs, weight files and tokenizers each have their own types
+        told = " ".join(str(error).split()) or type(error).__name__
+        hint = "" if Path(place).is_dir() else _beside(place)
+        raise ConfigError(f"model {name} cannot be loaded{hint}: {told}") from error
+    model, report = loaded
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ConfigError(
+            f"model {name} lacks weights: {missing[0]} and {len(missing) - 1} more of the tensors "
+            "that its config.json asks for"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if lora is not None:
+        torch.manual_seed(seed)
+        model = with_adapter(model, lora)
+    return model, tokenizer
+
+
+def with_adapter(model: Any, lora: LoraSettings) -> Any:
+    """``model`` with a fresh adapter, which alone is trained.
+
+    :raises ConfigError: if it fits no module.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    from risen_plugin.run.fitness import check_targets
+
+    check_targets(model, lora.target_modules)
+    targets = lora.target_modules
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.alpha,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            task_type="CAUSAL_LM",
+        ),
+    )
+
+
+def _dtype(wanted: DType, *, only_adapter: bool) -> Any:
+    import torch
+
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    return "auto" if only_adapter and torch.cuda.is_available() else torch.float32
+
+
+def weight_bytes(name: str, wanted: DType, *, only_adapter: bool) -> int:
+    """Bytes of one weight as :func:`load` loads it."""
+    import torch
+    from transformers import AutoConfig
+
+    dtype: Any = _dtype(wanted, only_adapter=only_adapter)
+    if dtype == "auto":
+        dtype = AutoConfig.from_pretrained(check_name(name)).dtype or torch.float32
+    return int(dtype.itemsize)
+
+
+def _beside(name: str) -> str:
+    """A hub id that may have been meant as a folder."""
+    path = Path(name)
+    return near_path(path, folders=True).rstrip("?") if path.parent.is_dir() else ""

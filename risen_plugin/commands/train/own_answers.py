@@ -1,0 +1,70 @@
+"""A probe for those who have none: what the model itself answered before RISEN.
+
+Its loss on them says how far the model has moved from what it used to say. Where rows tell the
+plain ``query``, the answers to that are taken, since nothing about them should change. Where they
+do not, those answers to the held-out instructions are taken that follow them already: what was
+right should stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from risen_plugin.contracts import is_blank, text_of
+
+_FEWEST = 8  # passing answers, below which all of them are taken
+
+
+class OwnAnswers:
+    """Rows of a probe, made when they are asked for: the model has to be there by then."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._callback: Any = None
+        self._model: Any = None
+        self._tokenizer: Any = None
+
+    def bind(self, callback: Any, model: Any, tokenizer: Any) -> None:
+        """Name whose instructions are answered, and by whom."""
+        self._callback, self._model, self._tokenizer = callback, model, tokenizer
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """One row with prompt and completion per answer; where all are blank, the prompts."""
+        from risen_plugin.config import DEFAULT_GRPO
+        from risen_plugin.rewards.adherence import grade, verdicts
+        from risen_plugin.training.answering import answers
+        from risen_plugin.training.clean_room import clean_room
+        from risen_plugin.training.likelihood import plain_query
+
+        config, instructions = self._callback.config, self._callback.instructions
+        rows = [*instructions.guard, *instructions.report]
+        prompts = [plain_query(row["prompt"], row.get("query")) for row in rows]
+        with clean_room(self._model, self._tokenizer):
+            told = answers(
+                self._model,
+                self._tokenizer,
+                prompts,
+                max_new_tokens={**DEFAULT_GRPO, **config.grpo}["max_completion_length"],
+                batch_size=config.guard.batch_size,
+                progress=None if self.quiet else "probe: its own answers",
+            )
+        usable = [not is_blank(text_of(answer)) for answer in told]
+        if not all(row.get("query") for row in rows):
+            rewards = self._callback.parts.rewards
+            passed = verdicts(rewards, grade(rewards, rows, told))
+            right = [bool(p) and u for p, u in zip(passed, usable, strict=True)]
+            usable = right if sum(right) >= _FEWEST else usable
+        if not any(usable):
+            return ({"text": text_of(prompt)} for prompt in prompts)
+        return (
+            {"prompt": prompt, "completion": answer}
+            for prompt, answer, use in zip(prompts, told, usable, strict=True)
+            if use
+        )
+
+    def __deepcopy__(self, memo: Any) -> OwnAnswers:
+        return self  # it holds the model
+
+    def __repr__(self) -> str:
+        return "the model's own answers"

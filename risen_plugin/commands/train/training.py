@@ -1,0 +1,351 @@
+"""Carry out a run: rows, model and Trainer from a :class:`RunConfig`, then train and save.
+
+Fine-tuning is TRL's ``SFTTrainer``; the phases are the callback's. A run without data gets a
+Trainer whose only step changes nothing, so that RISEN alone goes the same way, with the same
+record and checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from datasets import Dataset
+from datasets.utils.logging import disable_progress_bar
+from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers.trainer_utils import get_last_checkpoint
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from risen_plugin.callback import RisenCallback
+from risen_plugin.commands.advise.machine import processes_started
+from risen_plugin.commands.train.folders import content_of, empty
+from risen_plugin.commands.train.models import check_name, load
+from risen_plugin.commands.train.own_answers import OwnAnswers
+from risen_plugin.commands.train.rows import Row, read_rows, split_off
+from risen_plugin.commands.train.run_config import DataSource, RunConfig
+from risen_plugin.config.trl_fields import check_fields
+from risen_plugin.contracts import PhaseRecord
+from risen_plugin.errors import ConfigError, RisenError, located
+from risen_plugin.record.run_record import replace_text, writing
+from risen_plugin.run.fitness import check_arguments
+from risen_plugin.training.at_end import NoStepTooMany
+from risen_plugin.training.attention import finite_attention
+from risen_plugin.training.compat import checkpointing_setting
+
+_log = logging.getLogger("risen_plugin")
+MANAGED: Mapping[str, str] = {
+    "output_dir": "it is the run's output",
+    "seed": "it is the run's seed",
+    "resume_from_checkpoint": "--resume asks for it",
+    "dataset_text_field": "the columns of data say it",
+    "model_init_kwargs": "dtype says how the model is loaded",
+    "disable_tqdm": "--quiet asks for it",
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that has been checked as far as it can be without a model.
+
+    :param described: what ``run.yaml`` in the output folder will say; None writes none.
+    """
+
+    run: RunConfig
+    output: Path
+    args: SFTConfig
+    train_rows: Sequence[Row]
+    eval_rows: Sequence[Row]
+    callback: RisenCallback | None
+    own_answers: OwnAnswers | None
+    described: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What came of a run.
+
+    :param is_main: whether this process speaks for all of a run's processes.
+    :param losses: evaluation loss before and after, in nats per token; None where not measured.
+    :param seconds: from the first step to the saved model.
+    """
+
+    output: Path
+    steps: int
+    losses: tuple[float, float] | None
+    phases: tuple[PhaseRecord, ...]
+    seconds: float
+    is_main: bool = True
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether a phase was kept."""
+        return any(phase.accepted for phase in self.phases)
+
+    @property
+    def is_adapter(self) -> bool:
+        return (self.output / "adapter_config.json").is_file()
+
+
+def prepare(
+    run: RunConfig,
+    output: Path,
+    *,
+    quiet: bool = False,
+    described: Mapping[str, Any] | None = None,
+) -> Prepared:
+    """Check names, rows and settings, and read the rows; loads no model.
+
+    :param described: the mapping that the run was read from, to be kept beside its result.
+    :raises RisenError: for whatever does not fit, in one line.
+    """
+    check_name(run.model)
+    train_rows: list[Row] = []
+    eval_rows: list[Row] = []
+    if run.data is not None:
+        with located("data"):
+            train_rows = read_rows(run.data)
+    if isinstance(run.evaluation, DataSource):
+        with located("evaluation"):
+            eval_rows = read_rows(run.evaluation)
+    elif run.evaluation is not None:
+        train_rows, eval_rows = split_off(train_rows, run.evaluation, run.seed)
+    args = arguments(run, output, quiet=quiet)
+    own: OwnAnswers | None = None
+    callback: RisenCallback | None = None
+    if run.risen is not None:
+        check_arguments(args)
+        config = run.risen
+        if config.probe is None and not eval_rows:
+            own = OwnAnswers(quiet=quiet)
+            config = dataclasses.replace(config, probe=own)  # type: ignore[arg-type]
+        elif config.probe is None and run.data is None:
+            config = dataclasses.replace(config, probe=eval_rows)
+        callback = RisenCallback(config)
+    return Prepared(run, output, args, train_rows, eval_rows, callback, own, described)
+
+
+def arguments(run: RunConfig, output: Path, *, quiet: bool = False) -> SFTConfig:
+    """TRL's arguments: ours where nothing is said, then the run's.
+
+    :raises ConfigError: for an unknown or managed field, a wrong value, and what TRL refuses.
+    """
+    check_fields(SFTConfig, run.fine_tune, MANAGED, "fine_tune")
+    # An unquoted no is false in YAML.
+    given = {
+        k: "no" if v is False and k.endswith("_strategy") else v for k, v in run.fine_tune.items()
+    }
+    fields = {**defaults(run), **given}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return SFTConfig(**fields, output_dir=str(output), seed=run.seed, disable_tqdm=quiet)
+    except (TypeError, ValueError, ImportError, AttributeError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"fine_tune is refused by TRL: {told}") from error
+
+
+def defaults(run: RunConfig) -> dict[str, Any]:
+    """What a run sets of ``SFTConfig`` where ``fine_tune`` says nothing."""
+    has_gpu = torch.cuda.is_available()
+    bf16 = has_gpu and torch.cuda.is_bf16_supported() and not run.fine_tune.get("fp16")
+    chosen: dict[str, Any] = {
+        "bf16": bf16,
+        "report_to": "none",
+        "log_level_replica": "error",  # as quieten() has it in the first process
+        "logging_steps": 10,
+        "dataloader_pin_memory": has_gpu,
+        "use_cpu": not has_gpu and processes_started() > 1,  # or each trains alone
+        **checkpointing_setting(SFTConfig, False),
+    }
+    if run.data is None:
+        # One step that changes nothing, a checkpoint to go on from, and the phase after it.
+        waits = run.risen is not None and run.risen.checkpoint_before_phase
+        saving = {"save_strategy": "steps", "save_steps": 1} if waits else {"save_strategy": "no"}
+        return {**chosen, **saving, "max_steps": 1, "per_device_train_batch_size": 1}
+    chosen |= {"save_strategy": "steps", "save_steps": 0.25, "save_total_limit": 2}
+    if run.lora is not None:
+        chosen["learning_rate"] = 2e-4
+    if run.evaluation is not None:
+        chosen |= {"eval_strategy": "steps", "eval_steps": 0.1, "eval_on_start": True}
+    return chosen
+
+
+def build(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
+    """The Trainer of the run around ``model``, with the callback attached.
+
+    :raises ConfigError: if model, tokenizer or rows do not fit.
+    """
+    run, args = prepared.run, prepared.args
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = _trainer(prepared, model, tokenizer)
+    except RisenError:
+        raise
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise ConfigError(f"the Trainer refuses {run.model} with these rows: {told}") from error
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    if prepared.callback is not None:
+        if prepared.own_answers is not None:
+            prepared.own_answers.bind(prepared.callback, trainer.model, tokenizer)
+        prepared.callback.attach(trainer)
+    else:
+        trainer.add_callback(NoStepTooMany())
+    if not args.disable_tqdm and run.data is not None:
+        trainer.add_callback(_Bar())
+    return trainer
+
+
+@finite_attention()
+def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) -> Finished:
+    """Load the model, train, save model and tokenizer into the output folder.
+
+    :param only_kept: save only what a kept phase has made.
+
+    :raises RisenError: in one line; a run that has not begun leaves nothing behind.
+    """
+    quieten()
+    run, output = prepared.run, prepared.output
+    was_there = content_of(output)
+    started = time.perf_counter()
+    trainer: Trainer | None = None
+    model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
+    try:
+        transformers.set_seed(run.seed)
+        trainer = build(prepared, model, tokenizer)
+        last = get_last_checkpoint(str(output)) if resume else None
+        if resume and trainer.is_world_process_zero():
+            _log.info(
+                "%s", f"resuming from {last}" if last else "no checkpoint yet: from the start"
+            )
+        if last is not None:
+            trainer.args.eval_on_start = False  # it is in the record already
+        if trainer.is_world_process_zero() and not resume:
+            _keep_description(prepared)
+        trainer.train(resume_from_checkpoint=last)
+        if trainer.is_world_process_zero() and resume:  # what is refused changes nothing
+            _keep_description(prepared)
+        losses = _losses(trainer, prepared.eval_rows)
+        phases = prepared.callback.phases if prepared.callback is not None else ()
+        with writing(output):
+            if not only_kept or any(phase.accepted for phase in phases):
+                trainer.save_model()
+            if trainer.is_world_process_zero():
+                _forget_checkpoints(prepared)
+    except KeyboardInterrupt:
+        if trainer is not None:
+            _close_bars(trainer)
+        raise
+    except RisenError:
+        if trainer is not None:
+            _close_bars(trainer)
+        begun = trainer is not None and trainer.state.global_step > 0
+        if not was_there and not begun:
+            empty(output)
+        raise
+    steps = trainer.state.global_step if run.data is not None else 0
+    seconds = time.perf_counter() - started
+    is_main = bool(trainer.is_world_process_zero())
+    return Finished(output, steps, losses, phases, seconds, is_main)
+
+
+def _keep_description(prepared: Prepared) -> None:
+    if prepared.described is None:
+        return
+    import yaml
+
+    text = yaml.safe_dump(dict(prepared.described), sort_keys=False, allow_unicode=True)
+    with writing(prepared.output):
+        prepared.output.mkdir(parents=True, exist_ok=True)
+        replace_text(prepared.output / "run.yaml", text)
+
+
+def quieten() -> None:
+    """Keep the libraries' own bars and remarks out of ours."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # between the libraries
+
+
+def _trainer(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
+    if prepared.run.data is None:
+        return _NothingToLearn(
+            model=model,
+            args=prepared.args,
+            train_dataset=Dataset.from_list([{"input_ids": [0], "attention_mask": [1]}]),
+            processing_class=tokenizer,
+        )
+    trainer = SFTTrainer(
+        model=model,
+        args=prepared.args,
+        train_dataset=Dataset.from_list(list(prepared.train_rows)),
+        eval_dataset=Dataset.from_list(list(prepared.eval_rows)) if prepared.eval_rows else None,
+        processing_class=tokenizer,
+    )
+    for name, rows in (("data", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
+        if rows is not None and not len(rows):  # type: ignore[arg-type]
+            raise ConfigError(
+                f"no row of {name} keeps a token to learn within fine_tune.max_length "
+                f"{prepared.args.max_length}; raise it"
+            )
+    return trainer
+
+
+def _losses(trainer: Trainer, eval_rows: Sequence[Row]) -> tuple[float, float] | None:
+    """The evaluation loss at the beginning and now, after everything."""
+    if not eval_rows or trainer.eval_dataset is None:
+        return None
+    history = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+    now = trainer.evaluate().get("eval_loss")
+    if now is None:
+        return None
+    return (float(history[0] if history else now), float(now))
+
+
+def _forget_checkpoints(prepared: Prepared) -> None:
+    """A run of RISEN alone is done in one go; its checkpoints hold no more than its result."""
+    if prepared.run.data is None:
+        for checkpoint in prepared.output.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _close_bars(trainer: Trainer) -> None:
+    """Leave the line of the bar, so that what is said next has one of its own."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, _Bar) and callback.training_bar is not None:
+            callback.training_bar.close()
+
+
+class _NothingToLearn(Trainer):
+    """A Trainer whose steps have no gradient, so that the optimizer changes nothing."""
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        return torch.zeros((), device=self.args.device)
+
+
+class _Bar(ProgressCallback):
+    """The Trainer's progress bar, with the losses beside it instead of dictionaries below it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: dict[str, str] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        for name, title in (("loss", "loss"), ("eval_loss", "evaluation")):
+            if logs and name in logs:
+                self.shown[title] = f"{float(logs[name]):.3f}"
+        if self.training_bar is not None and self.shown:
+            self.training_bar.set_postfix(self.shown)

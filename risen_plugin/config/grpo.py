@@ -1,0 +1,82 @@
+"""What a phase sets of TRL's ``GRPOConfig`` by itself, and which numbers go together.
+
+Without TRL: that a field exists is checked where TRL is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from risen_plugin.errors import ConfigError
+from risen_plugin.kit.checks import EXPONENT, check_whole, is_number, told
+
+DEFAULT_GRPO: Mapping[str, Any] = {
+    "num_generations": 8,
+    "per_device_train_batch_size": 32,
+    "max_completion_length": 128,
+    "learning_rate": 1e-4,
+    "lr_scheduler_type": "constant",
+    "logging_steps": 1,
+}
+"""What a phase uses where neither the configuration nor the scheduler says otherwise."""
+
+
+_COUNTS = {
+    "num_generations": 2,
+    "per_device_train_batch_size": 1,
+    "max_completion_length": 1,
+    "gradient_accumulation_steps": 1,
+    "steps_per_generation": 1,
+    "generation_batch_size": 1,
+}
+"""Whole numbers among the fields of ``GRPOConfig`` that are read here, and the least of each."""
+
+_NUMBERS = ("learning_rate", "warmup_steps", "logging_steps")
+
+
+def check_batches(grpo: Mapping[str, Any], label: str = "grpo") -> None:
+    """Refuse numbers that are none, and a generation batch that cannot be cut into whole groups.
+
+    :param label: whose settings they are.
+    :raises ConfigError: naming the numbers and the group sizes that fit.
+    """
+    _check_numbers(grpo, label)
+    settings = {"gradient_accumulation_steps": 1, **DEFAULT_GRPO, **grpo}
+    group = settings["num_generations"]
+    at_once = settings["per_device_train_batch_size"]
+    batch, steps = settings.get("generation_batch_size"), settings.get("steps_per_generation")
+    if batch is not None and steps is not None:
+        raise ConfigError(
+            f"{label} sets both generation_batch_size and steps_per_generation, which say the "
+            "same; leave one out"
+        )
+    if batch is None:
+        batch = at_once * (steps or settings["gradient_accumulation_steps"])
+    if batch % at_once:
+        raise ConfigError(
+            f"{label}.generation_batch_size = {batch} is no multiple of "
+            f"per_device_train_batch_size = {at_once}; make it one"
+        )
+    if batch % group:
+        fits = [n for n in range(2, batch + 1) if batch % n == 0]
+        raise ConfigError(
+            f"{label}.num_generations = {group} does not divide the generation batch of {batch} "
+            f"answers (per_device_train_batch_size x steps per generation); "
+            f"it can be {', '.join(map(str, fits)) or 'nothing: raise the batch to 2 or more'}"
+        )
+
+
+def _check_numbers(grpo: Mapping[str, Any], label: str) -> None:
+    for name, value in grpo.items():
+        if value is None and name in DEFAULT_GRPO:
+            raise ConfigError(
+                f"{label}.{name} has no value; leave it out for {DEFAULT_GRPO[name]!r}"
+            )
+        if name in _COUNTS and value is not None:
+            check_whole(f"{label}.{name}", value, _COUNTS[name])
+        if name in _NUMBERS and (not is_number(value) or not math.isfinite(value)):
+            raise ConfigError(f"{label}.{name} is {told(value)}; it is a finite number")
+        if isinstance(value, str) and EXPONENT.fullmatch(value):
+            raise ConfigError(f"{label}.{name} is {told(value)}")

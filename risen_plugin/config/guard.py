@@ -1,0 +1,303 @@
+"""What the guard measures and decides by, and what is steered while a phase runs. Frozen data.
+
+Thresholds that contradict each other are refused here, both of them named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from risen_plugin.errors import ConfigError
+from risen_plugin.kit.checks import check_between, check_whole, is_number, told
+from risen_plugin.kit.intervals import least_changed
+
+EntropyAction: TypeAlias = Literal["temperature", "stop"]
+RateRule: TypeAlias = Literal["fixed", "kl"]
+METRIC = "metric:"
+
+
+@dataclass(frozen=True)
+class TaskProbe:
+    """Rows of a task that a phase should leave as good as it was, and what scores them.
+
+    :param rows: instructions with the columns that the reward needs, or the path of a JSON Lines
+        file with them; they are answered greedily before and after each phase.
+    :param reward: what scores the answers: the name of one of the rewards, or a reward of its own.
+    :param max_drop: largest drop of the mean score; None only measures it.
+    """
+
+    rows: str | Path | Sequence[Mapping[str, Any]]
+    reward: Any
+    max_drop: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_bound("max_drop of a task", self.max_drop, 0.0)
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """When a phase is kept, and what becomes of it while it runs.
+
+    :param rows: held-out instructions that the guard decides by; they are never trained on.
+    :param report_rows: further held-out instructions whose adherence is reported; 0 for none.
+    :param min_gain: least gain in strict adherence that pays (share of instructions).
+    :param max_probe_loss_rise: largest rise of the probe loss, in nats per token; 0.05 is a rise of
+        the perplexity by 5 %, however small it was.
+    :param max_gap: the most by which the gain on trained families may exceed the gain on reserved
+        ones (share of instructions); None only measures it.
+    :param max_trip_wire_rise: the largest rise of the share of answers that trip a wire, such as
+        copied placeholders; None only measures it.
+    :param confidence: how sure the guard must be, one-sided: that a gain is above 0, and that a
+        harm is beyond its threshold; None compares what was measured as it is.
+    :param every: GRPO steps between measurements while a phase runs; 0 for none.
+    :param patience: measurements in a row without a further gain after which a phase is stopped.
+    :param kl_samples: answers of the model at phase entry by which the forward KL is measured.
+    :param max_forward_kl: the largest forward KL from the model at phase entry, in nats per token;
+        None only measures it.
+    :param domain: what tells how good the model is at its domain: the name of a reward, or a reward
+        of its own, for the guard's answers; or ``metric:NAME`` of ``compute_metrics``.
+    :param max_domain_drop: the largest drop of it; None only measures it.
+    :param tasks: further tasks by name, each with rows and a reward.
+    :param beta_factor: what the KL coefficient is multiplied by where a harm shows in a phase.
+    :param burst_at: share of a threshold from which a kept phase asks for a fine-tuning burst; None
+        for never.
+    :param probe_rows: probe rows that are measured at the most.
+    :param batch_size: rows answered or probed at once.
+    """
+
+    rows: int = 64
+    report_rows: int = 64
+    min_gain: float = 0.01
+    max_probe_loss_rise: float = 0.05
+    max_gap: float | None = None
+    max_trip_wire_rise: float | None = None
+    confidence: float | None = 0.99
+    every: int = 0
+    patience: int = 3
+    kl_samples: int = 32
+    max_forward_kl: float | None = None
+    domain: Any = None
+    max_domain_drop: float | None = None
+    tasks: Mapping[str, TaskProbe] = field(default_factory=dict)
+    beta_factor: float = 2.0
+    burst_at: float | None = 0.5
+    probe_rows: int = 256
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            check_whole(f"guard.{name}", getattr(self, name), least)
+        for name in ("min_gain", "max_probe_loss_rise"):
+            value = getattr(self, name)
+            if not is_number(value) or math.isnan(value):
+                raise ConfigError(f"guard.{name} is {told(value)}; it is a number")
+        for name in ("max_gap", "max_trip_wire_rise"):
+            value = getattr(self, name)
+            if value is not None and (not is_number(value) or math.isnan(value)):
+                raise ConfigError(f"guard.{name} is {told(value)}; it is a number, or left out")
+        for name in ("max_forward_kl", "max_domain_drop", "burst_at"):
+            _check_bound(f"guard.{name}", getattr(self, name), 0.0)
+        check_between("guard.beta_factor", self.beta_factor, 1.0, math.inf)
+        sure = self.confidence
+        if sure is not None and (not is_number(sure) or not 0.5 < sure < 1.0):
+            raise ConfigError(
+                f"guard.confidence is {told(sure)}; it is a share above 0.5 and below 1, or null "
+                "to go by what was measured alone"
+            )
+        if not isinstance(self.tasks, Mapping) or not all(
+            isinstance(name, str) and isinstance(task, TaskProbe)
+            for name, task in self.tasks.items()
+        ):
+            raise ConfigError("guard.tasks is a mapping of names to TaskProbe(rows, reward)")
+        self._check_contradictions()
+
+    def _check_contradictions(self) -> None:
+        if self.confidence is not None and 0.0 <= self.min_gain <= 1.0:
+            least = least_changed(self.confidence)
+            if self.rows < least:
+                raise ConfigError(
+                    f"guard.rows is {self.rows}, but guard.confidence {self.confidence:g} is only "
+                    f"reached by {least} rows that all improve, so no phase could be kept; raise "
+                    "guard.rows, or set guard.confidence to null"
+                )
+        if self.max_forward_kl is not None and not self.kl_samples:
+            raise ConfigError(
+                f"guard.max_forward_kl is {self.max_forward_kl:g}, but guard.kl_samples is 0, so "
+                "the forward KL is not measured; raise guard.kl_samples"
+            )
+        if self.max_domain_drop is not None and self.domain is None:
+            raise ConfigError(
+                f"guard.max_domain_drop is {self.max_domain_drop:g}, but guard.domain names "
+                f"nothing that could drop; name a reward there, or '{METRIC}NAME' of "
+                "compute_metrics"
+            )
+
+    @property
+    def domain_metric(self) -> str | None:
+        """The name in ``compute_metrics`` that is the domain's, if one is."""
+        if isinstance(self.domain, str) and self.domain.startswith(METRIC):
+            return self.domain.removeprefix(METRIC).strip()
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """As the record has it: the rows of tasks are counted, not copied."""
+        given: dict[str, Any] = {
+            entry.name: getattr(self, entry.name)
+            for entry in dataclasses.fields(self)
+            if entry.name != "tasks"
+        }
+        given["domain"] = None if self.domain is None else _named(self.domain)
+        given["tasks"] = {
+            name: {
+                "rows": str(task.rows) if isinstance(task.rows, str | Path) else len(task.rows),
+                "reward": _named(task.reward),
+                "max_drop": task.max_drop,
+            }
+            for name, task in self.tasks.items()
+        }
+        return given
+
+
+_LEAST = {
+    "rows": 1,
+    "report_rows": 0,
+    "every": 0,
+    "patience": 1,
+    "kl_samples": 0,
+    "probe_rows": 1,
+    "batch_size": 1,
+}
+
+
+@dataclass(frozen=True)
+class ControlConfig:
+    """What is steered while a phase runs, after each of GRPO's logging steps.
+
+    :param kl_target: the KL from the model at phase entry that ``beta`` is steered to, in nats per
+        token; None leaves ``beta`` as it is.
+    :param kl_horizon: GRPO steps over which ``beta`` follows; more is slower.
+    :param max_beta: the most that ``beta`` is raised to.
+    :param kl_budget: the KL from the model at phase entry that ends a phase; every phase has it
+        anew, since each is anchored at its own entry. None for no end.
+    :param entropy_floor: entropy per token, in nats, that a phase should not fall below; None for
+        no floor.
+    :param entropy_action: below it ``temperature`` samples hotter, up to ``max_temperature``, and
+        stops the phase there; ``stop`` stops it at once.
+    :param max_temperature: the hottest sampling.
+    :param temperature_end: the sampling temperature at the end of a phase, reached in equal steps;
+        None leaves it as it is.
+    :param learning_rate: ``fixed`` leaves it to ``grpo``; ``kl`` divides it by 1.5 where the KL is
+        above twice ``kl_target`` and raises it again below half of that.
+    :param max_zero_variance: the largest share of groups whose answers all score the same; a phase
+        that stays above it also on fresh instructions is stopped. None for no limit.
+    :param window: logging steps that a share or an entropy is averaged over.
+    """
+
+    kl_target: float | None = None
+    kl_horizon: int = 10
+    max_beta: float = 1.0
+    kl_budget: float | None = None
+    entropy_floor: float | None = None
+    entropy_action: EntropyAction = "temperature"
+    max_temperature: float = 1.5
+    temperature_end: float | None = None
+    learning_rate: RateRule = "fixed"
+    max_zero_variance: float | None = 0.7
+    window: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("kl_horizon", "window"):
+            check_whole(f"control.{name}", getattr(self, name), 1)
+        for name in ("kl_target", "kl_budget", "entropy_floor", "temperature_end"):
+            _check_bound(f"control.{name}", getattr(self, name), 0.0, is_above=True)
+        for name in ("max_beta", "max_temperature"):
+            check_between(f"control.{name}", getattr(self, name), 1e-9, math.inf)
+        if self.max_zero_variance is not None:
+            check_between("control.max_zero_variance", self.max_zero_variance, 0.0, 1.0)
+        for name, choices in (
+            ("entropy_action", ("temperature", "stop")),
+            ("learning_rate", ("fixed", "kl")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"control.{name} is {getattr(self, name)!r}; it is "
+                    f"{' or '.join(map(repr, choices))}"
+                )
+        self._check_contradictions()
+
+    def _check_contradictions(self) -> None:
+        target, budget = self.kl_target, self.kl_budget
+        if target is not None and budget is not None and budget <= target:
+            raise ConfigError(
+                f"control.kl_target is {target:g}, but control.kl_budget is {budget:g}, so a phase "
+                "ends before it is steered anywhere; set the budget above the target"
+            )
+        if self.learning_rate == "kl" and target is None:
+            raise ConfigError(
+                "control.learning_rate is 'kl', but control.kl_target is not set; set it, or leave "
+                "the rate 'fixed'"
+            )
+        heats = self.entropy_floor is not None and self.entropy_action == "temperature"
+        if heats and self.temperature_end is not None:
+            raise ConfigError(
+                f"control.temperature_end is {self.temperature_end:g}, but control.entropy_floor "
+                "moves the temperature too; set control.entropy_action to 'stop', or leave one out"
+            )
+        if self.temperature_end is not None and self.temperature_end > self.max_temperature:
+            raise ConfigError(
+                f"control.temperature_end is {self.temperature_end:g}, above "
+                f"control.max_temperature {self.max_temperature:g}"
+            )
+
+    @property
+    def needs_kl(self) -> str | None:
+        """The first setting that goes by the KL, which TRL measures only with ``beta``."""
+        for name in ("kl_target", "kl_budget"):
+            if getattr(self, name) is not None:
+                return name
+        return None
+
+
+def check_control(control: ControlConfig, grpo: Mapping[str, Any], label: str = "grpo") -> None:
+    """Refuse GRPO settings that leave a controller nothing to steer by.
+
+    :param label: whose settings they are.
+    :raises ConfigError: naming both settings.
+    """
+    needed, beta = control.needs_kl, grpo.get("beta", 0.0)
+    if needed is not None and not (is_number(beta) and beta > 0.0):
+        raise ConfigError(
+            f"control.{needed} is {getattr(control, needed):g}, but {label}.beta is {beta!r}: TRL "
+            f"measures the KL only with a beta above 0; set {label}.beta, to 0.04 for example"
+        )
+    if needed is not None and beta > control.max_beta:
+        raise ConfigError(
+            f"{label}.beta is {beta:g}, above control.max_beta {control.max_beta:g}; raise that"
+        )
+    temperature = grpo.get("temperature", 1.0)
+    heats = control.entropy_floor is not None and control.entropy_action == "temperature"
+    if heats and is_number(temperature) and temperature > control.max_temperature:
+        raise ConfigError(
+            f"{label}.temperature is {temperature:g}, above control.max_temperature "
+            f"{control.max_temperature:g}; raise that"
+        )
+
+
+def _check_bound(name: str, value: Any, least: float, *, is_above: bool = False) -> None:
+    if value is None:
+        return
+    if not is_number(value) or math.isnan(value) or value < least or (is_above and value <= least):
+        band = f"above {least:g}" if is_above else f"from {least:g}"
+        raise ConfigError(f"{name} is {told(value)}; it is a number {band}, or left out")
+
+
+def _named(thing: Any) -> str:
+    if isinstance(thing, str):
+        return thing
+    name = getattr(thing, "name", None) or getattr(thing, "__name__", None)
+    return str(name or type(thing).__name__)

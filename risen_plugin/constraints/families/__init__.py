@@ -1,0 +1,1 @@
+"""The constraints, one family of IFEval and IFTrain per module."""

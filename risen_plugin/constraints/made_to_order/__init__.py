@@ -1,0 +1,1 @@
+"""Answers that meet given constraints, and answers that do not."""

@@ -1,0 +1,1 @@
+"""Was a phase worth it: differences, verdicts and controllers, as pure functions."""

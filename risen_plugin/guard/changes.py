@@ -1,0 +1,183 @@
+"""What a phase did: its gain and each harm, with the ends that chance leaves them. Pure.
+
+Both ends of a phase are measured on the same rows, so they are compared row by row. What follows
+from the differences is the guard's business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from risen_plugin.config import GuardConfig
+from risen_plugin.kit.intervals import Interval, of_gap, of_means, of_ratio
+
+ROUNDING = 1e-9  # so that a gain or a rise of exactly the threshold passes
+
+_ALWAYS = ("probe_loss_rise", "forward_kl")  # no number of these is a broken model
+
+Losses: TypeAlias = Sequence[tuple[float, int]]
+"""One row each: its loss summed over its tokens, in nats, and how many they are."""
+
+
+@dataclass(frozen=True)
+class RowByRow:
+    """The model at one moment, row by row; what was not measured is empty.
+
+    :param passed: the guard's rows: whether every graded reward passes the answer.
+    :param probe: the probe's rows.
+    :param entry_answers: the losses of answers that the model gave at phase entry.
+    :param reported: as ``passed``, for the reported rows of trained families.
+    :param unseen: the same, for rows of reserved families.
+    :param tripped: whether an answer trips a wire: the guard's rows, then the others.
+    :param domain: the domain's score of each of the guard's answers.
+    :param domain_metric: the user's own metric of the domain, of which no rows are known.
+    :param tasks: the scores of each task's answers.
+    """
+
+    passed: Sequence[bool | None] = ()
+    probe: Losses = ()
+    entry_answers: Losses = ()
+    reported: Sequence[bool | None] = ()
+    unseen: Sequence[bool | None] = ()
+    tripped: Sequence[bool] = ()
+    domain: Sequence[float | None] = ()
+    domain_metric: float | None = None
+    tasks: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Harm:
+    """Something that a phase should not do much of.
+
+    :param said: what it is, in words.
+    :param of: how much it is, with its ends.
+    :param most: the threshold; None only measures it.
+    """
+
+    said: str
+    of: Interval
+    most: float | None = None
+
+    @property
+    def at_least(self) -> float:
+        """How much it is for sure; a single row that says nothing of others is taken as it is."""
+        return self.of.low if math.isfinite(self.of.low) else self.of.value
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether it is beyond its threshold for sure, or is no number."""
+        return self.most is not None and not self.at_least <= self.most + ROUNDING
+
+    @property
+    def shows(self) -> bool:
+        """Whether what was measured is beyond its threshold, be it by chance."""
+        return self.most is not None and not self.of.value <= self.most + ROUNDING
+
+    def told(self) -> str:
+        if math.isnan(self.of.value):
+            return f"{self.said} is no number any more"
+        sure = "" if self.at_least == self.of.value else f", for sure {self.at_least:.4f}"
+        return f"{self.said} is {self.of.value:.4f}{sure}, more than {self.most or 0.0:.4f}"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a phase did, by the names that the record has for it."""
+
+    gain: Interval
+    harms: Mapping[str, Harm]
+
+    def ends(self) -> dict[str, list[float | None]]:
+        """What was measured, and its lower and upper end, by name; None where there is no end."""
+        intervals = {"gain": self.gain} | {name: harm.of for name, harm in self.harms.items()}
+        return {
+            name: [
+                end if math.isfinite(end) else None
+                for end in (interval.value, interval.low, interval.high)
+            ]
+            for name, interval in intervals.items()
+        }
+
+    def as_metrics(self) -> dict[str, float]:
+        """``NAME``, ``NAME_low`` and ``NAME_high``, as far as they are numbers."""
+        return {
+            f"{name}{end}": value
+            for name, given in self.ends().items()
+            for end, value in zip(("", "_low", "_high"), given, strict=True)
+            if value is not None
+        }
+
+
+def compare(
+    before: RowByRow, after: RowByRow, config: GuardConfig, confidence: float | None
+) -> Changes:
+    """The differences between two moments, over the rows that were measured at both."""
+    harms = {
+        "probe_loss_rise": Harm(
+            "the rise of the probe loss",
+            _rise(before.probe, after.probe, confidence),
+            config.max_probe_loss_rise,
+        )
+    }
+    if before.entry_answers and after.entry_answers:
+        harms["forward_kl"] = Harm(
+            "the forward KL from the model at phase entry",
+            _rise(before.entry_answers, after.entry_answers, confidence),
+            config.max_forward_kl,
+        )
+    if after.reported and after.unseen:
+        harms["gap"] = Harm(
+            "the gap to reserved families",
+            of_gap((before.reported, after.reported), (before.unseen, after.unseen), confidence),
+            config.max_gap,
+        )
+    if after.tripped:
+        harms["trip_wire_rise"] = Harm(
+            "the rise of the trip-wire rate",
+            of_means(before.tripped[: len(after.tripped)], after.tripped, confidence),
+            config.max_trip_wire_rise,
+        )
+    if after.domain:
+        harms["domain_drop"] = Harm(
+            "the drop of the domain's score",
+            of_means(after.domain, before.domain, confidence),
+            config.max_domain_drop,
+        )
+    elif before.domain_metric is not None and after.domain_metric is not None:
+        drop = before.domain_metric - after.domain_metric
+        harms["domain_drop"] = Harm(
+            f"the drop of {config.domain_metric}",
+            Interval(drop, drop, drop),
+            config.max_domain_drop,
+        )
+    for name, scores in after.tasks.items():
+        harms[f"task/{name}_drop"] = Harm(
+            f"the drop of task '{name}'",
+            of_means(scores, before.tasks[name], confidence),
+            config.tasks[name].max_drop,
+        )
+    given = {
+        "domain_drop": _is_given([*before.domain, before.domain_metric]),
+        **{f"task/{name}_drop": _is_given(scores) for name, scores in before.tasks.items()},
+    }
+    measured = {
+        name: harm
+        for name, harm in harms.items()
+        if name in _ALWAYS or given.get(name) or not math.isnan(harm.of.value)
+    }
+    return Changes(of_means(before.passed, after.passed, confidence), measured)
+
+
+def _is_given(scores: Sequence[float | None]) -> bool:
+    return any(score is not None and math.isfinite(score) for score in scores)
+
+
+def _rise(before: Losses, after: Losses, confidence: float | None) -> Interval:
+    return of_ratio(
+        [now[0] - then[0] for then, now in zip(before, after, strict=True)],
+        [float(tokens) for _, tokens in before],
+        confidence,
+    )

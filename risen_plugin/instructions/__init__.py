@@ -1,0 +1,1 @@
+"""What is asked: held out, drawn, chosen and fit to be used."""

@@ -1,0 +1,89 @@
+"""Keep evaluation data out: what shares runs of words or whole texts with named files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from risen_plugin.errors import ConfigError, DataError, near_path
+from risen_plugin.instructions.validity.words import hash_of, runs_of, words_of
+
+SHORTEST_RUN, LONGEST_RUN = 4, 50
+_SHORTEST_EXACT = 3  # words of a text whose exact match means something
+
+
+class Decontamination:
+    """Every text of the evaluation files, as hashes of word runs and of whole texts.
+
+    :param paths: files with one JSON object per line (``.json``: one list); all texts in them
+        count, answers and nested ones too, and so do lines of ``.txt``.
+    :param run: words of a run; a text that shares one run with a file is contaminated.
+    :raises ConfigError: if ``run`` is too short or long.
+    :raises DataError: if a file cannot be read, naming the line.
+    """
+
+    def __init__(self, paths: Iterable[str], run: int = 13) -> None:
+        if not SHORTEST_RUN <= run <= LONGEST_RUN:
+            raise ConfigError(
+                f"a run of words must have {SHORTEST_RUN} to {LONGEST_RUN} of them, not {run}"
+            )
+        self.run = run
+        self._names: list[str] = []
+        self._runs: dict[int, int] = {}  # by which file
+        self._wholes: dict[int, int] = {}
+        for path in paths:
+            self._names.append(Path(path).name)
+            for text in _texts_of_file(Path(path)):
+                self._add(words_of(text), len(self._names) - 1)
+
+    def _add(self, words: Sequence[str], file: int) -> None:
+        if len(words) >= _SHORTEST_EXACT:
+            self._wholes.setdefault(hash_of(" ".join(words)), file)
+        for run in runs_of(words, self.run):
+            self._runs.setdefault(run, file)
+
+    def source_of(self, text: str) -> str | None:
+        """The name of the file that ``text`` overlaps with; None if there is none."""
+        words = words_of(text)
+        file = self._wholes.get(hash_of(" ".join(words)))
+        if file is None:
+            found = (self._runs.get(run) for run in runs_of(words, self.run))
+            file = next((number for number in found if number is not None), None)
+        return None if file is None else self._names[file]
+
+
+def _texts_of_file(path: Path) -> Iterator[str]:
+    try:
+        if path.suffix.lower() == ".json":
+            yield from _texts(json.loads(path.read_text(encoding="utf-8-sig")))
+            return
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                if path.suffix.lower() == ".txt":
+                    yield line
+                    continue
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{path}:{number} is not JSON: {error}") from error
+                yield from _texts(row)
+    except FileNotFoundError:
+        raise DataError(f"there is no evaluation file '{path}'{near_path(path)}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the evaluation file '{path}': {error}") from error
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)

@@ -1,0 +1,1 @@
+"""A RISEN phase or a burst, from its entry to its verdict, and what it leaves."""

@@ -1,0 +1,90 @@
+"""Keep the instructions that nobody solves, until somebody does. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from risen_plugin.phases.leftovers.selection import Unmet
+
+
+@dataclass(frozen=True)
+class Attempted:
+    """An instruction that has not been solved since it was first asked, or since last solved.
+
+    :param visits: groups of answers in a row of which none passed.
+    :param best: the group with the best answer of these.
+    """
+
+    visits: int
+    best: Unmet
+    last: Unmet
+
+    def as_row(self) -> dict[str, Any]:
+        """The row that a person writes a demonstration into: ``completion`` is empty."""
+        return {
+            "prompt": self.best.row["prompt"],
+            "completion": "",
+            "visits": self.visits,
+            "best_answer": self.best.completion,
+            "best_scores": dict(self.best.scores),
+            "phase": self.last.phase,
+            "grpo_step": self.last.step,
+            "at_step": self.last.at_step,
+            "columns": {name: value for name, value in self.best.row.items() if name != "prompt"},
+        }
+
+
+class Unsolved:
+    """Instructions whose answers all failed, in the order in which they were first asked.
+
+    :param after: visits without a passed answer, in a row, from which an instruction counts.
+    :param most: instructions that are remembered; over it an eighth of them is forgotten, those
+        with the fewest visits first, and of these the oldest.
+    """
+
+    def __init__(self, after: int, most: int = 65_536) -> None:
+        self.after = after
+        self.most = most
+        self.solved = 0
+        self._tried: dict[str, Attempted] = {}
+        self._count = 0  # asked for after each step of the outer run, so it is kept
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Attempted]:
+        return (tried for tried in self._tried.values() if self._counts(tried))
+
+    def _counts(self, tried: Attempted) -> bool:
+        return tried.visits >= self.after
+
+    def failed(self, unmet: Unmet) -> None:
+        """Nobody of another group solved it."""
+        tried = self._tried.get(unmet.key)
+        if tried is None:
+            now = Attempted(1, unmet, unmet)
+        else:
+            best = unmet if unmet.total >= tried.best.total else tried.best
+            now = replace(tried, visits=tried.visits + 1, best=best, last=unmet)
+        self._tried[unmet.key] = now
+        self._count += now.visits == self.after
+        if len(self._tried) > self.most:
+            self._forget(1 + self.most // 8)
+
+    def _forget(self, count: int) -> None:
+        by_visits = sorted(self._tried, key=lambda key: self._tried[key].visits)
+        for key in by_visits[:count]:
+            self._count -= self._counts(self._tried.pop(key))
+
+    def was_tried(self, key: str) -> bool:
+        """Whether it has failed since it was last solved."""
+        return key in self._tried
+
+    def solve(self, key: str) -> None:
+        """Somebody solved it."""
+        tried = self._tried.pop(key, None)
+        if tried is not None and self._counts(tried):
+            self._count -= 1
+            self.solved += 1

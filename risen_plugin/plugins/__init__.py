@@ -1,0 +1,8 @@
+"""Who offers what, and how a name becomes an object."""
+
+from __future__ import annotations
+
+from risen_plugin.plugins.offers import KINDS, Kind, Offer, PluginInfo
+from risen_plugin.plugins.registry import DEFAULTS, Plugins
+
+__all__ = ["DEFAULTS", "KINDS", "Kind", "Offer", "PluginInfo", "Plugins"]

@@ -1,0 +1,299 @@
+"""Find plugins, keep what they offer with its origin, and leave out whole whoever misbehaves.
+
+A plugin only offers named factories; a configuration names the ones that a run uses. Turning
+options into arguments is left to ``options``, calling what was built to the run.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
+from typing import Any
+
+import click
+import pluggy
+
+from risen_plugin import __version__, hookspecs
+from risen_plugin.errors import ConfigError, PluginError, near_miss
+from risen_plugin.plugins.offers import BUILT_IN, KINDS, Kind, Offer, PluginInfo
+from risen_plugin.plugins.options import build, one_line
+
+__all__ = ["DEFAULTS", "KINDS", "Kind", "Offer", "PluginInfo", "Plugins"]
+
+DEFAULTS = (
+    "risen_plugin.builtin.rewards",
+    "risen_plugin.builtin.generators",
+    "risen_plugin.builtin.schedulers",
+    "risen_plugin.commands.score.command",
+    "risen_plugin.commands.audit.command",
+    "risen_plugin.commands.simulate.command",
+    "risen_plugin.commands.report.command",
+    "risen_plugin.commands.train.command",
+    "risen_plugin.commands.unsolved",
+)
+"""Modules of risen-plugin itself, registered as if they were somebody else's."""
+
+_log = logging.getLogger("risen_plugin")
+
+
+class _UnfitError(Exception):
+    """The plugin cannot be used; the message says why."""
+
+
+class Plugins:
+    """The plugins of one process or one test.
+
+    :param disable: names of plugins, or of their distributions, to leave out; those of the
+        environment variable ``RISEN_DISABLED_PLUGINS`` are left out too.
+    :param cli: the click group that ``risen_register_commands`` is called with; without one that
+        hook is not called.
+    """
+
+    def __init__(self, *, disable: Iterable[str] = (), cli: click.Group | None = None) -> None:
+        self._disabled = {*disable, *_names(os.environ.get("RISEN_DISABLED_PLUGINS", ""))}
+        self._strict = _is_set("RISEN_STRICT_PLUGINS")
+        self._trace = _is_set("RISEN_TRACE_PLUGINS")
+        self._infos: list[PluginInfo] = []
+        self._muted: set[tuple[str, str]] = set()
+        self.on_failure: Callable[[str, str], None] | None = None
+        """Told of an onlooker that failed: the plugin, and how."""
+        self._offering: tuple[PluginInfo, list[Offer]] | None = None
+        self._cli = cli
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        if self._trace:
+            self._manager.add_hookcall_monitoring(_print_call, lambda *_: None)
+        hook = self._manager.hook
+        for kind in KINDS:
+            getattr(hook, f"risen_register_{kind}s").call_historic(
+                kwargs={"register": self._register_for(kind)}
+            )
+        if cli is not None:
+            hook.risen_register_commands.call_historic(kwargs={"cli": cli})
+
+    @classmethod
+    def load(cls, *, disable: Iterable[str] = (), cli: click.Group | None = None) -> Plugins:
+        """The built-in plugins and every installed one.
+
+        :raises PluginError: if one cannot be used and ``RISEN_STRICT_PLUGINS=1``; otherwise it is
+            left out with one warning.
+        """
+        disable = tuple(disable)
+        plugins = cls(disable=disable, cli=cli)
+        for module in DEFAULTS:
+            subject = module.split(".")[2]
+            info = PluginInfo(BUILT_IN + subject, "risen-plugin", __version__)
+            plugins._admit(info, functools.partial(importlib.import_module, module))
+        for entry in sorted(metadata.entry_points(group=hookspecs.PROJECT), key=_own_first):
+            distribution = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+            plugins._admit(PluginInfo(entry.name, *distribution), entry.load)
+        found = {name for info in plugins._infos for name in (info.name, info.distribution)}
+        for name in sorted(plugins._disabled):
+            if name not in found:
+                hint = near_miss(name, found)
+                _log.warning("no plugin '%s' is installed that could be disabled%s", name, hint)
+        return plugins
+
+    def register(self, plugin: Any, name: str, distribution: str = "", version: str = "") -> bool:
+        """Add a module, class or object with hooks; False if it had to be left out.
+
+        :raises PluginError: if it had to be left out and ``RISEN_STRICT_PLUGINS=1``.
+        """
+        return self._admit(PluginInfo(name, distribution, version), lambda: plugin)
+
+    def infos(self) -> list[PluginInfo]:
+        """Every plugin that was found, in the order of registration, left out or not."""
+        return list(self._infos)
+
+    def offers(self, kind: Kind) -> list[Offer]:
+        """All that is offered of one kind, in the order of registration."""
+        return [offer for info in self._infos for offer in info.offers if offer.kind == kind]
+
+    def find(self, kind: Kind, name: str) -> Offer:
+        """What is offered as ``name``, ``plugin/name`` or ``distribution/name``.
+
+        :raises ConfigError: if nobody offers it, or more than one does.
+        """
+        offers = self.offers(kind)
+        found = [
+            offer
+            for offer in offers
+            if name in (offer.name, offer.full_name, f"{offer.distribution}/{offer.name}")
+        ]
+        if not found:
+            raise ConfigError(self._nobody_offers(kind, name, offers))
+        if len(found) > 1:
+            whose = " and ".join(f"'{offer.full_name}' ({offer.origin})" for offer in found)
+            raise ConfigError(f"{kind} '{name}' is offered more than once; write {whose}")
+        return found[0]
+
+    def build(self, kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
+        """Make the object that ``name`` offers.
+
+        :raises ConfigError: if the name or an option is unknown, missing or refused.
+        """
+        offer = self.find(kind, name)
+        return build(offer.factory, options, offer.label)
+
+    def observe(self, hook_name: str, **kwargs: Any) -> None:
+        """Tell every plugin of an event, one at a time.
+
+        A failure is logged once with its traceback; that hook of that plugin is muted from then.
+        """
+        for implementation in reversed(getattr(self._manager.hook, hook_name).get_hookimpls()):
+            key = (implementation.plugin_name, hook_name)
+            if key in self._muted:
+                continue
+            arguments = {name: kwargs[name] for name in implementation.argnames}
+            if self._trace:
+                _print_call(hook_name, [implementation], arguments)
+            try:
+                implementation.function(**arguments)
+            except Exception as error:  # noqa: BLE001  an onlooker may not hurt the run
+                self._muted.add(key)
+                title = next(i.title for i in self._infos if i.name == key[0] and not i.left_out)
+                _log.warning(
+                    "plugin %s failed in %s, which is not called again in this run",
+                    title,
+                    hook_name,
+                    exc_info=True,
+                )
+                if self.on_failure is not None:
+                    self.on_failure(title, f"failed in {hook_name}: {_told(error)}")
+
+    # Registration
+
+    def _admit(self, info: PluginInfo, load: Callable[[], Any]) -> bool:
+        """Register what ``load`` returns, or record why it was left out."""
+        if self._disabled & {info.name, info.distribution}:
+            self._infos.append(replace(info, left_out="disabled", is_disabled=True))
+            return False
+        offers: list[Offer] = []
+        commands = dict(self._cli.commands) if self._cli else {}
+        try:
+            plugin = load()
+            self._refuse_unfit(plugin, info)
+            self._offering = (info, offers)
+            self._manager.register(plugin, info.name)
+            self._manager.check_pending()
+            self._refuse_taken(commands)
+        except Exception as error:  # one bad plugin may not break the tool, whatever it raises
+            self._withdraw(info, commands)
+            reason = str(error) if isinstance(error, _UnfitError) else _told(error)
+            self._infos.append(replace(info, left_out=reason))
+            if self._strict:
+                raise PluginError(f"plugin {info.title} cannot be used: {reason}") from error
+            _log.warning("plugin %s is left out: %s", info.title, reason)
+            return False
+        finally:
+            self._offering = None
+        added = (
+            tuple(name for name in self._cli.commands if name not in commands) if self._cli else ()
+        )
+        hooks = tuple(sorted(hook.name for hook in self._manager.get_hookcallers(plugin) or ()))
+        self._infos.append(replace(info, offers=tuple(offers), commands=added, hooks=hooks))
+        return True
+
+    def _register_for(self, kind: Kind) -> hookspecs.Register:
+        def register(name: str, factory: Callable[..., Any]) -> None:
+            if self._offering is None:
+                raise RuntimeError("register() is only for use inside the hook that it is given to")
+            info, offers = self._offering
+            if not isinstance(name, str) or not name or "/" in name or name != name.strip():
+                raise ValueError(f"{name!r} cannot be the name of a {kind}")
+            if not callable(factory):
+                raise TypeError(f"what it offers as {kind} {name!r} cannot be called")
+            if any((offer.kind, offer.name) == (kind, name) for offer in offers):
+                raise ValueError(f"it offers {kind} {name!r} twice")
+            offers.append(Offer(kind, name, factory, info.name, info.distribution, info.version))
+
+        return register
+
+    def _refuse_unfit(self, plugin: Any, info: PluginInfo) -> None:
+        """Find what this host cannot serve before any hook of the plugin runs.
+
+        pluggy's own checks would find it too, but some only after hooks ran, and in its own words.
+        """
+        manager = self._manager
+        for other in self._infos:
+            if other.name == info.name and not other.left_out:
+                raise _UnfitError(f"the plugin {other.title} has the same name")
+        if manager.is_registered(plugin):
+            raise _UnfitError(f"it is the same object as the plugin '{manager.get_name(plugin)}'")
+        for attribute in dir(plugin):
+            marks = manager.parse_hookimpl_opts(plugin, attribute)
+            if marks is None:
+                continue
+            name = marks.get("specname") or attribute
+            hook = getattr(manager.hook, name, None)
+            if hook is None or hook.spec is None:
+                if not marks.get("optionalhook"):
+                    raise _UnfitError(
+                        f"it implements the hook '{name}', which risen-plugin {__version__} does "
+                        "not have; a newer risen-plugin is needed, or the name is misspelt"
+                    )
+                continue
+            if marks.get("wrapper") or marks.get("hookwrapper"):
+                raise _UnfitError(f"its '{name}' is a wrapper, which no hook here supports")
+            implementation = pluggy.HookImpl(plugin, info.name, getattr(plugin, attribute), marks)
+            for argument in implementation.argnames:
+                if argument not in hook.spec.argnames:
+                    passed = ", ".join(hook.spec.argnames)
+                    raise _UnfitError(
+                        f"its '{name}' asks for the argument '{argument}', which risen-plugin "
+                        f"{__version__} does not pass; it passes {passed}"
+                    )
+
+    def _refuse_taken(self, before: Mapping[str, click.Command]) -> None:
+        for name, command in before.items():
+            if self._cli and self._cli.commands.get(name) is not command:
+                raise _UnfitError(f"it replaces the command '{name}', which exists already")
+
+    def _withdraw(self, info: PluginInfo, commands: Mapping[str, click.Command]) -> None:
+        if self._offering is None:  # it never came to registering
+            return
+        if self._manager.has_plugin(info.name):  # pluggy drops what fails its validation by itself
+            self._manager.unregister(name=info.name)
+        if self._cli:
+            self._cli.commands.clear()
+            self._cli.commands.update(commands)
+
+    def _nobody_offers(self, kind: Kind, name: str, offers: list[Offer]) -> str:
+        names = sorted({offer.name for offer in offers})
+        known = [*names, *(offer.full_name for offer in offers)]
+        message = f"no {kind} is called '{name}'{near_miss(name, known) or '.'}"
+        message += f" Offered: {', '.join(names) or 'none'}"
+        left_out = [f"{info.title}: {info.left_out}" for info in self._infos if info.left_out]
+        return message + (f". Left out: {'; '.join(left_out)}" if left_out else "")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
+
+
+def _own_first(entry: metadata.EntryPoint) -> tuple[bool, str]:
+    """By name, after those of risen-plugin itself: nobody takes one of its commands away."""
+    return (entry.dist is None or entry.dist.name != "risen-plugin", entry.name)
+
+
+def _told(error: Exception) -> str:
+    name, message = type(error).__name__, one_line(error)
+    return name if message == name else f"{name}: {message}"
+
+
+def _print_call(hook: str, implementations: Sequence[Any], arguments: Mapping[str, Any]) -> None:
+    if not implementations:
+        return
+    names = ", ".join(implementation.plugin_name for implementation in implementations)
+    said = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    print(f"risen: {hook}({said}) -> {names}", file=sys.stderr)

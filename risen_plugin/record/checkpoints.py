@@ -1,0 +1,322 @@
+"""Checkpoints as files: whole or not at all, verified by hash, set aside where they are not.
+
+A folder is whole if it has a manifest, written last, and every file that the manifest names is as
+it was written. The Trainer writes its checkpoints in place, so each is announced before it is
+written: what a crash left of it is known by that, and by nothing else. A checkpoint that nobody
+announced and that has no manifest belongs to a run without RISEN and is never touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from risen_plugin.record.run_record import FOLDER
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+MANIFEST = "manifest.json"
+STATE = "state.json"
+_FORMAT = 1
+_NOTE = "saving.json"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_UNCHANGED = ("optimizer", "scheduler", "rng_state", "scaler")  # by a phase
+_WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model).*\.(safetensors|bin)(\.index\.json)?")
+
+
+# Folders
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def manifest_of(files: Mapping[str, Path]) -> dict[str, Any]:
+    """What a manifest says of ``files``, by their names in the folder that it is for."""
+    told = {
+        name: {"size": path.stat().st_size, "sha256": digest(path)}
+        for name, path in sorted(files.items())
+    }
+    return {"format": _FORMAT, "files": told}
+
+
+def damage(folder: Path, manifest: Path | None = None) -> str | None:
+    """What is wrong with a folder that has a manifest, in a few words; None if it is whole.
+
+    :param manifest: where that lies, if not in the folder itself.
+    """
+    manifest = folder / MANIFEST if manifest is None else manifest
+    try:
+        files = json.loads(manifest.read_bytes())["files"]
+        for name, told in files.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != told["size"] or digest(path) != told["sha256"]:
+                return f"{name} is not what was written"
+    except FileNotFoundError:
+        return "it was not written to its end"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{manifest.name} cannot be read: {' '.join(str(error).split())}"
+    return None
+
+
+@contextmanager
+def publishing(place: Path) -> Iterator[Path]:
+    """A folder to fill, which appears at ``place`` with a manifest, whole or not at all."""
+    temporary = place.with_name(f".{place.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        files = {path.name: path for path in temporary.iterdir()}
+        _write(temporary / MANIFEST, json.dumps(manifest_of(files), indent=1))
+        sync(files.values())
+        _replace(temporary, place)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Have the operating system put files on the disk."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="utf-8")
+    sync([path])
+
+
+def _replace(temporary: Path, place: Path) -> None:
+    old = place.with_name(f".{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    temporary.rename(place)
+    if os.name == "posix":
+        sync([place.parent])
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# The Trainer's checkpoints
+
+
+def is_ours(checkpoint: Path) -> bool:
+    """Whether a checkpoint was completed by RISEN."""
+    return (checkpoint / FOLDER / MANIFEST).is_file()
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint that RISEN completed; None if it is whole."""
+    return damage(checkpoint, checkpoint / FOLDER / MANIFEST)
+
+
+class Checkpoints:
+    """The Trainer's checkpoints in an output folder."""
+
+    def __init__(self, output_dir: str | Path) -> None:
+        self.folder = Path(output_dir)
+        self._note = self.folder / FOLDER / _NOTE
+        self._lock: int | None = None
+        self._step: int | None = None
+
+    @classmethod
+    def of(cls, output_dir: str | Path) -> Checkpoints:
+        """The same object for a folder each time, since it holds the announcement's lock."""
+        return _known.setdefault(Path(output_dir).absolute(), cls(output_dir))
+
+    def place(self, step: int) -> Path:
+        return self.folder / f"checkpoint-{step}"
+
+    def announce(self, step: int) -> None:
+        """A checkpoint is about to be written; one that is there is kept until the new is whole."""
+        self._note.parent.mkdir(parents=True, exist_ok=True)
+        if self._lock is None:
+            self._lock = os.open(self._note, os.O_RDWR | os.O_CREAT, 0o644)
+            _try_lock(self._lock)
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, json.dumps({"step": step}).encode(), 0)
+        os.fsync(self._lock)
+        self._step = step
+        place, earlier = self.place(step), self._earlier(step)
+        if place.is_dir() and not earlier.exists():
+            place.rename(earlier)
+
+    def withdraw(self) -> None:
+        """Take back an announcement that nothing came of; without one, do nothing."""
+        if self._step is not None:
+            place, earlier = self.place(self._step), self._earlier(self._step)
+            if earlier.is_dir() and not place.exists():
+                earlier.rename(place)
+            self._settled(self._step)
+
+    def complete(self, step: int, state: Mapping[str, Any]) -> None:
+        """Put RISEN's state and the manifest into a checkpoint that the Trainer has written."""
+        place = self.place(step)
+        temporary = place / f".{FOLDER}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        files = {
+            path.relative_to(place).as_posix(): path
+            for path in place.rglob("*")
+            if path.is_file() and path.relative_to(place).parts[0] != FOLDER
+        }
+        temporary.mkdir()
+        _write(temporary / STATE, json.dumps(state, indent=1, default=str))
+        manifest = manifest_of({**files, f"{FOLDER}/{STATE}": temporary / STATE})
+        _write(temporary / MANIFEST, json.dumps(manifest, indent=1))
+        _replace(temporary, place / FOLDER)
+        self._settled(step)
+
+    @contextmanager
+    def rewriting(self, step: int, state: Mapping[str, Any]) -> Iterator[Path]:
+        """A copy of a checkpoint without its weights, to take its place with others.
+
+        It is exchanged at the end, so that a crash leaves the old one or the new one.
+        """
+        place = self.place(step)
+        temporary = self.folder / f".{place.name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        for path in place.rglob("*"):
+            name = path.relative_to(place)
+            if not path.is_file() or name.parts[0] == FOLDER or _WEIGHTS.fullmatch(path.name):
+                continue
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            if path.name.startswith(_UNCHANGED):
+                _link(path, temporary / name)
+            else:
+                shutil.copy2(path, temporary / name)
+        try:
+            yield temporary
+            self.announce(step)
+            temporary.rename(place)
+            self.complete(step, state)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def mend(self) -> list[str]:
+        """Set aside what cannot be resumed from, so that the Trainer finds the newest whole one.
+
+        :returns: one line for each checkpoint that was set aside.
+        """
+        lines: list[str] = []
+        step = self._announced()
+        if step is not None:
+            place, earlier = self.place(step), self._earlier(step)
+            if place.is_dir() and (not is_ours(place) or damage_of(place) is not None):
+                aside = self.folder / f"incomplete-{place.name}"
+                shutil.rmtree(aside, ignore_errors=True)
+                place.rename(aside)
+                lines.append(
+                    f"{place} was not written to its end and is {aside.name} now{self._next()}"
+                )
+            if earlier.is_dir() and not place.exists():
+                earlier.rename(place)
+            self._settled(step)
+        for place in self.newest():
+            found = damage_of(place) if is_ours(place) else None
+            if found is None:
+                break
+            aside = self._aside(place, "damaged")
+            place.rename(aside)
+            lines.append(f"{place} is damaged ({found}) and is {aside.name} now{self._next()}")
+        return lines
+
+    def leave_after(self, step: int) -> list[str]:
+        """Set aside RISEN's checkpoints of later steps: pool and record go back, and lack theirs.
+
+        :returns: one line for each of them.
+        """
+        lines: list[str] = []
+        for place in self.newest():
+            if int(place.name.rpartition("-")[2]) > step and is_ours(place):
+                aside = self._aside(place, "abandoned")
+                place.rename(aside)
+                lines.append(f"{place} is later than what the run goes on from: {aside.name} now")
+        return lines
+
+    def newest(self) -> list[Path]:
+        """The checkpoints, newest first."""
+        found = [
+            (int(match.group(1)), path)
+            for path in (self.folder.iterdir() if self.folder.is_dir() else ())
+            if (match := _CHECKPOINT.fullmatch(path.name)) and path.is_dir()
+        ]
+        return [path for _, path in sorted(found, reverse=True)]
+
+    # Inside
+
+    def _earlier(self, step: int) -> Path:
+        return self.folder / f".checkpoint-{step}.earlier"
+
+    def _aside(self, place: Path, why: str) -> Path:
+        number, aside = 1, self.folder / f"{why}-{place.name}"
+        while aside.exists():
+            number += 1
+            aside = self.folder / f"{why}-{place.name}.{number}"
+        return aside
+
+    def _next(self) -> str:
+        newest = self.newest()
+        return f"; {newest[0].name} is the newest before it" if newest else ""
+
+    def _announced(self) -> int | None:
+        """The step whose checkpoint was announced and not completed; None if someone is at it."""
+        try:
+            lock = os.open(self._note, os.O_RDWR)
+        except OSError:
+            return None
+        try:
+            told = os.pread(lock, 1024, 0)
+            return int(json.loads(told)["step"]) if _try_lock(lock) else None
+        except (ValueError, KeyError, TypeError):
+            return None
+        finally:
+            os.close(lock)
+
+    def _settled(self, step: int) -> None:
+        self._step = None
+        self._note.unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        shutil.rmtree(self._earlier(step), ignore_errors=True)
+
+
+_known: dict[Path, Checkpoints] = {}
+
+
+def _try_lock(handle: int) -> bool:
+    """Take a lock that the kernel lets go of when its process ends, however that comes about."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,93 @@
+"""Say what a run is made of, and what is different about one that is resumed.
+
+Pure. What is compared is the configuration, plugins by name, options and version; objects given
+from Python by what they show of themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from risen_plugin.config import RisenConfig
+from risen_plugin.contracts import Stateful
+
+_FREE = frozenset(("checkpoint_before_phase", "checkpoint_every", "force", "keep_entry", "disable"))
+"""Fields that change nothing of what a run comes to."""
+_LONGEST = 400
+_TOLD = 60
+
+
+def made_of(config: RisenConfig, origins: Mapping[str, str], version: str) -> dict[str, Any]:
+    """What decides over a run, as JSON values."""
+    fields = {
+        entry.name: _plain(getattr(config, entry.name))
+        for entry in dataclasses.fields(config)
+        if entry.name not in _FREE
+    }
+    if isinstance(fields["probe"], list):
+        fields["probe"] = hashlib.sha256(json.dumps(fields["probe"]).encode()).hexdigest()[:20]
+    return {**fields, "plugins": dict(origins), "risen_plugin": version}
+
+
+def without_address(value: Any) -> str:
+    """The representation of an object, the same in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is different, one short line each; what only one of them knows of does not count."""
+    return [
+        f"{name} was {_shown(old)} and is {_shown(new)}"
+        for key in before
+        if key in now
+        for name, old, new in _walk(key, before[key], now[key])
+    ]
+
+
+def _walk(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    if old == new:
+        return []
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = {**old, **new}
+        return [
+            found for key in keys for found in _walk(f"{name}.{key}", old.get(key), new.get(key))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [found for index, (a, b) in pairs for found in _walk(f"{name}.{index}", a, b)]
+    return [(name, old, new)]
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _TOLD else f"{text[:_TOLD]}..."
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [_plain(entry) for entry in value]
+    if dataclasses.is_dataclass(value) and type(value).__module__.startswith("risen_plugin."):
+        fields = dataclasses.fields(value)
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields}
+    return _object(value)
+
+
+def _object(value: Any) -> str:
+    """An object by its name, and by its representation where that shows no state."""
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if kind is value or isinstance(value, Stateful):
+        return name
+    return f"{name}: {without_address(value)[:_LONGEST]}"

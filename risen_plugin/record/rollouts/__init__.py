@@ -1,0 +1,28 @@
+"""Write down every answer that a phase samples, and read such logs as a stream.
+
+One Parquet file per phase, ``risen/phase-NNN/completions.parquet``, one row per answer. What the
+answers are compared by is left to others. pyarrow is loaded when a file is written or read.
+"""
+
+from risen_plugin.record.rollouts.form import FILE, Outcome, OutcomeName, outcome_name, reason_of
+from risen_plugin.record.rollouts.reading import (
+    Rollout,
+    logged_rewards,
+    read_rollouts,
+    rollout_files,
+)
+from risen_plugin.record.rollouts.writing import ROWS_AT_ONCE, RolloutLog
+
+__all__ = [
+    "FILE",
+    "ROWS_AT_ONCE",
+    "Outcome",
+    "OutcomeName",
+    "Rollout",
+    "RolloutLog",
+    "logged_rewards",
+    "outcome_name",
+    "read_rollouts",
+    "reason_of",
+    "rollout_files",
+]

@@ -1,0 +1,150 @@
+"""Read the answers that phases have logged, as a stream."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from risen_plugin.contracts import Completion, Failed
+from risen_plugin.errors import DataError, near_miss, near_path
+from risen_plugin.record.rollouts.form import COLUMNS, FILE, OF_A_REWARD, Outcome
+from risen_plugin.record.run_record import FOLDER
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One logged answer.
+
+    :param where: its file and row, for messages.
+    :param group: the same for the answers of one visit of a prompt; numbered within the phase.
+    :param columns: the row's other columns.
+    :param outcomes: what each reward made of it, by the reward's name.
+    """
+
+    where: str
+    phase: int
+    step: int
+    group: int
+    prompt: Any
+    completion: Completion
+    columns: Mapping[str, Any]
+    outcomes: Mapping[str, Outcome]
+
+
+def read_rollouts(place: str | Path, *, phase: int | None = None) -> Iterator[Rollout]:
+    """The logged answers of a run's output folder, a phase's folder or one file, as a stream.
+
+    Phases come in order, and the answers of a group side by side. Memory holds one row group.
+
+    :param phase: only the phase with this number.
+    :raises DataError: at once, if there is no such log or it is none of ours; while reading, if
+        it is damaged.
+    """
+    opened = [(path, _open(path)) for path in rollout_files(place, phase=phase)]
+    return (rollout for path, file in opened for rollout in _read(path, file))
+
+
+def rollout_files(place: str | Path, *, phase: int | None = None) -> list[Path]:
+    """The logs under a run's output folder, its ``risen`` folder or a phase's folder, in order.
+
+    :raises DataError: if there are none.
+    """
+    place = Path(place)
+    if place.is_file():
+        found = [place]
+    elif not place.exists():
+        raise DataError(f"there is no run or rollout log '{place}'{near_path(place)}")
+    elif (place / FILE).is_file():
+        found = [place / FILE]
+    else:
+        logs = [log for inner in (place / FOLDER, place) for log in inner.glob(f"phase-*/{FILE}")]
+        found = sorted(logs, key=lambda log: (len(log.parent.name), log.parent.name))
+        if not found:
+            raise DataError(
+                f"'{place}' has no rollouts: there is no {FOLDER}/phase-NNN/{FILE} in it; give the "
+                "output folder of a run that has finished a RISEN phase"
+            )
+    if phase is None:
+        return found
+    wanted = [path for path in found if path.parent.name == f"phase-{phase:03d}"]
+    if not wanted:
+        have = ", ".join(path.parent.name for path in found)
+        raise DataError(f"'{place}' has no rollouts of phase {phase}; it has: {have}")
+    return wanted
+
+
+def logged_rewards(place: str | Path, *, phase: int | None = None) -> tuple[str, ...]:
+    """The names of the rewards that answers were logged with, in the order of the log.
+
+    :raises DataError: as :func:`read_rollouts`.
+    """
+    names: dict[str, None] = {}
+    for path in rollout_files(place, phase=phase):
+        names |= dict.fromkeys(_rewards_of(_open(path).schema_arrow.names))
+    return tuple(names)
+
+
+def _open(path: Path) -> Any:
+    parquet: Any = importlib.import_module("pyarrow.parquet")
+    try:
+        file = parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise DataError(f"'{path}' is no rollout log: {reason}") from error
+    names = file.schema_arrow.names
+    lacking = [name for name in COLUMNS if name not in names]
+    if lacking:
+        raise DataError(
+            f"'{path}' is no rollout log: it lacks the column '{lacking[0]}'"
+            f"{near_miss(lacking[0], names) or '.'} It has: {', '.join(names) or 'none'}"
+        )
+    for name in _rewards_of(names):
+        for part in OF_A_REWARD:
+            if f"{part}/{name}" not in names:
+                raise DataError(
+                    f"'{path}' is no rollout log: it lacks the column '{part}/{name}' beside "
+                    f"'outcome/{name}'"
+                )
+    return file
+
+
+def _rewards_of(names: Iterable[str]) -> list[str]:
+    return [name.removeprefix("outcome/") for name in names if name.startswith("outcome/")]
+
+
+def _read(path: Path, file: Any) -> Iterator[Rollout]:
+    rewards = _rewards_of(file.schema_arrow.names)
+    number = 0
+    for index in range(file.num_row_groups):
+        try:
+            rows = file.read_row_group(index).to_pylist()
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read '{path}': {' '.join(str(error).split())}") from error
+        for row in rows:
+            number += 1
+            where = f"{path}, row {number}"
+            try:
+                rollout = Rollout(
+                    where,
+                    int(row["phase"]),
+                    int(row["step"]),
+                    int(row["group"]),
+                    json.loads(row["prompt"]),
+                    json.loads(row["completion"]),
+                    dict(json.loads(row["columns"])),
+                    {name: _outcome(row, name) for name in rewards},
+                )
+            except (TypeError, ValueError) as error:
+                raise DataError(f"{where} is damaged: {' '.join(str(error).split())}") from error
+            yield rollout
+
+
+def _outcome(row: Mapping[str, Any], name: str) -> Outcome:
+    told = row[f"outcome/{name}"]
+    if told == "error":
+        return Failed(row[f"error/{name}"] or "no reason was logged")
+    return float(row[f"score/{name}"]) if told == "score" else None

@@ -1,0 +1,272 @@
+"""Write down every answer that a phase samples: one Parquet file per phase, a row per answer."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from risen_plugin.constraints.counting import constraints_of, met_by
+from risen_plugin.contracts import Completion
+from risen_plugin.errors import RecordError, RisenError
+from risen_plugin.kit.plain_json import json_text
+from risen_plugin.record.rollouts.form import (
+    COLUMNS,
+    DERIVED,
+    OF_A_REWARD,
+    Outcome,
+    outcome_name,
+    reason_of,
+)
+from risen_plugin.record.run_record import writing
+
+ROWS_AT_ONCE = 1024
+_OF_THE_TRAINER = frozenset(
+    ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+)  # TRL's extras, which are no columns of the rows
+_log = logging.getLogger("risen_plugin")
+
+
+class RolloutLog:
+    """Logs the answers of one phase to ``path``.
+
+    The file appears, whole, at :meth:`close`; also when the phase failed, since what was sampled
+    until then is evidence. A log without answers leaves no file, and neither does one that found
+    no room: what is added to it afterwards is dropped. Memory holds one row group.
+
+    :param path: the file to be; one that is there is replaced.
+    :param rows_at_once: answers per row group.
+    :param parts: where :meth:`cut` puts what was logged so far.
+    :param position: what :meth:`cut` returned, to go on from there.
+    :raises RecordError: from each method, where the place takes no more.
+
+    ::
+
+        with RolloutLog(folder / "completions.parquet") as log:
+            log.add(step=1, phase=1, prompts=prompts, completions=completions,
+                    columns=columns, outcomes={"constraints": [0.5, None, Failed("timed out")]})
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        rows_at_once: int = ROWS_AT_ONCE,
+        parts: Path | None = None,
+        position: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.rows_at_once = rows_at_once
+        self._temporary = self.path.with_name(f".{self.path.name}.tmp")
+        self._rewards: tuple[str, ...] | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._groups = 0
+        self._writer: Any = None
+        self._is_lost = False
+        self._parts = parts
+        self._closed: list[str] = []
+        if position is not None:
+            self._closed = list(position["parts"])
+            self._groups = position["groups"]
+            self._rewards = tuple(position["rewards"]) if position["rewards"] else None
+
+    def add(
+        self,
+        *,
+        step: int,
+        phase: int,
+        prompts: Sequence[Any],
+        completions: Sequence[Completion],
+        columns: Mapping[str, Any],
+        outcomes: Mapping[str, Sequence[Outcome]],
+        group_size: int | None = None,
+    ) -> None:
+        """Log a batch of answers.
+
+        :param step: GRPO step in the phase.
+        :param phase: the phase's number.
+        :param columns: the rows' other columns, one value per answer; TRL's own extras, and what is
+            no such list, are left out.
+        :param outcomes: per reward, one outcome per answer; the same rewards in every batch.
+        :param group_size: answers per visit of a prompt, side by side. Without it each stretch of
+            equal prompts is one visit.
+        :raises ValueError: if the lengths or the rewards' names do not agree.
+        """
+        self._check(prompts, completions, outcomes)
+        if self._is_lost:
+            return
+        kept = {
+            name: values
+            for name, values in columns.items()
+            if name not in _OF_THE_TRAINER
+            and isinstance(values, list | tuple)
+            and len(values) == len(completions)
+        }
+        asked = [json_text(prompt) for prompt in prompts]
+        groups = list(_groups(asked, group_size))
+        for index, completion in enumerate(completions):
+            own = {name: values[index] for name, values in kept.items()}
+            family = own.get("family")
+            row: dict[str, Any] = {
+                "phase": phase,
+                "step": step,
+                "group": self._groups + groups[index],
+                "prompt": asked[index],
+                "completion": json_text(completion),
+                "columns": json_text(own),
+                "family": None if family in (None, "") else _encodable(str(family)),
+                "constraints": [_encodable(id_) for id_ in constraints_of(own)],
+                "met": met_by(completion, prompts[index], own),
+            }
+            for name, given in outcomes.items():
+                outcome = given[index]
+                is_score = outcome_name(outcome) == "score"
+                row[f"score/{name}"] = outcome if is_score else None
+                row[f"outcome/{name}"] = outcome_name(outcome)
+                row[f"error/{name}"] = _encodable(reason_of(outcome))
+            self._rows.append(row)
+            if len(self._rows) >= self.rows_at_once:
+                self._flush()
+        self._groups += 1 + max(groups, default=-1)
+
+    def cut(self) -> dict[str, Any]:
+        """Put what was logged since the last time into a file of its own, and say where this is.
+
+        Until :meth:`close` a crash would leave nothing of a file that is being written.
+        """
+        assert self._parts is not None, "the log was given no folder for parts"
+        if self._rows:
+            self._flush()
+        if self._writer is not None:
+            name = f"completions-{len(self._closed):03d}.parquet"
+            with writing(self._parts):
+                self._parts.mkdir(parents=True, exist_ok=True)
+            self._finish(self._parts / name)
+            self._closed.append(name)
+        return {
+            "parts": list(self._closed),
+            "groups": self._groups,
+            "rewards": list(self._rewards or ()),
+        }
+
+    def close(self) -> None:
+        """Publish the file; further calls do nothing."""
+        if self._rows:
+            self._flush()
+        if self._closed:
+            self._join()
+        elif self._writer is not None:
+            self._finish(self.path)
+
+    def _finish(self, place: Path) -> None:
+        writer, self._writer = self._writer, None
+        with self._taking_back(writer):
+            writer.close()
+            self._temporary.replace(place)
+
+    def _join(self) -> None:
+        """Make one file of the parts and of what came after them; the parts stay."""
+        assert self._parts is not None
+        parquet: Any = importlib.import_module("pyarrow.parquet")
+        rest = self.path.with_name(f".{self.path.name}.rest.tmp")
+        with self._taking_back(None):
+            pieces = [self._parts / name for name in self._closed]
+            if self._writer is not None:
+                self._finish(rest)
+                pieces.append(rest)
+            files = [parquet.ParquetFile(piece) for piece in pieces]
+            joined = parquet.ParquetWriter(
+                self._temporary, files[0].schema_arrow, compression="zstd"
+            )
+            for file in files:
+                for index in range(file.num_row_groups):
+                    joined.write_table(file.read_row_group(index))
+                file.close()
+            joined.close()
+            self._temporary.replace(self.path)
+            rest.unlink(missing_ok=True)
+        self._closed = []
+
+    def __enter__(self) -> RolloutLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except RisenError as failure:
+            if error is None:
+                raise
+            _log.warning("%s", failure)  # what stopped the phase matters more
+
+    def _check(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Completion],
+        outcomes: Mapping[str, Sequence[Outcome]],
+    ) -> None:
+        lengths = {"prompts": len(prompts)} | {name: len(of) for name, of in outcomes.items()}
+        for name, length in lengths.items():
+            if length != len(completions):
+                raise ValueError(f"{length} of '{name}' for {len(completions)} completions")
+        if self._rewards is None:
+            self._rewards = tuple(outcomes)
+        if set(self._rewards) != set(outcomes):
+            raise ValueError(
+                f"a batch of the rewards {', '.join(outcomes)} in a log of "
+                f"{', '.join(self._rewards)}"
+            )
+
+    def _flush(self) -> None:
+        arrow: Any = importlib.import_module("pyarrow")
+        fields = {**COLUMNS, **DERIVED}
+        for name in self._rewards or ():
+            fields |= {f"{part}/{name}": kind for part, kind in OF_A_REWARD.items()}
+        listed = {"strings": arrow.list_(arrow.string()), "bools": arrow.list_(arrow.bool_())}
+        schema = arrow.schema(
+            [(name, listed.get(kind) or getattr(arrow, kind)()) for name, kind in fields.items()]
+        )
+        with self._taking_back(self._writer):
+            if self._writer is None:
+                parquet: Any = importlib.import_module("pyarrow.parquet")
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._writer = parquet.ParquetWriter(self._temporary, schema, compression="zstd")
+            self._writer.write_table(arrow.Table.from_pylist(self._rows, schema=schema))
+        self._rows = []
+
+    @contextmanager
+    def _taking_back(self, writer: Any) -> Iterator[None]:
+        """Leave no torn file where the place takes no more."""
+        try:
+            with writing(self.path.parent):
+                yield
+        except RecordError:
+            self._is_lost, self._rows = True, []
+            writer, self._writer = writer or self._writer, None
+            if writer is not None:
+                with suppress(Exception):  # it still tries to write its footer
+                    writer.close()
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
+            raise
+
+
+def _groups(prompts: Sequence[str], size: int | None) -> Iterator[int]:
+    """The number of the visit that each answer belongs to, from 0."""
+    number = -1
+    for index, prompt in enumerate(prompts):
+        starts = index % size == 0 if size else index == 0 or prompt != prompts[index - 1]
+        number += starts
+        yield number
+
+
+def _encodable(text: str | None) -> str | None:
+    return None if text is None else text.encode(errors="replace").decode()

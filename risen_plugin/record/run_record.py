@@ -1,0 +1,218 @@
+"""Write down what a run did, under ``output_dir/risen/``: plain JSON, replaced atomically.
+
+One run at a time writes to a folder. A disk that takes no more loses a line and tears none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from risen_plugin.errors import RecordError
+from risen_plugin.record import lock as run_lock
+
+FOLDER = "risen"
+EVENTS = "events.jsonl"
+_log = logging.getLogger("risen_plugin")
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Tell in one line that ``place`` takes no more files: a full disk, or one taken away.
+
+    :raises RecordError: with the reason, in place of what the operating system raised.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise RecordError(
+            f"cannot write to {place}: {reason}; make room there, and resume from the newest "
+            "checkpoint"
+        ) from error
+
+
+def try_writing(folder: Path) -> None:
+    """Make the folder and a file in it, and leave nothing behind.
+
+    :raises OSError: if that cannot be done; what permissions say is not always so.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    finally:
+        for place in missing:
+            place.rmdir()
+
+
+class Keeping:
+    """Lets what is only recorded be lost: the run goes on, and says so once.
+
+    For what a run can do without. What a resumed run needs is written under :func:`writing`.
+
+    ::
+
+        with keeping(folder):
+            write_json(folder / "phase.json", data)
+    """
+
+    def __init__(self) -> None:
+        self.lost = 0
+
+    @contextmanager
+    def __call__(self, place: Path) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SafetensorError, RecordError) as error:
+            self.lost += 1
+            if self.lost == 1:
+                reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+                _log.warning(
+                    "the record in %s has gaps from here on: %s; the training goes on. Make room "
+                    "there to have the rest recorded",
+                    place,
+                    reason,
+                )
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write ``data`` as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(data, indent=1, default=str) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write to a temporary file beside ``path``, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+class Record:
+    """The record of one run.
+
+    :param output_dir: the outer Trainer's output folder.
+    :param clock: seconds since the run began, which each event is stamped with.
+    """
+
+    def __init__(self, output_dir: str | Path, clock: Callable[[], float] | None = None) -> None:
+        self.output_dir = Path(output_dir)
+        self.folder = self.output_dir / FOLDER
+        began = time.monotonic()
+        self.clock = clock or (lambda: time.monotonic() - began)
+        self.keeping = Keeping()
+
+    def begin(self, description: Mapping[str, Any], *, step: int = 0) -> None:
+        """Write ``run.json``.
+
+        A new run in a used folder moves the old record aside. A run resumed at ``step`` goes on
+        with the old record, without the events after that step: they will happen again.
+
+        :raises RecordError: if another run writes to the folder.
+        """
+        run_lock.take(self.output_dir)
+        if step:
+            self._forget_after(step)
+        elif self.folder.exists():
+            number = 1
+            while (aside := self.folder.with_name(f"{FOLDER}.{number}")).exists():
+                number += 1
+            self.folder.rename(aside)
+        write_json(self.folder / "run.json", description)
+
+    def _forget_after(self, step: int) -> None:
+        path = self.folder / EVENTS
+        if path.is_file():
+            kept = [event for event in read_events(path) if event["step"] <= step]
+            replace_text(path, "".join(json.dumps(event) + "\n" for event in kept))
+
+    def event(self, name: str, /, *, step: int, **values: Any) -> None:
+        """Append one line to ``events.jsonl``; ``step`` is the outer run's.
+
+        A line that finds no room is taken back whole.
+
+        :raises OSError: if it cannot be written.
+        """
+        stamped = {"event": name, "step": step, "time": round(self.clock(), 3), **values}
+        line = (json.dumps(stamped, default=str) + "\n").encode()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        file = os.open(self.folder / EVENTS, flags, 0o644)
+        try:
+            end = os.fstat(file).st_size
+            written = 0
+            try:
+                while written < len(line):
+                    written += os.write(file, line[written:])
+            except OSError:
+                os.ftruncate(file, end)
+                raise
+        finally:
+            os.close(file)
+
+    def close(self) -> None:
+        """Let another run have the folder."""
+        run_lock.release(self.output_dir)
+
+    def position(self) -> int:
+        """Where ``events.jsonl`` ends now, to be cut there by a run that is resumed from here."""
+        path = self.folder / "events.jsonl"
+        return path.stat().st_size if path.is_file() else 0
+
+    def cut(self, position: int) -> None:
+        """Forget the events after ``position``: they will happen again."""
+        if self.position() > position:
+            os.truncate(self.folder / "events.jsonl", position)
+
+    @property
+    def pool(self) -> Path:
+        """Where the curriculum's pool lies, if there is a curriculum."""
+        return self.folder / "pool.sqlite"
+
+    def phase_folder(self, number: int) -> Path:
+        return self.folder / f"phase-{number:03d}"
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The events of a run so far, oldest first.
+
+    A line that is torn, as a crash may leave the last one, is no event.
+    """
+    events: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and isinstance(event.get("step"), int) and "event" in event:
+            events.append(event)
+    return events
+
+
+def state_path(checkpoint: str | Path) -> Path:
+    """Where a checkpoint keeps the callback's state."""
+    return Path(checkpoint) / FOLDER / "state.json"
+
+
+def read_state(checkpoint: str | Path) -> dict[str, Any] | None:
+    """The callback's state in a checkpoint; None when it was written without the callback."""
+    path = state_path(checkpoint)
+    if not path.is_file():
+        return None
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded

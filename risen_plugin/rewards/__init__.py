@@ -1,0 +1,1 @@
+"""What an answer is worth, and what TRL may learn of it."""

@@ -1,0 +1,52 @@
+"""A bar of quality for answers that a verifiable reward passes.
+
+Pure. An answer can meet every constraint and say nothing; what checks constraints cannot see that,
+so a second score decides whether meeting them was worth more or less than it says. Where that
+score comes from is left to others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from risen_plugin.contracts import Failed
+from risen_plugin.rewards.scores import Scores
+
+BONUS = 1.0
+PENALTY = 0.5
+
+
+def gated(value: float, quality: float, *, passes_at: float, threshold: float) -> float:
+    """What an answer is worth.
+
+    >>> [gated(v, q, passes_at=1.0, threshold=0.5) for v, q in ((1, 0.9), (1, 0.5), (0.5, 0.9))]
+    [2.0, 0.5, 0.5]
+    """
+    if value < passes_at:
+        return float(value)
+    return value + BONUS if quality > threshold else value - PENALTY
+
+
+def gate(values: Scores, qualities: Scores, *, passes_at: float, threshold: float) -> Scores:
+    """:func:`gated` for a batch; a value whose quality nobody has an opinion on stays as it is."""
+    return [
+        value
+        if value is None or quality is None
+        else gated(value, quality, passes_at=passes_at, threshold=threshold)
+        for value, quality in zip(values, qualities, strict=True)
+    ]
+
+
+def bar(qualities: Sequence[float | None], quantile: float) -> float | None:
+    """The highest threshold that at most the share ``quantile`` of the qualities fails.
+
+    Equal qualities pass together. None where there is no quality to go by.
+
+    >>> bar([0.3, 0.1, None, 0.2, 0.2], 0.25) < 0.2
+    True
+    """
+    known = sorted(q for q in qualities if q is not None and not isinstance(q, Failed))
+    if not known:
+        return None
+    return math.nextafter(known[math.floor(quantile * len(known))], -math.inf)

@@ -1,0 +1,1 @@
+"""One training run: assembled, begun, decided on, resumed and ended."""

@@ -1,0 +1,319 @@
+"""Turn a configuration into the objects that a run calls, and check that they fit each other.
+
+Everything here happens before a model is touched: names, options, columns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from risen_plugin.config import GateConfig, RisenConfig, TaskProbe, Use, Weighted
+from risen_plugin.contracts import Generator, Row, Scheduler, Stateful
+from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, located, near_miss
+from risen_plugin.instructions.probe_rows import check_probe, load_probe
+from risen_plugin.plugins import Kind, Plugins
+from risen_plugin.plugins.build import build_offer
+from risen_plugin.rewards.named import NamedReward, wrap
+from risen_plugin.rewards.panel import LIKELIHOOD, Gate
+
+_TRLS_OWN = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A plugin object with its name, and with whose it is in words."""
+
+    value: Any
+    name: str
+    label: str
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that the guard watches: its rows and what scores the answers."""
+
+    name: str
+    rows: tuple[Row, ...]
+    reward: NamedReward
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The objects of one configuration."""
+
+    rewards: tuple[NamedReward, ...]
+    generator: Part
+    held_out: Part
+    scheduler: Part
+    plugins: Plugins
+    origins: Mapping[str, str]
+    gate: Gate | None = None
+    domain: NamedReward | None = None
+    tasks: tuple[Task, ...] = ()
+
+    @property
+    def asked(self) -> tuple[NamedReward, ...]:
+        """Every reward that scores answers in a phase: the rewards, and the gate's own."""
+        own = self.gate.quality if self.gate is not None else None
+        return self.rewards if own is None or own in self.rewards else (*self.rewards, own)
+
+    @property
+    def schedule(self) -> Scheduler:
+        return self.scheduler.value  # type: ignore[no-any-return]  # checked by _part
+
+    def stateful(self) -> dict[str, Stateful]:
+        """The parts that keep state, by role."""
+        parts = {"generator": self.generator.value, "scheduler": self.scheduler.value}
+        if self.held_out.value is not self.generator.value:
+            parts["held_out"] = self.held_out.value
+        parts |= {f"reward:{reward.__name__}": reward.reward for reward in self.asked}
+        return {role: part for role, part in parts.items() if isinstance(part, Stateful)}
+
+
+def assemble(config: RisenConfig) -> Parts:
+    """Build every part and check one row of the generator against the rewards.
+
+    :raises RisenError: naming what is unknown, missing or does not fit.
+    """
+    plugins = Plugins.load(disable=config.disable)
+    origins: dict[str, str] = {}
+    rewards = tuple(_reward(plugins, given, origins) for given in config.rewards)
+    names = [reward.__name__ for reward in rewards]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two rewards are called '{name}'; TRL logs them by name, so wrap one in a "
+                "function of another name"
+            )
+    if not any(reward.graded for reward in rewards):
+        raise ConfigError("no reward is graded, so adherence cannot be measured; grade one")
+    generator = _part(plugins, "generator", config.generator, origins)
+    held_out = generator
+    if config.held_out is not None:
+        held_out = _part(plugins, "generator", config.held_out, origins)
+    scheduler = _part(plugins, "scheduler", config.scheduler, origins)
+    check_probe(config.probe, config.guard.probe_rows)
+    gate = None if config.gate is None else _gate(plugins, config.gate, rewards, origins)
+    domain = None
+    if config.guard.domain is not None and config.guard.domain_metric is None:
+        with located("guard.domain takes a reward, or 'metric:NAME' of compute_metrics"):
+            domain = _watched(plugins, config.guard.domain, rewards, origins)
+    tasks = tuple(
+        _task(plugins, name, given, rewards, origins) for name, given in config.guard.tasks.items()
+    )
+    parts = Parts(rewards, generator, held_out, scheduler, plugins, origins, gate, domain, tasks)
+    for part in {id(p): p for p in (generator, held_out)}.values():
+        _check_first_row(part, parts.asked, config.seed)
+    if domain is not None:
+        _check_first_row(held_out, [domain], config.seed)
+    return parts
+
+
+def draw(part: Part, count: int, seed: int, **context: Any) -> list[Row]:
+    """At most ``count`` rows from a generator, each with a prompt; it may be endless.
+
+    :raises PluginError: if the generator raises or its rows are not mappings.
+    :raises DataError: if a row has no usable prompt, or a column that is none.
+    """
+    generator: Generator = part.value
+    context.setdefault("pass_rates", {})
+    context.setdefault("generate", no_answers)
+    with boundary(part.label):
+        made: Any = generator(count=count, seed=seed, **context)
+        if not isinstance(made, Iterable):
+            raise PluginError(f"{part.label} returned {_short(made)}, not rows")
+        rows = list(itertools.islice(made, count))
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise PluginError(
+                f"{part.label} made {_short(row)} as row {index}; a row is a mapping with a prompt"
+            )
+        _check_row(row, f"{part.label} made row {index}")
+    if len({isinstance(row["prompt"], str) for row in rows}) > 1:
+        raise DataError(
+            f"{part.label} made text and chat prompts side by side; a supply has one form"
+        )
+    return rows
+
+
+def no_answers(prompts: Sequence[Any]) -> list[str]:
+    """What a generator gets of the model that is being trained while none is."""
+    return [""] * len(prompts)
+
+
+def _check_row(row: Row, made: str) -> None:
+    if "prompt" not in row:
+        names = ", ".join(map(str, row)) or "nothing"
+        raise DataError(f"{made} without a prompt; it has: {names}")
+    prompt = row["prompt"]
+    if not isinstance(prompt, str) and not _is_chat(prompt):
+        raise DataError(
+            f"{made} with the prompt {_short(prompt)}; a prompt is a text, or a list of messages "
+            "with role and content"
+        )
+    if not prompt:
+        raise DataError(f"{made} with an empty prompt")
+    for column in row:
+        if not isinstance(column, str) or column in _TRLS_OWN:
+            raise DataError(
+                f"{made} with the column {column!r}; a column's name is a text, and none of "
+                f"{', '.join(_TRLS_OWN)}, which rewards get from TRL"
+            )
+
+
+def _is_chat(prompt: Any) -> bool:
+    """Whether TRL takes it for a chat; a message that calls tools needs no content."""
+    return isinstance(prompt, list) and all(
+        isinstance(message, Mapping)
+        and "role" in message
+        and ("content" in message or "tool_calls" in message)
+        for message in prompt
+    )
+
+
+def _short(value: Any) -> str:
+    return " ".join(reprlib.repr(value).split())
+
+
+def check_columns(rows: Sequence[Row], rewards: Sequence[NamedReward], label: str) -> None:
+    """Refuse rows that lack a column which a reward needs.
+
+    :raises DataError: naming the reward, the column and the near miss.
+    """
+    for row in rows:
+        for reward in rewards:
+            for column in reward.needs:
+                if column not in row:
+                    raise DataError(
+                        f"{reward.label} needs the column '{column}', which rows of {label} lack"
+                        f"{near_miss(column, row) or '.'} They have: {', '.join(row)}"
+                    )
+
+
+def _check_first_row(part: Part, rewards: Sequence[NamedReward], seed: int) -> None:
+    state = part.value.state_dict() if isinstance(part.value, Stateful) else None
+    rows = draw(part, 1, seed)
+    if state is not None:
+        part.value.load_state_dict(state)
+    if not rows:
+        raise DataError(f"{part.label} has no instructions to offer")
+    check_columns(rows, rewards, part.label)
+
+
+def _reward(plugins: Plugins, given: Any, origins: dict[str, str]) -> NamedReward:
+    settings = given if isinstance(given, Use | Weighted) else Weighted(given)
+    target = given.reward if isinstance(given, Weighted) else given
+    part = _part(plugins, "reward", target, origins)
+    return wrap(
+        part.value,
+        part.name,
+        part.label,
+        weight=settings.weight,
+        passes_at=settings.passes_at,
+        graded=settings.graded,
+        on_error=settings.on_error,
+        timeout_s=settings.timeout_s,
+    )
+
+
+def _gate(
+    plugins: Plugins, config: GateConfig, rewards: Sequence[NamedReward], origins: dict[str, str]
+) -> Gate:
+    names = [reward.__name__ for reward in rewards]
+    reward = _among(rewards, config.reward)
+    if reward is None:
+        told = config.reward if isinstance(config.reward, str) else _short(config.reward)
+        raise ConfigError(
+            f"gate.reward is '{told}', which is none of the rewards"
+            f"{near_miss(str(told), names) or '.'} They are: {', '.join(names)}"
+        )
+    if config.quality == LIKELIHOOD:
+        if LIKELIHOOD in names:
+            raise ConfigError(
+                f"gate.quality '{LIKELIHOOD}' is the model's own, and a reward is called so too; "
+                "wrap the reward in a function of another name"
+            )
+        return Gate(config, reward)
+    quality = _among(rewards, config.quality)
+    if quality is None:
+        quality = _reward(plugins, config.quality, origins)
+        if quality.__name__ in names:
+            raise ConfigError(
+                f"gate.quality and one of the rewards are both called '{quality.__name__}'; give "
+                "its name alone for the same reward, or wrap one in a function of another name"
+            )
+    if quality is reward:
+        raise ConfigError(
+            f"gate.quality and gate.reward are both '{reward.__name__}'; quality is another score"
+        )
+    return Gate(config, reward, quality)
+
+
+def _watched(
+    plugins: Plugins, given: Any, rewards: Sequence[NamedReward], origins: dict[str, str]
+) -> NamedReward:
+    """A reward that the guard measures by: one of the run's, or one of its own."""
+    found = _among(rewards, given)
+    if found is not None:
+        return found
+    offered = [offer.name for offer in plugins.offers("reward")]
+    if isinstance(given, str) and given not in offered:
+        own = [reward.__name__ for reward in rewards]
+        raise ConfigError(
+            f"no reward is called '{given}'{near_miss(given, [*own, *offered]) or '.'} The run "
+            f"has: {', '.join(own)}; offered are: {', '.join(offered)}"
+        )
+    return _reward(plugins, given, origins)
+
+
+def _task(
+    plugins: Plugins,
+    name: str,
+    given: TaskProbe,
+    rewards: Sequence[NamedReward],
+    origins: dict[str, str],
+) -> Task:
+    label = f"task '{name}'"
+    rows = tuple(load_probe(given.rows, label))
+    if not rows:
+        raise DataError(f"{label} has no rows; give it some, or leave it out")
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{label} has {_short(row)} as row {index}; a row has a prompt")
+        _check_row(row, f"{label} has row {index}")
+    with located(label):
+        reward = _watched(plugins, given.reward, rewards, origins)
+    check_columns(rows, [reward], label)
+    return Task(name, rows, reward)
+
+
+def _among(rewards: Sequence[NamedReward], given: Any) -> NamedReward | None:
+    """The reward that is meant by its name or as the object that it wraps."""
+    for reward in rewards:
+        if given is reward.reward or (isinstance(given, str) and given == reward.__name__):
+            return reward
+    return None
+
+
+def _part(plugins: Plugins, kind: Kind, given: Any, origins: dict[str, str]) -> Part:
+    if isinstance(given, str):
+        given = Use(given)
+    if isinstance(given, Use):
+        offer = plugins.find(kind, given.name)
+        value = build_offer(plugins, kind, given.name, given.options)
+        part = Part(value, offer.name, offer.label, f"{offer.distribution} {offer.version}".strip())
+    else:
+        name = getattr(given, "__name__", type(given).__name__)
+        module = getattr(given, "__module__", type(given).__module__)
+        part = Part(given, name, f"{kind} '{name}' ({module})", module)
+    if isinstance(part.value, type):
+        raise ConfigError(f"{part.label} is a class; give an object of it: {part.name}(...)")
+    if not callable(part.value):
+        raise ConfigError(f"{part.label} cannot be called; a {kind} is a callable object")
+    origins[f"{kind}:{part.name}"] = part.origin
+    return part

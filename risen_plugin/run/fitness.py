@@ -1,0 +1,176 @@
+"""Refuse, at the start and in one line, what a RISEN phase cannot work with."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.rewards.named import NamedReward
+from risen_plugin.training.torch_processes import running_processes
+
+_NO_LIMIT = 1_000_000
+_SHARDED = (
+    (
+        "DeepSpeed",
+        "deepspeed",
+        "its engine owns the optimizer and the parameters, and a phase trains and merges an "
+        "adapter of its own",
+    ),
+    (
+        "FSDP",
+        "fsdp",
+        "a phase's adapter can neither be trained beside sharded parameters nor merged into them",
+    ),
+)
+
+
+def check_arguments(args: Any) -> None:
+    """Check the outer Trainer's arguments.
+
+    :raises ConfigError: for several devices in one process, for processes that know nothing of one
+        another, for DeepSpeed and FSDP, for
+        ``load_best_model_at_end``, and for an ``output_dir`` that cannot be written.
+    """
+    if args.n_gpu > 1:
+        raise ConfigError(
+            f"this process trains on {args.n_gpu} devices at once (DataParallel), which RISEN "
+            f"phases cannot; start one process per device (torchrun --nproc_per_node "
+            f"{args.n_gpu}), or use one (CUDA_VISIBLE_DEVICES=0)"
+        )
+    started = running_processes().count
+    if started > 1 and args.world_size == 1:
+        raise ConfigError(
+            f"each of the {started} processes would train alone, since on CPUs a Trainer has to "
+            "be told: give TrainingArguments use_cpu=True, or start one process"
+        )
+    for name, setting, why in _SHARDED:
+        launched = os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() == "true"
+        if getattr(args, setting, None) or launched:
+            raise ConfigError(
+                f"RISEN phases do not run under {name}: {why}; leave it off, and start one process "
+                "per device with torchrun, which shares the work by DDP"
+            )
+    if args.load_best_model_at_end:
+        raise ConfigError(
+            "load_best_model_at_end could throw accepted RISEN phases away without a word; set it "
+            "to False (the guard keeps a phase only if it pays)"
+        )
+    _check_writable(Path(str(args.output_dir)).absolute())
+
+
+def limit_rewards(rewards: Sequence[NamedReward], longest_s: float, processes: int) -> None:
+    """Give every reward a time limit where other processes wait for it.
+
+    A process that waits longer than ``longest_s`` stops with an error of torch's, which knows
+    nothing of rewards; so a reward's own limit must end before.
+
+    :raises ConfigError: for a limit that does not.
+    """
+    if processes == 1:
+        return
+    for reward in rewards:
+        if reward.timeout_s is None:
+            reward.timeout_s = longest_s / 2
+        elif reward.timeout_s >= longest_s:
+            raise ConfigError(
+                f"{reward.label} has timeout_s = {reward.timeout_s:g}, but the other processes "
+                f"wait for {longest_s:g} seconds at the most; lower it, or raise ddp_timeout"
+            )
+
+
+def _check_writable(folder: Path) -> None:
+    """Look without writing: the folder, or where it would be made, takes files."""
+    nearest = next(place for place in (folder, *folder.parents) if place.exists())
+    if not nearest.is_dir():
+        reason = f"{nearest} is a file"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        reason = f"{nearest} takes no files"
+    else:
+        return
+    raise ConfigError(
+        f"the run's record cannot be written to output_dir {folder}: {reason}; choose another"
+    )
+
+
+def check_model(model: Any, tokenizer: Any) -> None:
+    """Check that the model writes text and that there is a tokenizer to write it with.
+
+    :raises ConfigError: naming what is missing.
+    """
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    name = type(inner).__name__
+    config = getattr(inner, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
+        raise ConfigError(
+            f"{name} is an encoder-decoder model; RISEN needs a causal language model"
+        )
+    if not getattr(inner, "can_generate", lambda: False)():
+        raise ConfigError(
+            f"{name} cannot generate text; RISEN needs a causal language model "
+            "(AutoModelForCausalLM)"
+        )
+    if tokenizer is None:
+        raise ConfigError("the Trainer has no tokenizer; give it processing_class=tokenizer")
+    if getattr(tokenizer, "eos_token_id", None) is None:
+        raise ConfigError("the tokenizer has no eos_token, so no answer could ever end; set one")
+    if isinstance(model, PeftModel):
+        _check_adapters(model)
+
+
+def _check_adapters(model: PeftModel) -> None:
+    active = model.active_adapters
+    if len(active) != 1:
+        raise ConfigError(
+            f"the model has {len(active)} active adapters ({', '.join(active)}); RISEN trains one"
+        )
+    if "ref" in model.peft_config:
+        raise ConfigError(
+            "an adapter is called 'ref', which TRL needs for its reference; rename it"
+        )
+
+
+def check_targets(model: Any, targets: str | Sequence[str]) -> None:
+    """Check that a phase's adapter finds a module of a plain model to sit on.
+
+    :param targets: as PEFT reads them: the end of a module's name, or one regular expression.
+    :raises ConfigError: naming the near miss.
+    """
+    if isinstance(model, PeftModel) or targets == "all-linear":
+        return
+    names = [name for name, _ in model.named_modules() if name]
+    if isinstance(targets, str):
+        try:
+            found = any(re.fullmatch(targets, name) for name in names)
+        except re.error as error:
+            raise ConfigError(
+                f"lora.target_modules = {targets!r} is no regular expression: {error}"
+            ) from error
+        wanted = targets
+    else:
+        found = any(name == end or name.endswith(f".{end}") for name in names for end in targets)
+        wanted = ", ".join(targets)
+    if not found:
+        ends = {name.rpartition(".")[2] for name in names}
+        hint = near_miss(wanted, ends) or "; name some, such as q_proj, or take 'all-linear'"
+        raise ConfigError(f"lora.target_modules: the model has no module '{wanted}'{hint}")
+
+
+def longest_prompt(model: Any, answer_tokens: int, label: str = "grpo") -> int:
+    """Most tokens a prompt may have so that an answer of ``answer_tokens`` fits the context.
+
+    :raises ConfigError: if the answers alone fill the context.
+    """
+    config = model.config.get_text_config()
+    context = int(getattr(config, "max_position_embeddings", None) or _NO_LIMIT)
+    if answer_tokens >= context:
+        raise ConfigError(
+            f"{label}.max_completion_length = {answer_tokens} fills the model's context of "
+            f"{context} tokens; lower it"
+        )
+    return context - answer_tokens

@@ -1,0 +1,157 @@
+"""Leave somebody else's training run exactly as it was found.
+
+A nested TRL trainer changes a great deal around the model it is given: ``requires_grad`` flags,
+``forward``, hooks, configs, tags, dropout, train/eval mode, the tokenizer's padding, the global
+random generators and accelerate's shared state. Instead of undoing each by name, the clean room
+remembers the attributes of every object that could be touched and puts all of them back.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from torch import nn
+
+from risen_plugin.training.attention import finite_attention
+
+_CONTAINERS = (dict, list, set)
+
+
+class _Attributes:
+    """The attributes of one object, and what its own dicts, lists and sets held."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+        self.values = dict(vars(held))
+        self.contents = [
+            (value, value.copy())
+            for value in self.values.values()
+            if isinstance(value, _CONTAINERS)
+        ]
+
+    def restore(self) -> None:
+        attributes = vars(self.held)
+        attributes.clear()
+        attributes.update(self.values)
+        for container, content in self.contents:
+            _refill(container, content)
+
+
+class _Mappings:
+    """The content of process-wide dictionaries, by identity, with the lists that they hold."""
+
+    def __init__(self, *mappings: Any) -> None:
+        self.mappings = [(mapping, dict(mapping)) for mapping in mappings]
+        self.contents = [
+            (value, value.copy())
+            for _, content in self.mappings
+            for value in content.values()
+            if isinstance(value, _CONTAINERS)
+        ]
+
+    def restore(self) -> None:
+        for mapping, content in [*self.mappings, *self.contents]:
+            _refill(mapping, content)
+
+
+class _RandomStates:
+    """Python's, numpy's and torch's global random generators, on every device."""
+
+    def __init__(self) -> None:
+        self.python = random.getstate()
+        self.numpy = np.random.get_state()
+        self.torch = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def restore(self) -> None:
+        random.setstate(self.python)
+        np.random.set_state(self.numpy)
+        torch.set_rng_state(self.torch)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+
+
+class _Parameters:
+    """Flags and gradients of every parameter; the parameters' values are not touched."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.states = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+
+    def restore(self) -> None:
+        for parameter, requires_grad, grad in self.states:
+            parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
+
+
+class _Padding:
+    """Padding and truncation inside a fast tokenizer's backend, which calls switch on."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.backend = getattr(tokenizer, "backend_tokenizer", None)
+        if self.backend is not None:
+            self.padding = self.backend.padding
+            self.truncation = self.backend.truncation
+
+    def restore(self) -> None:
+        if self.backend is None:
+            return
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        if self.padding is not None:
+            self.backend.enable_padding(**self.padding)
+        if self.truncation is not None:
+            self.backend.enable_truncation(**self.truncation)
+
+
+@contextmanager
+def clean_room(model: nn.Module, tokenizer: Any = None, *others: Any) -> Iterator[None]:
+    """Put the surroundings of ``model`` back as they were, also after an exception.
+
+    What stays changed is only what a caller writes into the parameters themselves: merging an
+    adapter inside the room is kept, building and training one is forgotten. ``others`` are
+    further objects whose attributes are put back. Inside, attention is :func:`finite_attention`.
+    """
+    objects = {id(module): module for module in model.modules()}
+    for module in list(objects.values()):
+        for name in ("config", "generation_config"):
+            found = getattr(module, name, None)
+            if found is not None and hasattr(found, "__dict__"):
+                objects[id(found)] = found
+    for extra in (tokenizer, *others):
+        if extra is not None:
+            objects[id(extra)] = extra
+    kept: list[Any] = [_Attributes(held) for held in objects.values()]
+    kept.append(_Parameters(model))
+    kept.append(_Padding(tokenizer))
+    kept.append(
+        _Mappings(
+            AcceleratorState._shared_state,
+            PartialState._shared_state,
+            GradientState._shared_state,
+            os.environ,
+        )
+    )
+    kept.append(_RandomStates())
+    grad_enabled = torch.is_grad_enabled()
+    try:
+        with finite_attention():
+            yield
+    finally:
+        torch.set_grad_enabled(grad_enabled)
+        for part in kept:
+            part.restore()
+
+
+def _refill(container: Any, content: Any) -> None:
+    if isinstance(container, list):
+        container[:] = content
+    else:
+        container.clear()
+        container.update(content)

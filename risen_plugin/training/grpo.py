@@ -1,0 +1,346 @@
+"""One stretch of GRPO through TRL's own trainer, on an adapter, inside the clean room.
+
+Builds the trainer from the outer run's arguments, feeds it instructions as they are asked for and
+collects what it logs. Deciding, measuring and merging are left to the phase.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from datasets import IterableDataset
+from peft import PeftModel
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from risen_plugin.config import DEFAULT_GRPO, LoraSettings, check_batches
+from risen_plugin.config.trl_fields import check_fields
+from risen_plugin.contracts import Row
+from risen_plugin.errors import ConfigError
+from risen_plugin.training.adapters import fresh_lora
+from risen_plugin.training.compat import checkpointing_setting, checkpoints_activations
+
+MANAGED: Mapping[str, str] = {
+    "output_dir": "the phase has a folder of its own",
+    "max_steps": "the scheduler decides the steps of a phase",
+    "bf16": "precision comes from the outer Trainer's arguments",
+    "fp16": "precision comes from the outer Trainer's arguments",
+    "use_cpu": "the device comes from the outer Trainer's arguments",
+    "report_to": "metrics go to the outer Trainer's loggers",
+    "save_strategy": "the phase keeps its adapter itself",
+    "eval_strategy": "the guard measures",
+    "do_eval": "the guard measures",
+    "reward_weights": "weights belong to the rewards: weight",
+    "shuffle_dataset": "the generator decides the order of instructions",
+    "gradient_checkpointing": "it comes from the outer Trainer's arguments",
+    "activation_checkpointing": "it comes from the outer Trainer's arguments",
+    "push_to_hub": "nothing of a phase is uploaded",
+    "seed": "it is derived from the configuration's seed and the phase",
+    "disable_tqdm": "it comes from the outer Trainer's arguments",
+    "dataloader_num_workers": "instructions are drawn one batch at a time",
+    "ddp_backend": "it comes from the outer Trainer's arguments",
+    "ddp_timeout": "it comes from the outer Trainer's arguments",
+}
+_REFERENCE = "ref"  # TRL's name for the frozen copy of a user's adapter
+_TRLS_NAME = "default"  # the only adapter name that TRL's reference copy knows
+
+
+class RewardFunction(Protocol):
+    """A reward as TRL calls it, with the name that TRL logs it by and its weight."""
+
+    __name__: str
+    weight: float
+
+    def __call__(self, *, prompts: list[Any], completions: list[Any], **columns: Any) -> Any: ...
+
+
+Supply = Callable[[int], list[Row]]
+_PLACE = "risen_place"  # a row without a prompt, which TRL would refuse were it not replaced
+
+
+def check_grpo_fields(fields: Mapping[str, Any], label: str) -> None:
+    """Refuse what is no field of ``GRPOConfig``, is not for a phase to set, or holds no number.
+
+    Builds no ``GRPOConfig``: doing so disturbs the accelerator of a running Trainer.
+
+    :raises ConfigError: naming the field and the near miss, or what it takes.
+    """
+    check_fields(GRPOConfig, fields, MANAGED, label)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stretch of GRPO is asked to do.
+
+    :param steps: optimizer steps.
+    :param grpo: fields of ``GRPOConfig``, the scheduler's parameters included.
+    :param seed: of adapter, sampling and order.
+    :param output_dir: where TRL may put what it must.
+    :param label: what the progress bar says.
+    """
+
+    steps: int
+    grpo: Mapping[str, Any]
+    lora: LoraSettings
+    seed: int
+    output_dir: str
+    label: str
+    quiet: bool = False
+
+
+@dataclass
+class Outcome:
+    """What the trainer logged: one entry per logging step.
+
+    :param told: gets each entry as it is logged, with the GRPO step.
+    """
+
+    logs: list[dict[str, float]] = field(default_factory=list)
+    told: Callable[[int, Mapping[str, float]], None] | None = None
+
+    def first(self, name: str) -> float | None:
+        return next((log[name] for log in self.logs if name in log), None)
+
+    def last(self, name: str) -> float | None:
+        return next((log[name] for log in reversed(self.logs) if name in log), None)
+
+
+def build_trainer(
+    model: Any,
+    tokenizer: Any,
+    rewards: Sequence[RewardFunction],
+    supply: Supply,
+    *,
+    outer: TrainingArguments,
+    plan: Plan,
+) -> GRPOTrainer:
+    """TRL's trainer around ``model``: a fresh LoRA on a plain model, the user's adapter else.
+
+    :raises ConfigError: if TRL refuses the settings, with its reason.
+    """
+    with _settings_refused(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TRL and PEFT warn about what is meant here
+        args = GRPOConfig(**grpo_arguments(outer, plan, rewards))
+    rows = rows_per_batch({**DEFAULT_GRPO, **plan.grpo}, outer.world_size)
+    own = isinstance(model, PeftModel)
+    base = model.get_base_model() if own else model
+    bare = vars(base).get("forward")
+    with (
+        _adapter_called_default(model, enabled=own and args.beta != 0.0),
+        _settings_refused(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        trainer = _DrawingTrainer(
+            model=model,
+            reward_funcs=list(rewards),
+            args=args,
+            train_dataset=IterableDataset.from_generator(_places, gen_kwargs={"count": rows}),
+            processing_class=tokenizer,
+            peft_config=None if own else fresh_lora(plan.lora),
+        )
+    trainer.supply, trainer.rows, trainer.bare_forward = supply, rows, bare
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    return trainer
+
+
+def train(
+    trainer: GRPOTrainer,
+    plan: Plan,
+    outcome: Outcome | None = None,
+    *,
+    steering: TrainerCallback | None = None,
+) -> Outcome:
+    """Run the trainer to its end behind one progress bar.
+
+    :param outcome: collects what is logged, also if the training does not come to its end.
+    :param steering: may change the trainer's settings, or end it early.
+    """
+    outcome = Outcome() if outcome is None else outcome
+    with tqdm(
+        total=plan.steps, desc=plan.label, unit="step", leave=False, disable=plan.quiet
+    ) as bar:
+        trainer.add_callback(_Listener(outcome, bar))
+        if steering is not None:
+            trainer.add_callback(steering)
+        with _settings_refused(), _masking_is_meant(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            trainer.train()
+    return outcome
+
+
+@contextmanager
+def _masking_is_meant() -> Iterator[None]:
+    """Keep TRL from printing a whole row for each batch with answers that may not count."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "All reward functions returned None" not in str(record.msg)
+
+    logger = logging.getLogger(GRPOTrainer.__module__)
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
+
+
+@contextmanager
+def _settings_refused() -> Iterator[None]:
+    """Tell in one line what TRL or PEFT themselves refuse: it is the settings that are wrong.
+
+    What is raised deeper down, in torch or in our own code, is passed on as it is.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, ImportError, NotImplementedError) as error:
+        last = deque(traceback.walk_tb(error.__traceback__), maxlen=1)[0][0]
+        library = last.f_globals.get("__name__", "").split(".")[0]
+        if library not in ("trl", "peft"):
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the settings under grpo or lora do not work: {reason}") from error
+
+
+def grpo_arguments(
+    outer: TrainingArguments, plan: Plan, rewards: Sequence[RewardFunction]
+) -> dict[str, Any]:
+    """The arguments of ``GRPOConfig``: defaults, then the user's, then what the phase manages."""
+    chosen = {**DEFAULT_GRPO, **plan.grpo}
+    check_batches(chosen)
+    return {
+        **chosen,
+        "output_dir": plan.output_dir,
+        "max_steps": plan.steps,
+        "bf16": bool(outer.bf16),
+        "fp16": bool(outer.fp16),
+        "use_cpu": bool(outer.use_cpu),
+        "report_to": [],
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "reward_weights": [reward.weight for reward in rewards],
+        "shuffle_dataset": False,
+        "dataloader_num_workers": 0,
+        "ddp_backend": outer.ddp_backend,
+        "ddp_timeout": outer.ddp_timeout,
+        "dataloader_pin_memory": bool(outer.dataloader_pin_memory) and outer.device.type != "cpu",
+        "disable_tqdm": True,
+        "seed": plan.seed,
+        **checkpointing_setting(GRPOConfig, checkpoints_activations(outer)),
+    }
+
+
+def rows_per_batch(settings: Mapping[str, Any], processes: int = 1) -> int:
+    """Different instructions in one generation batch of all processes together."""
+    batch = settings.get("generation_batch_size") or (
+        settings["per_device_train_batch_size"]
+        * (settings.get("steps_per_generation") or settings.get("gradient_accumulation_steps", 1))
+        * processes
+    )
+    return int(batch) // int(settings["num_generations"])
+
+
+def _places(count: int) -> Iterator[dict[str, int]]:
+    """An endless stream of places in a generation batch of ``count`` rows.
+
+    The dataloader fetches a batch ahead of the one that it hands out, so that what it fetched would
+    be drawn before the batch in hand is scored. It gets places; the rows are drawn where they are
+    answered.
+    """
+    while True:
+        for place in range(count):
+            yield {_PLACE: place}
+
+
+class _DrawingTrainer(GRPOTrainer):
+    """Draws the rows of a generation batch when it is to be answered, and not before.
+
+    TRL takes the answers of all processes one after another for the batch, and groups them by their
+    place in it; so each process answers the stretch of it that it stands for. ``before_answers`` is
+    called before that, once: what holds for sampling may not change between answers and the updates
+    by them. ``bare_forward`` is what TRL's forward was put over.
+    """
+
+    supply: Supply
+    rows: int
+    before_answers: Callable[[], None] | None = None
+    bare_forward: Any = None
+    keep: Callable[[], None] | None = None
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Asked for by the phase alone, which knows what belongs to a checkpoint of it."""
+        if self.keep is not None:
+            self.keep()
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self.before_answers is not None:
+            self.before_answers()
+            self.before_answers = None
+        drawn = self.supply(self.rows)
+        first = self.accelerator.process_index * len(inputs)
+        made: dict[str, Any] = super()._generate_and_score_completions(
+            [dict(drawn[(first + place) // self.num_generations]) for place in range(len(inputs))]
+        )
+        return made
+
+
+class _adapter_called_default:  # noqa: N801 reads as a phrase where it is used
+    """Show the user's adapter to TRL as ``default``, then copy it to TRL's reference.
+
+    TRL 1.16 looks for an adapter of that name alone, so any other one ends in a KeyError.
+    """
+
+    def __init__(self, model: Any, *, enabled: bool) -> None:
+        self.model = model
+        self.name = model.active_adapter if enabled else _TRLS_NAME
+        self.enabled = enabled and self.name != _TRLS_NAME
+
+    def __enter__(self) -> None:
+        if self.enabled:
+            self.model.peft_config[_TRLS_NAME] = self.model.peft_config[self.name]
+
+    def __exit__(self, *exception: object) -> None:
+        if not self.enabled:
+            return
+        del self.model.peft_config[_TRLS_NAME]
+        if exception[0] is None:
+            _copy_adapter(self.model, self.name, _REFERENCE)
+
+
+def _copy_adapter(model: nn.Module, source: str, target: str) -> None:
+    for name, parameter in list(model.named_parameters()):
+        if f".{source}." in name:
+            model.get_parameter(name.replace(f".{source}.", f".{target}.")).data.copy_(
+                parameter.data
+            )
+
+
+class _Listener(TrainerCallback):
+    def __init__(self, outcome: Outcome, bar: Any) -> None:
+        self.outcome = outcome
+        self.bar = bar
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        numbers = {
+            name: float(value)
+            for name, value in (logs or {}).items()
+            if isinstance(value, int | float)
+        }
+        self.outcome.logs.append({"step": float(state.global_step), **numbers})
+        if self.outcome.told is not None:
+            self.outcome.told(state.global_step, numbers)
+        if "reward" in numbers:
+            self.bar.set_postfix(reward=f"{numbers['reward']:.3f}")
