@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
-from setuptools import Distribution
+from setuptools import find_packages
 
 from risen_plugin import __version__
 
@@ -32,14 +33,17 @@ def on_disk(name, folder):
     ]
 
 
-def test_every_package_on_disk_is_installed(monkeypatch):
+def test_every_package_on_disk_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    find = project["tool"]["setuptools"]["packages"]["find"]
+    installed = [
+        package
+        for where in find["where"]
+        for package in find_packages(str(ROOT / where), include=find["include"])
+    ]
     packages = on_disk("risen_plugin", ROOT / "risen_plugin")
     packages += on_disk("risen_export", ROOT / "export" / "risen_export")
-    monkeypatch.chdir(ROOT)
-    distribution = Distribution()
-    distribution.parse_config_files()
-    distribution.set_defaults()
-    assert sorted(distribution.packages) == sorted(packages)
+    assert sorted(installed) == sorted(packages)
 
 
 def test_the_version_is_the_same_everywhere(setup):
