@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from risen_plugin.config import GuardConfig
+from risen_plugin.contracts import Row
 from risen_plugin.kit.intervals import Interval, of_gap, of_means, of_ratio
+from risen_plugin.rewards.named import NamedReward
 
 ROUNDING = 1e-9  # so that a gain or a rise of exactly the threshold passes
 
@@ -181,3 +183,12 @@ def _rise(before: Losses, after: Losses, confidence: float | None) -> Interval:
         [float(tokens) for _, tokens in before],
         confidence,
     )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that the guard watches: its rows and what scores the answers."""
+
+    name: str
+    rows: tuple[Row, ...]
+    reward: NamedReward

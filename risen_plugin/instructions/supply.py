@@ -19,7 +19,9 @@ from risen_plugin.contracts import Row, Stateful, text_of
 from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.instructions.curriculum import Pool
 from risen_plugin.instructions.families import Reserve, choose_reserved, families_of, told
-from risen_plugin.run.assembly import Part, Parts, check_columns, draw
+from risen_plugin.instructions.rows import check_columns, draw
+from risen_plugin.plugins.offers import Built
+from risen_plugin.run.assembly import Parts
 
 TokenCount = Callable[[Any], int]
 _START: Mapping[str, Any] = {"tick": 0, "seq": 0}
@@ -132,7 +134,7 @@ class Instructions:
         self._held_out = {key_of(row["prompt"]) for row in (*rows, *unseen)}
         self.next(1, {}, peek=True)
 
-    def _families_to_reserve(self, part: Part) -> frozenset[str]:
+    def _families_to_reserve(self, part: Built) -> frozenset[str]:
         state = self._state_of(part)
         seed = derived_seed(self.seed, "families")
         rows = draw(part, _FAMILIES_SEEN_IN, seed, start=0, run_seed=self.seed)
@@ -320,10 +322,10 @@ class Instructions:
 
     # Inside -----------------------------------------------------------------------------------
 
-    def _state_of(self, part: Part) -> dict[str, Any] | None:
+    def _state_of(self, part: Built) -> dict[str, Any] | None:
         return part.value.state_dict() if isinstance(part.value, Stateful) else None
 
-    def _different(self, part: Part, wanted: int, unseen: int) -> tuple[list[Row], list[Row]]:
+    def _different(self, part: Built, wanted: int, unseen: int) -> tuple[list[Row], list[Row]]:
         """``wanted`` rows of the families that are trained on, and ``unseen`` reserved ones."""
         most = (wanted, unseen)
         kinds: tuple[dict[str, Row], dict[str, Row]] = ({}, {})

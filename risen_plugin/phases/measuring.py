@@ -17,7 +17,7 @@ from risen_plugin.config import RisenConfig
 from risen_plugin.constraints.counting import Count, counts_by_constraint, counts_by_family
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
-from risen_plugin.guard.changes import Changes, RowByRow
+from risen_plugin.guard.changes import Changes, RowByRow, Task
 from risen_plugin.guard.controllers import Controllers
 from risen_plugin.guard.verdicts import Measured
 from risen_plugin.instructions.supply import Instructions
@@ -36,7 +36,6 @@ from risen_plugin.rewards.adherence import (
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.scores import Scores
 from risen_plugin.rewards.tripwires import Tripped, tripped, watch
-from risen_plugin.run.assembly import Task
 from risen_plugin.training.answering import Encoded, answers_to, mean_loss, row_losses
 
 DomainMetrics = Callable[[], Mapping[str, float]]

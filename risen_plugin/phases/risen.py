@@ -30,9 +30,8 @@ from risen_plugin.record.rollouts import FILE, RolloutLog
 from risen_plugin.record.run_record import write_json, writing
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.scores import OutageError, Scores
-from risen_plugin.run.fitness import longest_prompt
 from risen_plugin.training.adapters import entry_folder, merge, save_adapter
-from risen_plugin.training.answering import answers
+from risen_plugin.training.answering import answers, longest_prompt
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import Outcome, Plan, build_trainer, train
 from risen_plugin.training.likelihood import Likelihood

@@ -74,3 +74,13 @@ class PluginInfo:
         """As messages name it: ``'length' (risen-length 0.1)``."""
         origin = f"{self.distribution} {self.version}".strip()
         return f"'{self.name}'" + (f" ({origin})" if origin else "")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A plugin object with its name, and with whose it is in words."""
+
+    value: Any
+    name: str
+    label: str
+    origin: str = ""

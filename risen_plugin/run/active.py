@@ -24,7 +24,6 @@ from risen_plugin.kit.processes import is_everywhere
 from risen_plugin.phases.burst import check_burst_fields, run_burst
 from risen_plugin.phases.risen import run_phase
 from risen_plugin.record.run_record import writing
-from risen_plugin.run.fitness import longest_prompt
 from risen_plugin.run.schedule import decide
 from risen_plugin.run.start import (
     open_record,
@@ -34,6 +33,7 @@ from risen_plugin.run.start import (
     tell_too_few,
 )
 from risen_plugin.run.state import Components
+from risen_plugin.training.answering import longest_prompt
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import check_grpo_fields
 

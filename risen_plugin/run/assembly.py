@@ -5,41 +5,21 @@ Everything here happens before a model is touched: names, options, columns.
 
 from __future__ import annotations
 
-import itertools
-import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from risen_plugin.config import GateConfig, RisenConfig, TaskProbe, Use, Weighted
-from risen_plugin.contracts import Generator, Row, Scheduler, Stateful
-from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, located, near_miss
+from risen_plugin.contracts import Scheduler, Stateful
+from risen_plugin.errors import ConfigError, DataError, located, near_miss
+from risen_plugin.guard.changes import Task
 from risen_plugin.instructions.probe_rows import check_probe, load_probe
+from risen_plugin.instructions.rows import check_columns, check_row, draw, short
 from risen_plugin.plugins import Kind, Plugins
 from risen_plugin.plugins.build import build_offer
+from risen_plugin.plugins.offers import Built
 from risen_plugin.rewards.named import NamedReward, wrap
 from risen_plugin.rewards.panel import LIKELIHOOD, Gate
-
-_TRLS_OWN = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A plugin object with its name, and with whose it is in words."""
-
-    value: Any
-    name: str
-    label: str
-    origin: str = ""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task that the guard watches: its rows and what scores the answers."""
-
-    name: str
-    rows: tuple[Row, ...]
-    reward: NamedReward
 
 
 @dataclass(frozen=True)
@@ -47,9 +27,9 @@ class Parts:
     """The objects of one configuration."""
 
     rewards: tuple[NamedReward, ...]
-    generator: Part
-    held_out: Part
-    scheduler: Part
+    generator: Built
+    held_out: Built
+    scheduler: Built
     plugins: Plugins
     origins: Mapping[str, str]
     gate: Gate | None = None
@@ -114,88 +94,7 @@ def assemble(config: RisenConfig) -> Parts:
     return parts
 
 
-def draw(part: Part, count: int, seed: int, **context: Any) -> list[Row]:
-    """At most ``count`` rows from a generator, each with a prompt; it may be endless.
-
-    :raises PluginError: if the generator raises or its rows are not mappings.
-    :raises DataError: if a row has no usable prompt, or a column that is none.
-    """
-    generator: Generator = part.value
-    context.setdefault("pass_rates", {})
-    context.setdefault("generate", no_answers)
-    with boundary(part.label):
-        made: Any = generator(count=count, seed=seed, **context)
-        if not isinstance(made, Iterable):
-            raise PluginError(f"{part.label} returned {_short(made)}, not rows")
-        rows = list(itertools.islice(made, count))
-    for index, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise PluginError(
-                f"{part.label} made {_short(row)} as row {index}; a row is a mapping with a prompt"
-            )
-        _check_row(row, f"{part.label} made row {index}")
-    if len({isinstance(row["prompt"], str) for row in rows}) > 1:
-        raise DataError(
-            f"{part.label} made text and chat prompts side by side; a supply has one form"
-        )
-    return rows
-
-
-def no_answers(prompts: Sequence[Any]) -> list[str]:
-    """What a generator gets of the model that is being trained while none is."""
-    return [""] * len(prompts)
-
-
-def _check_row(row: Row, made: str) -> None:
-    if "prompt" not in row:
-        names = ", ".join(map(str, row)) or "nothing"
-        raise DataError(f"{made} without a prompt; it has: {names}")
-    prompt = row["prompt"]
-    if not isinstance(prompt, str) and not _is_chat(prompt):
-        raise DataError(
-            f"{made} with the prompt {_short(prompt)}; a prompt is a text, or a list of messages "
-            "with role and content"
-        )
-    if not prompt:
-        raise DataError(f"{made} with an empty prompt")
-    for column in row:
-        if not isinstance(column, str) or column in _TRLS_OWN:
-            raise DataError(
-                f"{made} with the column {column!r}; a column's name is a text, and none of "
-                f"{', '.join(_TRLS_OWN)}, which rewards get from TRL"
-            )
-
-
-def _is_chat(prompt: Any) -> bool:
-    """Whether TRL takes it for a chat; a message that calls tools needs no content."""
-    return isinstance(prompt, list) and all(
-        isinstance(message, Mapping)
-        and "role" in message
-        and ("content" in message or "tool_calls" in message)
-        for message in prompt
-    )
-
-
-def _short(value: Any) -> str:
-    return " ".join(reprlib.repr(value).split())
-
-
-def check_columns(rows: Sequence[Row], rewards: Sequence[NamedReward], label: str) -> None:
-    """Refuse rows that lack a column which a reward needs.
-
-    :raises DataError: naming the reward, the column and the near miss.
-    """
-    for row in rows:
-        for reward in rewards:
-            for column in reward.needs:
-                if column not in row:
-                    raise DataError(
-                        f"{reward.label} needs the column '{column}', which rows of {label} lack"
-                        f"{near_miss(column, row) or '.'} They have: {', '.join(row)}"
-                    )
-
-
-def _check_first_row(part: Part, rewards: Sequence[NamedReward], seed: int) -> None:
+def _check_first_row(part: Built, rewards: Sequence[NamedReward], seed: int) -> None:
     state = part.value.state_dict() if isinstance(part.value, Stateful) else None
     rows = draw(part, 1, seed)
     if state is not None:
@@ -227,7 +126,7 @@ def _gate(
     names = [reward.__name__ for reward in rewards]
     reward = _among(rewards, config.reward)
     if reward is None:
-        told = config.reward if isinstance(config.reward, str) else _short(config.reward)
+        told = config.reward if isinstance(config.reward, str) else short(config.reward)
         raise ConfigError(
             f"gate.reward is '{told}', which is none of the rewards"
             f"{near_miss(str(told), names) or '.'} They are: {', '.join(names)}"
@@ -284,8 +183,8 @@ def _task(
         raise DataError(f"{label} has no rows; give it some, or leave it out")
     for index, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise DataError(f"{label} has {_short(row)} as row {index}; a row has a prompt")
-        _check_row(row, f"{label} has row {index}")
+            raise DataError(f"{label} has {short(row)} as row {index}; a row has a prompt")
+        check_row(row, f"{label} has row {index}")
     with located(label):
         reward = _watched(plugins, given.reward, rewards, origins)
     check_columns(rows, [reward], label)
@@ -300,17 +199,19 @@ def _among(rewards: Sequence[NamedReward], given: Any) -> NamedReward | None:
     return None
 
 
-def _part(plugins: Plugins, kind: Kind, given: Any, origins: dict[str, str]) -> Part:
+def _part(plugins: Plugins, kind: Kind, given: Any, origins: dict[str, str]) -> Built:
     if isinstance(given, str):
         given = Use(given)
     if isinstance(given, Use):
         offer = plugins.find(kind, given.name)
         value = build_offer(plugins, kind, given.name, given.options)
-        part = Part(value, offer.name, offer.label, f"{offer.distribution} {offer.version}".strip())
+        part = Built(
+            value, offer.name, offer.label, f"{offer.distribution} {offer.version}".strip()
+        )
     else:
         name = getattr(given, "__name__", type(given).__name__)
         module = getattr(given, "__module__", type(given).__module__)
-        part = Part(given, name, f"{kind} '{name}' ({module})", module)
+        part = Built(given, name, f"{kind} '{name}' ({module})", module)
     if isinstance(part.value, type):
         raise ConfigError(f"{part.label} is a class; give an object of it: {part.name}(...)")
     if not callable(part.value):

@@ -14,7 +14,6 @@ from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.rewards.named import NamedReward
 from risen_plugin.training.torch_processes import running_processes
 
-_NO_LIMIT = 1_000_000
 _SHARDED = (
     (
         "DeepSpeed",
@@ -159,18 +158,3 @@ def check_targets(model: Any, targets: str | Sequence[str]) -> None:
         ends = {name.rpartition(".")[2] for name in names}
         hint = near_miss(wanted, ends) or "; name some, such as q_proj, or take 'all-linear'"
         raise ConfigError(f"lora.target_modules: the model has no module '{wanted}'{hint}")
-
-
-def longest_prompt(model: Any, answer_tokens: int, label: str = "grpo") -> int:
-    """Most tokens a prompt may have so that an answer of ``answer_tokens`` fits the context.
-
-    :raises ConfigError: if the answers alone fill the context.
-    """
-    config = model.config.get_text_config()
-    context = int(getattr(config, "max_position_embeddings", None) or _NO_LIMIT)
-    if answer_tokens >= context:
-        raise ConfigError(
-            f"{label}.max_completion_length = {answer_tokens} fills the model's context of "
-            f"{context} tokens; lower it"
-        )
-    return context - answer_tokens

@@ -18,6 +18,8 @@ from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.instructions.probe_rows import check_probe_row
 
+_NO_LIMIT = 1_000_000
+
 _IGNORED = -100
 Encoded = tuple[list[int], list[int]]
 """Token ids and labels of one probe row; labels that are ignored are -100."""
@@ -221,3 +223,18 @@ def _conversation(tokenizer: Any, messages: Sequence[Any]) -> list[int]:
 
 def _as_given(prompt: Any, text: str) -> Any:
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+
+
+def longest_prompt(model: Any, answer_tokens: int, label: str = "grpo") -> int:
+    """Most tokens a prompt may have so that an answer of ``answer_tokens`` fits the context.
+
+    :raises ConfigError: if the answers alone fill the context.
+    """
+    config = model.config.get_text_config()
+    context = int(getattr(config, "max_position_embeddings", None) or _NO_LIMIT)
+    if answer_tokens >= context:
+        raise ConfigError(
+            f"{label}.max_completion_length = {answer_tokens} fills the model's context of "
+            f"{context} tokens; lower it"
+        )
+    return context - answer_tokens

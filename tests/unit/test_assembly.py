@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from risen_plugin import Decision, Progress, __version__, use
 from risen_plugin.config import GateConfig, GuardConfig, RisenConfig, Weighted
 from risen_plugin.errors import ConfigError, DataError, PluginError, RisenError
+from risen_plugin.instructions.rows import check_columns, draw
+from risen_plugin.plugins.offers import Built
 from risen_plugin.rewards.adherence import wrap
-from risen_plugin.run.assembly import Part, Parts, assemble, check_columns, draw
+from risen_plugin.run.assembly import Parts, assemble
 
 OURS = f"(risen-plugin {__version__})"
 
@@ -75,8 +77,8 @@ def refusal(kind: type[RisenError], **changes: Any) -> str:
     return str(caught.value)
 
 
-def made_by(rows: Callable[[], Any]) -> Part:
-    return Part(lambda *, count, seed, **context: rows(), "mine", "generator 'mine' (me)")
+def made_by(rows: Callable[[], Any]) -> Built:
+    return Built(lambda *, count, seed, **context: rows(), "mine", "generator 'mine' (me)")
 
 
 # What comes out
@@ -232,7 +234,7 @@ def test_a_probe_that_cannot_be_opened_is_refused_before_a_run_starts(tmp_path: 
 
 def test_a_generator_is_asked_with_what_the_contract_promises() -> None:
     generator = Counting()
-    part = Part(generator, "counting", "generator 'counting' (me)")
+    part = Built(generator, "counting", "generator 'counting' (me)")
     assert [row["answer"] for row in draw(part, 2, 7, start=4)] == [1, 2]
     [asked] = generator.seen
     generate = asked.pop("generate")

@@ -19,8 +19,9 @@ from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.instructions.supply import Instructions, derived_seed, key_of
 from risen_plugin.plugins import Plugins
+from risen_plugin.plugins.offers import Built
 from risen_plugin.rewards.adherence import NamedReward, wrap
-from risen_plugin.run.assembly import Part, Parts
+from risen_plugin.run.assembly import Parts
 
 Make = Callable[..., Iterable[Row]]
 PATIENCE = 20
@@ -78,10 +79,10 @@ def instructions(
         return []
 
     reward.needs = needs  # type: ignore[attr-defined]
-    generator = Part(make, "mine", "generator 'mine' (me)")
-    other = generator if held_out is None else Part(held_out, "other", "generator 'other' (me)")
+    generator = Built(make, "mine", "generator 'mine' (me)")
+    other = generator if held_out is None else Built(held_out, "other", "generator 'other' (me)")
     rewards: tuple[NamedReward, ...] = (wrap(reward, "reward", "reward 'reward' (me)"),)
-    parts = Parts(rewards, generator, other, Part(None, "", ""), Plugins(), {})
+    parts = Parts(rewards, generator, other, Built(None, "", ""), Plugins(), {})
     return Instructions(parts, **{"seed": 0, **settings})
 
 

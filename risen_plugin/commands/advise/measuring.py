@@ -297,7 +297,8 @@ class Measuring:
         return sum(not one <= known for one in asked) / len(asked)
 
     def _some_instructions(self, run: RunConfig) -> Sequence[Mapping[str, Any]]:
-        from risen_plugin.run.assembly import assemble, draw
+        from risen_plugin.instructions.rows import draw
+        from risen_plugin.run.assembly import assemble
 
         assert run.risen is not None
         return draw(assemble(run.risen).generator, _LONGEST_SEEN_IN, run.seed, run_seed=run.seed)

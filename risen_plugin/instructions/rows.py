@@ -1,0 +1,102 @@
+"""Rows: drawn from a generator, and checked before anybody relies on them."""
+
+from __future__ import annotations
+
+import itertools
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from risen_plugin.contracts import Generator, Row
+from risen_plugin.errors import DataError, PluginError, boundary, near_miss
+from risen_plugin.plugins.offers import Built
+from risen_plugin.rewards.named import NamedReward
+
+_TRLS_OWN = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
+
+
+def draw(part: Built, count: int, seed: int, **context: Any) -> list[Row]:
+    """At most ``count`` rows from a generator, each with a prompt; it may be endless.
+
+    :raises PluginError: if the generator raises or its rows are not mappings.
+    :raises DataError: if a row has no usable prompt, or a column that is none.
+    """
+    generator: Generator = part.value
+    context.setdefault("pass_rates", {})
+    context.setdefault("generate", no_answers)
+    with boundary(part.label):
+        made: Any = generator(count=count, seed=seed, **context)
+        if not isinstance(made, Iterable):
+            raise PluginError(f"{part.label} returned {short(made)}, not rows")
+        rows = list(itertools.islice(made, count))
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise PluginError(
+                f"{part.label} made {short(row)} as row {index}; a row is a mapping with a prompt"
+            )
+        check_row(row, f"{part.label} made row {index}")
+    if len({isinstance(row["prompt"], str) for row in rows}) > 1:
+        raise DataError(
+            f"{part.label} made text and chat prompts side by side; a supply has one form"
+        )
+    return rows
+
+
+def no_answers(prompts: Sequence[Any]) -> list[str]:
+    """What a generator gets of the model that is being trained while none is."""
+    return [""] * len(prompts)
+
+
+def check_row(row: Row, made: str) -> None:
+    """Refuse a row without a usable prompt, or with a column that TRL uses itself.
+
+    :param made: the row in words, such as ``generator 'jsonl' made row 3``.
+    :raises DataError: saying what is wrong with it.
+    """
+    if "prompt" not in row:
+        names = ", ".join(map(str, row)) or "nothing"
+        raise DataError(f"{made} without a prompt; it has: {names}")
+    prompt = row["prompt"]
+    if not isinstance(prompt, str) and not _is_chat(prompt):
+        raise DataError(
+            f"{made} with the prompt {short(prompt)}; a prompt is a text, or a list of messages "
+            "with role and content"
+        )
+    if not prompt:
+        raise DataError(f"{made} with an empty prompt")
+    for column in row:
+        if not isinstance(column, str) or column in _TRLS_OWN:
+            raise DataError(
+                f"{made} with the column {column!r}; a column's name is a text, and none of "
+                f"{', '.join(_TRLS_OWN)}, which rewards get from TRL"
+            )
+
+
+def _is_chat(prompt: Any) -> bool:
+    """Whether TRL takes it for a chat; a message that calls tools needs no content."""
+    return isinstance(prompt, list) and all(
+        isinstance(message, Mapping)
+        and "role" in message
+        and ("content" in message or "tool_calls" in message)
+        for message in prompt
+    )
+
+
+def short(value: Any) -> str:
+    """A value on one short line, for messages."""
+    return " ".join(reprlib.repr(value).split())
+
+
+def check_columns(rows: Sequence[Row], rewards: Sequence[NamedReward], label: str) -> None:
+    """Refuse rows that lack a column which a reward needs.
+
+    :raises DataError: naming the reward, the column and the near miss.
+    """
+    for row in rows:
+        for reward in rewards:
+            for column in reward.needs:
+                if column not in row:
+                    raise DataError(
+                        f"{reward.label} needs the column '{column}', which rows of {label} lack"
+                        f"{near_miss(column, row) or '.'} They have: {', '.join(row)}"
+                    )
