@@ -69,6 +69,21 @@ def _likeness(name: str, other: str) -> float:
     return difflib.SequenceMatcher(None, name, other).ratio()
 
 
+def one_line(error: BaseException) -> str:
+    """The message of ``error`` in one line, or its type's name if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def typed_line(error: BaseException) -> str:
+    r"""The type and the message of ``error`` in one line.
+
+    >>> typed_line(ValueError("low is\\nabove high"))
+    'ValueError: low is above high'
+    """
+    kind, message = type(error).__name__, one_line(error)
+    return kind if message == kind else f"{kind}: {message}"
+
+
 @contextmanager
 def boundary(label: str) -> Iterator[None]:
     """Attach ``label`` to whatever a plugin raises; plugin authors raise plain Python errors.
@@ -80,10 +95,9 @@ def boundary(label: str) -> Iterator[None]:
     except RisenError as error:
         if str(error).startswith(label):
             raise
-        raise type(error)(f"{label}: {' '.join(str(error).split())}") from error
+        raise type(error)(f"{label}: {one_line(error)}") from error
     except (Exception, SystemExit) as error:  # who calls a plugin decides when the program ends
-        told = [type(error).__name__, " ".join(str(error).split())]
-        raise PluginError(f"{label} raised {': '.join(filter(None, told))}") from error
+        raise PluginError(f"{label} raised {typed_line(error)}") from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from risen_plugin.errors import ExportError
+from risen_plugin.errors import ExportError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ def fold_saved(model: Any, adapter: str, base: str) -> Any:
     try:
         weights = load_peft_weights(adapter, device="cpu")
     except Exception as error:
-        detail = " ".join(str(error).split())
+        detail = one_line(error)
         raise ExportError(f"the weights of adapter {adapter} cannot be read: {detail}") from error
     check_finite(weights.items(), f"adapter {adapter}")
     misfit = f"adapter {adapter} was trained on another model than {base}"
@@ -53,7 +53,7 @@ def fold_saved(model: Any, adapter: str, base: str) -> Any:
     try:
         wrapped = PeftModel.from_pretrained(model, adapter)
     except (RuntimeError, ValueError, KeyError) as error:
-        detail = " ".join(str(error).split())
+        detail = one_line(error)
         raise ExportError(f"{misfit}: {detail}") from error
     odd = sorted(set(weights) ^ set(get_peft_model_state_dict(wrapped)))
     if odd:
@@ -83,7 +83,7 @@ def fold(wrapped: Any, name: str) -> Any:
     try:
         merged = wrapped.merge_and_unload(safe_merge=True)
     except ValueError as error:
-        raise ExportError(f"{name} cannot be merged: {' '.join(str(error).split())}") from error
+        raise ExportError(f"{name} cannot be merged: {one_line(error)}") from error
     except (AttributeError, NotImplementedError) as error:
         kinds = {str(config.peft_type.value) for config in wrapped.peft_config.values()}
         raise ExportError(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from risen_export import graph
 from risen_export.manifest import DATA, GRAPH
-from risen_plugin.errors import ExportError, near_miss
+from risen_plugin.errors import ExportError, near_miss, one_line
 
 PRECISIONS = ("fp32", "int8")
 _NEEDED = ("onnxruntime", "onnxruntime_genai", "onnx", "onnx_ir")
@@ -99,7 +99,7 @@ def build(
         except OSError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             raise ExportError(
                 f"the model builder could not compile the model to {precision}: {reason}"
             ) from error

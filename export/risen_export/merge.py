@@ -15,7 +15,7 @@ from risen_export.adapter import check_finite, fold, fold_saved
 from risen_export.build import quiet
 from risen_export.manifest import sha256
 from risen_export.source import ADAPTER_CONFIG, Source, check_architecture, hub_file, read_json
-from risen_plugin.errors import ExportError
+from risen_plugin.errors import ExportError, one_line
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -54,7 +54,7 @@ def load(source: Source, *, show_log: bool = False) -> Merged:
                 ignore_mismatched_sizes=True,  # they are refused below, by name
             )
         except Exception as error:  # configs, weight files and tensors each have their own types
-            raise ExportError(f"{source.model} cannot be loaded: {_told(error)}") from error
+            raise ExportError(f"{source.model} cannot be loaded: {one_line(error)}") from error
         tokenizer = _tokenizer(source)
     model, report = loaded
     missing = sorted(report["missing_keys"])
@@ -151,17 +151,13 @@ def _tokenizer(source: Source) -> Any:
             return AutoTokenizer.from_pretrained(place)
         except Exception as error:  # its backend raises plain Exceptions
             raise ExportError(
-                f"the tokenizer in {place} cannot be loaded: {_told(error)}; save it again: "
+                f"the tokenizer in {place} cannot be loaded: {one_line(error)}; save it again: "
                 "tokenizer.save_pretrained(...)"
             ) from error
     raise ExportError(
         f"there is no tokenizer in {' or '.join(places)}; save it beside the model: "
         "tokenizer.save_pretrained(...)"
     )
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _brings_tokenizer(place: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from risen_plugin.errors import ExportError
+from risen_plugin.errors import ExportError, one_line
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -107,9 +107,7 @@ class KeyValueCache:
             # onnxruntime's exceptions share no base class, but they live in its modules.
             if not isinstance(error, RuntimeError) and "onnxruntime" not in type(error).__module__:
                 raise
-            raise ExportError(
-                f"onnxruntime cannot run the graph: {' '.join(str(error).split())}"
-            ) from error
+            raise ExportError(f"onnxruntime cannot run the graph: {one_line(error)}") from error
 
     def _logits(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from risen_plugin.errors import RisenError
+from risen_plugin.errors import RisenError, typed_line
 
 T = TypeVar("T")
 
@@ -33,8 +33,7 @@ class _Stopped:
         if isinstance(error, RisenError):
             error.args = (f"{error} (in process {rank})",)
             return cls(type(error), str(error))
-        text = " ".join(str(error).split())
-        return cls(None, f"process {rank} stopped: {type(error).__name__}: {text}")
+        return cls(None, f"process {rank} stopped: {typed_line(error)}")
 
     def as_error(self) -> Exception:
         return OtherProcessError(self.text) if self.kind is None else self.kind(self.text)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, one_line
 
 
 def read_mapping(path: str | Path, needs: str) -> Mapping[str, Any]:
@@ -30,7 +30,7 @@ def read_mapping(path: str | Path, needs: str) -> Mapping[str, Any]:
         told = " ".join(filter(None, (error.context, error.problem)))
         raise ConfigError(f"{place} is not valid YAML: {told}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         raise ConfigError(f"{path} is not valid YAML: {line}") from error
     if not isinstance(data, Mapping):
         raise ConfigError(f"{path} holds no mapping; it needs {needs}")

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from risen_plugin.errors import one_line
 from risen_plugin.record.checkpoints import damage, digest, publishing
 
 FOLDER = "checkpoints"
@@ -205,7 +206,7 @@ class PhaseCheckpoints:
             kept = _read(folder)
             reason = self._lacking(kept.data["parts"])
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            return None, " ".join(str(error).split())
+            return None, one_line(error)
         except pickle.UnpicklingError:
             return None, f"{_TRAINING} holds more than weights, and is not loaded"
         return (kept, None) if reason is None else (None, reason)

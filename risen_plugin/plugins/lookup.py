@@ -10,8 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from risen_plugin.errors import ConfigError, near_miss
-from risen_plugin.plugins.options import one_line
+from risen_plugin.errors import ConfigError, near_miss, typed_line
 
 
 def attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
@@ -57,7 +56,7 @@ def module_at(place: str) -> ModuleType:
     except Exception as error:  # a module may raise whatever it likes while it is imported
         what = "file" if is_file else "module"
         raise ConfigError(
-            f"the {what} '{place}' cannot be imported: {type(error).__name__}: {one_line(error)}"
+            f"the {what} '{place}' cannot be imported: {typed_line(error)}"
         ) from error
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import ConfigError, PluginError, near_miss
+from risen_plugin.errors import ConfigError, PluginError, near_miss, one_line
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _UNSAID: Any = inspect.Parameter.empty
@@ -123,11 +123,6 @@ def _refuse_missing(
 
 def _takes(known: list[str]) -> str:
     return f"It takes: {', '.join(known)}" if known else "It takes no options"
-
-
-def one_line(error: BaseException) -> str:
-    """The message of ``error`` in one line, or its type's name if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 # What a factory says about its parameters

@@ -20,9 +20,9 @@ import click
 import pluggy
 
 from risen_plugin import __version__, hookspecs
-from risen_plugin.errors import ConfigError, PluginError, near_miss
+from risen_plugin.errors import ConfigError, PluginError, near_miss, typed_line
 from risen_plugin.plugins.offers import BUILT_IN, KINDS, Kind, Offer, PluginInfo
-from risen_plugin.plugins.options import build, one_line
+from risen_plugin.plugins.options import build
 
 __all__ = ["DEFAULTS", "KINDS", "Kind", "Offer", "PluginInfo", "Plugins"]
 
@@ -165,7 +165,7 @@ class Plugins:
                     exc_info=True,
                 )
                 if self.on_failure is not None:
-                    self.on_failure(title, f"failed in {hook_name}: {_told(error)}")
+                    self.on_failure(title, f"failed in {hook_name}: {typed_line(error)}")
 
     # Registration
 
@@ -185,7 +185,7 @@ class Plugins:
             self._refuse_taken(commands)
         except Exception as error:  # one bad plugin may not break the tool, whatever it raises
             self._withdraw(info, commands)
-            reason = str(error) if isinstance(error, _UnfitError) else _told(error)
+            reason = str(error) if isinstance(error, _UnfitError) else typed_line(error)
             self._infos.append(replace(info, left_out=reason))
             if self._strict:
                 raise PluginError(f"plugin {info.title} cannot be used: {reason}") from error
@@ -284,11 +284,6 @@ def _is_set(variable: str) -> bool:
 def _own_first(entry: metadata.EntryPoint) -> tuple[bool, str]:
     """By name, after those of risen-plugin itself: nobody takes one of its commands away."""
     return (entry.dist is None or entry.dist.name != "risen-plugin", entry.name)
-
-
-def _told(error: Exception) -> str:
-    name, message = type(error).__name__, one_line(error)
-    return name if message == name else f"{name}: {message}"
 
 
 def _print_call(hook: str, implementations: Sequence[Any], arguments: Mapping[str, Any]) -> None:

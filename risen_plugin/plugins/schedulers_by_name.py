@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.contracts import Scheduler
-from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.errors import ConfigError, near_miss, one_line
 from risen_plugin.plugins import Plugins
 from risen_plugin.plugins.build import build_offer
 from risen_plugin.plugins.lookup import attribute_of, module_at
@@ -79,7 +79,7 @@ def _from_yaml(path: Path, options: Mapping[str, Any], plugins: Plugins) -> tupl
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} is not valid YAML: {one_line(error)}") from error
     places = [data, data.get("risen")] if isinstance(data, Mapping) else []
     for place in places:
         if isinstance(place, Mapping) and place.get("scheduler") is not None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from risen_plugin.errors import one_line
 from risen_plugin.record.run_record import FOLDER
 
 try:
@@ -69,7 +70,7 @@ def damage(folder: Path, manifest: Path | None = None) -> str | None:
     except FileNotFoundError:
         return "it was not written to its end"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{manifest.name} cannot be read: {' '.join(str(error).split())}"
+        return f"{manifest.name} cannot be read: {one_line(error)}"
     return None
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from risen_plugin.errors import RecordError
+from risen_plugin.errors import RecordError, one_line
 from risen_plugin.record import lock as run_lock
 
 FOLDER = "risen"
@@ -34,7 +34,7 @@ def writing(place: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise RecordError(
             f"cannot write to {place}: {reason}; make room there, and resume from the newest "
             "checkpoint"
@@ -77,7 +77,7 @@ class Keeping:
         except (OSError, SafetensorError, RecordError) as error:
             self.lost += 1
             if self.lost == 1:
-                reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+                reason = getattr(error, "strerror", None) or one_line(error)
                 _log.warning(
                     "the record in %s has gaps from here on: %s; the training goes on. Make room "
                     "there to have the rest recorded",

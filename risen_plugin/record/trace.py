@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.contracts import PhaseRecord
-from risen_plugin.errors import DataError, near_path
+from risen_plugin.errors import DataError, near_path, one_line
 from risen_plugin.progress import Series, finite, seconds_of
 
 EVENTS = "events.jsonl"
@@ -115,7 +115,7 @@ def _events(text: str, path: Path, notes: list[str]) -> Iterator[tuple[int, Mapp
             if number == len(lines) and not line.endswith("\n"):
                 notes.append(f"line {number}, the last one, is cut off and was left out")
                 return
-            told = " ".join(str(error).split())
+            told = one_line(error)
             raise DataError(f"{path}, line {number} is no JSON: {told}") from error
         if not isinstance(event, Mapping) or not isinstance(event.get("event"), str):
             raise DataError(

@@ -26,7 +26,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from risen_plugin.config import DEFAULT_GRPO, LoraSettings, check_batches
 from risen_plugin.config.trl_fields import check_fields
 from risen_plugin.contracts import Row
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, one_line
 from risen_plugin.training.adapters import fresh_lora
 from risen_plugin.training.compat import checkpointing_setting, checkpoints_activations
 
@@ -208,7 +208,7 @@ def _settings_refused() -> Iterator[None]:
         library = last.f_globals.get("__name__", "").split(".")[0]
         if library not in ("trl", "peft"):
             raise
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(f"the settings under grpo or lora do not work: {reason}") from error
 
 

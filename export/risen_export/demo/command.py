@@ -12,7 +12,7 @@ from typing import Any
 import click
 from safetensors import SafetensorError
 
-from risen_plugin.errors import ConfigError, RecordError, RisenError
+from risen_plugin.errors import ConfigError, RecordError, RisenError, one_line
 from risen_plugin.hookspecs import hookimpl
 
 _STATES = {
@@ -91,7 +91,7 @@ def _gone_if_refused(out: Path) -> Iterator[None]:
         shutil.rmtree(out, ignore_errors=True)
         if isinstance(error, RisenError):
             raise
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise RecordError(
             f"cannot write to {out}: {reason}; make room there, or choose another --out"
         ) from error

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from risen_plugin.errors import DataError, near_miss, near_path
+from risen_plugin.errors import DataError, near_miss, near_path, one_line
 
 Place = tuple[str, Any]
 """Where a row came from, such as ``data.jsonl:7``, and the row."""
@@ -103,7 +103,7 @@ class Lines:
                 file.seek(self._starts[index])
                 line = file.readline()
         except OSError as error:
-            raise DataError(f"cannot read '{self.path}': {_one_line(error)}") from error
+            raise DataError(f"cannot read '{self.path}': {one_line(error)}") from error
         return self._parsed(number, line)
 
     def __iter__(self) -> Iterator[Place]:
@@ -119,7 +119,7 @@ class Lines:
         except UnicodeDecodeError as error:
             raise DataError(f"cannot read '{self.path}': line {number}: {error}") from error
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where} is not JSON: {_one_line(error)}") from error
+            raise DataError(f"{where} is not JSON: {one_line(error)}") from error
 
 
 class _Table:
@@ -146,14 +146,14 @@ def _from_file(path: Path) -> Source:
             return _from_json(path, path.read_text(encoding="utf-8-sig"))
         return Lines(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot read '{path}': {_one_line(error)}") from error
+        raise DataError(f"cannot read '{path}': {one_line(error)}") from error
 
 
 def _from_json(path: Path, text: str) -> Source:
     try:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {_one_line(error)}") from error
+        raise DataError(f"{path} is not JSON: {one_line(error)}") from error
     if not isinstance(rows, list):
         raise DataError(f"{path} must hold a JSON list of rows, not a {type(rows).__name__}")
     return _Listed(rows, f"{_braced(path)}, row {{}}")
@@ -168,7 +168,7 @@ def _from_dataset(name: str, split: str) -> Source:
         else:
             loaded = datasets.load_dataset(name, split=split)
     except Exception as error:  # it raises whatever its loaders raise
-        raise DataError(f"cannot load the dataset '{name}': {_one_line(error)}") from error
+        raise DataError(f"cannot load the dataset '{name}': {one_line(error)}") from error
     if isinstance(loaded, dict):
         if split not in loaded:
             raise DataError(
@@ -185,7 +185,3 @@ def _is_saved(folder: Path) -> bool:
 
 def _braced(name: str | Path) -> str:
     return str(name).replace("{", "{{").replace("}", "}}")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from risen_plugin.commands.audit.acceptance import discriminates
-from risen_plugin.commands.audit.calling import Form, Item, Outcome, arguments, read, told
+from risen_plugin.commands.audit.calling import Form, Item, Outcome, arguments, read
 from risen_plugin.commands.audit.elsewhere import in_another_process
 from risen_plugin.commands.audit.empty_answers import degenerate
 from risen_plugin.commands.audit.material import IDS
 from risen_plugin.commands.audit.report import Check, short
 from risen_plugin.commands.audit.subject import Subject
+from risen_plugin.errors import typed_line
 
 REPEATS = 4
 _CRASHING = ("crash", "count")
@@ -155,7 +156,7 @@ def swallows_columns(subject: Subject) -> Check:
     try:
         scores = subject.caller.raw(items, a_column_of_another_reward=[1] * len(items))
     except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
-        return Check("columns", "fail", f"an unknown column: {told(error)}")
+        return Check("columns", "fail", f"an unknown column: {typed_line(error)}")
     first, second = _called(subject, items), read(scores, len(items))
     found = _differs("columns", items, first, second, "with an unknown column")
     return found or Check("columns", "ok")
@@ -169,7 +170,7 @@ def pickles(subject: Subject) -> Check:
     try:
         caller.reward = pickle.loads(pickle.dumps(subject.caller.reward))
     except Exception as error:  # noqa: BLE001  pickling runs the object's own code
-        return Check("pickle", "fail", told(error))
+        return Check("pickle", "fail", typed_line(error))
     twin = _settled(lambda: caller.raw(items), len(items))
     return _differs("pickle", items, first, twin, "after pickling") or Check("pickle", "ok")
 
@@ -221,7 +222,7 @@ def _settled(call: Any, count: int) -> list[Outcome]:
     try:
         return read(call(), count)
     except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
-        return [Outcome(None, "crash", told(error))] * count
+        return [Outcome(None, "crash", typed_line(error))] * count
 
 
 def _takes(subject: Subject, form: Form) -> bool:

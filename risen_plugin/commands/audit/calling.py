@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from risen_plugin.contracts import Failed, Row
-from risen_plugin.errors import PluginError
-from risen_plugin.plugins.options import one_line
+from risen_plugin.errors import PluginError, typed_line
 from risen_plugin.rewards.adherence import check_scores
 
 Form: TypeAlias = Literal["plain", "chat"]
@@ -119,14 +118,8 @@ class Caller:
         try:
             scores = self.raw(batch, form)
         except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
-            return [Outcome(None, "crash", told(error))] * len(batch)
+            return [Outcome(None, "crash", typed_line(error))] * len(batch)
         return read(scores, len(batch))
-
-
-def told(error: BaseException) -> str:
-    """The type and message of ``error`` in one line."""
-    kind, message = type(error).__name__, one_line(error)
-    return kind if message == kind else f"{kind}: {message}"
 
 
 def read(scores: Any, expected: int) -> list[Outcome]:

@@ -11,10 +11,9 @@ from typing import Any
 
 import click
 
-from risen_plugin.errors import DataError
+from risen_plugin.errors import DataError, one_line
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.plugins import Plugins
-from risen_plugin.plugins.options import one_line
 
 
 @hookimpl

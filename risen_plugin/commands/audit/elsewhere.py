@@ -16,9 +16,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from risen_plugin.commands.audit.calling import Caller, Item, Outcome, read, told
+from risen_plugin.commands.audit.calling import Caller, Item, Outcome, read
 from risen_plugin.commands.audit.target import Source
-from risen_plugin.plugins.options import one_line
+from risen_plugin.errors import typed_line
 
 TIMEOUT_S = 120.0
 
@@ -39,7 +39,7 @@ def in_another_process(
             }
         )
     except Exception as error:  # noqa: BLE001  pickling runs the object's own code
-        return f"cannot be taken to another process: {told(error)}"
+        return f"cannot be taken to another process: {typed_line(error)}"
     try:
         done = subprocess.run(
             [sys.executable, "-m", "risen_plugin.commands.audit.elsewhere"],
@@ -76,7 +76,7 @@ def _answer(request: dict[str, Any]) -> list[list[Any]]:
     try:
         outcomes = read(caller.raw(items), len(items))
     except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
-        outcomes = [Outcome(None, "crash", told(error))] * len(items)
+        outcomes = [Outcome(None, "crash", typed_line(error))] * len(items)
     return [[o.score, o.fault, o.why, repr(o.raw)] for o in outcomes]
 
 
@@ -87,7 +87,7 @@ def main() -> None:
         try:
             answered = _answer(asked)
         except Exception as error:  # noqa: BLE001  told to the process that asked
-            sys.exit(f"{type(error).__name__}: {one_line(error)}")
+            sys.exit(f"{typed_line(error)}")
     print(json.dumps(answered))
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.errors import ConfigError, near_miss, one_line
 from risen_plugin.plugins import Plugins
-from risen_plugin.plugins.options import build, one_line
+from risen_plugin.plugins.options import build
 
 
 @dataclass(frozen=True)

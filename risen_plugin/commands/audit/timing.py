@@ -7,10 +7,11 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from risen_plugin.commands.audit.calling import Item, told
+from risen_plugin.commands.audit.calling import Item
 from risen_plugin.commands.audit.report import Check
 from risen_plugin.commands.audit.subject import Subject
 from risen_plugin.contracts import Row
+from risen_plugin.errors import typed_line
 
 LENGTHS = (16, 20, 24, 28, 64, 256, 1024, 4096, 16_384, 65_536)
 """Characters of the texts, in steps small enough to stop before exponential time gets far."""
@@ -47,7 +48,7 @@ def growth(subject: Subject) -> Check:
             try:
                 times.append((length, _quickest(subject, row, answer)))
             except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
-                seen = f"{length} characters ({name}): {told(error)}"
+                seen = f"{length} characters ({name}): {typed_line(error)}"
                 return Check("growth", "fail", seen)
             if times[-1][1] > ENOUGH_S:
                 break

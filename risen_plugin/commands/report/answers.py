@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.contracts import text_of
-from risen_plugin.errors import DataError
+from risen_plugin.errors import DataError, one_line
 from risen_plugin.record.rollouts import rollout_files
 
 BINS = 20
@@ -99,7 +99,7 @@ def read_answers(
         try:
             table = _numbers(path)
         except (OSError, ValueError, KeyError) as error:
-            answers.unread.append(f"{path}: {' '.join(str(error).split())}")
+            answers.unread.append(f"{path}: {one_line(error)}")
             continue
         tables.append((path, table))
         for name in table.rewards:

@@ -12,7 +12,7 @@ from typing import Any
 
 from risen_plugin.builtin.generators.forms import adapted, form_of
 from risen_plugin.contracts import Completion, is_blank, text_of
-from risen_plugin.errors import DataError, near_miss
+from risen_plugin.errors import DataError, near_miss, one_line
 
 _BOM = b"\xef\xbb\xbf"
 _OF_THE_TRAINER = ("prompts", "completions")
@@ -78,7 +78,7 @@ def read_answers(
             except DataError as error:
                 yield Unusable(number, where, str(error))
             except ValueError as error:
-                yield Unusable(number, where, f"{where} {' '.join(str(error).split())}")
+                yield Unusable(number, where, f"{where} {one_line(error)}")
 
 
 def _row(line: bytes) -> Mapping[str, Any]:

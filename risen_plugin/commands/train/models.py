@@ -9,7 +9,7 @@ from typing import Any
 from risen_plugin.commands.train.run_config import DType
 from risen_plugin.config import LoraSettings
 from risen_plugin.embedded import base_model
-from risen_plugin.errors import ConfigError, near_path
+from risen_plugin.errors import ConfigError, near_path, one_line
 
 EMBEDDED = "embedded"
 """The name of the small base model that this package brings with it."""
@@ -57,7 +57,7 @@ def load(name: str, dtype: DType, *, lora: LoraSettings | None, seed: int) -> tu
             place, dtype=_dtype(dtype, only_adapter=lora is not None), output_loading_info=True
         )
     except Exception as error:  # configs, weight files and tokenizers each have their own types
-        told = " ".join(str(error).split()) or type(error).__name__
+        told = one_line(error)
         hint = "" if Path(place).is_dir() else _beside(place)
         raise ConfigError(f"model {name} cannot be loaded{hint}: {told}") from error
     model, report = loaded

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, one_line
 from risen_plugin.plugins.rewards_by_name import parse_options
 
 
@@ -68,5 +68,5 @@ def _value(text: str, pair: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
+        line = one_line(error)
         raise ConfigError(f"--set '{pair}' is not valid YAML: {line}") from error

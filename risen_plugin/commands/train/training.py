@@ -35,7 +35,7 @@ from risen_plugin.commands.train.rows import Row, read_rows, split_off
 from risen_plugin.commands.train.run_config import DataSource, RunConfig
 from risen_plugin.config.trl_fields import check_fields
 from risen_plugin.contracts import PhaseRecord
-from risen_plugin.errors import ConfigError, RisenError, located
+from risen_plugin.errors import ConfigError, RisenError, located, one_line
 from risen_plugin.record.run_record import replace_text, writing
 from risen_plugin.run.fitness import check_arguments
 from risen_plugin.training.at_end import NoStepTooMany
@@ -150,7 +150,7 @@ def arguments(run: RunConfig, output: Path, *, quiet: bool = False) -> SFTConfig
             warnings.simplefilter("ignore")
             return SFTConfig(**fields, output_dir=str(output), seed=run.seed, disable_tqdm=quiet)
     except (TypeError, ValueError, ImportError, AttributeError) as error:
-        told = " ".join(str(error).split())
+        told = one_line(error)
         raise ConfigError(f"fine_tune is refused by TRL: {told}") from error
 
 
@@ -193,7 +193,7 @@ def build(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
     except RisenError:
         raise
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        told = " ".join(str(error).split())
+        told = one_line(error)
         raise ConfigError(f"the Trainer refuses {run.model} with these rows: {told}") from error
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)

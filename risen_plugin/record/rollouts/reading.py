@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.contracts import Completion, Failed
-from risen_plugin.errors import DataError, near_miss, near_path
+from risen_plugin.errors import DataError, near_miss, near_path, one_line
 from risen_plugin.record.rollouts.form import COLUMNS, FILE, OF_A_REWARD, Outcome
 from risen_plugin.record.run_record import FOLDER
 
@@ -93,7 +93,7 @@ def _open(path: Path) -> Any:
     try:
         file = parquet.ParquetFile(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DataError(f"'{path}' is no rollout log: {reason}") from error
     names = file.schema_arrow.names
     lacking = [name for name in COLUMNS if name not in names]
@@ -123,7 +123,7 @@ def _read(path: Path, file: Any) -> Iterator[Rollout]:
         try:
             rows = file.read_row_group(index).to_pylist()
         except (OSError, ValueError) as error:
-            raise DataError(f"cannot read '{path}': {' '.join(str(error).split())}") from error
+            raise DataError(f"cannot read '{path}': {one_line(error)}") from error
         for row in rows:
             number += 1
             where = f"{path}, row {number}"
@@ -139,7 +139,7 @@ def _read(path: Path, file: Any) -> Iterator[Rollout]:
                     {name: _outcome(row, name) for name in rewards},
                 )
             except (TypeError, ValueError) as error:
-                raise DataError(f"{where} is damaged: {' '.join(str(error).split())}") from error
+                raise DataError(f"{where} is damaged: {one_line(error)}") from error
             yield rollout
 
 
