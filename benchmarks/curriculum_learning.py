@@ -190,7 +190,7 @@ def _seed(seed: int, trial: Trial, arms: Sequence[str]) -> dict[str, Curve]:
 def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) -> Curve:
     from transformers import TrainerCallback, TrainingArguments
 
-    from risen_plugin.config import DEFAULT_GRPO
+    from risen_plugin.config import effective_grpo
     from risen_plugin.instructions.supply import Instructions
     from risen_plugin.rewards.adherence import PassRates, grade, totals, verdicts
     from risen_plugin.rewards.panel import Panel
@@ -227,13 +227,14 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
 
     plan = Plan(
         steps=trial.steps,
-        grpo={
-            **DEFAULT_GRPO,
-            **config.grpo,
-            "per_device_train_batch_size": trial.answers,
-            "num_generations": trial.group,
-            "learning_rate": trial.rate,
-        },
+        grpo=effective_grpo(
+            config.grpo,
+            {
+                "per_device_train_batch_size": trial.answers,
+                "num_generations": trial.group,
+                "learning_rate": trial.rate,
+            },
+        ),
         lora=config.lora,
         seed=config.seed,
         output_dir=str(folder),

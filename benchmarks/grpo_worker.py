@@ -27,7 +27,7 @@ from benchmarks import training
 from benchmarks.memory import forget_peak, peak_mb, resident_mb
 from benchmarks.training import InOrder, Rewards, Row, run_one_phase
 from risen_plugin import use
-from risen_plugin.config import DEFAULT_GRPO, GuardConfig, LoraSettings, RisenConfig
+from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, effective_grpo
 from risen_plugin.embedded import orders
 from risen_plugin.instructions.supply import derived_seed
 from risen_plugin.training.answering import answers
@@ -76,7 +76,7 @@ class Work:
 def main(*, arm: str, grpo: str, steps: int, seed: int, threads: int) -> None:
     """Train once, and print the seconds, rollouts, tokens and peak memory."""
     training.prepare(threads)
-    fields = {**DEFAULT_GRPO, **json.loads(grpo)}
+    fields = effective_grpo(json.loads(grpo))
     model, tokenizer = training.load()
     count = steps * fields["per_device_train_batch_size"] // fields["num_generations"]
     rows = training.instructions(count, 100 + seed)

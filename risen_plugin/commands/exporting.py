@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.config.choices import BuffersConfig
+from risen_plugin.config import BuffersConfig
 from risen_plugin.errors import DataError, RecordError, near_path
 from risen_plugin.instructions.supply import key_of
 from risen_plugin.kit.plain_json import json_text

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from risen_plugin.config.risen import (
-    DEFAULT_GRPO,
+from risen_plugin.config.choices import PluginOrName, Use, Weighted, use
+from risen_plugin.config.control import ControlConfig, check_control
+from risen_plugin.config.grpo import DEFAULT_GRPO, check_batches, effective_grpo
+from risen_plugin.config.guard import GuardConfig, TaskProbe
+from risen_plugin.config.risen import RisenConfig
+from risen_plugin.config.sections import (
     BreakerConfig,
     BuffersConfig,
-    ControlConfig,
     CurriculumConfig,
     GateConfig,
-    GuardConfig,
     LoraSettings,
-    PluginOrName,
-    RisenConfig,
-    TaskProbe,
-    Use,
-    Weighted,
-    check_batches,
-    check_control,
-    check_keys,
-    use,
 )
+from risen_plugin.kit.checks import check_keys
 
 __all__ = [
     "DEFAULT_GRPO",
@@ -39,5 +33,6 @@ __all__ = [
     "check_batches",
     "check_control",
     "check_keys",
+    "effective_grpo",
     "use",
 ]

@@ -23,6 +23,43 @@ DEFAULT_GRPO: Mapping[str, Any] = {
 """What a phase uses where neither the configuration nor the scheduler says otherwise."""
 
 
+def effective_grpo(
+    grpo: Mapping[str, Any], parameters: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The fields of ``GRPOConfig`` that a phase trains with.
+
+    :param grpo: the configuration's, which come before the defaults.
+    :param parameters: of a scheduler's decision, which come before those.
+    """
+    return {**DEFAULT_GRPO, **grpo, **(parameters or {})}
+
+
+def answers_per_batch(grpo: Mapping[str, Any], processes: int = 1) -> int:
+    """Answers in one generation batch of all processes together."""
+    sampled = grpo.get("generation_batch_size")
+    return int(sampled or grpo["per_device_train_batch_size"] * _rounds(grpo) * processes)
+
+
+def rows_per_batch(grpo: Mapping[str, Any], processes: int = 1) -> int:
+    """Different instructions in one generation batch of all processes together."""
+    return answers_per_batch(grpo, processes) // int(grpo["num_generations"])
+
+
+def steps_per_batch(grpo: Mapping[str, Any], processes: int = 1) -> float:
+    """Optimizer steps for which the answers of one generation batch last."""
+    rounds: float = _rounds(grpo)
+    if grpo.get("generation_batch_size"):
+        at_once = grpo["per_device_train_batch_size"] * processes
+        rounds = grpo["generation_batch_size"] / at_once
+    accumulated = grpo.get("gradient_accumulation_steps") or 1
+    return float(rounds * (grpo.get("num_iterations") or 1) / accumulated)
+
+
+def _rounds(grpo: Mapping[str, Any]) -> int:
+    """Backward passes over one generation batch whose size is not set by itself."""
+    return int(grpo.get("steps_per_generation") or grpo.get("gradient_accumulation_steps") or 1)
+
+
 _COUNTS = {
     "num_generations": 2,
     "per_device_train_batch_size": 1,
@@ -43,7 +80,7 @@ def check_batches(grpo: Mapping[str, Any], label: str = "grpo") -> None:
     :raises ConfigError: naming the numbers and the group sizes that fit.
     """
     _check_numbers(grpo, label)
-    settings = {"gradient_accumulation_steps": 1, **DEFAULT_GRPO, **grpo}
+    settings = effective_grpo(grpo)
     group = settings["num_generations"]
     at_once = settings["per_device_train_batch_size"]
     batch, steps = settings.get("generation_batch_size"), settings.get("steps_per_generation")
@@ -53,7 +90,7 @@ def check_batches(grpo: Mapping[str, Any], label: str = "grpo") -> None:
             "same; leave one out"
         )
     if batch is None:
-        batch = at_once * (steps or settings["gradient_accumulation_steps"])
+        batch = answers_per_batch(settings)
     if batch % at_once:
         raise ConfigError(
             f"{label}.generation_batch_size = {batch} is no multiple of "

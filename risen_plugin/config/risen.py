@@ -12,43 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.config.choices import (
-    GRADING,
+from risen_plugin.config.choices import GRADING, PluginOrName, Use
+from risen_plugin.config.control import ControlConfig, check_control
+from risen_plugin.config.grpo import check_batches, effective_grpo
+from risen_plugin.config.guard import GuardConfig, TaskProbe
+from risen_plugin.config.sections import (
     BreakerConfig,
     BuffersConfig,
     CurriculumConfig,
     GateConfig,
     LoraSettings,
-    PluginOrName,
-    Use,
-    Weighted,
-    use,
 )
-from risen_plugin.config.grpo import DEFAULT_GRPO, check_batches
-from risen_plugin.config.guard import ControlConfig, GuardConfig, TaskProbe, check_control
 from risen_plugin.errors import ConfigError, located, near_miss
-from risen_plugin.kit.checks import all_texts, check_whole, told
+from risen_plugin.kit.checks import all_texts, check_keys, check_whole, told
 from risen_plugin.kit.yaml_files import read_mapping
-
-__all__ = [
-    "DEFAULT_GRPO",
-    "BreakerConfig",
-    "BuffersConfig",
-    "ControlConfig",
-    "CurriculumConfig",
-    "GateConfig",
-    "GuardConfig",
-    "LoraSettings",
-    "PluginOrName",
-    "RisenConfig",
-    "TaskProbe",
-    "Use",
-    "Weighted",
-    "check_batches",
-    "check_control",
-    "check_keys",
-    "use",
-]
 
 
 @dataclass(frozen=True)
@@ -150,7 +127,7 @@ class RisenConfig:
                 "of a JSON Lines file"
             )
         check_batches(self.grpo)
-        check_control(self.control, {**DEFAULT_GRPO, **self.grpo})
+        check_control(self.control, effective_grpo(self.grpo))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> RisenConfig:
@@ -271,12 +248,3 @@ def _read_section(kind: Any, data: Any, where: str) -> Any:
             for name, task in read["tasks"].items()
         }
     return kind(**read)
-
-
-def check_keys(data: Mapping[str, Any], known: set[str], where: str) -> None:
-    for key in data:
-        if key not in known:
-            raise ConfigError(
-                f"{where} has no key '{key}'{near_miss(str(key), known) or '.'} "
-                f"It takes: {', '.join(sorted(known))}"
-            )

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from risen_plugin.config import ControlConfig
+from risen_plugin.config.grpo import steps_per_batch
 from risen_plugin.guard.control_rules import (
     AdaptiveKl,
     EntropyFloor,
@@ -21,16 +22,6 @@ from risen_plugin.guard.control_rules import (
     TemperatureLine,
     ZeroVariance,
 )
-
-
-def _steps_of_a_batch(grpo: Mapping[str, Any], processes: int) -> int:
-    """GRPO steps for which the answers sampled at once last."""
-    accumulated = grpo.get("gradient_accumulation_steps", 1)
-    sampled = grpo.get("steps_per_generation") or accumulated
-    if grpo.get("generation_batch_size"):
-        at_once = grpo.get("per_device_train_batch_size", 1) * processes
-        sampled = grpo["generation_batch_size"] // at_once
-    return max(1, int(sampled * grpo.get("num_iterations", 1) // accumulated))
 
 
 class Controllers:
@@ -87,7 +78,7 @@ class Controllers:
             elif name == "temperature":
                 part.begin(temperature, steps)
             elif name == "entropy_floor":
-                part.begin(temperature, logs, _steps_of_a_batch(grpo, processes))
+                part.begin(temperature, logs, max(1, int(steps_per_batch(grpo, processes))))
             elif name == "kl_budget":
                 part.begin(logs)
             else:

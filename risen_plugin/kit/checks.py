@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, near_miss
 
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+", re.IGNORECASE)
 
@@ -26,6 +26,25 @@ def check_between(name: str, value: Any, least: float, most: float) -> None:
     if not is_number(value) or not least <= value <= most or math.isinf(value):
         band = f"from {least:g}" + (f" to {most:g}" if math.isfinite(most) else "")
         raise ConfigError(f"{name} is {told(value)}; it is a number {band}")
+
+
+def check_bound(name: str, value: Any, least: float, *, is_above: bool = False) -> None:
+    """Refuse what is no number from ``least``, or above it; None stands for no bound."""
+    if value is None:
+        return
+    if not is_number(value) or math.isnan(value) or value < least or (is_above and value <= least):
+        band = f"above {least:g}" if is_above else f"from {least:g}"
+        raise ConfigError(f"{name} is {told(value)}; it is a number {band}, or left out")
+
+
+def check_keys(data: Mapping[str, Any], known: set[str], where: str) -> None:
+    """Refuse a key that is not ``known``, naming the near miss."""
+    for key in data:
+        if key not in known:
+            raise ConfigError(
+                f"{where} has no key '{key}'{near_miss(str(key), known) or '.'} "
+                f"It takes: {', '.join(sorted(known))}"
+            )
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -30,7 +30,7 @@ from transformers import (
     set_seed,
 )
 
-from risen_plugin.config import DEFAULT_GRPO, BuffersConfig
+from risen_plugin.config import BuffersConfig, effective_grpo
 from risen_plugin.contracts import Decision, PhaseRecord
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.guard.changes import Changes, compare
@@ -88,7 +88,7 @@ def run_burst(
     began = time.perf_counter()
     label = f"burst {number}"
     config = check_burst_fields(decision.parameters, around.config.buffers, label)
-    grpo = {**DEFAULT_GRPO, **around.config.grpo}
+    grpo = effective_grpo(around.config.grpo)
     seed = derived_seed(around.config.seed, "burst", number)
     mixture = around.buffers.mixture(
         config, steps=decision.steps, seed=seed, leave_out=around.instructions.is_held_out

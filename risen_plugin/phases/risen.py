@@ -19,7 +19,7 @@ from typing import Any
 from peft import PeftModel
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from risen_plugin.config import DEFAULT_GRPO
+from risen_plugin.config import effective_grpo
 from risen_plugin.contracts import Decision, PhaseRecord, text_of
 from risen_plugin.instructions.supply import derived_seed
 from risen_plugin.kit.stopwatch import Clock
@@ -139,7 +139,7 @@ def run_phase(
 def _plan(
     around: Surroundings, decision: Decision, number: int, folder: Path, *, kept: Kept | None
 ) -> Plan:
-    grpo = {**DEFAULT_GRPO, **around.config.grpo, **decision.parameters}
+    grpo = effective_grpo(around.config.grpo, decision.parameters)
     if kept is None:
         grpo |= around.controllers.begin(grpo, decision.steps, around.processes.count)
     else:  # as it was steered to by then

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from risen_plugin.config.choices import Use
+from risen_plugin.config import Use
 from risen_plugin.contracts import Generator, Reward, Scheduler
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.plugins import Kind, Plugins

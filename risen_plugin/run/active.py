@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from risen_plugin.config import DEFAULT_GRPO, check_batches, check_control
+from risen_plugin.config import check_batches, check_control, effective_grpo
 from risen_plugin.contracts import Decision, PhaseRecord
 from risen_plugin.errors import RecordError, RisenError
 from risen_plugin.kit.processes import is_everywhere
@@ -281,7 +281,7 @@ class ActiveRun:
             check_burst_fields(decision.parameters, config.buffers, label)
             return
         check_grpo_fields(decision.parameters, label)
-        grpo = {**DEFAULT_GRPO, **config.grpo, **decision.parameters}
+        grpo = effective_grpo(config.grpo, decision.parameters)
         check_batches(grpo, label)
         check_control(config.control, grpo, label)
         most = grpo["max_completion_length"]

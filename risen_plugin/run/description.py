@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from risen_plugin import __version__
-from risen_plugin.config import DEFAULT_GRPO, RisenConfig
+from risen_plugin.config import RisenConfig, effective_grpo
 from risen_plugin.record.made_of import without_address
 from risen_plugin.rewards.adherence import NamedReward
 from risen_plugin.run.assembly import Parts
@@ -41,7 +41,7 @@ def describe(
         "breaker": dataclasses.asdict(config.breaker),
         "gate": parts.gate.describe() if parts.gate else None,
         "lora": dataclasses.asdict(config.lora),
-        "grpo": {**DEFAULT_GRPO, **config.grpo},
+        "grpo": effective_grpo(config.grpo),
         "curriculum": config.curriculum and dataclasses.asdict(config.curriculum),
         "buffers": dict(buffers),
         "reserved": sorted(reserved),

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
-from risen_plugin.config import DEFAULT_GRPO
+from risen_plugin.config import effective_grpo
 from risen_plugin.errors import ConfigError
 from risen_plugin.instructions.families import told
 from risen_plugin.instructions.probe_rows import load_probe
@@ -59,7 +59,7 @@ def prepare(own: Components, args: TrainingArguments, model: Any, tokenizer: Any
 
 
 def _longest(own: Components, model: Any) -> int:
-    grpo = {**DEFAULT_GRPO, **own.config.grpo}
+    grpo = effective_grpo(own.config.grpo)
     return longest_prompt(model, grpo["max_completion_length"])
 
 

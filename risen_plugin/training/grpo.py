@@ -23,7 +23,8 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from risen_plugin.config import DEFAULT_GRPO, LoraSettings, check_batches
+from risen_plugin.config import LoraSettings, check_batches, effective_grpo
+from risen_plugin.config.grpo import rows_per_batch
 from risen_plugin.config.trl_fields import check_fields
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, one_line
@@ -131,7 +132,7 @@ def build_trainer(
     with _settings_refused(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL and PEFT warn about what is meant here
         args = GRPOConfig(**grpo_arguments(outer, plan, rewards))
-    rows = rows_per_batch({**DEFAULT_GRPO, **plan.grpo}, outer.world_size)
+    rows = rows_per_batch(effective_grpo(plan.grpo), outer.world_size)
     own = isinstance(model, PeftModel)
     base = model.get_base_model() if own else model
     bare = vars(base).get("forward")
@@ -216,7 +217,7 @@ def grpo_arguments(
     outer: TrainingArguments, plan: Plan, rewards: Sequence[RewardFunction]
 ) -> dict[str, Any]:
     """The arguments of ``GRPOConfig``: defaults, then the user's, then what the phase manages."""
-    chosen = {**DEFAULT_GRPO, **plan.grpo}
+    chosen = effective_grpo(plan.grpo)
     check_batches(chosen)
     return {
         **chosen,
@@ -238,16 +239,6 @@ def grpo_arguments(
         "seed": plan.seed,
         **checkpointing_setting(GRPOConfig, checkpoints_activations(outer)),
     }
-
-
-def rows_per_batch(settings: Mapping[str, Any], processes: int = 1) -> int:
-    """Different instructions in one generation batch of all processes together."""
-    batch = settings.get("generation_batch_size") or (
-        settings["per_device_train_batch_size"]
-        * (settings.get("steps_per_generation") or settings.get("gradient_accumulation_steps", 1))
-        * processes
-    )
-    return int(batch) // int(settings["num_generations"])
 
 
 def _places(count: int) -> Iterator[dict[str, int]]:

@@ -45,7 +45,7 @@ def test_each_draw_comes_after_every_reward_of_the_batch_before(
 ) -> None:
     from transformers import TrainingArguments
 
-    from risen_plugin.config import DEFAULT_GRPO
+    from risen_plugin.config import effective_grpo
     from risen_plugin.rewards.adherence import wrap
     from risen_plugin.training.grpo import Plan, build_trainer, train
 
@@ -62,13 +62,10 @@ def test_each_draw_comes_after_every_reward_of_the_batch_before(
 
     plan = Plan(
         steps=4,
-        grpo={
-            **DEFAULT_GRPO,
-            "num_generations": 2,
-            "per_device_train_batch_size": 4,
-            "max_completion_length": 4,
-            **settings,
-        },
+        grpo=effective_grpo(
+            {"num_generations": 2, "per_device_train_batch_size": 4, "max_completion_length": 4},
+            settings,
+        ),
         lora=LoraSettings(r=2),
         seed=0,
         output_dir=str(tmp_path),

@@ -24,7 +24,9 @@ from risen_plugin.config import (
     Use,
     Weighted,
     check_batches,
+    effective_grpo,
 )
+from risen_plugin.config.grpo import answers_per_batch, rows_per_batch, steps_per_batch
 from risen_plugin.errors import ConfigError
 
 LEAST: dict[str, Any] = {"rewards": ["length"], "generator": "jsonl", "scheduler": "after"}
@@ -325,6 +327,33 @@ def test_a_generation_batch_is_taken_at_its_word(batch: int, group: int) -> None
     else:
         with pytest.raises(ConfigError, match=f"generation batch of {batch} answers"):
             check_batches(grpo)
+
+
+def test_a_decision_comes_before_the_configuration_and_that_before_the_defaults() -> None:
+    grpo = effective_grpo({"num_generations": 4, "beta": 0.1}, {"beta": 0.2})
+    assert grpo == {**DEFAULT_GRPO, "num_generations": 4, "beta": 0.2}
+    assert effective_grpo({}) == dict(DEFAULT_GRPO)
+
+
+@pytest.mark.parametrize(
+    ("settings", "processes", "answers", "steps"),
+    [
+        ({}, 1, 8, 1.0),
+        ({}, 3, 24, 1.0),
+        ({"gradient_accumulation_steps": 4}, 1, 32, 1.0),
+        ({"gradient_accumulation_steps": 4, "steps_per_generation": 1}, 1, 8, 0.25),
+        ({"steps_per_generation": 2, "num_iterations": 3}, 2, 32, 6.0),
+        ({"generation_batch_size": 32}, 2, 32, 2.0),
+        ({"generation_batch_size": 32, "gradient_accumulation_steps": 8}, 1, 32, 0.5),
+    ],
+)
+def test_what_a_generation_batch_holds_and_how_long_it_lasts(
+    settings: dict[str, int], processes: int, answers: int, steps: float
+) -> None:
+    grpo = effective_grpo({"per_device_train_batch_size": 8, "num_generations": 4}, settings)
+    assert answers_per_batch(grpo, processes) == answers
+    assert rows_per_batch(grpo, processes) == answers // 4
+    assert steps_per_batch(grpo, processes) == steps
 
 
 def test_the_defaults_are_fit_for_a_phase() -> None:

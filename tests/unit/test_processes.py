@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from risen_plugin.config.grpo import rows_per_batch
 from risen_plugin.errors import ConfigError, PluginError, RisenError
 from risen_plugin.kit.processes import ALONE, OtherProcessError, Processes, is_everywhere
 from risen_plugin.rewards.named import wrap
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.run.fitness import limit_rewards
-from risen_plugin.training.grpo import rows_per_batch
 
 
 class Threads(Processes):

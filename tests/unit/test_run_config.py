@@ -12,8 +12,7 @@ from risen_plugin.commands.train.adaptation import held_out, rewards_of
 from risen_plugin.commands.train.overrides import overridden
 from risen_plugin.commands.train.rows import read_rows, split_off
 from risen_plugin.commands.train.run_config import DataSource, RunConfig
-from risen_plugin.config import LoraSettings
-from risen_plugin.config.choices import Weighted
+from risen_plugin.config import LoraSettings, Weighted
 from risen_plugin.errors import ConfigError, DataError, RisenError
 
 RISEN = {

@@ -18,7 +18,7 @@ from risen_plugin.commands.train.adaptation import in_one_phase, rewards_of, ris
 from risen_plugin.commands.train.closing import advice_lines, measured_lines
 from risen_plugin.commands.train.overrides import overridden
 from risen_plugin.commands.train.run_config import RunConfig
-from risen_plugin.config.guard import GuardConfig
+from risen_plugin.config import GuardConfig
 from risen_plugin.errors import ConfigError
 from risen_plugin.instructions.probe_rows import check_probe
 from risen_plugin.kit.plain_json import json_text

@@ -22,7 +22,7 @@ from risen_plugin.commands.train.models import weight_bytes
 from risen_plugin.commands.train.rows import read_rows
 from risen_plugin.commands.train.run_config import RunConfig
 from risen_plugin.commands.train.training import arguments
-from risen_plugin.config import DEFAULT_GRPO
+from risen_plugin.config import effective_grpo
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError
 from risen_plugin.training.answering import encode_probe, prompt_ids
@@ -72,7 +72,7 @@ def fit_to_memory(
         batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
         tune = fit(shape, batch, tokens, available, only_adapter=run.lora is not None)
     if run.risen is not None:
-        grpo = {**DEFAULT_GRPO, **run.risen.grpo}
+        grpo = effective_grpo(run.risen.grpo)
         longest = max(len(prompt_ids(tokenizer, row["prompt"])) for row in instructions)
         answer = longest + grpo["max_completion_length"]
         tokens = max(tokens, answer)

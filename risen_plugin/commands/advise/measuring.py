@@ -31,7 +31,8 @@ from risen_plugin.commands.train.models import load, with_adapter
 from risen_plugin.commands.train.rows import read_with_columns
 from risen_plugin.commands.train.run_config import RunConfig
 from risen_plugin.commands.train.training import arguments, build, prepare, quieten
-from risen_plugin.config import DEFAULT_GRPO
+from risen_plugin.config import effective_grpo
+from risen_plugin.config.grpo import steps_per_batch
 from risen_plugin.contracts import text_of
 from risen_plugin.rewards.adherence import grade, verdicts
 from risen_plugin.training.answering import answers
@@ -160,6 +161,7 @@ class Measuring:
         only = {"model": run.model, "risen": section, "seed": run.seed}
         measured = RunConfig.from_dict(only, "risen advise")
         assert measured.risen is not None
+        steps_a_batch = steps_per_batch(effective_grpo(measured.risen.grpo))
         probe = [{"text": f"{text_of(row['prompt'])}\n\n"} for row in self._some_instructions(run)]
         measured = dataclasses.replace(
             measured, risen=dataclasses.replace(measured.risen, probe=probe, keep_entry=False)
@@ -183,7 +185,7 @@ class Measuring:
             pass_at_k=seen.pass_at_k,
             zero_variance=seen.zero_variance,
             tokens_s=seen.tokens / max(figures["reinforce_s"], 1e-9),
-            step_s=seen.step_s(figures["reinforce_s"]) * _batches_per_step(measured),
+            step_s=seen.step_s(figures["reinforce_s"]) / steps_a_batch,
             measure_s=figures["guard_s"] / rows,
             phase_s=figures["enter_s"] + figures["leave_s"],
         )
@@ -248,7 +250,7 @@ class Measuring:
         """As many held-out instructions as a quarter of the time answers."""
         assert run.risen is not None
         guard = run.risen.guard
-        grpo = {**DEFAULT_GRPO, **run.risen.grpo}
+        grpo = effective_grpo(run.risen.grpo)
         some = self._some_instructions(run)[:_FEWEST_ROWS]
         began = time.perf_counter()
         with clean_room(model, tokenizer):
@@ -345,14 +347,3 @@ def _asked(row: Mapping[str, Any]) -> set[str]:
     if ids:
         return set(map(str, ids))
     return {str(row["family"])} if row.get("family") not in (None, "") else set()
-
-
-def _batches_per_step(run: RunConfig) -> float:
-    """Generation batches in one optimizer step."""
-    assert run.risen is not None
-    grpo = {**DEFAULT_GRPO, **run.risen.grpo}
-    accumulation = grpo.get("gradient_accumulation_steps", 1)
-    batch = grpo.get("generation_batch_size") or grpo["per_device_train_batch_size"] * (
-        grpo.get("steps_per_generation") or accumulation
-    )
-    return float(grpo["per_device_train_batch_size"] * accumulation / batch)

@@ -7,7 +7,7 @@ from typing import Any
 
 from risen_plugin.builtin.generators.sources import open_source
 from risen_plugin.commands.score.rescoring import options_of
-from risen_plugin.config.guard import GuardConfig
+from risen_plugin.config import GuardConfig
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.kit.intervals import least_changed
 from risen_plugin.plugins.rewards_by_name import parse_options

@@ -31,7 +31,7 @@ class OwnAnswers:
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """One row with prompt and completion per answer; where all are blank, the prompts."""
-        from risen_plugin.config import DEFAULT_GRPO
+        from risen_plugin.config import effective_grpo
         from risen_plugin.rewards.adherence import grade, verdicts
         from risen_plugin.training.answering import answers
         from risen_plugin.training.clean_room import clean_room
@@ -45,7 +45,7 @@ class OwnAnswers:
                 self._model,
                 self._tokenizer,
                 prompts,
-                max_new_tokens={**DEFAULT_GRPO, **config.grpo}["max_completion_length"],
+                max_new_tokens=effective_grpo(config.grpo)["max_completion_length"],
                 batch_size=config.guard.batch_size,
                 progress=None if self.quiet else "probe: its own answers",
             )

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from risen_plugin.config import LoraSettings, RisenConfig, check_keys
-from risen_plugin.config.choices import GRADING, Use, Weighted
+from risen_plugin.config import LoraSettings, RisenConfig, Use, Weighted, check_keys
+from risen_plugin.config.choices import GRADING
 from risen_plugin.errors import ConfigError, located, near_miss, near_path
 from risen_plugin.kit.checks import EXPONENT, check_whole, is_number, told
 from risen_plugin.kit.yaml_files import read_mapping

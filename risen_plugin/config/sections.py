@@ -1,0 +1,229 @@
+"""The sections of a configuration, one per concern: frozen data, checked when it is made.
+
+What the guard decides by is in ``guard``, what is steered while a phase runs in ``control``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from risen_plugin.config.choices import PluginOrName
+from risen_plugin.errors import ConfigError
+from risen_plugin.kit.checks import all_texts, check_between, check_whole, is_number, told
+
+
+@dataclass(frozen=True)
+class CurriculumConfig:
+    """How instructions are chosen from a pool of those known so far.
+
+    :param initial: instructions asked of the generator before the first draw.
+    :param refill: instructions asked of it again, every ``refill_every`` generation batches.
+    :param refill_every: generation batches between refills.
+    :param largest: the most instructions kept; no more are taken in then.
+    :param strata: columns whose values group instructions, the widest group first. What was never
+        answered is judged by its group. ``level`` is the number of constraints where a row has no
+        such column.
+    :param low: with ``high``, the band of pass rates that is worth most.
+    :param high: the upper end of it.
+    :param focus: how strongly the band is preferred: the power to which the worth of an instruction
+        outside it is raised; 0 draws alike.
+    :param optimism: standard deviations by which an uncertain pass rate is taken to be nearer to
+        the band.
+    :param prior: answers' worth of trust in the group, beside an instruction's own answers.
+    :param half_life: generation batches after which an answer counts half.
+    :param explore: share of the draws that are uniform over the pool.
+    :param skip_base: an instruction whose last ``z`` visits gave no variance is passed over with
+        the probability ``1 - max(skip_base ** z, skip_floor)``.
+    :param skip_floor: the least probability of asking it all the same.
+    :param most_skips: draws passed over per instruction of a batch, at the most.
+    :param retire_after: visits without variance in a row after which an instruction is drawn no
+        more; None for never.
+    :param hindsight: whether a group of answers that all fail adds an instruction with only those
+        constraints that its best answer met.
+    """
+
+    initial: int = 1024
+    refill: int = 64
+    refill_every: int = 8
+    largest: int = 1_000_000
+    strata: Sequence[str] = ("family", "level")
+    low: float = 0.3
+    high: float = 0.7
+    focus: float = 1.0
+    optimism: float = 0.25
+    prior: float = 4.0
+    half_life: float = 16.0
+    explore: float = 0.05
+    skip_base: float = 0.5
+    skip_floor: float = 0.05
+    most_skips: int = 8
+    retire_after: int | None = None
+    hindsight: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("initial", 1),
+            ("refill", 0),
+            ("refill_every", 1),
+            ("largest", 1),
+            ("most_skips", 0),
+        ):
+            check_whole(f"curriculum.{name}", getattr(self, name), least)
+        if self.retire_after is not None:
+            check_whole("curriculum.retire_after", self.retire_after, 1)
+        for name in ("low", "high", "explore", "skip_base", "skip_floor"):
+            check_between(f"curriculum.{name}", getattr(self, name), 0.0, 1.0)
+        for name in ("focus", "optimism", "prior", "half_life"):
+            check_between(f"curriculum.{name}", getattr(self, name), 0.0, math.inf)
+        if not 0.0 < self.low <= self.high < 1.0:
+            raise ConfigError(
+                f"curriculum.low and curriculum.high are {self.low} and {self.high}; they are pass "
+                "rates above 0 and below 1, low not above high"
+            )
+        for name in ("prior", "half_life"):
+            if not getattr(self, name):
+                raise ConfigError(f"curriculum.{name} is 0; it is a number above 0")
+        if isinstance(self.strata, str) or not self.strata or not all_texts(self.strata):
+            raise ConfigError(
+                f"curriculum.strata is {self.strata!r}; it is a list of columns, such as "
+                "[family, level]"
+            )
+        if not isinstance(self.hindsight, bool):
+            raise ConfigError(f"curriculum.hindsight is {self.hindsight!r}; it is true or false")
+
+
+@dataclass(frozen=True)
+class BreakerConfig:
+    """When a phase ends at once because a reward fails too often.
+
+    :param max_error_rate: largest share of errors that one reward may have among the latest scored
+        answers of a phase, or all of them among the guard's; 1.0 never ends a phase in training.
+    :param window: latest answers of a phase that the share is taken over; one generation batch at
+        the least.
+    """
+
+    max_error_rate: float = 0.2
+    window: int = 256
+
+    def __post_init__(self) -> None:
+        rate = self.max_error_rate
+        if not is_number(rate) or not 0.0 <= rate <= 1.0:
+            raise ConfigError(
+                f"breaker.max_error_rate is {told(rate)}; it is a share between 0 and 1"
+            )
+        check_whole("breaker.window", self.window, 1)
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """A bar of quality for answers that a verifiable reward passes.
+
+    An answer that passes ``reward`` is worth 1 more if its quality is above the threshold, and
+    0.5 less if not; what does not pass is worth what it was.
+
+    :param reward: the verifiable reward, by the name it has among ``rewards`` or as the object.
+    :param quality: ``likelihood`` (the mean log-likelihood per token of the answer to the plain
+        query under the model at phase entry), or a reward: a name, an object, :func:`use`.
+    :param threshold: a quality, or ``auto`` for the ``quantile`` of the first answers of a phase.
+    :param quantile: share of the entry model's own answers that ``auto`` leaves below the bar.
+    """
+
+    reward: PluginOrName = "constraints"
+    quality: PluginOrName = "likelihood"
+    threshold: float | Literal["auto"] = "auto"
+    quantile: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.threshold != "auto" and not (
+            is_number(self.threshold) and math.isfinite(self.threshold)
+        ):
+            raise ConfigError(
+                f"gate.threshold is {told(self.threshold)}; it is a finite number, or 'auto'"
+            )
+        if not is_number(self.quantile) or not 0.0 <= self.quantile < 1.0:
+            raise ConfigError(
+                f"gate.quantile is {told(self.quantile)}; it is a share from 0 to below 1"
+            )
+
+
+@dataclass(frozen=True)
+class BuffersConfig:
+    """What RISEN phases leave for fine-tuning, and how a burst uses it.
+
+    :param largest: the most verified answers that are held, one per instruction; 0 for none.
+    :param band: share of the passed answers of a group, above the first number and up to the
+        second, in which its best answer is kept.
+    :param unsolved_after: visits without a passed answer, in a row, from which an instruction
+        counts as unsolved.
+    :param demonstrations: answers that a person wrote: rows with ``prompt`` and ``completion``, or
+        the path of a JSON Lines file with them.
+    :param own_share: share of own verified answers in a burst, where there are demonstrations too.
+    :param batch_size: rows per optimizer step of a burst, over all processes.
+    :param learning_rate: of a burst.
+    :param min_gain: a burst is dropped that gains less than this in strict adherence (share of
+        instructions) for sure; 0 means one that falls.
+    :param max_probe_loss_rise: the largest rise of the probe loss that keeps a burst, in nats per
+        token.
+    """
+
+    largest: int = 2048
+    band: Sequence[float] = (0.0, 0.5)
+    unsolved_after: int = 2
+    demonstrations: str | Path | Sequence[Mapping[str, Any]] | None = None
+    own_share: float = 0.5
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    min_gain: float = 0.0
+    max_probe_loss_rise: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, least in (("largest", 0), ("unsolved_after", 1), ("batch_size", 1)):
+            check_whole(f"buffers.{name}", getattr(self, name), least)
+        check_between("buffers.own_share", self.own_share, 0.0, 1.0)
+        check_between("buffers.learning_rate", self.learning_rate, 0.0, math.inf)
+        for name in ("min_gain", "max_probe_loss_rise"):
+            check_between(f"buffers.{name}", getattr(self, name), -math.inf, math.inf)
+        band = self.band
+        if (
+            isinstance(band, str)
+            or not isinstance(band, Sequence)
+            or len(band) != len(("low", "high"))
+            or not all(is_number(bound) for bound in band)
+            or not 0.0 <= band[0] < band[1] <= 1.0
+        ):
+            raise ConfigError(
+                f"buffers.band is {band!r}; it is two shares of passed answers, the lower first, "
+                "such as [0.0, 0.5]"
+            )
+        given = self.demonstrations
+        if not (given is None or isinstance(given, str | Path | Sequence)):
+            raise ConfigError(
+                f"buffers.demonstrations is of type {type(given).__name__}; it is a list of rows, "
+                "or the path of a JSON Lines file"
+            )
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The temporary adapter of a phase on a plain model; see PEFT's ``LoraConfig``.
+
+    :param target_modules: as in PEFT; ``all-linear`` takes every linear layer but the LM head.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    target_modules: str | Sequence[str] = "all-linear"
+
+    def __post_init__(self) -> None:
+        check_whole("lora.r", self.r, 1)
+        check_whole("lora.alpha", self.alpha, 1)
+        targets = self.target_modules
+        if not isinstance(targets, str) and not (targets and all_texts(targets)):
+            raise ConfigError(
+                f"lora.target_modules is {targets!r}; it is a text such as 'all-linear', or a "
+                "list of module names"
+            )
