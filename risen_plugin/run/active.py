@@ -24,7 +24,7 @@ from risen_plugin.kit.processes import is_everywhere
 from risen_plugin.phases.burst import check_burst_fields, run_burst
 from risen_plugin.phases.risen import run_phase
 from risen_plugin.record.run_record import writing
-from risen_plugin.run.schedule import decide
+from risen_plugin.run.deciding import decide
 from risen_plugin.run.start import (
     open_record,
     prepare,

@@ -10,7 +10,6 @@ from typing import Any
 
 from risen_plugin.contracts import PhaseRecord, Progress
 from risen_plugin.rewards.adherence import PassRates
-from risen_plugin.run.schedule import timeline
 
 
 @dataclass
@@ -83,3 +82,13 @@ class History:
         self.pass_rates.load_state_dict(state["pass_rates"])
         self._earlier_s = state["elapsed_s"]
         self._started = None
+
+
+def timeline(records: tuple[PhaseRecord, ...], step: int) -> tuple[PhaseRecord, ...]:
+    """``records`` with the present fine-tuning stretch, as it is at ``step``, at their end."""
+    begun = 0
+    if records:
+        last = records[-1]
+        begun = last.at_step + (last.steps if last.kind == "fine_tune" else 0)
+    present = PhaseRecord("fine_tune", step - begun, begun, "the run's own steps")
+    return (*records, present)

@@ -15,8 +15,7 @@ from risen_plugin.builtin.schedulers.benefit import Benefit
 from risen_plugin.builtin.schedulers.budget import Budget
 from risen_plugin.builtin.schedulers.plateau import Plateau
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
-from risen_plugin.run.deciding import Decisions, kind_of
-from risen_plugin.run.schedule import decide
+from risen_plugin.run.deciding import Decisions, decide, kind_of
 
 
 def on(reason: str, phase: Any = "fine_tune") -> Decision:

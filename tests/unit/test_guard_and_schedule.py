@@ -15,7 +15,8 @@ from risen_plugin.errors import ConfigError, PluginError
 from risen_plugin.guard.changes import Changes, Harm
 from risen_plugin.guard.verdicts import Measured, Verdict, judge
 from risen_plugin.kit.intervals import Interval
-from risen_plugin.run.schedule import decide, timeline
+from risen_plugin.run.deciding import decide
+from risen_plugin.run.history import timeline
 
 LABEL = "scheduler 'mine' (risen-mine 1.0)"
 PROGRESS = Progress(step=3, max_steps=9)

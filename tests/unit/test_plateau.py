@@ -11,7 +11,7 @@ import pytest
 from risen_plugin.builtin.schedulers.plateau import Plateau
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.errors import ConfigError, PluginError
-from risen_plugin.run.schedule import decide
+from risen_plugin.run.deciding import decide
 
 SCHEDULER = Plateau(steps=7, parameters={"beta": 0.1})
 FALLING = (4.0, 3.0, 2.0, 1.5, 1.2)

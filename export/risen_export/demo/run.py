@@ -20,7 +20,7 @@ from risen_export.export import export
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.embedded import base_model, orders
 from risen_plugin.record.run_record import write_json
-from risen_plugin.run.schedule import timeline
+from risen_plugin.run.history import timeline
 
 QUESTIONS = 4
 PRECISIONS = ("fp32", "int8")
