@@ -249,8 +249,8 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
         plan=plan,
     )
     trainer.add_callback(Measure())
-    outcome = train(trainer, plan)
-    flat = [log["frac_reward_zero_std"] for log in outcome.logs if "frac_reward_zero_std" in log]
+    logs = train(trainer, plan)
+    flat = [log["frac_reward_zero_std"] for log in logs.entries if "frac_reward_zero_std" in log]
     figures = {name: round(value, 4) for name, value in instructions.figures().items()}
     instructions.close_pool()
     return Curve(tuple(points), tuple(flat), figures)

@@ -32,7 +32,7 @@ from risen_plugin.embedded import orders
 from risen_plugin.instructions.supply import derived_seed
 from risen_plugin.training.answering import answers
 from risen_plugin.training.compat import checkpointing_setting
-from risen_plugin.training.grpo import Outcome, Plan, train
+from risen_plugin.training.grpo import GrpoLogs, Plan, train
 
 Measured = dict[str, float]
 ARMS = ("risen", "trl", "trl-fp32", "trl-same")
@@ -137,14 +137,14 @@ def _risen(work: Work) -> Measured:
 
 
 def _watched_train(
-    peaks: dict[str, float], trainer: GRPOTrainer, plan: Plan, outcome: Outcome
-) -> Outcome:
+    peaks: dict[str, float], trainer: GRPOTrainer, plan: Plan, logs: GrpoLogs
+) -> GrpoLogs:
     """GRPO as the phase runs it, its peak of memory apart from the measurements before it."""
     peaks["measuring"] = peak_mb()
     forget_peak()
-    train(trainer, plan, outcome)
+    train(trainer, plan, logs)
     peaks["grpo"] = peak_mb()
-    return outcome
+    return logs
 
 
 def _stock(work: Work, unsaid: dict[str, Any]) -> Measured:

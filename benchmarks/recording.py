@@ -123,7 +123,7 @@ def _timed() -> Iterator[dict[str, float]]:
     from risen_plugin.record.rollouts import RolloutLog
     from risen_plugin.record.run_record import Record
     from risen_plugin.run import active as active_run
-    from risen_plugin.training.outer_trainer import Attached
+    from risen_plugin.training.outer_trainer import OuterTrainer
 
     spent: defaultdict[str, float] = defaultdict(float)
 
@@ -144,7 +144,7 @@ def _timed() -> Iterator[dict[str, float]]:
         (phase, ("save_adapter", "_write")),
         (PhaseCheckpoints, ("write",)),
         (held_out, ("counts_by_constraint", "counts_by_family")),
-        (Attached, ("log", "log_series")),
+        (OuterTrainer, ("log", "log_series")),
     )
     with ExitStack() as patches:
         for owner, names in owners:

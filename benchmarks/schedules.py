@@ -240,7 +240,7 @@ def _most_steps(arm: str, seconds: float) -> int:
 def _evaluates(trainer: Any, desk: Any) -> None:
     from datasets import Dataset
 
-    from risen_plugin.training.answering import encode_probe
+    from risen_plugin.training.losses import encode_probe
 
     encoded = encode_probe(desk.tokenizer, desk.data.probe, 512)
     trainer.eval_dataset = Dataset.from_list([{"input_ids": i, "labels": k} for i, k in encoded])
@@ -286,8 +286,9 @@ def _measured(desk: Any, reserved: str) -> dict[str, float]:
     from risen_export.demo.stages import score_instructions
     from risen_plugin.embedded import corpus, orders
     from risen_plugin.instructions.families import families_of
-    from risen_plugin.training.answering import answers_to, encode_probe, probe_loss
+    from risen_plugin.training.answering import answers_to
     from risen_plugin.training.clean_room import clean_room
+    from risen_plugin.training.losses import encode_probe, probe_loss
 
     def told(rows: Sequence[Any]) -> list[Any]:
         return answers_to(

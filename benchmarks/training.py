@@ -29,7 +29,7 @@ from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.config import RisenConfig
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.embedded import base_model, orders
-from risen_plugin.training.answering import encode_probe
+from risen_plugin.training.losses import encode_probe
 
 Row = dict[str, Any]
 CONTEXT = 512  # tokens, the embedded model's

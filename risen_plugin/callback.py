@@ -20,8 +20,7 @@ from risen_plugin.errors import ConfigError
 from risen_plugin.run.active import ActiveRun
 from risen_plugin.run.fitness import check_arguments, check_model, check_targets
 from risen_plugin.run.state import Components
-from risen_plugin.training.at_end import NoStepTooMany
-from risen_plugin.training.outer_trainer import Attached
+from risen_plugin.training.outer_trainer import NoStepTooMany, OuterTrainer
 
 _log = logging.getLogger("risen_plugin")
 
@@ -78,7 +77,7 @@ class RisenCallback(TrainerCallback):
         check_arguments(trainer.args)
         check_model(trainer.model, trainer.processing_class)
         check_targets(trainer.model, self.config.lora.target_modules)
-        self.components.attached = Attached(trainer)
+        self.components.attached = OuterTrainer(trainer)
         if not others:
             trainer.add_callback(self)
         self.components.resuming.mend(trainer.args, _log.warning)

@@ -40,11 +40,11 @@ from risen_plugin.phases.guarding import Tell, untold
 from risen_plugin.phases.measuring import State, Surroundings, measure_state, metrics_of
 from risen_plugin.phases.steering import tell_measured
 from risen_plugin.record.run_record import write_json
-from risen_plugin.training.adapters import fresh_lora, merge, save_adapter
-from risen_plugin.training.answering import encode_probe, longest_prompt
+from risen_plugin.training.adapters import Snapshot, fresh_lora, merge, save_adapter
+from risen_plugin.training.answering import longest_prompt
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.compat import checkpointing_setting, checkpoints_activations
-from risen_plugin.training.snapshot import Snapshot
+from risen_plugin.training.losses import encode_probe
 
 CHANGEABLE = ("learning_rate", "batch_size", "own_share", "min_gain", "max_probe_loss_rise")
 _SET_APART = ("largest", "band", "unsolved_after", "demonstrations")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import random
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -25,15 +23,20 @@ from transformers import TrainerCallback
 
 from risen_plugin.errors import one_line
 from risen_plugin.record.checkpoints import damage, digest, publishing
+from risen_plugin.training.trainer_state import (
+    GoingOn,
+    counters_of,
+    optimization_of,
+    put_weights,
+    trained_parameters,
+    used_up,
+)
 
 FOLDER = "checkpoints"
 _WEIGHTS, _TRAINING, _STATE = "trained.safetensors", "training.pt", "phase.json"
 _FORMAT = 1
 _KEPT = 2
 MOST_SHARE = 0.03  # of the phase's time, when checkpoints are dear
-_OF_STATE = ("global_step", "num_input_tokens_seen", "total_flos")
-_OF_TRAINER = ("_step", "_total_train_tokens", "_total_loss_scalar", "_globalstep_last_logged")
-_CONTROLLED = ("beta", "temperature", "epsilon_low", "epsilon_high")
 
 
 @dataclass(frozen=True)
@@ -62,50 +65,11 @@ class Kept:
 
     def restore(self, trainer: Any) -> None:
         """Put the weights into a trainer that was built anew, and have it go on from there."""
-        trained = _trained(trainer.model)
-        with torch.no_grad():
-            for name, parameter in trained.items():
-                parameter.copy_(self.weights[name])
+        put_weights(trainer, self.weights)
         if self.is_finished:
             trainer.state.global_step = self.step
         else:
-            trainer.add_callback(_GoingOn(self, trainer))
-
-
-class _GoingOn(TrainerCallback):
-    """Sets a trainer to where it was, at the moments at which it has made what is to be set."""
-
-    def __init__(self, kept: Kept, trainer: Any) -> None:
-        self.kept = kept
-        self.trainer = trainer
-        self.is_to_draw = True
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        told = self.kept.data["trainer"]
-        trainer = self.trainer
-        for name in _OF_STATE:
-            setattr(state, name, told[name])
-        for name in (*_OF_TRAINER, *_CONTROLLED):
-            if name in told:
-                setattr(trainer, name, told[name])
-        trainer._initial_global_step = 0
-        if hasattr(trainer, "_tr_loss"):  # transformers 4 keeps it in a local variable
-            trainer._tr_loss += told["loss"]
-        for name, values in told["metrics"].items():
-            trainer._metrics["train"][name] = list(values)
-        kwargs["optimizer"].load_state_dict(self.kept.training["optimizer"])
-        kwargs["lr_scheduler"].load_state_dict(self.kept.training["scheduler"])
-        scaler = getattr(trainer.accelerator, "scaler", None)
-        if scaler is not None and self.kept.training.get("scaler"):
-            scaler.load_state_dict(self.kept.training["scaler"])
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.is_to_draw:  # iterating over the dataloader has drawn a number of its own
-            set_random_states(self.kept.training["random"])
-            self.is_to_draw = False
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        state.epoch = state.global_step / state.max_steps  # counted from where it went on
+            trainer.add_callback(GoingOn(trainer, self.data["trainer"], self.training))
 
 
 @dataclass
@@ -161,8 +125,7 @@ class PhaseCheckpoints:
 
     def is_due(self, trainer: Any) -> bool:
         """Whether it is time for one, and the answers sampled so far are used up."""
-        args = trainer.args
-        if trainer._step % (args.steps_per_generation * trainer.num_iterations):
+        if not used_up(trainer):
             return False
         step = trainer.state.global_step
         if step - self._last < self.every or step >= trainer.state.max_steps:
@@ -182,16 +145,19 @@ class PhaseCheckpoints:
             data = {
                 "format": _FORMAT,
                 "finished": finished,
-                "trainer": _trainer_state(trainer),
+                "trainer": counters_of(trainer),
                 **self.gather(),
             }
             for name in data["log"]["parts"]:
                 self._digests[name] = self._digests.get(name) or digest(self.place / name)
             data["parts"] = self._digests
             (folder / _STATE).write_text(json.dumps(data, default=str), encoding="utf-8")
-            held = {n: p.detach().cpu().contiguous() for n, p in _trained(trainer.model).items()}
+            held = {
+                n: p.detach().cpu().contiguous()
+                for n, p in trained_parameters(trainer.model).items()
+            }
             save_file(held, folder / _WEIGHTS)
-            torch.save(_training_state(trainer, finished), folder / _TRAINING)
+            torch.save({} if finished else optimization_of(trainer), folder / _TRAINING)
         for old in sorted(self.place.glob("step-*"))[:-_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         self._last = step
@@ -234,32 +200,6 @@ class _Asking(TrainerCallback):
         control.should_save = self.checkpoints.is_due(self.trainer)
 
 
-def _trained(model: Any) -> dict[str, torch.nn.Parameter]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _trainer_state(trainer: Any) -> dict[str, Any]:
-    own = {n: getattr(trainer, n) for n in (*_OF_TRAINER, *_CONTROLLED) if hasattr(trainer, n)}
-    return {
-        **{name: getattr(trainer.state, name) for name in _OF_STATE},
-        **own,
-        "loss": float(getattr(trainer, "_tr_loss", 0.0)),
-        "metrics": {name: list(values) for name, values in trainer._metrics["train"].items()},
-    }
-
-
-def _training_state(trainer: Any, finished: bool) -> dict[str, Any]:
-    if finished:
-        return {}
-    scaler = getattr(trainer.accelerator, "scaler", None)
-    return {
-        "optimizer": trainer.optimizer.state_dict(),
-        "scheduler": trainer.lr_scheduler.state_dict(),
-        "scaler": None if scaler is None else scaler.state_dict(),
-        "random": random_states(),
-    }
-
-
 def _read(folder: Path) -> Kept:
     data = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     if data["format"] != _FORMAT:
@@ -270,26 +210,3 @@ def _read(folder: Path) -> Kept:
         load_file(folder / _WEIGHTS),
         torch.load(folder / _TRAINING, map_location="cpu", weights_only=True),
     )
-
-
-def random_states() -> dict[str, Any]:
-    """Python's, numpy's and torch's random states, in what the weights-only loader accepts."""
-    kind, keys, place, has_gauss, gauss = np.random.get_state()
-    version, numbers, following = random.getstate()
-    return {
-        "python": [version, list(numbers), following],
-        "numpy": [kind, [int(key) for key in keys], place, has_gauss, gauss],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_states(states: Mapping[str, Any]) -> None:
-    """Put back what :func:`random_states` told."""
-    version, numbers, following = states["python"]
-    random.setstate((version, tuple(numbers), following))
-    kind, keys, place, has_gauss, gauss = states["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), place, has_gauss, gauss))
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])

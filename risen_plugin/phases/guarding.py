@@ -16,8 +16,7 @@ from risen_plugin.kit.jsonable import from_plain, to_plain
 from risen_plugin.kit.stopwatch import Clock
 from risen_plugin.phases.measuring import State, Surroundings, measure_state, metrics_of
 from risen_plugin.phases.steering import Steering, Taken, tell_measured
-from risen_plugin.training.answering import Encoded
-from risen_plugin.training.forward_kl import sampled_answers
+from risen_plugin.training.answering import Encoded, sampled_answers
 from risen_plugin.training.grpo import Plan
 
 Tell = Callable[..., None]

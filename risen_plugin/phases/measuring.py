@@ -36,7 +36,8 @@ from risen_plugin.rewards.adherence import (
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.scores import Scores
 from risen_plugin.rewards.tripwires import Tripped, tripped, watch
-from risen_plugin.training.answering import Encoded, answers_to, mean_loss, row_losses
+from risen_plugin.training.answering import Encoded, answers_to
+from risen_plugin.training.losses import mean_loss, row_losses
 
 DomainMetrics = Callable[[], Mapping[str, float]]
 

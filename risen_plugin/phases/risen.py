@@ -30,12 +30,11 @@ from risen_plugin.record.rollouts import FILE, RolloutLog
 from risen_plugin.record.run_record import write_json, writing
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.scores import OutageError, Scores
-from risen_plugin.training.adapters import entry_folder, merge, save_adapter
+from risen_plugin.training.adapters import Snapshot, entry_folder, merge, save_adapter
 from risen_plugin.training.answering import answers, longest_prompt
 from risen_plugin.training.clean_room import clean_room
-from risen_plugin.training.grpo import Outcome, Plan, build_trainer, train
+from risen_plugin.training.grpo import GrpoLogs, Plan, build_trainer, train
 from risen_plugin.training.likelihood import Likelihood
-from risen_plugin.training.snapshot import Snapshot
 
 _PARTS = ("guard_s", "enter_s", "reinforce_s", "leave_s")
 _LOGGED = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
@@ -67,7 +66,7 @@ def run_phase(
     processes.main(lambda: _prepare(around, folder, checkpoints))
     guarding = Guarding(around, plan, clock, tell)
     if around.told is not None:
-        done.outcome.told = partial(around.told, number)
+        done.logs.listener = partial(around.told, number)
     entry = _count(around, plan.grpo, clock, done, kept=kept)
     around.buffers.begin(phase=number, at_step=at_step, group=plan.grpo["num_generations"])
     with (
@@ -86,7 +85,7 @@ def run_phase(
             "counts": around.instructions.counts(),
             "panel": around.panel.state_dict(),
             "guard": guarding.state_dict(),
-            "logs": done.outcome.logs,
+            "logs": done.logs.entries,
             "seconds": clock.seconds,
             "log": log.cut(),
         }
@@ -113,7 +112,7 @@ def run_phase(
         gc.collect()  # the trainer and its adapter hold each other in cycles
     metrics = {
         **guarding.metrics(),
-        **_logs(done.outcome),
+        **_logs(done.logs),
         **around.instructions.figures(),
         "rollouts": around.pass_rates.rollouts - entry["rollouts"],
         "tokens": around.pass_rates.tokens - entry["tokens"],
@@ -130,7 +129,7 @@ def run_phase(
         **asdict(record),
         "parameters": dict(decision.parameters),
         "verdict": asdict(verdict),
-        "logs": done.outcome.logs,
+        "logs": done.logs.entries,
     }
     processes.main(lambda: _write(around, folder, data))
     return record
@@ -175,7 +174,7 @@ def _count(
         return {"rollouts": around.pass_rates.rollouts, "tokens": around.pass_rates.tokens}
     around.instructions.begin_figures(kept.data["counts"])
     around.panel.load_state_dict(kept.data["panel"])
-    done.outcome.logs += kept.data["logs"]
+    done.logs.entries += kept.data["logs"]
     clock.seconds |= kept.data["seconds"]
     return dict(kept.data["entry"])
 
@@ -229,7 +228,7 @@ class _Done:
     """What became of the GRPO steps: how many there were, their logs, and what cut them short."""
 
     steps: int = 0
-    outcome: Outcome = field(default_factory=Outcome)
+    logs: GrpoLogs = field(default_factory=GrpoLogs)
     outage: str | None = None
 
 
@@ -268,7 +267,7 @@ def _reinforce(
     try:
         if kept is None or not kept.is_finished:
             with clock.time("reinforce_s"):
-                train(trainer, plan, done.outcome, steering=steering)
+                train(trainer, plan, done.logs, steering=steering)
             write(finished=True)
     except OutageError as error:
         done.outage = str(error)
@@ -321,14 +320,14 @@ def _likelihood(around: Surroundings, plan: Plan, trained: Any, snapshot: Snapsh
     )
 
 
-def _logs(outcome: Outcome) -> dict[str, Any]:
+def _logs(logs: GrpoLogs) -> dict[str, Any]:
     """What TRL logged last, and the first reward."""
     metrics: dict[str, Any] = {}
     for name in _LOGGED:
-        value = outcome.last(name)
+        value = logs.last(name)
         if value is not None:
             metrics[name] = value
-    first = outcome.first("reward")
+    first = logs.first("reward")
     if first is not None:
         metrics["reward_first"] = first
     return metrics

@@ -1,9 +1,7 @@
 """Steer a live GRPO trainer: hand it the controllers' orders, measure, act on what was measured.
 
-What to do is decided by ``control`` and ``guard``. Here it is done: to the trainer's KL
-coefficient, its optimizer's learning rate, its temperature, its end. TRL 1.16 reads ``beta`` at
-each use. The temperature stands in three places, one of them out of reach in a closure, so it is
-set where the next answers are sampled, and their likelihoods are taken at the same one.
+What to do is decided by ``control`` and ``guard``. Here it is done: to the trainer's live settings
+and to its end.
 """
 
 from __future__ import annotations
@@ -13,9 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from peft import PeftModel
 from transformers import TrainerCallback
-from trl.trainer.utils import add_fused_lm_head
 
 from risen_plugin.config import GuardConfig
 from risen_plugin.guard.changes import Changes
@@ -23,6 +19,7 @@ from risen_plugin.guard.control_rules import Orders
 from risen_plugin.guard.controllers import Controllers
 from risen_plugin.guard.verdicts import Action, Look, When, act
 from risen_plugin.phases.measuring import State
+from risen_plugin.training.live_settings import Live
 
 _SERIES = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
 
@@ -145,77 +142,3 @@ def tell_measured(  # noqa: PLR0917 one event, its parts in order
         action=action.kind,
         reason=action.reason,
     )
-
-
-class Live:
-    """The settings of a GRPO trainer that can be changed while it runs."""
-
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        self.rate = 1.0
-
-    def settings(self) -> dict[str, float]:
-        """What the step that was logged last was taken with."""
-        groups = self.trainer.optimizer.param_groups if self.trainer.optimizer else []
-        rates = {"learning_rate": float(groups[0]["lr"])} if groups else {}
-        return {
-            "beta": float(self.trainer.beta),
-            **rates,
-            "temperature": float(self.trainer.temperature),
-        }
-
-    def go_on(self, orders: Orders) -> None:
-        """Stand by the orders of a phase that was cut off; its optimizer has the rate."""
-        self.rate = 1.0 if orders.rate is None else orders.rate
-        if orders.temperature is not None:
-            temperature = orders.temperature
-            self.trainer.before_answers = lambda: set_temperature(self.trainer, temperature)
-
-    def follow(self, orders: Orders) -> None:
-        """Change what the orders say; the temperature from the next answers on."""
-        if orders.beta is not None:
-            self.trainer.beta = orders.beta
-        if orders.rate is not None and orders.rate != self.rate:
-            self._scale_rate(orders.rate / self.rate)
-            self.rate = orders.rate
-        if orders.temperature is not None and orders.temperature != self.trainer.temperature:
-            temperature = orders.temperature
-            self.trainer.before_answers = lambda: set_temperature(self.trainer, temperature)
-
-    def _scale_rate(self, factor: float) -> None:
-        for group in self.trainer.optimizer.param_groups:
-            for name in ("lr", "initial_lr"):
-                if name in group:
-                    group[name] *= factor
-        # The schedule sets each rate anew from these.
-        schedule = getattr(self.trainer.lr_scheduler, "scheduler", self.trainer.lr_scheduler)
-        if hasattr(schedule, "base_lrs"):
-            schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
-
-
-def set_temperature(trainer: Any, temperature: float) -> None:
-    """Sample at ``temperature``, and take likelihoods and entropies at it."""
-    trainer.temperature = temperature
-    trainer.args.temperature = temperature
-    if hasattr(trainer, "generation_config"):
-        trainer.generation_config.temperature = temperature
-        trainer.generation_kwargs["temperature"] = temperature
-    if hasattr(trainer, "vllm_generation"):
-        trainer.vllm_generation.temperature = temperature
-    base = base_of(trainer.accelerator.unwrap_model(trainer.model))
-    # TRL holds the temperature in the closure of this forward: the head is put on anew.
-    if trainer.bare_forward is None:
-        vars(base).pop("forward", None)
-    else:
-        base.forward = trainer.bare_forward
-    add_fused_lm_head(
-        base,
-        temperature=temperature,
-        cast_lm_head_to_fp32=trainer.args.cast_lm_head_to_fp32,
-        outputs=("log_probs", "entropy"),
-    )
-
-
-def base_of(model: Any) -> Any:
-    """The model that an adapter is on; a plain model itself."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model

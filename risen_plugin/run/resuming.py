@@ -8,14 +8,12 @@ refuses what does not belong together, and finds the phase that was cut off. Fil
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from risen_plugin.config import RisenConfig
 from risen_plugin.contracts import Decision
@@ -25,6 +23,7 @@ from risen_plugin.record.checkpoints import Checkpoints, damage_of, is_ours
 from risen_plugin.record.made_of import differences, made_of
 from risen_plugin.record.run_record import Record, read_state
 from risen_plugin.training.clean_room import clean_room
+from risen_plugin.training.outer_trainer import given_to_train
 
 Say = Callable[[str], None]
 
@@ -76,7 +75,7 @@ class Resuming:
             return None
         own = Checkpoints(str(args.output_dir)).place(state.global_step)
         given = args.resume_from_checkpoint
-        told = _given_to_train()
+        told = given_to_train()
         places = [told] if told is not None else [Path(given) if given else own, own]
         for place in places:
             found = self._read(place)
@@ -218,19 +217,3 @@ def forget_phases(output_dir: Path) -> None:
     """Delete the checkpoints of phases that a newer checkpoint of the Trainer holds."""
     for place in Record(output_dir).folder.glob(f"phase-*/{FOLDER}"):
         shutil.rmtree(place, ignore_errors=True)
-
-
-def _given_to_train() -> Path | None:
-    """The checkpoint that the running ``Trainer.train`` resumes from.
-
-    A Trainer tells it to no callback, and its arguments have it only where it was given to them
-    (transformers 5.23), so it is read off the call that we are in.
-    """
-    frame = sys._getframe()
-    while frame.f_back is not None:
-        frame = frame.f_back
-        if isinstance(frame.f_locals.get("self"), Trainer):
-            given = frame.f_locals.get("resume_from_checkpoint")
-            if isinstance(given, str | os.PathLike):
-                return Path(given)
-    return None

@@ -22,7 +22,8 @@ from risen_plugin.record.run_record import Record, writing
 from risen_plugin.run.description import describe
 from risen_plugin.run.fitness import check_arguments, check_model, check_targets, limit_rewards
 from risen_plugin.run.state import Components
-from risen_plugin.training.answering import encode_probe, longest_prompt, prompt_ids
+from risen_plugin.training.answering import longest_prompt, prompt_ids
+from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.torch_processes import running_processes
 
 _log = logging.getLogger("risen_plugin")

@@ -21,7 +21,7 @@ from risen_plugin.run.deciding import Decisions
 from risen_plugin.run.history import History
 from risen_plugin.run.resuming import Resuming
 from risen_plugin.training.grpo import check_grpo_fields
-from risen_plugin.training.outer_trainer import Attached
+from risen_plugin.training.outer_trainer import OuterTrainer
 
 
 class Components:
@@ -49,7 +49,7 @@ class Components:
         self.controllers = Controllers(config.control)
         self.resuming = Resuming(config, self.parts.origins, __version__)
         self.telling = Telling(self.parts.plugins)
-        self.attached: Attached | None = None
+        self.attached: OuterTrainer | None = None
         self.processes = ALONE
         self.initial = copy.deepcopy(self.state_dict())
 

@@ -1,14 +1,22 @@
-"""Keep what a phase's adapter has learned: save it, and fold it into the model's own parameters."""
+"""A phase's adapter: made, saved, folded into the model's parameters, or put back as it was."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel
 
 from risen_plugin.config import LoraSettings
+
+
+def base_of(model: Any) -> Any:
+    """The model that an adapter is on; a plain model itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def fresh_lora(settings: LoraSettings) -> LoraConfig:
@@ -53,3 +61,39 @@ def merge(trained: Any) -> None:
 def entry_folder(folder: Path) -> Path:
     """Where the weights at phase entry lie, if they are kept."""
     return folder / "entry"
+
+
+class Snapshot:
+    """A PeftModel's trainable weights as they were; put back also after an exception.
+
+    A plain model's weights are only written when a phase is accepted, so it needs no snapshot.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.held: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+        if isinstance(model, PeftModel):
+            self.held = [(p, p.detach().clone()) for p in model.parameters() if p.requires_grad]
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for parameter, value in self.held:
+                parameter.copy_(value)
+
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """The old weights in place of those in training, for as long as this is open."""
+        trained = [parameter.data for parameter, _ in self.held]
+        for parameter, value in self.held:
+            parameter.data = value
+        try:
+            yield
+        finally:
+            for (parameter, _), value in zip(self.held, trained, strict=True):
+                parameter.data = value
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is not None:
+            self.restore()

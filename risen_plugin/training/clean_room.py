@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
-
-from risen_plugin.training.attention import finite_attention
 
 _CONTAINERS = (dict, list, set)
 
@@ -62,20 +60,13 @@ class _Mappings:
 
 
 class _RandomStates:
-    """Python's, numpy's and torch's global random generators, on every device."""
+    """The global random generators, on every device."""
 
     def __init__(self) -> None:
-        self.python = random.getstate()
-        self.numpy = np.random.get_state()
-        self.torch = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self.states = random_states()
 
     def restore(self) -> None:
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)
-        torch.set_rng_state(self.torch)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
+        set_random_states(self.states)
 
 
 class _Parameters:
@@ -155,3 +146,45 @@ def _refill(container: Any, content: Any) -> None:
     else:
         container.clear()
         container.update(content)
+
+
+@contextmanager
+def finite_attention() -> Iterator[None]:
+    """Leave cuDNN's attention out while inside; PyTorch takes the next best of its kernels.
+
+    Prompts of different lengths are padded on the left, and a padded position then attends to
+    nothing. In half precision PyTorch takes cuDNN's attention on recent GPUs, and since PyTorch
+    2.11 that one's backward pass answers NaN for such a position wherever the length is 64 beyond
+    a multiple of 128 (pytorch/pytorch#196678; met with DPO in huggingface/trl#7181). One GRPO batch
+    of that length is enough: the next step samples from a model of NaNs. PyTorch's other kernels
+    give zeros there.
+    """
+    was_on = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was_on)
+
+
+def random_states() -> dict[str, Any]:
+    """Python's, numpy's and torch's random states, in what the weights-only loader accepts."""
+    kind, keys, place, has_gauss, gauss = np.random.get_state()
+    version, numbers, following = random.getstate()
+    return {
+        "python": [version, list(numbers), following],
+        "numpy": [kind, [int(key) for key in keys], place, has_gauss, gauss],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Put back what :func:`random_states` told."""
+    version, numbers, following = states["python"]
+    random.setstate((version, tuple(numbers), following))
+    kind, keys, place, has_gauss, gauss = states["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), place, has_gauss, gauss))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])

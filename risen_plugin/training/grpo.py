@@ -100,20 +100,20 @@ class Plan:
 
 
 @dataclass
-class Outcome:
-    """What the trainer logged: one entry per logging step.
+class GrpoLogs:
+    """The logs of a stretch of GRPO: one entry per logging step.
 
-    :param told: gets each entry as it is logged, with the GRPO step.
+    :param listener: gets the GRPO step and the numbers of each entry as it is logged.
     """
 
-    logs: list[dict[str, float]] = field(default_factory=list)
-    told: Callable[[int, Mapping[str, float]], None] | None = None
+    entries: list[dict[str, float]] = field(default_factory=list)
+    listener: Callable[[int, Mapping[str, float]], None] | None = None
 
     def first(self, name: str) -> float | None:
-        return next((log[name] for log in self.logs if name in log), None)
+        return next((log[name] for log in self.entries if name in log), None)
 
     def last(self, name: str) -> float | None:
-        return next((log[name] for log in reversed(self.logs) if name in log), None)
+        return next((log[name] for log in reversed(self.entries) if name in log), None)
 
 
 def build_trainer(
@@ -159,26 +159,26 @@ def build_trainer(
 def train(
     trainer: GRPOTrainer,
     plan: Plan,
-    outcome: Outcome | None = None,
+    logs: GrpoLogs | None = None,
     *,
     steering: TrainerCallback | None = None,
-) -> Outcome:
+) -> GrpoLogs:
     """Run the trainer to its end behind one progress bar.
 
-    :param outcome: collects what is logged, also if the training does not come to its end.
+    :param logs: collects what is logged, also if the training does not come to its end.
     :param steering: may change the trainer's settings, or end it early.
     """
-    outcome = Outcome() if outcome is None else outcome
+    logs = GrpoLogs() if logs is None else logs
     with tqdm(
         total=plan.steps, desc=plan.label, unit="step", leave=False, disable=plan.quiet
     ) as bar:
-        trainer.add_callback(_Listener(outcome, bar))
+        trainer.add_callback(_Listener(logs, bar))
         if steering is not None:
             trainer.add_callback(steering)
         with _settings_refused(), _masking_is_meant(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             trainer.train()
-    return outcome
+    return logs
 
 
 @contextmanager
@@ -317,8 +317,8 @@ def _copy_adapter(model: nn.Module, source: str, target: str) -> None:
 
 
 class _Listener(TrainerCallback):
-    def __init__(self, outcome: Outcome, bar: Any) -> None:
-        self.outcome = outcome
+    def __init__(self, collected: GrpoLogs, bar: Any) -> None:
+        self.collected = collected
         self.bar = bar
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -330,8 +330,8 @@ class _Listener(TrainerCallback):
             for name, value in (logs or {}).items()
             if isinstance(value, int | float)
         }
-        self.outcome.logs.append({"step": float(state.global_step), **numbers})
-        if self.outcome.told is not None:
-            self.outcome.told(state.global_step, numbers)
+        self.collected.entries.append({"step": float(state.global_step), **numbers})
+        if self.collected.listener is not None:
+            self.collected.listener(state.global_step, numbers)
         if "reward" in numbers:
             self.bar.set_postfix(reward=f"{numbers['reward']:.3f}")

@@ -1,18 +1,28 @@
-"""What can be reached of a Trainer that Trainer events do not carry."""
+"""The Trainer that fine-tunes: what Trainer events do not carry, and how its last step is ended."""
 
 from __future__ import annotations
 
 import copy
+import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from risen_plugin.contracts import PhaseRecord
 
 
-class Attached:
+class OuterTrainer:
     """A Trainer's loggers, ``compute_metrics`` and evaluation set."""
 
     def __init__(self, trainer: Trainer) -> None:
@@ -123,3 +133,51 @@ class Attached:
         if isinstance(dataset, dict):
             return next(iter(dataset.values()), None)
         return dataset
+
+
+class NoStepTooMany(TrainerCallback):
+    """Lets a Trainer that is resumed at its last step change and record nothing more.
+
+    Resumed in mid-epoch there, it takes one step too many before it looks (transformers 5.23,
+    ``_run_epoch``). Without gradients the optimizer changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.is_at_end = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.is_at_end = state.global_step >= state.max_steps
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.is_at_end:
+            for parameter in kwargs["model"].parameters():
+                parameter.grad = None
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.is_at_end:
+            state.global_step = state.max_steps
+            control.should_training_stop = True
+            # All of it is there from the step that was the last.
+            control.should_save = control.should_evaluate = control.should_log = False
+
+
+def given_to_train() -> Path | None:
+    """The checkpoint that the running ``Trainer.train`` resumes from.
+
+    A Trainer tells it to no callback, and its arguments have it only where it was given to them
+    (transformers 5.23), so it is read off the call that we are in.
+    """
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if isinstance(frame.f_locals.get("self"), Trainer):
+            given = frame.f_locals.get("resume_from_checkpoint")
+            if isinstance(given, str | os.PathLike):
+                return Path(given)
+    return None

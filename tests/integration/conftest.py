@@ -156,7 +156,7 @@ def _plain(model: Any, tokenizer: Any, settings: dict[str, Any], evaluate: bool)
     from datasets import Dataset
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-    from risen_plugin.training.answering import encode_probe
+    from risen_plugin.training.losses import encode_probe
 
     encoded = encode_probe(tokenizer, ROWS, 512)
     dataset = Dataset.from_list([{"input_ids": i, "labels": k} for i, k in encoded])

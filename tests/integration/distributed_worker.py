@@ -118,7 +118,7 @@ def trainer_of(folder: Path, tokenizer: Any, scenario: str, seed: int = 0) -> An
         TrainingArguments,
     )
 
-    from risen_plugin.training.answering import encode_probe
+    from risen_plugin.training.losses import encode_probe
 
     torch.manual_seed(seed)
     model: Any = Qwen2ForCausalLM(

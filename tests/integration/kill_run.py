@@ -110,7 +110,7 @@ def run(folder: Path, killer: Killer) -> None:
     from risen_plugin import Decision, RisenCallback, RisenConfig
     from risen_plugin.config import BuffersConfig, CurriculumConfig, GuardConfig, Weighted
     from risen_plugin.embedded import base_model, orders
-    from risen_plugin.training.answering import encode_probe
+    from risen_plugin.training.losses import encode_probe
 
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)

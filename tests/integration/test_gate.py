@@ -20,11 +20,11 @@ from risen_plugin.config import LoraSettings
 from risen_plugin.embedded import base_model
 from risen_plugin.rewards.adherence import wrap
 from risen_plugin.rewards.panel import Gate, Panel
+from risen_plugin.training.adapters import Snapshot
 from risen_plugin.training.answering import prompt_ids
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import Plan, build_trainer
 from risen_plugin.training.likelihood import Likelihood, plain_query
-from risen_plugin.training.snapshot import Snapshot
 
 from .conftest import ascii_share
 

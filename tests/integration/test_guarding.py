@@ -18,12 +18,13 @@ from risen_plugin import Decision, Progress, RisenCallback
 from risen_plugin.commands.report.page import page
 from risen_plugin.config import ControlConfig, GuardConfig, LoraSettings, TaskProbe, Weighted
 from risen_plugin.errors import ConfigError
-from risen_plugin.phases.steering import Live, base_of, set_temperature
 from risen_plugin.record.reading import read_run
-from risen_plugin.training.answering import mean_loss, row_losses
+from risen_plugin.training.adapters import base_of
+from risen_plugin.training.answering import sampled_answers
 from risen_plugin.training.clean_room import clean_room
-from risen_plugin.training.forward_kl import sampled_answers
 from risen_plugin.training.grpo import Plan, build_trainer
+from risen_plugin.training.live_settings import Live, set_temperature
+from risen_plugin.training.losses import mean_loss, row_losses
 
 from .conftest import ROWS, ascii_share, never
 

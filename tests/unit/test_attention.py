@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from risen_plugin.training.attention import finite_attention
-from risen_plugin.training.clean_room import clean_room
+from risen_plugin.training.clean_room import clean_room, finite_attention
 
 enabled = torch.backends.cuda.cudnn_sdp_enabled
 

@@ -25,7 +25,8 @@ from risen_plugin.commands.train.training import arguments
 from risen_plugin.config import effective_grpo
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError
-from risen_plugin.training.answering import encode_probe, prompt_ids
+from risen_plugin.training.answering import prompt_ids
+from risen_plugin.training.losses import encode_probe
 
 _LONGEST_SEEN_IN = 64
 

@@ -36,8 +36,7 @@ from risen_plugin.config.grpo import steps_per_batch
 from risen_plugin.contracts import text_of
 from risen_plugin.rewards.adherence import grade, verdicts
 from risen_plugin.training.answering import answers
-from risen_plugin.training.attention import finite_attention
-from risen_plugin.training.clean_room import clean_room
+from risen_plugin.training.clean_room import clean_room, finite_attention
 
 _log = logging.getLogger("risen_plugin")
 _MANY = 100_000  # steps, which the clock cuts short

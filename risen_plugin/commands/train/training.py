@@ -38,9 +38,9 @@ from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import ConfigError, RisenError, located, one_line
 from risen_plugin.record.run_record import replace_text, writing
 from risen_plugin.run.fitness import check_arguments
-from risen_plugin.training.at_end import NoStepTooMany
-from risen_plugin.training.attention import finite_attention
+from risen_plugin.training.clean_room import finite_attention
 from risen_plugin.training.compat import checkpointing_setting
+from risen_plugin.training.outer_trainer import NoStepTooMany
 
 _log = logging.getLogger("risen_plugin")
 MANAGED: Mapping[str, str] = {

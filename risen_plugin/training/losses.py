@@ -1,0 +1,111 @@
+"""Losses of a model as it stands, on probe rows and on answers; without gradients.
+
+Callers are inside the clean room, which puts evaluation mode back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from risen_plugin.errors import DataError
+from risen_plugin.instructions.probe_rows import check_probe_row
+from risen_plugin.training.answering import IGNORED, Encoded, check_chat, prompt_ids
+
+
+def probe_loss(
+    model: nn.Module, rows: Sequence[Encoded], *, batch_size: int, pad_id: int = 0
+) -> float:
+    """Mean negative log-likelihood per labelled token, in nats, over encoded probe rows."""
+    return mean_loss(row_losses(model, rows, batch_size=batch_size, pad_id=pad_id))
+
+
+def mean_loss(losses: Sequence[tuple[float, int]]) -> float:
+    """The mean per token of (nats, tokens) of each row."""
+    return sum(nats for nats, _ in losses) / max(1, sum(tokens for _, tokens in losses))
+
+
+@torch.no_grad()
+def row_losses(
+    model: nn.Module, rows: Sequence[Encoded], *, batch_size: int, pad_id: int = 0
+) -> list[tuple[float, int]]:
+    """The negative log-likelihood of each row's labelled tokens, in nats, and how many they are."""
+    model.eval()
+    device = next(model.parameters()).device
+    losses = [(0.0, 0)] * len(rows)
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = [rows[index] for index in chosen]
+        longest = max(len(ids) for ids, _ in batch)
+        ids = [row + [pad_id] * (longest - len(row)) for row, _ in batch]
+        mask = [[1] * len(row) + [0] * (longest - len(row)) for row, _ in batch]
+        labels = [lab + [IGNORED] * (longest - len(lab)) for _, lab in batch]
+        wanted = torch.tensor(labels, device=device)[:, 1:]  # (B, T - 1)
+        logits = model(
+            input_ids=torch.tensor(ids, device=device),
+            attention_mask=torch.tensor(mask, device=device),
+        ).logits[:, :-1]  # (B, T - 1, V)
+        kept = wanted != IGNORED
+        by_token = torch.zeros(kept.shape, dtype=torch.float64, device=device)
+        by_token[kept] = nn.functional.cross_entropy(
+            logits[kept].float(), wanted[kept], reduction="none"
+        ).double()
+        for index, nats, tokens in zip(
+            chosen, by_token.sum(dim=1).tolist(), kept.sum(dim=1).tolist(), strict=True
+        ):
+            losses[index] = (nats, tokens)
+    return losses
+
+
+def encode_probe(tokenizer: Any, rows: Sequence[Mapping[str, Any]], longest: int) -> list[Encoded]:
+    """Token ids and labels of probe rows, cut to ``longest`` tokens.
+
+    Understood are ``input_ids`` (with ``labels`` or masks, as trainers prepare them), ``prompt``
+    and ``completion``, ``messages``, and ``text``.
+
+    :raises DataError: for any other row, naming its columns, or if no token is left to probe.
+    """
+    encoded: list[Encoded] = []
+    for index, row in enumerate(rows):
+        check_probe_row(row, index)
+        try:
+            encoded.append(_encode(tokenizer, row, index))
+        except (TypeError, ValueError, KeyError) as error:
+            raise DataError(f"probe row {index} cannot be read: {error}") from error
+    cut = [(ids[:longest], labels[:longest]) for ids, labels in encoded]
+    if not any(label != IGNORED for _, labels in cut for label in labels[1:]):
+        raise DataError("the probe has no row with a token to predict; give it more rows")
+    return cut
+
+
+def _encode(tokenizer: Any, row: Mapping[str, Any], index: int) -> Encoded:
+    if "input_ids" in row:
+        ids = [int(token) for token in row["input_ids"]]
+        if row.get("labels") is not None:
+            return ids, [int(label) for label in row["labels"]]
+        mask = row.get("completion_mask") or row.get("assistant_masks") or row.get("attention_mask")
+        learned = [1] * len(ids) if mask is None else mask
+        return ids, [token if keep else IGNORED for token, keep in zip(ids, learned, strict=True)]
+    if "prompt" in row and "completion" in row:
+        head = prompt_ids(tokenizer, row["prompt"])
+        if isinstance(row["prompt"], str):
+            end = tokenizer.eos_token or ""
+            whole = prompt_ids(tokenizer, row["prompt"] + row["completion"] + end)
+        else:
+            whole = _conversation(tokenizer, [*row["prompt"], *row["completion"]])
+        return whole, [IGNORED] * len(head) + whole[len(head) :]
+    if "messages" in row:
+        ids = _conversation(tokenizer, row["messages"])
+        return ids, list(ids)
+    ids = list(tokenizer(row["text"])["input_ids"])
+    return ids, list(ids)
+
+
+def _conversation(tokenizer: Any, messages: Sequence[Any]) -> list[int]:
+    check_chat(tokenizer)
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
