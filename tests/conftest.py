@@ -23,7 +23,7 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     import transformers
     from tokenizers.pre_tokenizers import ByteLevel
 
-    from risen_plugin.embedded.train_base import CHAT_TEMPLATE, SPECIAL
+    from risen_plugin.embedded import base_model
 
     tokenizer = transformers.Qwen2Tokenizer(
         vocab={byte: index for index, byte in enumerate(sorted(ByteLevel.alphabet()))},
@@ -31,10 +31,10 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
         unk_token=None,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL),
+        additional_special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         model_max_length=512,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = (base_model() / "chat_template.jinja").read_text()
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer.save_pretrained(folder)
     return str(folder)

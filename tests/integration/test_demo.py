@@ -145,6 +145,7 @@ def test_the_embedded_base_is_small_and_says_where_it_comes_from() -> None:
     provenance = json.loads((folder / "provenance.json").read_text())
     assert {"script", "data", "seed", "seconds", "versions", "obedience"} <= provenance.keys()
     assert all(0.5 <= share <= 0.8 for share in provenance["obedience"].values())
+    assert (Path(__file__).parents[2] / provenance["script"]).exists()
 
 
 def test_recorded_answers_know_the_facts_and_obey_half_to_four_fifths_of_the_wishes() -> None:

@@ -1,4 +1,4 @@
-"""Train the embedded base model from nothing: ``python -m risen_plugin.embedded.train_base OUT``.
+"""Train the embedded base model from nothing: ``python -m tools.embedded_model.train OUT``.
 
 Writes an ordinary model folder (Qwen2 architecture, byte-level BPE, ChatML template) and
 ``provenance.json`` with the seed, the data, the shares of obeyed wishes, the losses and the time.
@@ -24,15 +24,10 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
-from risen_plugin.embedded import corpus
+from risen_plugin.embedded import base_model
+from tools.embedded_model import corpus
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
 # Qwen2's own pre-tokenizer: the exporters and runtimes that know Qwen2 know it too.
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -69,7 +64,7 @@ def build_tokenizer(seed: int, vocabulary: int) -> PreTrainedTokenizerBase:
         additional_special_tokens=list(SPECIAL),
         model_max_length=512,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = (base_model() / "chat_template.jinja").read_text()
     return tokenizer
 
 
@@ -263,8 +258,8 @@ def main(
     (out / "provenance.json").write_text(
         json.dumps(
             {
-                "script": "risen_plugin.embedded.train_base",
-                "data": "risen_plugin.embedded.corpus, generated; no text from elsewhere",
+                "script": "tools/embedded_model/train.py",
+                "data": "tools/embedded_model/corpus.py, generated; no text from elsewhere",
                 "seed": seed,
                 "cycle": cycle,
                 "steps": steps,

@@ -1,0 +1,1 @@
+"""The making of the embedded base model: its text, and the script that trains it from nothing."""
