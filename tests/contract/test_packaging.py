@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import os
+import re
 import subprocess
 import sys
 import time
@@ -46,8 +48,46 @@ def test_every_package_on_disk_is_installed():
     assert sorted(installed) == sorted(packages)
 
 
-def test_the_version_is_the_same_everywhere(setup):
-    assert setup["metadata"]["version"] == __version__
+def test_the_version_is_said_in_one_place(setup):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {
+        "attr": "risen_plugin.__version__"
+    }
+    assert "version" not in setup["metadata"]
+    assert "version" not in project["project"]
+
+
+def declared(setup):
+    """The modules of the distributions that an install brings, with or without an extra."""
+    extras = {k: v for k, v in setup["options.extras_require"].items() if k not in ("test", "docs")}
+    lists = [setup["options"]["install_requires"], *extras.values()]
+    names = [re.split(r"[<>=~ ;]", line)[0] for lines in lists for line in lines.split()]
+    modules = {"PyYAML": "yaml", "onnxruntime-genai": "onnxruntime_genai", "onnx-ir": "onnx_ir"}
+    return {modules.get(name, name) for name in names}
+
+
+def imported(folder):
+    """The modules that the code under ``folder`` imports, each with a file that does."""
+    found = {}
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                names = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            found |= {name.split(".")[0]: path for name in names}
+    return found
+
+
+@pytest.mark.parametrize("folder", ["risen_plugin", "export/risen_export"])
+def test_every_library_that_is_imported_is_declared(folder, setup):
+    ours = {"risen_plugin", "risen_export", "pytest"}  # pytest: for those who test a plugin
+    known = sys.stdlib_module_names | ours | declared(setup)
+    undeclared = {name: str(path) for name, path in imported(ROOT / folder).items()}
+    assert {k: v for k, v in undeclared.items() if k not in known} == {}
 
 
 def test_the_packages_say_that_they_are_typed(setup):

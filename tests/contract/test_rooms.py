@@ -80,9 +80,9 @@ def test_a_module_in_no_room_breaks_the_contract(
     config["importlinter:contract:layers"] = contract
     with (tmp_path / "setup.cfg").open("w", encoding="utf-8") as file:
         config.write(file)
+    lint = "from importlinter.cli import lint_imports_command as run; run()"
     done = subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()"]
-        + ["--no-cache", "--config", "setup.cfg"],
+        [sys.executable, "-c", lint, "--no-cache", "--config", "setup.cfg"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
