@@ -192,8 +192,9 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
 
     from risen_plugin.config import effective_grpo
     from risen_plugin.instructions.supply import Instructions
-    from risen_plugin.rewards.adherence import PassRates, grade, totals, verdicts
+    from risen_plugin.rewards.adherence import grade, verdicts
     from risen_plugin.rewards.panel import Panel
+    from risen_plugin.rewards.pass_rates import PassRates
     from risen_plugin.run.assembly import assemble
     from risen_plugin.training.clean_room import clean_room
     from risen_plugin.training.grpo import Plan, build_trainer, train
@@ -203,15 +204,9 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
     instructions = Instructions(parts, config.seed, curriculum=curriculum)
     instructions.set_apart(config.guard.rows, config.guard.report_rows)
     instructions.keep_pool(folder / "pool.sqlite")
-    rates = PassRates(parts.rewards)
-    panel = Panel(parts.rewards)
+    rates = PassRates()
+    panel = Panel(parts.rewards, listeners=[rates.take, instructions.take])
     panel.begin(group=trial.group)
-
-    def answered(step: int, prompts: Any, completions: Any, columns: Any, outcomes: Any) -> None:
-        passed, sums = verdicts(parts.rewards, outcomes), totals(parts.rewards, outcomes)
-        instructions.answered(prompts, passed, sums, completions)
-
-    panel.listeners += [rates.take, answered]
     if curriculum is not None:  # as a phase does with what its guard has measured anyway
         told = _answers(desk, model, instructions.guard)
         instructions.measured(
@@ -243,7 +238,7 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
     trainer = build_trainer(
         model,
         desk.tokenizer,
-        panel.columns,
+        panel.trl_rewards,
         lambda count: instructions.next(count, rates.rates()),
         outer=TrainingArguments(str(folder), use_cpu=True, report_to=[]),
         plan=plan,

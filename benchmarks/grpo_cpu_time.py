@@ -69,15 +69,15 @@ def _risen(rows: list[dict[str, Any]], steps: int, folder: str) -> tuple[float, 
 
     from risen_plugin.builtin.rewards import Constraints
     from risen_plugin.config import LoraSettings
-    from risen_plugin.rewards.adherence import PassRates, wrap
+    from risen_plugin.rewards.adherence import wrap
     from risen_plugin.rewards.panel import Panel
+    from risen_plugin.rewards.pass_rates import PassRates
     from risen_plugin.training.clean_room import clean_room
     from risen_plugin.training.grpo import Plan, build_trainer, train
 
     outer = TrainingArguments(folder, use_cpu=True, report_to=[])
     rewards = [wrap(Constraints(), "constraints", "reward 'constraints'")]
-    panel = Panel(rewards)
-    panel.listeners.append(PassRates(rewards).take)
+    panel = Panel(rewards, listeners=[PassRates().take])
     panel.begin(group=SETTINGS["num_generations"])
     stream = itertools.cycle(rows)
     plan = Plan(steps, SETTINGS, LoraSettings(), 0, folder, "RISEN", quiet=True)
@@ -86,7 +86,7 @@ def _risen(rows: list[dict[str, Any]], steps: int, folder: str) -> tuple[float, 
         trainer = build_trainer(
             model,
             tokenizer,
-            panel.columns,
+            panel.trl_rewards,
             lambda count: list(itertools.islice(stream, count)),
             outer=outer,
             plan=plan,

@@ -28,6 +28,7 @@ from benchmarks.shared import (
 from risen_plugin.contracts import Failed
 from risen_plugin.record.rollouts import FILE, RolloutLog
 from risen_plugin.record.run_record import Record, write_json
+from risen_plugin.rewards.batch import Batch
 
 LIMIT_S = 10.0
 LIMIT_MB = 15.0
@@ -191,19 +192,21 @@ def _log_answers(
                 "judge": [_judged(rng) for _ in range(size)],
             }
             log.add(
-                step=start // 200,
+                Batch(
+                    step=start // 200,
+                    prompts=[[{"role": "user", "content": _text(rng, 25)}] for _ in range(size)],
+                    completions=[
+                        [{"role": "assistant", "content": _text(rng, 45)}] for _ in range(size)
+                    ],
+                    columns={
+                        "family": families,
+                        "instruction_id_list": [[id_ for id_, _ in ids] for ids in wanted],
+                        "kwargs": [[kwargs for _, kwargs in ids] for ids in wanted],
+                    },
+                    scores=outcomes,
+                    group=8,
+                ),
                 phase=number,
-                prompts=[[{"role": "user", "content": _text(rng, 25)}] for _ in range(size)],
-                completions=[
-                    [{"role": "assistant", "content": _text(rng, 45)}] for _ in range(size)
-                ],
-                columns={
-                    "family": families,
-                    "instruction_id_list": [[id_ for id_, _ in ids] for ids in wanted],
-                    "kwargs": [[kwargs for _, kwargs in ids] for ids in wanted],
-                },
-                outcomes=outcomes,
-                group_size=8,
             )
 
 

@@ -21,6 +21,7 @@ from risen_plugin.instructions.curriculum import Pool
 from risen_plugin.instructions.families import Reserve, choose_reserved, families_of, told
 from risen_plugin.instructions.rows import check_columns, draw
 from risen_plugin.plugins.offers import Built
+from risen_plugin.rewards.batch import Batch
 from risen_plugin.run.assembly import Parts
 
 TokenCount = Callable[[Any], int]
@@ -249,22 +250,11 @@ class Instructions:
             self._pool.close()
             self._pool = None
 
-    def answered(
-        self,
-        prompts: Sequence[Any],
-        passed: Sequence[bool | None],
-        rewards: Sequence[float | None] | None = None,
-        completions: Sequence[Any] | None = None,
-    ) -> None:
-        """Tell the pool how a batch of rollouts came out, one entry per answer.
-
-        :param passed: whether every graded reward passed it; None where none judged it.
-        :param rewards: what was reinforced, by which a group without variance is known.
-        :param completions: the answers, for hindsight.
-        """
+    def take(self, batch: Batch) -> None:
+        """Count a generation batch in the pool: its verdicts, and which groups lack variance."""
         if self.pool is not None:
-            keys = [key_of(prompt) for prompt in prompts]
-            self.pool.answered(keys, passed, rewards, completions)
+            keys = [key_of(prompt) for prompt in batch.prompts]
+            self.pool.answered(keys, batch.verdicts, batch.totals, batch.completions)
 
     def measured(self, passed: Sequence[bool | None]) -> None:
         """Tell the pool how the guard's rows were followed before a phase, one answer to each.

@@ -27,15 +27,15 @@ from risen_plugin.record.run_record import Keeping
 from risen_plugin.rewards.adherence import (
     Adherence,
     NamedReward,
-    PassRates,
     adherence,
     score,
     unjudged,
     verdicts,
 )
 from risen_plugin.rewards.panel import Panel
+from risen_plugin.rewards.pass_rates import PassRates
 from risen_plugin.rewards.scores import Scores
-from risen_plugin.rewards.tripwires import Tripped, tripped, watch
+from risen_plugin.rewards.tripwires import Tripped, watch
 from risen_plugin.training.answering import Encoded, answers_to
 from risen_plugin.training.losses import mean_loss, row_losses
 
@@ -157,13 +157,14 @@ def measure_state(
     metric = _domain_metric(around, domain) if is_whole else None
     if around.domain_reward is not None and any(value is not None for value in in_domain):
         domain[around.domain_reward.__name__] = _mean(in_domain)
+    wires = watch(seen, told)
     by_row = RowByRow(
         passed=verdicts(around.rewards, scores),
         probe=probe,
         entry_answers=row_losses(model, entry_answers, batch_size=config.batch_size),
         reported=_verdicts(around, further.get("reported")),
         unseen=_verdicts(around, further.get("unseen")),
-        tripped=[bool(tripped(row, answer)) for row, answer in zip(seen, told, strict=True)],
+        tripped=list(map(bool, wires.by_answer)),
         domain=in_domain,
         domain_metric=metric,
         tasks=tasks,
@@ -172,7 +173,7 @@ def measure_state(
         Measured(held_out.strict, held_out.soft, mean_loss(probe)),
         further["reported"][0] if "reported" in further else None,
         further["unseen"][0] if "unseen" in further else None,
-        watch(seen, told),
+        wires,
         by_row,
         domain,
         {name: mean for name, given in tasks.items() if not math.isnan(mean := _mean(given))},

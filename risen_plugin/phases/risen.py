@@ -28,8 +28,9 @@ from risen_plugin.phases.guarding import Guarding, Tell, untold
 from risen_plugin.phases.measuring import Surroundings
 from risen_plugin.record.rollouts import FILE, RolloutLog
 from risen_plugin.record.run_record import write_json, writing
+from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.panel import Panel
-from risen_plugin.rewards.scores import OutageError, Scores
+from risen_plugin.rewards.scores import OutageError
 from risen_plugin.training.adapters import Snapshot, entry_folder, merge, save_adapter
 from risen_plugin.training.answering import answers, longest_prompt
 from risen_plugin.training.clean_room import clean_room
@@ -67,8 +68,8 @@ def run_phase(
     guarding = Guarding(around, plan, clock, tell)
     if around.told is not None:
         done.logs.listener = partial(around.told, number)
-    entry = _count(around, plan.grpo, clock, done, kept=kept)
-    around.buffers.begin(phase=number, at_step=at_step, group=plan.grpo["num_generations"])
+    entry = _count(around, clock, done, kept=kept)
+    around.buffers.begin(phase=number, at_step=at_step)
     with (
         _logged(around, folder, number, checkpoints) as log,
         clean_room(around.model, around.tokenizer, *around.others),
@@ -90,7 +91,9 @@ def run_phase(
             "log": log.cut(),
         }
         trainer = None
-        if before.outage is None:
+        if before.outage is not None:
+            around.panel.begin(group=plan.grpo["num_generations"])
+        else:
             trainer = _reinforce(around, plan, snapshot, guarding, done, checkpoints=checkpoints)
         verdict = guarding.verdict(done.steps, done.outage)
         with clock.time("leave_s"):
@@ -164,16 +167,12 @@ def _prepare(around: Surroundings, folder: Path, checkpoints: PhaseCheckpoints) 
             around.tokenizer.save_pretrained(entry_folder(folder))
 
 
-def _count(
-    around: Surroundings, grpo: Mapping[str, Any], clock: Clock, done: _Done, *, kept: Kept | None
-) -> dict[str, int]:
+def _count(around: Surroundings, clock: Clock, done: _Done, *, kept: Kept | None) -> dict[str, int]:
     """Begin to count, or go on where a phase was cut off; what was sampled before the phase."""
-    around.panel.begin(group=grpo["num_generations"])
     if kept is None:
         around.instructions.begin_figures()
         return {"rollouts": around.pass_rates.rollouts, "tokens": around.pass_rates.tokens}
     around.instructions.begin_figures(kept.data["counts"])
-    around.panel.load_state_dict(kept.data["panel"])
     done.logs.entries += kept.data["logs"]
     clock.seconds |= kept.data["seconds"]
     return dict(kept.data["entry"])
@@ -189,36 +188,20 @@ def _logged(
     around: Surroundings, folder: Path, number: int, checkpoints: PhaseCheckpoints
 ) -> Iterator[RolloutLog]:
     """Every sampled answer goes into the phase's log, whatever becomes of the phase."""
-    panel = around.panel
     position = None if checkpoints.kept is None else checkpoints.kept.data["log"]
     log = RolloutLog(folder / FILE, parts=checkpoints.place, position=position)
     if not around.processes.is_main:  # the main process is told of all answers
         yield log
         return
 
-    def listen(
-        step: int,
-        prompts: list[Any],
-        completions: list[Any],
-        columns: Mapping[str, Any],
-        outcomes: Mapping[str, Scores],
-    ) -> None:
+    def listen(batch: Batch) -> None:
         with around.keeping(folder):
-            log.add(
-                step=step,
-                phase=number,
-                prompts=prompts,
-                completions=completions,
-                columns=columns,
-                outcomes=outcomes,
-                group_size=panel.group,
-            )
+            log.add(batch, phase=number)
 
-    panel.listeners.append(listen)
     try:
-        yield log
+        with around.panel.listening(listen):
+            yield log
     finally:
-        panel.listeners.remove(listen)
         with around.keeping(folder):
             log.close()
 
@@ -249,7 +232,7 @@ def _reinforce(
             lambda: build_trainer(
                 around.model,
                 around.tokenizer,
-                around.panel.columns,
+                around.panel.trl_rewards,
                 lambda count: processes.main(
                     lambda: around.instructions.next(count, around.pass_rates.rates())
                 ),
@@ -257,7 +240,12 @@ def _reinforce(
                 plan=plan,
             )
         )
-        around.panel.likelihood = _likelihood(around, plan, trainer.model, snapshot)
+        around.panel.begin(
+            group=plan.grpo["num_generations"],
+            processes=processes,
+            likelihood=_likelihood(around, plan, trainer.model, snapshot),
+            state=None if kept is None else kept.data["panel"],
+        )
         around.instructions.context["generate"] = _generate(around, plan, trainer.model)
         steering = guarding.steering(trainer)
         if kept is not None:

@@ -6,7 +6,6 @@ How rewards are wrapped and called is told elsewhere; the names are offered here
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +16,9 @@ from risen_plugin.rewards.named import AsyncNamedReward, NamedReward, wrap
 from risen_plugin.rewards.scores import Scores, check_scores, errors_in
 
 __all__ = [
-    "NO_FAMILY",
     "Adherence",
     "AsyncNamedReward",
     "NamedReward",
-    "PassRates",
     "Scores",
     "adherence",
     "check_scores",
@@ -33,8 +30,6 @@ __all__ = [
     "verdicts",
     "wrap",
 ]
-
-NO_FAMILY = "all"
 
 
 @dataclass(frozen=True)
@@ -161,56 +156,3 @@ def unjudged(
         f"({found.errors / total:.0%}, limit {limit:.0%}): {label} failed on "
         f"{len(errors[worst])}, for example: {errors[worst][-1].reason}"
     )
-
-
-class PassRates:
-    """The share of passed answers per family, over the latest answers of each.
-
-    Listens to a panel. An answer that a reward failed on is a rollout and counts no further.
-    """
-
-    def __init__(self, rewards: Sequence[NamedReward], window: int = 256) -> None:
-        self.rewards = [reward for reward in rewards if reward.graded]
-        self.window = window
-        self.answers: dict[str, deque[bool]] = defaultdict(lambda: deque(maxlen=window))
-        self.rollouts = 0
-        self.tokens = 0
-
-    def take(
-        self,
-        step: int,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        columns: Mapping[str, Any],
-        outcomes: Mapping[str, Scores],
-    ) -> None:
-        """Receive every reward's outcomes for a batch of rollouts."""
-        families = columns.get("family") or [None] * len(completions)
-        bars = [reward.passes_at for reward in self.rewards]
-        judged = zip(*(outcomes[reward.__name__] for reward in self.rewards), strict=True)
-        for family, row in zip(families, judged, strict=True):
-            given = [
-                (score, bar) for score, bar in zip(row, bars, strict=True) if score is not None
-            ]
-            if given and not any(isinstance(score, Failed) for score, _ in given):
-                passed = all(score >= bar for score, bar in given)
-                self.answers[NO_FAMILY if family in (None, "") else str(family)].append(passed)
-        self.rollouts += len(completions)
-        self.tokens += sum(len(ids) for ids in columns.get("completion_ids", ()))
-
-    def rates(self) -> dict[str, float]:
-        """The pass rate of every family that has been answered."""
-        return {family: sum(seen) / len(seen) for family, seen in self.answers.items() if seen}
-
-    def state_dict(self) -> dict[str, Any]:
-        answers = {
-            family: [int(passed) for passed in seen] for family, seen in self.answers.items()
-        }
-        return {"answers": answers, "rollouts": self.rollouts, "tokens": self.tokens}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.answers.clear()
-        for family, seen in state["answers"].items():
-            self.answers[family].extend(map(bool, seen))
-        self.rollouts = state["rollouts"]
-        self.tokens = state["tokens"]

@@ -1,20 +1,53 @@
 """A bar of quality for answers that a verifiable reward passes.
 
 Pure. An answer can meet every constraint and say nothing; what checks constraints cannot see that,
-so a second score decides whether meeting them was worth more or less than it says. Where that
-score comes from is left to others.
+so a second score decides whether meeting them was worth more or less than it says. Who gives that
+score is left to others.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from risen_plugin.config import GateConfig
 from risen_plugin.contracts import Failed
+from risen_plugin.rewards.named import NamedReward
 from risen_plugin.rewards.scores import Scores
+
+LIKELIHOOD = "likelihood"
+"""The name of the default quality, which the model in training gives itself."""
 
 BONUS = 1.0
 PENALTY = 0.5
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A configured gate with its rewards: whose scores it changes, and by what.
+
+    :param reward: the verifiable reward.
+    :param quality: the reward that scores quality; None for the model's own likelihood.
+    """
+
+    config: GateConfig
+    reward: NamedReward
+    quality: NamedReward | None = None
+
+    @property
+    def quality_name(self) -> str:
+        return LIKELIHOOD if self.quality is None else self.quality.__name__
+
+    def describe(self) -> dict[str, Any]:
+        """The gate as the record has it."""
+        return {
+            "reward": self.reward.__name__,
+            "quality": self.quality_name,
+            "threshold": self.config.threshold,
+            "quantile": self.config.quantile,
+        }
 
 
 def gated(value: float, quality: float, *, passes_at: float, threshold: float) -> float:

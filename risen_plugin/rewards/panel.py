@@ -1,51 +1,45 @@
-"""All rewards of a run as TRL gets to see them: one column each, decided together.
+"""All rewards of a run as TRL gets to see them: one reward function each, decided together.
 
-TRL calls its reward functions one by one, but what may be learned from an answer depends on what
-every reward says of it. So TRL is given a column per reward; the first one that is called for a
-batch has all rewards asked at once. Knows nothing of models; what may be learned is decided in
-``outcomes`` and ``gate``.
+TRL calls its reward functions one by one, but what may be learned from an answer depends on the
+scores of every reward. So TRL gets a function per reward; the first one that it calls for a batch
+has all rewards asked at once. Knows nothing of models; what may be learned is decided in
+``scores`` and ``gate``.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from risen_plugin.config import BreakerConfig, GateConfig
-from risen_plugin.kit.processes import ALONE
+from risen_plugin.config import BreakerConfig
+from risen_plugin.kit.processes import ALONE, Processes
+from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.calling import call_all
-from risen_plugin.rewards.gate import bar, gate
+from risen_plugin.rewards.gate import LIKELIHOOD, Gate, bar, gate
 from risen_plugin.rewards.named import NamedReward
 from risen_plugin.rewards.scores import (
     ErrorCount,
     OutageError,
     Scores,
     errors_in,
-    groups_of,
     learnable,
     outage,
 )
 
-Listener: TypeAlias = Callable[
-    [int, list[Any], list[Any], Mapping[str, Any], Mapping[str, Scores]], None
-]
-"""Called with (step, prompts, completions, columns, outcomes) after each generation batch.
-
-``step`` counts the GRPO steps that the phase has taken, ``columns`` are the rows' other columns and
-``completion_ids``, and ``outcomes`` is what each reward said, before anything was left out.
-"""
+Listener: TypeAlias = Callable[[Batch], None]
+"""Called with each generation batch, once all rewards have scored it."""
 
 Scorer: TypeAlias = Callable[[list[Any], list[Any], Mapping[str, Any]], Scores]
 """Scores (prompts, completions, columns) by the model in training."""
 
-LIKELIHOOD = "likelihood"
 _TRLS_OWN = ("trainer_state", "log_extra", "log_metric")
 
 
-class Column:
-    """One reward as TRL gets it; asks the panel."""
+class TrlReward:
+    """One reward as TRL calls it; asks the panel."""
 
     def __init__(self, panel: Panel, reward: NamedReward) -> None:
         self.panel = panel
@@ -53,33 +47,7 @@ class Column:
         self.weight = reward.weight
 
     def __call__(self, *, prompts: list[Any], completions: list[Any], **columns: Any) -> Scores:
-        return self.panel.column(self.__name__, prompts, completions, columns)
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A configured gate with its parts: whose values it changes, and by what.
-
-    :param reward: the verifiable reward.
-    :param quality: the reward that scores quality; None for the model's own likelihood.
-    """
-
-    config: GateConfig
-    reward: NamedReward
-    quality: NamedReward | None = None
-
-    @property
-    def quality_name(self) -> str:
-        return LIKELIHOOD if self.quality is None else self.quality.__name__
-
-    def describe(self) -> dict[str, Any]:
-        """The gate as the record has it."""
-        return {
-            "reward": self.reward.__name__,
-            "quality": self.quality_name,
-            "threshold": self.config.threshold,
-            "quantile": self.config.quantile,
-        }
+        return self.panel.learnable(self.__name__, prompts, completions, columns)
 
 
 class Panel:
@@ -88,6 +56,8 @@ class Panel:
     :param rewards: the run's rewards.
     :param breaker: when too many errors end a phase.
     :param gate: a bar of quality; None for none.
+    :param listeners: get each batch, in this order, in every phase.
+    :ivar trl_rewards: the reward functions that TRL gets, one per reward.
 
     Where several processes answer a batch together, each asks the rewards about its own answers.
     Everything else is done in all of them with the answers of all: a group may be spread over them,
@@ -99,12 +69,13 @@ class Panel:
         rewards: Sequence[NamedReward],
         breaker: BreakerConfig | None = None,
         gate: Gate | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
+        self.rewards = tuple(rewards)
         self.breaker = breaker or BreakerConfig()
         self.gate = gate
-        self.listeners: list[Listener] = []
-        self.processes = ALONE
-        self.columns = [Column(self, reward) for reward in rewards]
+        self.trl_rewards = [TrlReward(self, reward) for reward in rewards]
+        self._listeners = list(listeners)
         self._asked = list(rewards)
         if gate is not None and gate.quality is not None and gate.quality not in self._asked:
             self._asked.append(gate.quality)
@@ -113,13 +84,23 @@ class Panel:
             self._labels[LIKELIHOOD] = f"quality '{LIKELIHOOD}'"
         self.begin(group=1)
 
-    def begin(self, *, group: int, likelihood: Scorer | None = None) -> None:
+    def begin(
+        self,
+        *,
+        group: int,
+        processes: Processes = ALONE,
+        likelihood: Scorer | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
         """Start a phase: nothing has been asked, counted or measured in it.
 
         :param group: answers to one prompt.
+        :param processes: those that answer a batch together.
         :param likelihood: the default quality, for a gate that uses it.
+        :param state: of a phase that was cut off, to go on counting in it.
         """
         self.group = group
+        self.processes = processes
         self.likelihood = likelihood
         self.errors = {name: ErrorCount(self.breaker.window) for name in self._labels}
         self.threshold: float | None = None
@@ -128,6 +109,17 @@ class Panel:
         self._extras: set[str] = set()
         self._batch: list[Any] | None = None
         self._values: dict[str, Scores] = {}
+        if state is not None:
+            self._go_on(state)
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Give each batch to one more listener, after the others, until this is left."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
     def state_dict(self) -> dict[str, Any]:
         """What was counted and measured in the phase so far, as JSON values."""
@@ -145,13 +137,12 @@ class Panel:
             "extras": sorted(self._extras),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting in a phase that has begun."""
-        for name, told in state["errors"].items():
+    def _go_on(self, state: Mapping[str, Any]) -> None:
+        for name, counted in state["errors"].items():
             count = self.errors[name]
-            count.errors, count.completions = told["errors"], told["completions"]
-            count.example = told["example"]
-            count.latest.extend(map(bool, told["latest"]))
+            count.errors, count.completions = counted["errors"], counted["completions"]
+            count.example = counted["example"]
+            count.latest.extend(map(bool, counted["latest"]))
         self.threshold = state["threshold"]
         self._extras = set(state["extras"])
 
@@ -161,13 +152,13 @@ class Panel:
         self._batch = None
         self._values = {}
 
-    def column(
+    def learnable(
         self, name: str, prompts: list[Any], completions: list[Any], columns: Mapping[str, Any]
     ) -> Scores:
-        """What TRL may learn from one reward.
+        """The scores of one reward that TRL may learn from.
 
         A batch is known by its very list of completions, which is held while it is looked at, and
-        each column of it is handed out once.
+        the scores of each reward are handed out once.
 
         :raises OutageError: if a reward fails too often.
         :raises RisenError: if a reward fails that stops on errors.
@@ -197,30 +188,42 @@ class Panel:
 
         rows = {name: value for name, value in columns.items() if name not in _TRLS_OWN}
 
-        def ask() -> _Batch:
-            outcomes = call_all(self._asked, arguments, len(completions))
+        def ask() -> _Share:
+            scores = call_all(self._asked, arguments, len(completions))
             if self.gate is not None and self.gate.quality is None:
                 assert self.likelihood is not None, "a phase begins with a likelihood"
-                outcomes[LIKELIHOOD] = self.likelihood(prompts, completions, rows)
-            return _Batch(prompts, completions, rows, outcomes)
+                scores[LIKELIHOOD] = self.likelihood(prompts, completions, rows)
+            return _Share(prompts, completions, rows, scores)
 
-        parts = self.processes.gather(ask)
-        own = parts[self.processes.rank]
-        self._pass_on(logs, own.outcomes, columns, len(completions))
-        batch = _Batch.of(parts)
+        shares = self.processes.gather(ask)
+        self._pass_on(logs, shares[self.processes.rank].scores, columns, len(completions))
         step = int(getattr(columns.get("trainer_state"), "global_step", 0))
-        for listener in self.listeners:
-            listener(step, batch.prompts, batch.completions, batch.rows, batch.outcomes)
-        self._count(batch.outcomes)
-        values = learnable(batch.outcomes, groups_of(len(batch.completions), self.group))
+        batch = self._batch_of(shares, step)
+        for listener in self._listeners:
+            listener(batch)
+        self._count(batch.scores)
+        values = learnable(batch.scores, batch.groups)
         self._apply_gate(values)
-        start = sum(len(part.completions) for part in parts[: self.processes.rank])
+        start = sum(len(share.completions) for share in shares[: self.processes.rank])
         mine = slice(start, start + len(completions))
-        return {column.__name__: values[column.__name__][mine] for column in self.columns}
+        return {reward.__name__: values[reward.__name__][mine] for reward in self.rewards}
 
-    def _count(self, outcomes: Mapping[str, Scores]) -> None:
+    def _batch_of(self, shares: Sequence[_Share], step: int) -> Batch:
+        """The shares of all processes as one batch, in the order that TRL puts them in."""
+        whole = shares[0] if len(shares) == 1 else _Share.joined(shares)
+        return Batch(
+            step,
+            whole.prompts,
+            whole.completions,
+            whole.columns,
+            whole.scores,
+            rewards=self.rewards,
+            group=self.group,
+        )
+
+    def _count(self, scores: Mapping[str, Scores]) -> None:
         for name, count in self.errors.items():
-            count.add(outcomes[name])
+            count.add(scores[name])
         for name, count in self.errors.items():
             line = outage(
                 self._labels[name],
@@ -250,7 +253,7 @@ class Panel:
     def _pass_on(
         self,
         logs: Mapping[str, _Logs],
-        outcomes: Mapping[str, Scores],
+        scores: Mapping[str, Scores],
         columns: Mapping[str, Any],
         rows: int,
     ) -> None:
@@ -275,44 +278,38 @@ class Panel:
                 for metric, value in list(log.metrics):
                     log_metric(metric, value)
             for name in self.errors:
-                log_metric(f"reward_errors/{name}", float(len(errors_in(outcomes[name]))))
+                log_metric(f"reward_errors/{name}", float(len(errors_in(scores[name]))))
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Answers with what the rewards said of them.
-
-    :param rows: the rows' other columns.
-    """
+class _Share:
+    """The answers of one process with their scores; it travels between processes."""
 
     prompts: list[Any]
     completions: list[Any]
-    rows: Mapping[str, Any]
-    outcomes: dict[str, Scores]
+    columns: Mapping[str, Any]
+    scores: dict[str, Scores]
 
     @classmethod
-    def of(cls, parts: Sequence[_Batch]) -> _Batch:
-        """The parts of all processes as one, in the order in which TRL puts them together."""
-        if len(parts) == 1:
-            return parts[0]
-        first = parts[0]
+    def joined(cls, shares: Sequence[_Share]) -> _Share:
+        first = shares[0]
         return cls(
-            [prompt for part in parts for prompt in part.prompts],
-            [completion for part in parts for completion in part.completions],
+            [prompt for share in shares for prompt in share.prompts],
+            [completion for share in shares for completion in share.completions],
             {
-                name: [value for part in parts for value in part.rows[name]]
-                for name, values in first.rows.items()
+                name: [value for share in shares for value in share.columns[name]]
+                for name, values in first.columns.items()
                 if isinstance(values, list)
             },
             {
-                name: [score for part in parts for score in part.outcomes[name]]
-                for name in first.outcomes
+                name: [score for share in shares for score in share.scores[name]]
+                for name in first.scores
             },
         )
 
 
 class _Logs:
-    """What one reward logs in a call; a call that is given up logs nothing any more."""
+    """The values that one reward logs in a call; a call that is given up logs nothing any more."""
 
     def __init__(self) -> None:
         self.extras: list[tuple[str, list[Any]]] = []

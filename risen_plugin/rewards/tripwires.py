@@ -233,10 +233,12 @@ class Tripped:
 
     :param rate: share of the answers that trip at least one; 0 for no answers.
     :param by_wire: the share that trips each one, for those that any answer trips.
+    :param by_answer: the names of the wires that each answer trips.
     """
 
     rate: float = 0.0
     by_wire: Mapping[str, float] = field(default_factory=dict)
+    by_answer: Sequence[tuple[str, ...]] = ()
 
 
 def watch(rows: Sequence[Row], completions: Sequence[Completion]) -> Tripped:
@@ -246,7 +248,7 @@ def watch(rows: Sequence[Row], completions: Sequence[Completion]) -> Tripped:
         return Tripped()
     names = Counter(name for wires in found for name in wires)
     shares = {name: names[name] / len(found) for name in WIRES if names[name]}
-    return Tripped(sum(map(bool, found)) / len(found), shares)
+    return Tripped(sum(map(bool, found)) / len(found), shares, found)
 
 
 def _asked_words(seen: Seen) -> frozenset[str]:

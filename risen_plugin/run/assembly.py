@@ -18,8 +18,8 @@ from risen_plugin.instructions.rows import check_columns, check_row, draw, short
 from risen_plugin.plugins import Kind, Plugins
 from risen_plugin.plugins.build import build_offer
 from risen_plugin.plugins.offers import Built
+from risen_plugin.rewards.gate import LIKELIHOOD, Gate
 from risen_plugin.rewards.named import NamedReward, wrap
-from risen_plugin.rewards.panel import LIKELIHOOD, Gate
 
 
 @dataclass(frozen=True)

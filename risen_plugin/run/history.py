@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from risen_plugin.contracts import PhaseRecord, Progress
-from risen_plugin.rewards.adherence import PassRates
+from risen_plugin.rewards.pass_rates import PassRates
 
 
 @dataclass

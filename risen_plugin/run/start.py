@@ -42,7 +42,7 @@ def prepare(own: Components, args: TrainingArguments, model: Any, tokenizer: Any
     check_model(model, tokenizer)
     check_targets(model, own.config.lora.target_modules)
     processes = running_processes()
-    own.processes = own.telling.processes = own.panel.processes = processes
+    own.processes = own.telling.processes = processes
     own.telling.quiet = bool(args.disable_tqdm) or not processes.is_main
     limit_rewards(own.parts.rewards, args.ddp_timeout, processes.count)
     own.instructions.keeps_pool = processes.is_main

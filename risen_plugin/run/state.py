@@ -12,9 +12,8 @@ from risen_plugin.guard.controllers import Controllers
 from risen_plugin.instructions.supply import Instructions
 from risen_plugin.kit.processes import ALONE
 from risen_plugin.phases.leftovers.buffers import Buffers
-from risen_plugin.rewards.adherence import PassRates, totals, verdicts
 from risen_plugin.rewards.panel import Panel
-from risen_plugin.rewards.scores import Scores
+from risen_plugin.rewards.pass_rates import PassRates
 from risen_plugin.run.announcing import Telling
 from risen_plugin.run.assembly import assemble
 from risen_plugin.run.deciding import Decisions
@@ -40,10 +39,14 @@ class Components:
         self.instructions = Instructions(
             self.parts, config.seed, curriculum=config.curriculum, reserve=config.reserve
         )
-        self.pass_rates = PassRates(self.parts.rewards)
-        self.panel = Panel(self.parts.rewards, config.breaker, self.parts.gate)
-        self.buffers = Buffers(config.buffers, self.parts.rewards)
-        self.panel.listeners += [self.pass_rates.take, self._answered, self.buffers.take]
+        self.pass_rates = PassRates()
+        self.buffers = Buffers(config.buffers)
+        self.panel = Panel(
+            self.parts.rewards,
+            config.breaker,
+            self.parts.gate,
+            listeners=[self.pass_rates.take, self.instructions.take, self.buffers.take],
+        )
         self.history = History(self.pass_rates, counts=self.buffers.counts)
         self.decisions = Decisions()
         self.controllers = Controllers(config.control)
@@ -76,18 +79,3 @@ class Components:
         for role, part in self.parts.stateful().items():
             if role in state["plugins"]:
                 part.load_state_dict(state["plugins"][role])
-
-    def _answered(
-        self,
-        step: int,
-        prompts: list[Any],
-        completions: list[Any],
-        columns: Mapping[str, Any],
-        outcomes: Mapping[str, Scores],
-    ) -> None:
-        """Hand a scored batch to the curriculum: all that it needs of the rewards."""
-        if not self.processes.is_main:
-            return
-        rewards = self.parts.rewards
-        passed = verdicts(rewards, outcomes)
-        self.instructions.answered(prompts, passed, totals(rewards, outcomes), completions)

@@ -19,7 +19,8 @@ from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.config import LoraSettings
 from risen_plugin.embedded import base_model
 from risen_plugin.rewards.adherence import wrap
-from risen_plugin.rewards.panel import Gate, Panel
+from risen_plugin.rewards.gate import Gate
+from risen_plugin.rewards.panel import Panel
 from risen_plugin.training.adapters import Snapshot
 from risen_plugin.training.answering import prompt_ids
 from risen_plugin.training.clean_room import clean_room
@@ -140,7 +141,7 @@ def test_nonsense_that_meets_its_constraints_is_worth_less_than_an_answer(tmp_pa
         trainer = build_trainer(
             model,
             tokenizer,
-            panel.columns,
+            panel.trl_rewards,
             lambda count: [row] * count,
             outer=TrainingArguments(str(tmp_path), use_cpu=True, report_to=[]),
             plan=Plan(1, settings, LoraSettings(r=2), 0, str(tmp_path), "test", quiet=True),
@@ -167,17 +168,17 @@ def test_a_gated_phase_measures_its_threshold_and_records_it(
     gate = GateConfig(reward="ascii_share")
     callback = RisenCallback(config(rewards=rewards, gate=gate)).attach(trainer)
     worth: list[float] = []
-    asked = callback.panel.column
+    asked = callback.panel.learnable
 
     def watched(*arguments: Any) -> Any:
         made = asked(*arguments)
         worth.extend(made)
         return made
 
-    callback.panel.column = watched  # type: ignore[method-assign]
+    callback.panel.learnable = watched  # type: ignore[method-assign]
     outcomes: list[float] = []
-    callback.panel.listeners.append(lambda *told: outcomes.extend(told[-1]["ascii_share"]))
-    trainer.train()
+    with callback.panel.listening(lambda batch: outcomes.extend(batch.scores["ascii_share"])):
+        trainer.train()
     [phase] = [record for record in callback.phases if record.kind == "risen"]
     threshold = phase.metrics["gate_threshold"]
     assert threshold < 0.0

@@ -71,7 +71,7 @@ def advantages(
             trainer = build_trainer(
                 model,
                 tokenizer,
-                rewards if bare else panel.columns,
+                rewards if bare else panel.trl_rewards,
                 lambda count: ROWS[:count],
                 outer=TrainingArguments(str(tmp_path), use_cpu=True, report_to=[]),
                 plan=plan,
@@ -162,8 +162,8 @@ def test_errors_are_left_out_counted_and_shown(
     trainer = make_trainer(make_model())
     callback = RisenCallback(config(rewards=rewards, breaker=NEVER_ENDS)).attach(trainer)
     heard: list[Mapping[str, Scores]] = []
-    callback.panel.listeners.append(lambda *told: heard.append(told[-1]))
-    trainer.train()
+    with callback.panel.listening(lambda batch: heard.append(batch.scores)):
+        trainer.train()
 
     failed = sum(isinstance(score, Failed) for out in heard for score in out["judge"])
     assert failed > 0

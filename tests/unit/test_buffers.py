@@ -25,6 +25,7 @@ from risen_plugin.phases.leftovers.mixing import mix
 from risen_plugin.phases.leftovers.selection import Moment, Unmet, Verified, select
 from risen_plugin.phases.leftovers.unsolved import Unsolved
 from risen_plugin.phases.leftovers.verified import KeptAnswers
+from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.named import wrap
 
 CHECK = wrap(lambda **_: [], "check", "reward 'check'")
@@ -42,17 +43,16 @@ def chosen(
 ) -> Any:
     """The findings of one group of answers to one prompt."""
     count = len(check)
-    return select(
-        [CHECK, STYLE],
+    batch = Batch(
+        NOW.step,
         ["Which day?"] * count,
         list(answers or [f"answer {index}" for index in range(count)]),
         {"family": ["days"] * count, "completion_ids": [[1]] * count, **columns},
         {"check": list(check), "style": list(style or [0.0] * count)},
+        [CHECK, STYLE],
         group=count,
-        band=band,
-        key_of=key_of,
-        moment=NOW,
     )
+    return select(batch, band=band, key_of=key_of, moment=NOW)
 
 
 def verified(prompt: str, total: float = 1.0, *, family: str = "a", text: str = "") -> Verified:
@@ -357,23 +357,27 @@ def scored(
 ) -> None:
     count = len(passed)
     buffers.take(
-        number,
-        [prompt] * count,
-        [f"{prompt} {number} {index}" for index in range(count)],
-        {"family": ["a"] * count},
-        {"check": list(passed)},
+        Batch(
+            number,
+            [prompt] * count,
+            [f"{prompt} {number} {index}" for index in range(count)],
+            {"family": ["a"] * count},
+            {"check": list(passed)},
+            [CHECK],
+            group=count,
+        )
     )
 
 
 def test_answers_count_once_their_phase_was_judged() -> None:
-    buffers = Buffers(BuffersConfig(), [CHECK])
-    buffers.begin(phase=1, at_step=10, group=4)
+    buffers = Buffers(BuffersConfig())
+    buffers.begin(phase=1, at_step=10)
     scored(buffers, [1.0, 0.0, 0.0, 0.0])
     assert buffers.counts()["buffered"] == 0
     metrics = buffers.end(True, phase(), GuardConfig())
     assert buffers.counts()["buffered"] == metrics["buffers/new_answers"] == 1
 
-    buffers.begin(phase=2, at_step=20, group=4)
+    buffers.begin(phase=2, at_step=20)
     scored(buffers, [1.0, 0.0, 0.0, 0.0], prompt="q")
     metrics = buffers.end(False, phase(9.0), GuardConfig())
     assert (buffers.counts()["buffered"], metrics["buffers/new_answers"]) == (1, 0)
@@ -381,7 +385,7 @@ def test_answers_count_once_their_phase_was_judged() -> None:
 
 def test_held_out_instructions_are_never_fine_tuned_on() -> None:
     written = [{"prompt": "held out", "completion": "x"}, {"prompt": "free", "completion": "y"}]
-    buffers = Buffers(BuffersConfig(demonstrations=written), [CHECK])
+    buffers = Buffers(BuffersConfig(demonstrations=written))
 
     def is_held_out(prompt: Any) -> bool:
         return bool(prompt == "held out")
@@ -395,11 +399,11 @@ def test_held_out_instructions_are_never_fine_tuned_on() -> None:
 def test_a_full_disk_is_told_once_and_the_buffers_go_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    buffers = Buffers(BuffersConfig(), [CHECK])
+    buffers = Buffers(BuffersConfig())
     place = tmp_path / "buffers.jsonl"
     buffers.keep(place)
     place.mkdir()
-    buffers.begin(phase=1, at_step=1, group=4)
+    buffers.begin(phase=1, at_step=1)
     scored(buffers, [1.0, 0.0, 0.0, 0.0])
     buffers.end(True, phase(), GuardConfig())
     assert buffers.counts()["buffered"] == 1
@@ -483,12 +487,12 @@ def test_a_configuration_that_no_run_can_use_is_refused(fields: Any, told: str) 
 def run(tmp_path: Path) -> Path:
     """A run's folder in which two instructions are unsolved, one twice tried and one thrice."""
     folder = tmp_path / "run"
-    buffers = Buffers(BuffersConfig(unsolved_after=2), [CHECK])
+    buffers = Buffers(BuffersConfig(unsolved_after=2))
     buffers.keep(folder / "risen" / "buffers.jsonl")
     described = {"buffers": buffers.describe()}
     (folder / "risen").mkdir(parents=True)
     (folder / "risen" / "run.json").write_text(json.dumps(described), encoding="utf-8")
-    buffers.begin(phase=1, at_step=10, group=2)
+    buffers.begin(phase=1, at_step=10)
     for number, prompt in enumerate(
         ["hard", "harder", "hard", "harder", "harder", "solved", "new"]
     ):

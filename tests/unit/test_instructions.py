@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from risen_plugin.instructions.supply import Instructions, derived_seed, key_of
 from risen_plugin.plugins import Plugins
 from risen_plugin.plugins.offers import Built
 from risen_plugin.rewards.adherence import NamedReward, wrap
+from risen_plugin.rewards.batch import Batch
 from risen_plugin.run.assembly import Parts
 
 Make = Callable[..., Iterable[Row]]
@@ -466,7 +467,7 @@ def test_a_generator_is_told_what_is_reserved_and_how_levels_go() -> None:
     rows = instructions(make, reserve=["b"], curriculum=pooled)
     rows.set_apart(1, 1)
     drawn = rows.next(2, {"a": 0.25})
-    rows.answered([row["prompt"] for row in drawn], [True, True])
+    answered(rows, prompts(drawn), [True, True])
     rows.next(2, {"a": 0.5})
     assert seen[-1]["reserved"] == ["b"]
     assert seen[-1]["pass_rates"] == {"a": 0.5}
@@ -475,6 +476,13 @@ def test_a_generator_is_told_what_is_reserved_and_how_levels_go() -> None:
 
 
 # The curriculum's pool
+
+
+def answered(rows: Instructions, asked: Sequence[Any], passed: Sequence[bool]) -> None:
+    """A batch of answers, of which these passed."""
+    reward = wrap(lambda **_: [], "right", "reward 'right'")
+    scores = {"right": [float(right) for right in passed]}
+    rows.take(Batch(1, asked, [""] * len(asked), {}, scores, [reward]))
 
 
 def test_the_pool_is_filled_and_refilled_from_the_generator_without_what_is_held_out() -> None:
@@ -499,8 +507,10 @@ def test_a_draw_sees_what_was_answered_before_it() -> None:
     rows.set_apart(1, 1)
     for _ in range(15):
         drawn = [row for row in rows.next(4, {}) for _ in range(4)]
-        rows.answered(
-            prompts(drawn), [row["family"] == "always" or n % 2 == 0 for n, row in enumerate(drawn)]
+        answered(
+            rows,
+            prompts(drawn),
+            [row["family"] == "always" or n % 2 == 0 for n, row in enumerate(drawn)],
         )
     late = [row["family"] for _ in range(10) for row in rows.next(4, {})]
     assert late.count("mixed") > 2 * late.count("always")
@@ -517,7 +527,7 @@ def test_a_resumed_run_goes_on_with_the_pool_of_its_checkpoint(tmp_path: Path) -
         drawn = []
         for batch in batches:
             drawn.append(prompts(rows.next(3, {})))
-            rows.answered(drawn[-1] * 2, [(batch + n) % 3 == 0 for n in range(6)])
+            answered(rows, drawn[-1] * 2, [(batch + n) % 3 == 0 for n in range(6)])
         return drawn
 
     whole, cut = made(tmp_path / "whole.sqlite"), made(tmp_path / "cut.sqlite")

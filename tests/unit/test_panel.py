@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from risen_plugin import BreakerConfig, Failed, GateConfig
 from risen_plugin.errors import PluginError
-from risen_plugin.rewards.adherence import NamedReward, PassRates, wrap
-from risen_plugin.rewards.panel import Gate, Panel
+from risen_plugin.rewards.adherence import NamedReward, wrap
+from risen_plugin.rewards.batch import Batch
+from risen_plugin.rewards.gate import Gate
+from risen_plugin.rewards.panel import Panel
+from risen_plugin.rewards.pass_rates import PassRates
 from risen_plugin.rewards.scores import OutageError, Scores
 
 F = Failed("down")
@@ -34,13 +37,13 @@ def batch(panel: Panel, count: int = 4, **columns: Any) -> dict[str, Scores]:
     prompts, completions = ["p"] * count, [f"c{i}" for i in range(count)]
     return {
         column.__name__: column(prompts=prompts, completions=completions, **columns)
-        for column in panel.columns
+        for column in panel.trl_rewards
     }
 
 
 def test_trl_sees_a_column_per_reward_with_its_name_and_weight() -> None:
     panel = panel_of(named([1.0], "a", weight=0.5), named([1.0], "b"))
-    assert [(c.__name__, c.weight) for c in panel.columns] == [("a", 0.5), ("b", 1.0)]
+    assert [(c.__name__, c.weight) for c in panel.trl_rewards] == [("a", 0.5), ("b", 1.0)]
 
 
 def test_every_reward_is_asked_once_per_batch_and_errors_mask_all_of_them() -> None:
@@ -73,7 +76,7 @@ def test_the_same_list_is_a_new_batch_once_its_columns_are_handed_out() -> None:
 
     panel = panel_of(named(first, "a"))
     completions = ["x", "y"]
-    column = panel.columns[0]
+    column = panel.trl_rewards[0]
     assert column(prompts=["p", "p"], completions=completions) == [1.0, 1.0]
     completions[0] = "z"
     assert column(prompts=["p", "p"], completions=completions) == [2.0, 2.0]
@@ -81,10 +84,9 @@ def test_the_same_list_is_a_new_batch_once_its_columns_are_handed_out() -> None:
 
 
 def test_an_equal_batch_is_another_batch() -> None:
-    panel = panel_of(named([1.0, 0.0], "a"), named([0.0, 1.0], "b"))
-    a, b = panel.columns
-    taken: list[int] = []
-    panel.listeners.append(lambda step, *rest: taken.append(step))
+    taken: list[Batch] = []
+    panel = panel_of(named([1.0, 0.0], "a"), named([0.0, 1.0], "b"), listeners=[taken.append])
+    a, b = panel.trl_rewards
     for _ in range(2):
         a(prompts=["p", "p"], completions=["x", "y"])
     b(prompts=["p", "p"], completions=["x", "y"])
@@ -94,32 +96,30 @@ def test_an_equal_batch_is_another_batch() -> None:
 def test_nothing_of_a_batch_that_failed_is_left_for_the_next_phase() -> None:
     panel = panel_of(named([1.0, 0.0], "a"), named([1.0, 0.0], "b"))
     completions = ["x", "y"]
-    panel.columns[0](prompts=["p", "p"], completions=completions)
+    panel.trl_rewards[0](prompts=["p", "p"], completions=completions)
     panel.begin(group=2)
-    panel.columns[1](prompts=["p", "p"], completions=completions)
+    panel.trl_rewards[1](prompts=["p", "p"], completions=completions)
     assert sum(count.completions for count in panel.errors.values()) == 4
 
 
 def test_listeners_get_the_outcomes_as_they_were_given() -> None:
-    heard: list[tuple[Any, ...]] = []
-    panel = panel_of(
-        named([1.0, None, F, 0.0], "a", weight=2.0), breaker=BreakerConfig(max_error_rate=1.0)
-    )
-    panel.listeners.append(lambda *told: heard.append(told))
+    heard: list[Batch] = []
+    reward = named([1.0, None, F, 0.0], "a", weight=2.0)
+    panel = panel_of(reward, breaker=BreakerConfig(max_error_rate=1.0), listeners=[heard.append])
     state = types.SimpleNamespace(global_step=3)
     batch(panel, family=["f"] * 4, completion_ids=[[1]] * 4, trainer_state=state)
-    [(step, prompts, completions, columns, outcomes)] = heard
-    assert (step, prompts, completions) == (3, ["p"] * 4, ["c0", "c1", "c2", "c3"])
-    assert columns == {"family": ["f"] * 4, "completion_ids": [[1]] * 4}
-    assert outcomes["a"][:2] == [1.0, None]
-    assert outcomes["a"][2] is F
+    [told] = heard
+    assert (told.step, told.group, told.rewards) == (3, 2, (reward,))
+    assert (told.prompts, told.completions) == (["p"] * 4, ["c0", "c1", "c2", "c3"])
+    assert told.columns == {"family": ["f"] * 4, "completion_ids": [[1]] * 4}
+    assert told.scores["a"][:2] == [1.0, None]
+    assert told.scores["a"][2] is F
 
 
 def test_pass_rates_listen_and_errors_count_for_nothing() -> None:
     rewards = [named([1.0, 0.0, F, 1.0], "a"), named([1.0, 1.0, 1.0, 1.0], "b")]
-    panel = panel_of(*rewards, breaker=BreakerConfig(max_error_rate=1.0))
-    rates = PassRates(rewards)
-    panel.listeners.append(rates.take)
+    rates = PassRates()
+    panel = panel_of(*rewards, breaker=BreakerConfig(max_error_rate=1.0), listeners=[rates.take])
     batch(panel, completion_ids=[[1, 2]] * 4)
     assert rates.rates() == {"all": pytest.approx(2 / 3)}
     assert (rates.rollouts, rates.tokens) == (4, 8)
@@ -176,9 +176,8 @@ def test_a_reward_that_fails_leaves_its_logged_column_empty_and_not_the_last_bat
 
 
 def test_a_reward_that_is_down_ends_the_phase_with_its_first_batch() -> None:
-    heard: list[Mapping[str, Scores]] = []
-    panel = panel_of(named([1.0] * 4, "a"), named([F] * 4, "judge"))
-    panel.listeners.append(lambda step, prompts, completions, columns, out: heard.append(out))
+    heard: list[Batch] = []
+    panel = panel_of(named([1.0] * 4, "a"), named([F] * 4, "judge"), listeners=[heard.append])
     with pytest.raises(OutageError) as caught:
         batch(panel)
     assert str(caught.value) == (
@@ -220,13 +219,15 @@ def gate_of(
 def test_the_gate_changes_what_trl_learns_from_and_not_what_is_counted() -> None:
     reward = named([1.0, 1.0, 0.5, 0.0], "a")
     quality = named([0.9, 0.1, 0.9, 0.1], "good")
-    panel = panel_of(reward, **gate_of(reward, quality, threshold=0.5))
-    rates = PassRates([reward])
-    heard: list[Mapping[str, Scores]] = []
-    panel.listeners += [rates.take, lambda *told: heard.append(told[-1])]
+    rates = PassRates()
+    heard: list[Batch] = []
+    settings = gate_of(reward, quality, threshold=0.5)
+    panel = panel_of(reward, listeners=[rates.take, heard.append], **settings)
     assert batch(panel) == {"a": [2.0, 0.5, 0.5, 0.0]}
     assert rates.rates() == {"all": 0.5}
-    assert heard == [{"a": [1.0, 1.0, 0.5, 0.0], "good": [0.9, 0.1, 0.9, 0.1]}]
+    assert [told.scores for told in heard] == [
+        {"a": [1.0, 1.0, 0.5, 0.0], "good": [0.9, 0.1, 0.9, 0.1]}
+    ]
 
 
 def test_a_reward_of_the_run_can_be_the_quality_and_is_asked_once() -> None:

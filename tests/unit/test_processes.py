@@ -142,14 +142,12 @@ def test_a_group_that_is_spread_over_processes_is_judged_as_one() -> None:
 
         heard: list[Any] = []
         other = wrap(lambda completions, **_: [1.0] * len(completions), "other", "reward 'other'")
-        panel = Panel([wrap(score, "score", "reward 'score'"), other])
-        panel.processes = processes
-        panel.listeners.append(lambda *batch: heard.append(batch))
-        panel.begin(group=4)
+        panel = Panel([wrap(score, "score", "reward 'score'"), other], listeners=[heard.append])
+        panel.begin(group=4, processes=processes)
         mine = ["ab", "cd"][processes.rank]
         given = {"prompts": ["p", "p"], "completions": list(mine), "family": list(mine)}
-        values = [column(**given) for column in panel.columns]
-        return values, [(batch[2], batch[3]["family"]) for batch in heard]
+        values = [column(**given) for column in panel.trl_rewards]
+        return values, [(batch.completions, batch.columns["family"]) for batch in heard]
 
     for values, heard in side_by_side(work):
         assert values == [[None, None], [1.0, 1.0]]

@@ -28,6 +28,7 @@ from risen_plugin.errors import ConfigError, DataError, RecordError
 from risen_plugin.record.reading import Phase, read_run
 from risen_plugin.record.rollouts import FILE, RolloutLog
 from risen_plugin.record.run_record import Record, write_json
+from risen_plugin.rewards.batch import Batch
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
@@ -86,19 +87,21 @@ class Script:
         write_json(folder / "phase.json", {"logs": logs})
         with RolloutLog(folder / FILE) as log:
             log.add(
-                step=1,
+                Batch(
+                    step=1,
+                    prompts=[f"Say it. {EVIL}"] * answers,
+                    completions=[f"answer {place} {EVIL}" for place in range(answers)],
+                    columns={
+                        "family": ["billing", "returns"] * (answers // 2),
+                        "instruction_id_list": [["punctuation:no_comma"]] * answers,
+                        "kwargs": [[{}]] * answers,
+                    },
+                    scores={
+                        "follows": [float(place) for place in range(answers)],
+                        EVIL: [None, Failed(f"down {EVIL}")] * (answers // 2),
+                    },
+                ),
                 phase=number,
-                prompts=[f"Say it. {EVIL}"] * answers,
-                completions=[f"answer {place} {EVIL}" for place in range(answers)],
-                columns={
-                    "family": ["billing", "returns"] * (answers // 2),
-                    "instruction_id_list": [["punctuation:no_comma"]] * answers,
-                    "kwargs": [[{}]] * answers,
-                },
-                outcomes={
-                    "follows": [float(place) for place in range(answers)],
-                    EVIL: [None, Failed(f"down {EVIL}")] * (answers // 2),
-                },
             )
 
 
@@ -305,12 +308,14 @@ def test_few_answers_are_all_shown_with_what_became_of_them(script: Script) -> N
 def test_a_long_text_is_cut_and_says_so(tmp_path: Path) -> None:
     with RolloutLog(tmp_path / "risen" / "phase-001" / FILE) as log:
         log.add(
-            step=1,
+            Batch(
+                step=1,
+                prompts=["?"],
+                completions=["x" * 5000],
+                columns={},
+                scores={"follows": [1.0]},
+            ),
             phase=1,
-            prompts=["?"],
-            completions=["x" * 5000],
-            columns={},
-            outcomes={"follows": [1.0]},
         )
     [shown] = read_answers(tmp_path, {}).shown
     assert shown.completion == "x" * answers_module.LONGEST + "… (5,000 characters)"
@@ -447,12 +452,14 @@ def test_half_of_a_surrogate_pair_and_a_dollar_sign_stop_no_report(tmp_path: Pat
     folder = script.record.phase_folder(1)
     with RolloutLog(folder / FILE) as log:
         log.add(
-            step=1,
+            Batch(
+                step=1,
+                prompts=["a \ud83d"],
+                completions=["\x00\u2028\ud83d"],
+                columns={"family": ["$\\frac$"]},
+                scores={"$x^": [1.0]},
+            ),
             phase=1,
-            prompts=["a \ud83d"],
-            completions=["\x00\u2028\ud83d"],
-            columns={"family": ["$\\frac$"]},
-            outcomes={"$x^": [1.0]},
         )
     page = Page(write_report(tmp_path))
     assert "$x^" in page.text

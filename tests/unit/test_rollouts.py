@@ -28,6 +28,7 @@ from risen_plugin.record.rollouts import (
     reason_of,
     rollout_files,
 )
+from risen_plugin.rewards.batch import Batch
 
 CHAT = [{"role": "user", "content": "Name a river."}]
 ANSWERS = [[{"role": "assistant", "content": text}] for text in ("Rhine", "Elbe", "Po", "")]
@@ -41,13 +42,13 @@ def log_batch(log: RolloutLog, **changes: Any) -> None:
     """A batch as GRPO hands it to rewards: four answers to each of one chat prompt."""
     batch: dict[str, Any] = {
         "step": 1,
-        "phase": 1,
         "prompts": [CHAT] * 4,
         "completions": ANSWERS,
         "columns": {"answer": ["Rhine"] * 4, "kwargs": [[{"num_words": 3}]] * 4},
-        "outcomes": {"exact": [1.0, 0.0, None, Failed("timed out")]},
+        "scores": {"exact": [1.0, 0.0, None, Failed("timed out")]},
     }
-    log.add(**batch | changes)
+    phase = changes.pop("phase", 1)
+    log.add(Batch(**batch | changes), phase=phase)
 
 
 @pytest.fixture
@@ -240,7 +241,7 @@ def test_what_is_json_comes_back_as_it_was(value):
 
 def test_a_reason_that_is_no_utf8_is_logged_too(tmp_path):
     with RolloutLog(tmp_path / "log.parquet") as log:
-        log_batch(log, outcomes={"exact": [Failed("half \ud83d")] * 4})
+        log_batch(log, scores={"exact": [Failed("half \ud83d")] * 4})
     outcome = next(read_rollouts(tmp_path / "log.parquet")).outcomes["exact"]
     assert isinstance(outcome, Failed)
     assert outcome.reason == "half ?"
@@ -260,8 +261,8 @@ def test_a_reason_that_is_no_utf8_is_logged_too(tmp_path):
 )
 def test_the_answers_to_one_visit_of_a_prompt_share_a_number(tmp_path, prompts, size, groups):
     with RolloutLog(tmp_path / "log.parquet") as log:
-        log_batch(log, prompts=list(prompts), group_size=size)
-        log_batch(log, prompts=list(prompts), group_size=size)
+        log_batch(log, prompts=list(prompts), group=size)
+        log_batch(log, prompts=list(prompts), group=size)
     found = [rollout.group for rollout in read_rollouts(tmp_path / "log.parquet")]
     assert found == [*groups, *(group + groups[-1] + 1 for group in groups)]
 
@@ -323,8 +324,8 @@ def test_a_place_that_takes_no_file_is_told_in_one_line(tmp_path):
     ("changes", "match"),
     [
         ({"prompts": [CHAT] * 3}, "3 of 'prompts' for 4 completions"),
-        ({"outcomes": {"exact": [1.0]}}, "1 of 'exact' for 4 completions"),
-        ({"outcomes": {"other": [1.0] * 4}}, "the rewards other in a log of exact"),
+        ({"scores": {"exact": [1.0]}}, "1 of 'exact' for 4 completions"),
+        ({"scores": {"other": [1.0] * 4}}, "the rewards other in a log of exact"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused(tmp_path, changes, match):

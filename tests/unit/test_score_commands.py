@@ -16,6 +16,7 @@ import risen_plugin
 from risen_plugin.cli import command_line
 from risen_plugin.contracts import Failed
 from risen_plugin.record.rollouts import RolloutLog
+from risen_plugin.rewards.batch import Batch
 
 NO_COMMA, TITLE = "punctuation:no_comma", "detectable_format:title"
 ROWS = [
@@ -260,15 +261,17 @@ def run() -> str:
         with RolloutLog(f"run/risen/phase-{phase:03d}/completions.parquet") as log:
             for step in (1, 2):
                 log.add(
-                    step=step,
+                    Batch(
+                        step=step,
+                        prompts=["Name a river."] * 4,
+                        completions=["Po", "the Elbe", "the long Rhine", "Rhine, Elbe and Po"],
+                        columns={"answer": ["Po"] * 4},
+                        scores={
+                            "first": [1.0, 0.0, 0.0, 0.0],
+                            "judge": [0.5, 0.5, None, Failed("HTTP 503")],
+                        },
+                    ),
                     phase=phase,
-                    prompts=["Name a river."] * 4,
-                    completions=["Po", "the Elbe", "the long Rhine", "Rhine, Elbe and Po"],
-                    columns={"answer": ["Po"] * 4},
-                    outcomes={
-                        "first": [1.0, 0.0, 0.0, 0.0],
-                        "judge": [0.5, 0.5, None, Failed("HTTP 503")],
-                    },
                 )
     return "run"
 

@@ -21,7 +21,6 @@ from risen_plugin.rewards.adherence import (
     Adherence,
     AsyncNamedReward,
     NamedReward,
-    PassRates,
     adherence,
     check_scores,
     columns_of,
@@ -29,6 +28,8 @@ from risen_plugin.rewards.adherence import (
     unjudged,
     wrap,
 )
+from risen_plugin.rewards.batch import Batch
+from risen_plugin.rewards.pass_rates import PassRates
 
 LABEL = "reward 'mine' (risen-mine 1.0)"
 
@@ -346,38 +347,47 @@ def test_too_few_judged_answers_are_no_measurement(
 
 
 def report(
-    counted: PassRates, outcomes: Mapping[str, Sequence[float | None]], **columns: Any
+    counted: PassRates,
+    rewards: Sequence[NamedReward],
+    outcomes: Mapping[str, Sequence[float | None]],
+    **columns: Any,
 ) -> None:
     given = {name: list(scores) for name, scores in outcomes.items()}
     answers = [""] * len(next(iter(given.values())))
-    counted.take(0, answers, answers, columns, given)
+    counted.take(Batch(0, answers, answers, columns, given, rewards))
 
 
 def test_pass_rates_are_the_shares_of_answers_that_every_reward_passes() -> None:
-    counted = PassRates(silent("a", "b"))
+    counted = PassRates()
     scores: Any = {"a": [1.0, 1.0, 0.0, None], "b": [1.0, 0.0, 1.0, 1.0]}
-    report(counted, scores, family=["x", "x", "y", "y"], completion_ids=[[1], [1, 2], [], [3]])
+    report(
+        counted,
+        silent("a", "b"),
+        scores,
+        family=["x", "x", "y", "y"],
+        completion_ids=[[1], [1, 2], [], [3]],
+    )
     assert counted.rates() == {"x": 0.5, "y": 0.5}
     assert (counted.rollouts, counted.tokens) == (4, 4)
 
 
 def test_only_graded_rewards_count_for_pass_rates() -> None:
-    counted = PassRates([*silent("a"), *silent("b", graded=False)])
-    report(counted, {"a": [1.0], "b": [Failed("down")]})
+    counted = PassRates()
+    report(counted, [*silent("a"), *silent("b", graded=False)], {"a": [1.0], "b": [Failed("down")]})
     assert counted.rates() == {"all": 1.0}
 
 
 @pytest.mark.parametrize("nothing", [None, Failed("down")])
 def test_an_answer_without_a_score_is_a_rollout_without_a_rate(nothing: float | None) -> None:
-    counted = PassRates(silent("a"))
-    report(counted, {"a": [nothing, nothing]}, completion_ids=[[1], [2]])
+    counted = PassRates()
+    report(counted, silent("a"), {"a": [nothing, nothing]}, completion_ids=[[1], [2]])
     assert counted.rates() == {}
     assert counted.rollouts == 2
 
 
 def test_an_answer_that_one_reward_failed_on_has_no_rate_whatever_the_others_say() -> None:
-    counted = PassRates(silent("a", "b"))
-    report(counted, {"a": [1.0, 1.0], "b": [Failed("down"), 0.0]})
+    counted = PassRates()
+    report(counted, silent("a", "b"), {"a": [1.0, 1.0], "b": [Failed("down"), 0.0]})
     assert counted.rates() == {"all": 0.0}
 
 
@@ -385,14 +395,14 @@ def test_an_answer_that_one_reward_failed_on_has_no_rate_whatever_the_others_say
     ("family", "name"), [(None, "all"), ("", "all"), (3, "3"), (["a", 1], "['a', 1]")]
 )
 def test_any_value_can_be_a_family(family: Any, name: str) -> None:
-    counted = PassRates(silent("a"))
-    report(counted, {"a": [1.0]}, family=[family])
+    counted = PassRates()
+    report(counted, silent("a"), {"a": [1.0]}, family=[family])
     assert counted.rates() == {name: 1.0}
 
 
 def test_only_the_latest_answers_of_a_family_count() -> None:
-    counted = PassRates(silent("a"), window=4)
-    report(counted, {"a": [0.0] * 8 + [1.0, 1.0]})
+    counted = PassRates(window=4)
+    report(counted, silent("a"), {"a": [0.0] * 8 + [1.0, 1.0]})
     assert counted.rates() == {"all": 0.5}
 
 
@@ -402,14 +412,15 @@ def test_pass_rates_survive_being_saved_as_json(
 ) -> None:
     import json
 
-    counted = PassRates(silent("a"))
+    counted = PassRates()
     report(
         counted,
+        silent("a"),
         {"a": [score for _, score in answers]},
         family=[family for family, _ in answers],
         completion_ids=[[0]] * len(answers),
     )
-    restored = PassRates(silent("a"))
+    restored = PassRates()
     restored.load_state_dict(json.loads(json.dumps(counted.state_dict())))
     assert restored.rates() == counted.rates()
     assert all(0.0 <= rate <= 1.0 for rate in restored.rates().values())

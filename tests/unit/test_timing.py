@@ -12,6 +12,7 @@ import pytest
 from risen_plugin.commands.advise.timing import Seen, StopAt
 from risen_plugin.contracts import Failed
 from risen_plugin.rewards.adherence import wrap
+from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.scores import OutageError
 
 
@@ -19,13 +20,18 @@ def scored(name: str, **settings: Any) -> Any:
     return wrap(lambda completions, **columns: [], name, f"reward '{name}'", **settings)
 
 
+REWARDS = [scored("right"), scored("form", graded=False)]
+
+
 def seen(ends: float) -> Seen:
-    return Seen(ends, [scored("right"), scored("form", graded=False)], SimpleNamespace(group=2))
+    return Seen(ends)
 
 
 def take(watch: Seen, right: list[Any], form: list[Any]) -> None:
     ids = {"completion_ids": [[1, 2, 3] for _ in right]}
-    watch.take(1, ["p"] * len(right), ["a"] * len(right), ids, {"right": right, "form": form})
+    scores = {"right": right, "form": form}
+    prompts, answers = ["p"] * len(right), ["a"] * len(right)
+    watch.take(Batch(1, prompts, answers, ids, scores, REWARDS, group=2))
 
 
 def test_groups_are_counted_by_the_graded_rewards_and_told_apart_by_all():

@@ -170,9 +170,9 @@ class Measuring:
             callback = prepared.callback
             assert callback is not None
             trainer = build(prepared, model, tokenizer)
-            seen = Seen(ends, callback.parts.rewards, callback.panel)
-            callback.panel.listeners.append(seen.take)
-            trainer.train()
+            seen = Seen(ends)
+            with callback.panel.listening(seen.take):
+                trainer.train()
             [phase] = [p for p in callback.phases if p.kind == "risen"]
         figures = phase.metrics
         return RewardsMeasured(

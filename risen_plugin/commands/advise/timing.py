@@ -5,52 +5,35 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import TrainerCallback
 
-from risen_plugin.contracts import Failed
-from risen_plugin.rewards.adherence import totals, verdicts
+from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.scores import OutageError
 
 
 class Seen:
     """Listens to a phase's answers until its time is up, then ends it."""
 
-    def __init__(self, ends: float, rewards: Sequence[Any], panel: Any) -> None:
+    def __init__(self, ends: float) -> None:
         self.ends = ends
-        self.rewards = rewards
-        self.panel = panel
         self.times: list[float] = []
         self.groups: list[tuple[list[bool], bool]] = []
         self.tokens = 0
         self.k = 0
 
-    def take(
-        self,
-        step: int,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        columns: Mapping[str, Any],
-        outcomes: Mapping[str, Any],
-    ) -> None:
+    def take(self, batch: Batch) -> None:
         """Count a batch.
 
         :raises OutageError: to end the phase, once its time is up and two batches were seen.
         """
         self.times.append(time.perf_counter())
-        self.k = self.panel.group
-        self.tokens += sum(len(ids) for ids in columns.get("completion_ids", ()))
-        passed = verdicts(self.rewards, outcomes)
-        reward = totals(self.rewards, outcomes)
-        for start in range(0, len(completions), self.k):
-            judged = [p for p in passed[start : start + self.k] if p is not None]
-            worth = {
-                round(r, 6)
-                for r in reward[start : start + self.k]
-                if r is not None and not isinstance(r, Failed)
-            }
+        self.k = batch.group or self.k
+        self.tokens += batch.tokens
+        for group in batch.groups:
+            judged = [p for place in group if (p := batch.verdicts[place]) is not None]
+            worth = {round(r, 6) for place in group if (r := batch.totals[place]) is not None}
             if judged:
                 self.groups.append((judged, len(worth) <= 1))
         if len(self.times) >= 2:

@@ -24,8 +24,7 @@ from risen_plugin.phases.leftovers.mixing import Mixture, mix
 from risen_plugin.phases.leftovers.selection import Moment, Unmet, Verified, select
 from risen_plugin.phases.leftovers.unsolved import Attempted, Unsolved
 from risen_plugin.phases.leftovers.verified import KeptAnswers
-from risen_plugin.rewards.adherence import NamedReward
-from risen_plugin.rewards.scores import Scores
+from risen_plugin.rewards.batch import Batch
 
 FILE = "buffers.jsonl"
 _ROUNDING = 1e-9
@@ -36,16 +35,13 @@ _log = logging.getLogger("risen_plugin")
 class Buffers:
     """Verified answers, unsolved instructions and demonstrations of one run.
 
-    :param rewards: the run's rewards, which verify.
     :raises ConfigError: if the demonstrations cannot be read; ``DataError`` if a row is none.
     """
 
-    def __init__(self, config: BuffersConfig, rewards: Sequence[NamedReward]) -> None:
+    def __init__(self, config: BuffersConfig) -> None:
         self.config = config
-        self.rewards = list(rewards)
         self.demonstrations: list[Row] = load_demonstrations(config.demonstrations)
         self.usable = len(self.demonstrations)
-        self.group = 1
         self._at: tuple[int, int] = (0, 0)
         self._position = Position()
         self._source: Path | None = None
@@ -62,36 +58,21 @@ class Buffers:
 
     # The life of a phase ----------------------------------------------------------------------
 
-    def begin(self, *, phase: int, at_step: int, group: int) -> None:
-        """A RISEN phase begins: what is answered from now on is of it.
-
-        :param group: answers to one prompt.
-        """
+    def begin(self, *, phase: int, at_step: int) -> None:
+        """A RISEN phase begins: the answers from now on are of it."""
         self._open()
         self._at = (phase, at_step)
-        self.group = group
         self._waiting = [answer for answer in self._waiting if answer.phase == phase]
 
-    def take(
-        self,
-        step: int,
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
-        columns: Mapping[str, Any],
-        outcomes: Mapping[str, Scores],
-    ) -> None:
-        """Receive every reward's outcomes for a batch of rollouts."""
+    def take(self, batch: Batch) -> None:
+        """Choose from a generation batch; its answers wait for the verdict on their phase."""
         self._open()
+        phase, at_step = self._at
         found = select(
-            self.rewards,
-            prompts,
-            completions,
-            columns,
-            outcomes,
-            group=self.group,
+            batch,
             band=(float(self.config.band[0]), float(self.config.band[1])),
             key_of=key_of,
-            moment=Moment(self._at[0], step, self._at[1]),
+            moment=Moment(phase, batch.step, at_step),
         )
         for unmet in found.unmet:
             self._write("failed", unmet.as_dict())

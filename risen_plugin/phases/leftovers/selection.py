@@ -1,4 +1,4 @@
-"""Choose from a scored batch what is worth keeping. Pure: outcomes in, findings out.
+"""Choose from a scored batch the answers worth saving. Pure: a batch in, findings out.
 
 Of each group of answers to one instruction: the best one that every graded reward passed, if the
 group is neither too easy nor hopeless; or that nobody passed.
@@ -7,16 +7,13 @@ group is neither too easy nor hopeless; or that nobody passed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from risen_plugin.contracts import Completion, Row
-from risen_plugin.rewards.adherence import NamedReward, totals, verdicts
-from risen_plugin.rewards.scores import Scores, groups_of
-from risen_plugin.rewards.tripwires import tripped
+from risen_plugin.rewards.batch import Batch
 
-_NOT_OF_THE_ROW = frozenset(("prompt", "completion", "completion_ids"))
 _ROUNDING = 1e-9
 
 
@@ -95,18 +92,13 @@ class Found:
 
 
 def select(
-    rewards: Sequence[NamedReward],
-    prompts: Sequence[Any],
-    completions: Sequence[Completion],
-    columns: Mapping[str, Any],
-    outcomes: Mapping[str, Scores],
+    batch: Batch,
     *,
-    group: int,
     band: tuple[float, float],
     key_of: Callable[[Any], str],
     moment: Moment,
 ) -> Found:
-    """The findings of a batch whose answers to one prompt stand side by side, ``group`` of them.
+    """The findings of a batch.
 
     An answer that trips a wire is never the best one. A group counts as unmet only if every one of
     its answers was judged: an error of a reward says nothing about the instruction.
@@ -114,31 +106,26 @@ def select(
     :param band: share of passed answers above the first and up to the second, in which a group's
         best answer is kept.
     """
-    passed = verdicts(rewards, outcomes)
-    sums = totals(rewards, outcomes)
-    rows = _rows(prompts, columns)
+    passed, sums = batch.verdicts, batch.totals
     found = Found()
-    for members in groups_of(len(completions), group):
+    for members in batch.groups:
         judged = [index for index in members if passed[index] is not None]
         good = [index for index in judged if passed[index]]
-        key = key_of(prompts[members[0]])
+        key = key_of(batch.prompts[members[0]])
         if good:
             found.solved.append(key)
-            share = len(good) / len(judged)
-            clean = [
-                index
-                for index in good
-                if sums[index] is not None and not tripped(rows[index], completions[index])
-            ]
-            if clean and band[0] < share <= band[1] + _ROUNDING:
+            if not band[0] < len(good) / len(judged) <= band[1] + _ROUNDING:
+                continue
+            clean = [i for i in good if sums[i] is not None and not batch.tripped[i]]
+            if clean:
                 best = max(clean, key=lambda index: (sums[index], -index))
                 found.verified.append(
                     Verified(
                         key,
-                        prompts[best],
-                        completions[best],
-                        str(rows[best].get("family") or ""),
-                        _scores(outcomes, best),
+                        batch.prompts[best],
+                        batch.completions[best],
+                        str(batch.rows[best].get("family") or ""),
+                        _scores(batch, best),
                         float(sums[best] or 0.0),
                         len(good),
                         len(judged),
@@ -150,9 +137,9 @@ def select(
             found.unmet.append(
                 Unmet(
                     key,
-                    rows[best],
-                    completions[best],
-                    _scores(outcomes, best),
+                    batch.rows[best],
+                    batch.completions[best],
+                    _scores(batch, best),
                     float(sums[best] or 0.0),
                     **vars(moment),
                 )
@@ -160,23 +147,8 @@ def select(
     return found
 
 
-def _rows(prompts: Sequence[Any], columns: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The instructions that were answered, put together from their columns."""
-    kept = {
-        name: values
-        for name, values in columns.items()
-        if name not in _NOT_OF_THE_ROW
-        and isinstance(values, list | tuple)
-        and len(values) == len(prompts)
-    }
-    return [
-        {"prompt": prompt, **{name: values[index] for name, values in kept.items()}}
-        for index, prompt in enumerate(prompts)
-    ]
-
-
-def _scores(outcomes: Mapping[str, Scores], index: int) -> dict[str, float]:
-    given = {name: scores[index] for name, scores in outcomes.items()}
+def _scores(batch: Batch, index: int) -> dict[str, float]:
+    given = {name: scores[index] for name, scores in batch.scores.items()}
     return {
         name: score for name, score in given.items() if score is not None and math.isfinite(score)
     }

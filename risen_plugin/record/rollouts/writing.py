@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from risen_plugin.constraints.counting import constraints_of, met_by
-from risen_plugin.contracts import Completion
 from risen_plugin.errors import RecordError, RisenError
 from risen_plugin.kit.plain_json import json_text
 from risen_plugin.record.rollouts.form import (
@@ -23,11 +22,9 @@ from risen_plugin.record.rollouts.form import (
     reason_of,
 )
 from risen_plugin.record.run_record import writing
+from risen_plugin.rewards.batch import Batch
 
 ROWS_AT_ONCE = 1024
-_OF_THE_TRAINER = frozenset(
-    ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
-)  # TRL's extras, which are no columns of the rows
 _log = logging.getLogger("risen_plugin")
 
 
@@ -47,8 +44,8 @@ class RolloutLog:
     ::
 
         with RolloutLog(folder / "completions.parquet") as log:
-            log.add(step=1, phase=1, prompts=prompts, completions=completions,
-                    columns=columns, outcomes={"constraints": [0.5, None, Failed("timed out")]})
+            scores = {"constraints": [0.5, None, Failed("timed out")]}
+            log.add(Batch(1, prompts, completions, columns, scores), phase=1)
     """
 
     def __init__(
@@ -74,64 +71,37 @@ class RolloutLog:
             self._groups = position["groups"]
             self._rewards = tuple(position["rewards"]) if position["rewards"] else None
 
-    def add(
-        self,
-        *,
-        step: int,
-        phase: int,
-        prompts: Sequence[Any],
-        completions: Sequence[Completion],
-        columns: Mapping[str, Any],
-        outcomes: Mapping[str, Sequence[Outcome]],
-        group_size: int | None = None,
-    ) -> None:
-        """Log a batch of answers.
+    def add(self, batch: Batch, *, phase: int) -> None:
+        """Log a batch of answers, with the columns of their rows; the same rewards each time.
 
-        :param step: GRPO step in the phase.
         :param phase: the phase's number.
-        :param columns: the rows' other columns, one value per answer; TRL's own extras, and what is
-            no such list, are left out.
-        :param outcomes: per reward, one outcome per answer; the same rewards in every batch.
-        :param group_size: answers per visit of a prompt, side by side. Without it each stretch of
-            equal prompts is one visit.
         :raises ValueError: if the lengths or the rewards' names do not agree.
         """
-        self._check(prompts, completions, outcomes)
+        self._check(batch)
         if self._is_lost:
             return
-        kept = {
-            name: values
-            for name, values in columns.items()
-            if name not in _OF_THE_TRAINER
-            and isinstance(values, list | tuple)
-            and len(values) == len(completions)
-        }
-        asked = [json_text(prompt) for prompt in prompts]
-        groups = list(_groups(asked, group_size))
-        for index, completion in enumerate(completions):
-            own = {name: values[index] for name, values in kept.items()}
-            family = own.get("family")
-            row: dict[str, Any] = {
-                "phase": phase,
-                "step": step,
-                "group": self._groups + groups[index],
-                "prompt": asked[index],
-                "completion": json_text(completion),
-                "columns": json_text(own),
-                "family": None if family in (None, "") else _encodable(str(family)),
-                "constraints": [_encodable(id_) for id_ in constraints_of(own)],
-                "met": met_by(completion, prompts[index], own),
-            }
-            for name, given in outcomes.items():
-                outcome = given[index]
-                is_score = outcome_name(outcome) == "score"
-                row[f"score/{name}"] = outcome if is_score else None
-                row[f"outcome/{name}"] = outcome_name(outcome)
-                row[f"error/{name}"] = _encodable(reason_of(outcome))
-            self._rows.append(row)
-            if len(self._rows) >= self.rows_at_once:
-                self._flush()
-        self._groups += 1 + max(groups, default=-1)
+        for number, group in enumerate(batch.groups, start=self._groups):
+            for index in group:
+                completion, row = batch.completions[index], dict(batch.rows[index])
+                prompt = row.pop("prompt")
+                family = row.get("family")
+                line: dict[str, Any] = {
+                    "phase": phase,
+                    "step": batch.step,
+                    "group": number,
+                    "prompt": json_text(prompt),
+                    "completion": json_text(completion),
+                    "columns": json_text(row),
+                    "family": None if family in (None, "") else _encodable(str(family)),
+                    "constraints": [_encodable(id_) for id_ in constraints_of(row)],
+                    "met": met_by(completion, prompt, row),
+                }
+                for name, scores in batch.scores.items():
+                    line |= _of_a_reward(name, scores[index])
+                self._rows.append(line)
+                if len(self._rows) >= self.rows_at_once:
+                    self._flush()
+        self._groups += len(batch.groups)
 
     def cut(self) -> dict[str, Any]:
         """Put what was logged since the last time into a file of its own, and say where this is.
@@ -207,21 +177,17 @@ class RolloutLog:
                 raise
             _log.warning("%s", failure)  # what stopped the phase matters more
 
-    def _check(
-        self,
-        prompts: Sequence[Any],
-        completions: Sequence[Completion],
-        outcomes: Mapping[str, Sequence[Outcome]],
-    ) -> None:
-        lengths = {"prompts": len(prompts)} | {name: len(of) for name, of in outcomes.items()}
+    def _check(self, batch: Batch) -> None:
+        lengths = {"prompts": len(batch.prompts)}
+        lengths |= {name: len(scores) for name, scores in batch.scores.items()}
         for name, length in lengths.items():
-            if length != len(completions):
-                raise ValueError(f"{length} of '{name}' for {len(completions)} completions")
+            if length != len(batch):
+                raise ValueError(f"{length} of '{name}' for {len(batch)} completions")
         if self._rewards is None:
-            self._rewards = tuple(outcomes)
-        if set(self._rewards) != set(outcomes):
+            self._rewards = tuple(batch.scores)
+        if set(self._rewards) != set(batch.scores):
             raise ValueError(
-                f"a batch of the rewards {', '.join(outcomes)} in a log of "
+                f"a batch of the rewards {', '.join(batch.scores)} in a log of "
                 f"{', '.join(self._rewards)}"
             )
 
@@ -259,13 +225,13 @@ class RolloutLog:
             raise
 
 
-def _groups(prompts: Sequence[str], size: int | None) -> Iterator[int]:
-    """The number of the visit that each answer belongs to, from 0."""
-    number = -1
-    for index, prompt in enumerate(prompts):
-        starts = index % size == 0 if size else index == 0 or prompt != prompts[index - 1]
-        number += starts
-        yield number
+def _of_a_reward(name: str, score: Outcome) -> dict[str, Any]:
+    kind = outcome_name(score)
+    return {
+        f"score/{name}": score if kind == "score" else None,
+        f"outcome/{name}": kind,
+        f"error/{name}": _encodable(reason_of(score)),
+    }
 
 
 def _encodable(text: str | None) -> str | None:

@@ -1,0 +1,92 @@
+"""A generation batch with its scores, as everybody gets it who listens to the rewards of a phase.
+
+Frozen; what follows from the scores is computed when it is first asked for, and once for all
+listeners.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from risen_plugin.contracts import Completion
+from risen_plugin.rewards.adherence import totals, verdicts
+from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.scores import Scores, groups_of
+from risen_plugin.rewards.tripwires import tripped
+
+_NOT_OF_THE_ROW = frozenset(
+    ("prompt", "completion", "prompts", "completions", "completion_ids")
+).union(("trainer_state", "log_extra", "log_metric"))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Answers that were sampled together, and the scores that each reward gave them.
+
+    :param step: GRPO steps that the phase has taken.
+    :param columns: the rows' other columns and ``completion_ids``, one value per answer.
+    :param scores: each reward's scores, by its name, before anything was left out.
+    :param rewards: the run's rewards, which say what passes and what an answer is worth.
+    :param group: answers to one prompt, side by side; None for each stretch of equal prompts.
+    """
+
+    step: int
+    prompts: Sequence[Any]
+    completions: Sequence[Completion]
+    columns: Mapping[str, Any]
+    scores: Mapping[str, Scores]
+    rewards: Sequence[NamedReward] = ()
+    group: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    @cached_property
+    def verdicts(self) -> list[bool | None]:
+        """For each answer, whether every graded reward passes it; None where none judged it."""
+        return verdicts(self.rewards, self.scores)
+
+    @cached_property
+    def totals(self) -> list[float | None]:
+        """For each answer, the weighted sum of its scores; None where there is none."""
+        return totals(self.rewards, self.scores)
+
+    @cached_property
+    def groups(self) -> list[range]:
+        """The answers to each prompt, by their places in the batch."""
+        if self.group is not None:
+            return groups_of(len(self), self.group)
+        ends = [
+            place for place in range(1, len(self)) if self.prompts[place] != self.prompts[place - 1]
+        ]
+        edges = [0, *ends, len(self)] if len(self) else []
+        return list(itertools.starmap(range, itertools.pairwise(edges)))
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The instruction of each answer, put together from the columns."""
+        columns = {
+            name: values
+            for name, values in self.columns.items()
+            if name not in _NOT_OF_THE_ROW
+            and isinstance(values, list | tuple)
+            and len(values) == len(self)
+        }
+        return [
+            {"prompt": prompt, **{name: values[place] for name, values in columns.items()}}
+            for place, prompt in enumerate(self.prompts)
+        ]
+
+    @cached_property
+    def tripped(self) -> list[tuple[str, ...]]:
+        """The names of the wires that each answer trips."""
+        return list(map(tripped, self.rows, self.completions))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the answers."""
+        return sum(len(ids) for ids in self.columns.get("completion_ids", ()))
