@@ -1,14 +1,15 @@
-"""Options that the commands of this package share, and how times and sizes are written."""
+"""Options that the commands share, and how a command line writes values, times and sizes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.kit.checks import EXPONENT
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _SEED = click.IntRange(0, 2**31 - 1)  # numpy takes less than 2**32, and some seeds are derived
@@ -72,6 +73,77 @@ def rewarded(command: _Command) -> _Command:
     ):
         command = decorate(command)
     return command
+
+
+def options_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """The options of a plugin from ``name=value`` pairs; a dot leads into an option's own options.
+
+    >>> options_of(["seconds=60", "scheduler=after", "scheduler.steps=20"])
+    {'seconds': 60, 'scheduler': {'use': 'after', 'options': {'steps': 20}}}
+
+    :raises ConfigError: for a pair that means nothing.
+    """
+    return nested(parse_options(pairs))
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Options from ``name=value`` pairs; what is no YAML scalar is a text.
+
+    >>> parse_options(["low=20", "partial=false", "pattern=[a-z]+", "slack=1e-1"])
+    {'low': 20, 'partial': False, 'pattern': '[a-z]+', 'slack': 0.1}
+
+    :raises ConfigError: for a pair without ``=`` or name, and for a name given twice.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise ConfigError(f"the option '{pair}' has no value; write name=value")
+        if name in options:
+            raise ConfigError(f"the option '{name}' is given twice")
+        options[name] = _scalar(value)
+    return options
+
+
+def _scalar(text: str) -> Any:
+    import yaml
+
+    if EXPONENT.fullmatch(text.strip()):
+        return float(text)
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that there is not
+        return text
+    if isinstance(value, str):
+        return value if text.strip()[:1] in ("'", '"') else text
+    is_plain = value is None or isinstance(value, bool | int | float)
+    return value if is_plain and "#" not in text else text  # no comments on a command line
+
+
+def nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of options, named with dots, as ``{use: ..., options: {...}}`` has them.
+
+    >>> nested({"seconds": 60, "scheduler": "after", "scheduler.steps": 20})
+    {'seconds': 60, 'scheduler': {'use': 'after', 'options': {'steps': 20}}}
+
+    :raises ConfigError: for options of what is not named.
+    """
+    plain = {name: value for name, value in options.items() if "." not in name}
+    inner: dict[str, dict[str, Any]] = {}
+    for name, value in options.items():
+        outer, dot, rest = name.partition(".")
+        if dot:
+            inner.setdefault(outer, {})[rest] = value
+    for outer, given in inner.items():
+        if not isinstance(plain.get(outer), str):
+            hint = near_miss(outer, plain)
+            raise ConfigError(
+                f"'{outer}.{next(iter(given))}' is an option of {outer}, which is not named{hint}; "
+                f"add -o {outer}=NAME"
+            )
+        plain[outer] = {"use": plain[outer], "options": nested(given)}
+    return plain
 
 
 def seconds_of(option: str, text: str) -> float:

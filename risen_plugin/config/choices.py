@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.kit.checks import is_number, told
 
 OnError: TypeAlias = Literal["stop", "skip"]
@@ -18,7 +18,7 @@ GRADING = ("weight", "passes_at", "graded", "on_error", "timeout_s")
 class Use:
     """A plugin by name with its options: what YAML and the command line can say.
 
-    :param name: the offered name, or ``plugin/name``.
+    :param name: the offered name, ``plugin/name``, ``file.py:NAME`` or ``module:NAME``.
     :param options: arguments of the offered factory.
     :param weight: weight of a reward in the sum that is reinforced.
     :param passes_at: the score from which a reward counts an answer as adherent.
@@ -57,7 +57,7 @@ def use(
     timeout_s: float | None = None,
     **options: Any,
 ) -> Use:
-    """A plugin by name: ``use("length", low=20, high=80, weight=0.5)``."""
+    """A plugin by name or place: ``use("length", low=20, high=80, weight=0.5)``."""
     return Use(name, options, weight, passes_at, graded, on_error, timeout_s)
 
 
@@ -79,6 +79,36 @@ class Weighted:
 
 PluginOrName: TypeAlias = Any
 """A plugin object, its offered name, or a :class:`Use` of that name."""
+
+
+def read_use(entry: Any, where: str, *, reward: bool = False) -> Any:
+    """What YAML says of a plugin, ``{use: NAME, options: {...}}``; anything else stays as it is.
+
+    :param where: what the mapping is, for messages.
+    :param reward: whether it may say how a reward counts too.
+    :raises ConfigError: for an unknown or missing key, naming the near miss.
+    """
+    if not isinstance(entry, Mapping):
+        return entry  # a name, or an object when the mapping was made in Python
+    known = {"use", "options"} | (set(GRADING) if reward else set())
+    for key in entry:
+        if key not in known:
+            why = (
+                "it belongs to rewards"
+                if key in GRADING
+                else f"the options of a plugin stand under 'options: {{{key}: ...}}'"
+            )
+            hint = near_miss(str(key), known - entry.keys()) or f"; {why}."
+            raise ConfigError(
+                f"{where} has no key '{key}'{hint} It takes: {', '.join(sorted(known))}"
+            )
+    if not isinstance(entry.get("use"), str):
+        raise ConfigError(f"{where} lacks 'use', the name of a plugin's offer")
+    options = entry.get("options") or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"{where}.options is not a mapping of names to values")
+    rest = {key: value for key, value in entry.items() if key not in ("use", "options")}
+    return Use(entry["use"], options, **rest)
 
 
 def _check_grading(given: Use | Weighted, label: str) -> None:

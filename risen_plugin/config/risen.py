@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.config.choices import GRADING, PluginOrName, Use
+from risen_plugin.config.choices import PluginOrName, read_use
 from risen_plugin.config.control import ControlConfig, check_control
 from risen_plugin.config.grpo import check_batches, effective_grpo
 from risen_plugin.config.guard import GuardConfig, TaskProbe
@@ -23,7 +23,7 @@ from risen_plugin.config.sections import (
     GateConfig,
     LoraSettings,
 )
-from risen_plugin.errors import ConfigError, located, near_miss
+from risen_plugin.errors import ConfigError, located
 from risen_plugin.kit.checks import all_texts, check_keys, check_whole, told
 from risen_plugin.kit.yaml_files import read_mapping
 
@@ -153,12 +153,12 @@ class RisenConfig:
         read = dict(data)
         if isinstance(read["rewards"], Sequence) and not isinstance(read["rewards"], str):
             read["rewards"] = [
-                _read_use(entry, f"{where}: rewards.{index}", reward=True)
+                read_use(entry, f"{where}: rewards.{index}", reward=True)
                 for index, entry in enumerate(read["rewards"])
             ]
         for name in ("generator", "scheduler", "held_out"):
             if name in read:
-                read[name] = _read_use(read[name], f"{where}: {name}")
+                read[name] = read_use(read[name], f"{where}: {name}")
         for name, kind in _SECTIONS.items():
             if name in read:
                 read[name] = _read_section(kind, read[name], f"{where}: {name}")
@@ -206,30 +206,6 @@ def _check_reserve(reserve: Any, guard: GuardConfig) -> None:
         )
 
 
-def _read_use(entry: Any, where: str, *, reward: bool = False) -> Any:
-    if not isinstance(entry, Mapping):
-        return entry  # a name, or an object when the mapping was made in Python
-    known = {"use", "options"} | (set(GRADING) if reward else set())
-    for key in entry:
-        if key not in known:
-            told = (
-                "it belongs to rewards"
-                if key in GRADING
-                else f"the options of a plugin stand under 'options: {{{key}: ...}}'"
-            )
-            hint = near_miss(str(key), known - entry.keys()) or f"; {told}."
-            raise ConfigError(
-                f"{where} has no key '{key}'{hint} It takes: {', '.join(sorted(known))}"
-            )
-    if not isinstance(entry.get("use"), str):
-        raise ConfigError(f"{where} lacks 'use', the name of a plugin's offer")
-    options = entry.get("options") or {}
-    if not isinstance(options, Mapping):
-        raise ConfigError(f"{where}.options is not a mapping of names to values")
-    rest = {key: value for key, value in entry.items() if key not in ("use", "options")}
-    return Use(entry["use"], options, **rest)
-
-
 def _read_section(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where} is not a mapping of names to values")
@@ -241,7 +217,7 @@ def _read_section(kind: Any, data: Any, where: str) -> Any:
     read = dict(data)
     for name in ("quality", "domain", "reward"):  # said like a reward
         if name in read:
-            read[name] = _read_use(read[name], f"{where}.{name}")
+            read[name] = read_use(read[name], f"{where}.{name}")
     if isinstance(read.get("tasks"), Mapping):
         read["tasks"] = {
             name: _read_section(TaskProbe, task, f"{where}.tasks.{name}")

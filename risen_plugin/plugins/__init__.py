@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from risen_plugin.plugins.offers import KINDS, Kind, Offer, PluginInfo
+from risen_plugin.plugins.offers import KINDS, Built, Kind, Offer, PluginInfo
 from risen_plugin.plugins.registry import DEFAULTS, Plugins
 
-__all__ = ["DEFAULTS", "KINDS", "Kind", "Offer", "PluginInfo", "Plugins"]
+__all__ = ["DEFAULTS", "KINDS", "Built", "Kind", "Offer", "PluginInfo", "Plugins"]

@@ -1,84 +1,165 @@
-"""Find what a command line means by ``path.py:NAME`` or ``module:NAME``."""
+"""Get the reward, generator or scheduler that somebody names, in the one way that there is.
+
+It is named by what a plugin offers (``length``, ``plugin/length``), by the place of its code
+(``file.py:NAME``, ``module:NAME``; a relative path starts at the current folder), by
+:func:`risen_plugin.use` or what YAML has for that (``{use: NAME, options: {...}}``), or given as an
+object. An option whose annotation asks for a reward, generator or scheduler is named likewise.
+"""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
-import sys
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+import collections.abc
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from risen_plugin.errors import ConfigError, near_miss, typed_line
+from risen_plugin.config.choices import Use, read_use
+from risen_plugin.contracts import Generator, Reward, Scheduler
+from risen_plugin.errors import ConfigError
+from risen_plugin.plugins.offers import Built, Kind
+from risen_plugin.plugins.options import build, hints_of
+from risen_plugin.plugins.places import attribute_of, module_at
+
+if TYPE_CHECKING:
+    from risen_plugin.plugins.registry import Plugins
+
+_KINDS: Mapping[Any, Kind] = {Scheduler: "scheduler", Generator: "generator", Reward: "reward"}
+_ASKED_WITH: Mapping[Kind, frozenset[str]] = {
+    "reward": frozenset(("completions",)),
+    "generator": frozenset(("count", "seed")),
+}
+"""The arguments that an object of the kind is called with by name."""
+_UNSAID: Any = inspect.Parameter.empty
 
 
-def attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
-    """What a module has under a name, dots included.
+def look_up(
+    plugins: Plugins, kind: Kind, target: Any, options: Mapping[str, Any] | None = None
+) -> Built:
+    """The object that ``target`` names, with its name and with whose it is.
 
-    :param place: how the person called the module, for messages.
-    :raises ConfigError: naming the near miss, if there is no such thing.
+    What stands at a place is the object itself, or a class or function that makes one from options:
+    a function that cannot be called as an object of the kind is called.
+
+    :param options: those of ``target``, where it is a name without any.
+    :raises ConfigError: if there is no such object, or it does not take the options.
+    :raises PluginError: if it cannot be made.
     """
-    value: Any = module
-    for name in attribute.split("."):
-        if not hasattr(value, name):
-            known = [known for known in dir(value) if _may_be_meant(value, known)]
-            raise ConfigError(
-                f"{place} has no '{attribute}'{near_miss(name, known) or '.'} "
-                f"It has: {', '.join(known) or 'nothing'}"
-            )
-        value = getattr(value, name)
+    if isinstance(target, Mapping):
+        target = read_use(target, kind, reward=kind == "reward")
+    if isinstance(target, str):
+        target = Use(target, options or {})
+    if not isinstance(target, Use):
+        built = _of_python(kind, target)
+    elif ":" in target.name or target.name.endswith(".py"):
+        built = _at_place(plugins, kind, target)
+    else:
+        offer = plugins.find(kind, target.name)
+        value = make(plugins, offer.factory, target.options, offer.label)
+        built = Built(
+            value, offer.name, offer.label, f"{offer.distribution} {offer.version}".strip()
+        )
+    if isinstance(built.value, type):
+        raise ConfigError(f"{built.label} is a class; give an object of it: {built.name}(...)")
+    if not callable(built.value):
+        raise ConfigError(f"{built.label} cannot be called; a {kind} is a callable object")
+    return built
+
+
+def make(
+    plugins: Plugins, factory: Callable[..., Any], options: Mapping[str, Any], label: str
+) -> Any:
+    """Call ``factory`` with ``options``, and before that make those that are plugins themselves.
+
+    :param label: whose factory it is, for messages.
+    :raises ConfigError: if a name or an option is unknown, missing or refused.
+    :raises PluginError: if the factory fails.
+    """
+    hints = hints_of(factory)
+    composed = {
+        option: _composed(plugins, hints.get(option), value, f"{label}: {option}")
+        for option, value in options.items()
+    }
+    return build(factory, composed, label)
+
+
+def _of_python(kind: Kind, value: Any) -> Built:
+    name = getattr(value, "__name__", type(value).__name__)
+    module = _module_of(value)
+    return Built(value, name, f"{kind} '{name}' ({module})", module)
+
+
+def _module_of(value: Any) -> str:
+    return str(getattr(value, "__module__", type(value).__module__))
+
+
+# What stands at a place
+
+
+def _at_place(plugins: Plugins, kind: Kind, used: Use) -> Built:
+    place, _, name = used.name.rpartition(":")
+    if not place and not name.endswith(".py"):
+        raise ConfigError(
+            f"'{used.name}' names no {kind}; write file.py:NAME or module:NAME, or a name that "
+            f"`risen {kind}s` lists"
+        )
+    if not place or not name:
+        raise ConfigError(f"'{used.name}' names no {kind} in it; write {place or name}:NAME")
+    label = f"{kind} '{name}' ({place})"
+    found = attribute_of(module_at(place), name, place)
+    if isinstance(found, type) or (inspect.isfunction(found) and _makes_one(kind, found, used)):
+        value = make(plugins, found, used.options, label)
+    elif used.options:
+        raise ConfigError(
+            f"{label} is a {kind} already and takes no options; name a class or function that "
+            "makes one from them"
+        )
+    else:
+        value = found
+    return Built(value, name, label, _module_of(value))
+
+
+def _makes_one(kind: Kind, function: Callable[..., Any], used: Use) -> bool:
+    """Whether a function makes an object of the kind and is none itself."""
+    parameters = inspect.signature(function).parameters.values()
+    if kind == "scheduler":  # it needs one thing, a progress, whatever it calls that
+        flexible = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        needed = [p.name for p in parameters if p.default is _UNSAID and p.kind not in flexible]
+        return len(needed) != 1 or needed[0] in used.options
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return False
+    return not _ASKED_WITH[kind] <= {parameter.name for parameter in parameters}
+
+
+# Options that are plugins themselves
+
+
+def _composed(plugins: Plugins, hint: Any, value: Any, where: str) -> Any:
+    """``value``, or the objects that it names where the annotation asks for plugins."""
+    kind = _kind(hint)
+    if kind is not None and isinstance(value, str | Mapping | Use):
+        return look_up(plugins, kind, read_use(value, where)).value
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _composed(plugins, inner[0], value, where)
+    if origin in (typing.Union, types.UnionType):
+        return functools.reduce(lambda v, one: _composed(plugins, one, v, where), inner, value)
+    if isinstance(value, list | tuple) and _is_of_one_kind(origin, inner):
+        return [_composed(plugins, inner[0], one, f"{where}.{i}") for i, one in enumerate(value)]
     return value
 
 
-def _may_be_meant(value: Any, name: str) -> bool:
-    """Whether it is public, callable and, in a module, that module's own."""
-    found = getattr(value, name, None)
-    own = not isinstance(value, ModuleType) or getattr(found, "__module__", None) == value.__name__
-    return own and callable(found) and not name.startswith("_")
+def _is_of_one_kind(origin: Any, inner: tuple[Any, ...]) -> bool:
+    """Whether an annotation asks for a sequence whose items are alike."""
+    is_sequence = isinstance(origin, type) and issubclass(origin, collections.abc.Iterable)
+    return is_sequence and (len(inner) == 1 or inner[1:] == (Ellipsis,))
 
 
-def module_at(place: str) -> ModuleType:
-    """The module in a file or by name; what stands beside it can be imported, as Python has it.
-
-    :raises ConfigError: if there is none, or it cannot be imported.
-    """
-    path = Path(place)
-    is_file = place.endswith(".py")
-    if is_file and not path.is_file():
-        beside = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise ConfigError(f"there is no file '{place}'{near_miss(path.name, beside)}")
-    folder = str(path.resolve().parent) if is_file else os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        return _from_file(path) if is_file else importlib.import_module(place)
-    except Exception as error:  # a module may raise whatever it likes while it is imported
-        what = "file" if is_file else "module"
-        raise ConfigError(
-            f"the {what} '{place}' cannot be imported: {typed_line(error)}"
-        ) from error
-
-
-def _from_file(path: Path) -> ModuleType:
-    """Import ``path`` under its own name where that is free, so that its objects can be pickled."""
-    name = path.stem
-    known = sys.modules.get(name)
-    if known is not None and getattr(known, "__file__", None) == str(path.resolve()):
-        return known
-    if known is not None or importlib.util.find_spec(name) is None:
-        name = f"risen_file_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise ImportError("it is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leaves nothing beside it
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    finally:
-        sys.dont_write_bytecode = writes
-    return module
+def _kind(hint: Any) -> Kind | None:
+    """The kind of plugin that the annotation asks for, ``Scheduler | None`` included."""
+    choices = (hint,)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        choices = typing.get_args(hint)
+    return next((_KINDS[one] for one in choices if isinstance(one, type) and one in _KINDS), None)

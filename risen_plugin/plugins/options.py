@@ -201,10 +201,28 @@ def _converted(name: str, value: Any, hint: Any, label: str) -> Any:
     try:
         return _fit(value, hint)
     except _MisfitError:
+        read = _list_or_mapping(value)
+        if read is not None:
+            return _converted(name, read, hint, label)
         said = f"{type(value).__name__} {value!r}" if value is not None else "None"
         raise ConfigError(
             f"{label} takes {_type_text(hint)} for {name!r}, not {said}{_yaml_hint(value, hint)}"
         ) from None
+
+
+def _list_or_mapping(value: Any) -> Any:
+    """What a text of a command line holds where a list or a mapping is asked for; None if neither.
+
+    A factory that takes texts gets the text: ``[a-z]`` is a pattern too.
+    """
+    if not isinstance(value, str) or value.strip()[:1] not in ("[", "{"):
+        return None
+    import yaml
+
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return None
 
 
 def _yaml_hint(value: Any, hint: Any) -> str:

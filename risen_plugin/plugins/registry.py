@@ -21,8 +21,8 @@ import pluggy
 
 from risen_plugin import __version__, hookspecs
 from risen_plugin.errors import ConfigError, PluginError, near_miss, typed_line
+from risen_plugin.plugins.lookup import make
 from risen_plugin.plugins.offers import BUILT_IN, KINDS, Kind, Offer, PluginInfo
-from risen_plugin.plugins.options import build
 
 __all__ = ["DEFAULTS", "KINDS", "Kind", "Offer", "PluginInfo", "Plugins"]
 
@@ -134,12 +134,12 @@ class Plugins:
         return found[0]
 
     def build(self, kind: Kind, name: str, options: Mapping[str, Any]) -> Any:
-        """Make the object that ``name`` offers.
+        """Make the object that ``name`` offers, and first those that its options name.
 
         :raises ConfigError: if the name or an option is unknown, missing or refused.
         """
         offer = self.find(kind, name)
-        return build(offer.factory, options, offer.label)
+        return make(self, offer.factory, options, offer.label)
 
     def observe(self, hook_name: str, **kwargs: Any) -> None:
         """Tell every plugin of an event, one at a time.

@@ -16,7 +16,7 @@ from risen_plugin.guard.changes import Task
 from risen_plugin.instructions.probe_rows import check_probe, load_probe
 from risen_plugin.instructions.rows import check_columns, check_row, draw, short
 from risen_plugin.plugins import Kind, Plugins
-from risen_plugin.plugins.build import build_offer
+from risen_plugin.plugins.lookup import look_up
 from risen_plugin.plugins.offers import Built
 from risen_plugin.rewards.gate import LIKELIHOOD, Gate
 from risen_plugin.rewards.named import NamedReward, wrap
@@ -161,7 +161,7 @@ def _watched(
     if found is not None:
         return found
     offered = [offer.name for offer in plugins.offers("reward")]
-    if isinstance(given, str) and given not in offered:
+    if isinstance(given, str) and given not in offered and not set(":/") & set(given):
         own = [reward.__name__ for reward in rewards]
         raise ConfigError(
             f"no reward is called '{given}'{near_miss(given, [*own, *offered]) or '.'} The run "
@@ -200,21 +200,6 @@ def _among(rewards: Sequence[NamedReward], given: Any) -> NamedReward | None:
 
 
 def _part(plugins: Plugins, kind: Kind, given: Any, origins: dict[str, str]) -> Built:
-    if isinstance(given, str):
-        given = Use(given)
-    if isinstance(given, Use):
-        offer = plugins.find(kind, given.name)
-        value = build_offer(plugins, kind, given.name, given.options)
-        part = Built(
-            value, offer.name, offer.label, f"{offer.distribution} {offer.version}".strip()
-        )
-    else:
-        name = getattr(given, "__name__", type(given).__name__)
-        module = getattr(given, "__module__", type(given).__module__)
-        part = Built(given, name, f"{kind} '{name}' ({module})", module)
-    if isinstance(part.value, type):
-        raise ConfigError(f"{part.label} is a class; give an object of it: {part.name}(...)")
-    if not callable(part.value):
-        raise ConfigError(f"{part.label} cannot be called; a {kind} is a callable object")
+    part = look_up(plugins, kind, given)
     origins[f"{kind}:{part.name}"] = part.origin
     return part

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from risen_plugin.cli import command_line
+from risen_plugin.commands.audit.elsewhere import Source
 from risen_plugin.commands.audit.empty_answers import (
     CLAIM,
     FAMILIES,
@@ -22,7 +23,6 @@ from risen_plugin.commands.audit.material import instructions
 from risen_plugin.commands.audit.planted import PLANTED
 from risen_plugin.commands.audit.report import WIDTH, Check, Report
 from risen_plugin.commands.audit.run import CHECKS, audit, run_check, subject_of
-from risen_plugin.commands.audit.target import Source
 from risen_plugin.commands.audit.timing import steepness
 from risen_plugin.constraints import KNOWN
 from risen_plugin.contracts import Failed, is_blank
@@ -34,11 +34,11 @@ DEFECTIVE = Path(__file__).parent / "defective_rewards.py"
 def subject(name, *, options=None, **settings):
     """A reward of the file of defects, or one on offer, ready for the checks."""
     source = Source(name if name in OFFERED else f"{DEFECTIVE}:{name}", options or {})
-    reward, label = source.load()
+    made = source.load()
     if "clock" not in settings and name in ("slow", "quadratic", "linear", "stalls_once"):
-        clock = reward.__globals__["CLOCK"]
+        clock = made.value.__globals__["CLOCK"]
         settings["clock"] = lambda: clock[0]
-    return subject_of(reward, label, source=source, options=source.options, **settings)
+    return subject_of(made.value, made.label, source=source, options=source.options, **settings)
 
 
 OFFERED = ("exact", "regex", "length", "constraints")
@@ -250,12 +250,15 @@ def test_steepness_is_the_power_of_the_length(times, power):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("nowhere.at.all:reward", "cannot import nowhere.at.all: ModuleNotFoundError"),
-        ("missing.py:reward", "there is no file missing.py"),
+        (
+            "nowhere.at.all:reward",
+            "module 'nowhere.at.all' cannot be imported: ModuleNotFoundError",
+        ),
+        ("missing.py:reward", "there is no file 'missing.py'"),
         (f"{DEFECTIVE}:alway_pass", "did you mean 'always_pass'?"),
-        (f"{DEFECTIVE}:CLOCK", "is a list and cannot be called"),
+        (f"{DEFECTIVE}:CLOCK", "cannot be called; a reward is a callable object"),
         ("lenght", "did you mean 'length'?"),
-        (":reward", "write module:attribute"),
+        (":reward", "write file.py:NAME or module:NAME"),
     ],
 )
 def test_a_reward_that_cannot_be_had_is_told_in_one_line(name, why):
@@ -267,7 +270,9 @@ def test_a_reward_that_cannot_be_had_is_told_in_one_line(name, why):
 
 def test_a_file_that_fails_while_it_is_imported_is_told(tmp_path):
     (tmp_path / "broken_reward.py").write_text("raise RuntimeError('no\\nGPU')\n")
-    with pytest.raises(ConfigError, match=r"broken_reward\.py: RuntimeError: no GPU$"):
+    with pytest.raises(
+        ConfigError, match=r"_reward\.py' cannot be imported: RuntimeError: no GPU$"
+    ):
         Source(f"{tmp_path}/broken_reward.py:reward").load()
     assert "broken_reward" not in sys.modules
 
@@ -344,7 +349,7 @@ def test_the_report_as_json(risen):
         (["lenght"], "did you mean 'length'?"),
         (["length"], "needs the options 'low' and 'high'"),
         (["exact", "-o", "colum=x"], "did you mean 'column'?"),
-        (["exact", "-o", "column"], "'column' is no NAME=VALUE"),
+        (["exact", "-o", "column"], "the option 'column' has no value; write name=value"),
         (["exact", "--column", "answer=yes"], "--column answer: yes is no JSON"),
         (["exact", "--columns", "absent.json"], "cannot read absent.json"),
         (["exact", "--allow", "eco"], "there is no check 'eco' to allow; did you mean 'echo'?"),
@@ -374,7 +379,7 @@ def test_rows_come_from_a_file_of_json_or_json_lines(risen, tmp_path):
 def test_the_template_plugin_is_clean():
     path = Path(__file__).parents[2] / "plugins" / "risen-length" / "risen_length.py"
     source = Source(f"{path}:LengthBand", {"low": 3, "high": 60})
-    reward, label = source.load()
-    report = audit(subject_of(reward, label, source=source, options=source.options))
+    made = source.load()
+    report = audit(subject_of(made.value, made.label, source=source, options=source.options))
     assert [(check.name, check.seen) for check in report.findings] == []
     assert report.false_accept_rate == 0.0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risen_plugin.commands.score.comparison import Comparison, Moments, best_changes, is_flat
-from risen_plugin.commands.score.rescoring import labelled, options_of, rescore
+from risen_plugin.commands.score.rescoring import labelled, options_by_label, rescore
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.record.rollouts import Rollout
@@ -280,7 +280,7 @@ def test_two_rewards_of_one_label_are_refused():
     ],
 )
 def test_options_find_their_reward(pairs, labels, options):
-    assert options_of(pairs, labels) == options
+    assert options_by_label(pairs, labels) == options
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_options_find_their_reward(pairs, labels, options):
 )
 def test_an_option_of_nobody_is_refused(pair, message):
     with pytest.raises(ConfigError) as caught:
-        options_of([pair], ["short", "other"])
+        options_by_label([pair], ["short", "other"])
     assert message in str(caught.value)
 
 

@@ -12,13 +12,13 @@ import yaml
 from risen_plugin.builtin.schedulers import After, Alternate
 from risen_plugin.builtin.schedulers.budget import Budget
 from risen_plugin.builtin.schedulers.plateau import Plateau
+from risen_plugin.commands.options import nested
+from risen_plugin.commands.simulate.command import named_scheduler
 from risen_plugin.config import RisenConfig, use
 from risen_plugin.contracts import Decision, Generator, Progress, Scheduler
 from risen_plugin.errors import ConfigError
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.plugins import Plugins
-from risen_plugin.plugins.build import build_offer
-from risen_plugin.plugins.schedulers_by_name import nested, resolve_scheduler
 from risen_plugin.run.assembly import assemble
 
 PLUGINS = Plugins.load()
@@ -42,7 +42,7 @@ PLUGINS = Plugins.load()
 def test_a_scheduler_inside_another_is_built_from_whatever_names_it(
     given: Any, inside: Scheduler
 ) -> None:
-    made = build_offer(PLUGINS, "scheduler", "budget", {"seconds": 5, "scheduler": given})
+    made = PLUGINS.build("scheduler", "budget", {"seconds": 5, "scheduler": given})
     assert made == Budget(inside, seconds=5)
 
 
@@ -56,7 +56,7 @@ def test_a_scheduler_inside_another_is_built_from_whatever_names_it(
             {"use": "after", "steps": 5},
             "no key 'steps'; the options of a plugin stand under 'options: {steps: ...}'. It takes",
         ),
-        ({"options": {}}, "scheduler lacks 'use', the name of what is offered"),
+        ({"options": {}}, "scheduler lacks 'use', the name of a plugin's offer"),
         ({"use": "after", "options": {"stpes": 5}}, "has no option 'stpes'; did you mean 'steps'?"),
         ({"use": "after"}, "scheduler 'after' (risen-plugin 0.1.0) needs the option 'steps'"),
         (5, "scheduler 'budget' (risen-plugin 0.1.0): scheduler is 5"),
@@ -64,14 +64,14 @@ def test_a_scheduler_inside_another_is_built_from_whatever_names_it(
 )
 def test_what_names_no_scheduler_inside_is_told_in_one_line(given: Any, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        build_offer(PLUGINS, "scheduler", "budget", {"seconds": 5, "scheduler": given})
+        PLUGINS.build("scheduler", "budget", {"seconds": 5, "scheduler": given})
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_option_beside_it_is_told_first_by_its_near_miss() -> None:
     with pytest.raises(ConfigError, match="has no option 'secons'; did you mean 'seconds'"):
-        build_offer(PLUGINS, "scheduler", "budget", {"secons": 5, "scheduler": "plateau"})
+        PLUGINS.build("scheduler", "budget", {"secons": 5, "scheduler": "plateau"})
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def test_any_plugin_may_take_plugins_of_any_kind_and_plain_mappings_stay(tmp_pat
         "rows": {"use": "jsonl", "options": {"path": str(rows)}},
         "words": {"use": "these", "options": {}},
     }
-    made = build_offer(plugins, "scheduler", "mixed", options)
+    made = plugins.build("scheduler", "mixed", options)
     assert made.first == Plateau()
     assert [row["prompt"] for row in made.rows(count=1, seed=0)] == ["a"]
     assert made.words == {"use": "these", "options": {}}
@@ -179,9 +179,9 @@ def test_a_scheduler_in_a_file_is_found(
 ) -> None:
     path = tmp_path / "mine_in_a_file.py"
     path.write_text(FILE)
-    scheduler, label = resolve_scheduler(f"{path}:{name}", pairs)
-    assert scheduler(Progress(1, 9)).steps == steps
-    assert label == f"scheduler '{name}' ({path})"
+    built = named_scheduler(f"{path}:{name}", pairs, PLUGINS)
+    assert built.value(Progress(1, 9)).steps == steps
+    assert built.label == f"scheduler '{name}' ({path})"
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_a_scheduler_in_a_file_is_found(
 def test_options_of_a_scheduler_inside_another_have_a_dot(
     text: str, pairs: list[str], made: Any
 ) -> None:
-    scheduler, label = resolve_scheduler(text, pairs, PLUGINS)
-    assert scheduler == made
-    assert label == f"scheduler '{text}' (risen-plugin 0.1.0)"
+    built = named_scheduler(text, pairs, PLUGINS)
+    assert built.value == made
+    assert built.label == f"scheduler '{text}' (risen-plugin 0.1.0)"
 
 
 def test_options_with_dots_nest_however_deep() -> None:
@@ -221,7 +221,7 @@ def test_a_configuration_names_its_scheduler_and_options_come_after_its_own(
 ) -> None:
     path = tmp_path / "risen.yaml"
     path.write_text(text.format("scheduler: {use: after, options: {steps: 5}}"))
-    assert resolve_scheduler(str(path), ["at=0.5"], PLUGINS)[0] == After(5, at=0.5)
+    assert named_scheduler(str(path), ["at=0.5"], PLUGINS).value == After(5, at=0.5)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_what_names_no_scheduler_is_told_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
-        resolve_scheduler(text, pairs, PLUGINS)
+        named_scheduler(text, pairs, PLUGINS)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -266,7 +266,7 @@ def test_what_is_no_scheduler_in_a_file_is_told_in_one_line(
     monkeypatch.chdir(tmp_path)
     Path("mine_bad.py").write_text(FILE + "\nFIVE = 5\n")
     with pytest.raises(ConfigError) as caught:
-        resolve_scheduler(f"mine_bad.py:{name}", pairs, PLUGINS)
+        named_scheduler(f"mine_bad.py:{name}", pairs, PLUGINS)
     assert said in str(caught.value)
 
 
@@ -287,6 +287,6 @@ def test_a_file_without_a_scheduler_is_told_in_one_line(
     path = tmp_path / "risen.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        resolve_scheduler(str(path), [], PLUGINS)
+        named_scheduler(str(path), [], PLUGINS)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)

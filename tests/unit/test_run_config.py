@@ -12,8 +12,9 @@ from risen_plugin.commands.train.adaptation import held_out, rewards_of
 from risen_plugin.commands.train.overrides import overridden
 from risen_plugin.commands.train.rows import read_rows, split_off
 from risen_plugin.commands.train.run_config import DataSource, RunConfig
-from risen_plugin.config import LoraSettings, Weighted
+from risen_plugin.config import LoraSettings
 from risen_plugin.errors import ConfigError, DataError, RisenError
+from risen_plugin.run.assembly import assemble
 
 RISEN = {
     "rewards": ["constraints"],
@@ -68,11 +69,11 @@ def test_a_reward_in_a_file_is_found_with_its_options_and_weight():
         "        return [float(len(c) % self.step == 0) for c in completions]\n"
     )
     rewards = ["constraints", {"use": "mine.py:Even", "options": {"step": 3}, "weight": 0.5}]
+    write("rows.jsonl", {"prompt": "a", "instruction_id_list": [], "kwargs": []})
     run = RunConfig.from_dict({**RUN, "risen": {**RISEN, "rewards": rewards}})
     assert run.risen is not None
-    name, found = run.risen.rewards
-    assert name == "constraints"
-    assert isinstance(found, Weighted)
+    first, found = assemble(run.risen).rewards
+    assert (first.__name__, found.__name__) == ("constraints", "Even")
     assert (found.reward.step, found.weight) == (3, 0.5)
 
 
@@ -110,10 +111,6 @@ def test_a_reward_in_a_file_is_found_with_its_options_and_weight():
         (
             {"risen": {**RISEN, "guard": {"row": 3}}},
             "run: risen: guard has no key 'row'; did you mean 'rows'?",
-        ),
-        (
-            {"risen": {**RISEN, "rewards": ["my.py:Right"]}},
-            "run: risen: rewards: there is no file 'my.py'",
         ),
         ({"dtype": "fp32"}, "dtype is 'fp32'"),
         ({"dtype": "float8"}, "dtype is 'float8'; did you mean 'float"),

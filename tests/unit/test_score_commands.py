@@ -32,7 +32,14 @@ BAD_KWARGS = ROWS[0] | {
     "kwargs": [{"num_words": 3}],
 }
 CODE = """
-from risen_plugin import Failed
+from risen_plugin import Failed, Reward
+
+class Halved:
+    def __init__(self, inner: Reward):
+        self.inner = inner
+
+    def __call__(self, completions, **columns):
+        return [score / 2 for score in self.inner(completions=completions, **columns)]
 
 def unsure(completions, **columns):
     return [None if "No" in str(text) else Failed("the judge is down") for text in completions]
@@ -321,6 +328,18 @@ def test_rescore_as_json_has_rewards_pairs_and_examples(run):
     assert (example["phase"], example["completion"]) == (2, "Po")
     assert example["between"] == ["first (logged)", "length"]
     assert example["scores"]["judge (logged)"] == {"score": 0.5, "outcome": "score"}
+
+
+def test_rescore_makes_the_reward_that_an_option_names(run):
+    inside = ("h.inner=length", "h.inner.low=1", "h.inner.high=9", "long.low=1", "long.high=9")
+    [data] = listed(
+        risen(
+            *("rescore", run, "--reward", "h=mine.py:Halved", "--reward", "long=length", "--json"),
+            *(word for pair in inside for word in ("-o", pair)),
+        )
+    )
+    assert data["rewards"]["h"]["mean"] == 0.5
+    assert data["rewards"]["long"]["mean"] == 1.0
 
 
 def test_rescore_writes_what_json_prints(run):

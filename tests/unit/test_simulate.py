@@ -491,4 +491,4 @@ def test_a_replay_loads_nothing_heavy() -> None:
     for module in ("command", "drawing", "replay"):
         check_light_import(f"risen_plugin.commands.simulate.{module}")
     check_light_import("risen_plugin.record.trace")
-    check_light_import("risen_plugin.plugins.schedulers_by_name")
+    check_light_import("risen_plugin.plugins.lookup")

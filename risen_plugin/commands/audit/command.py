@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from risen_plugin.commands.options import options_of
 from risen_plugin.errors import DataError, one_line
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.plugins import Plugins
@@ -76,19 +77,18 @@ def audit_command(
 ) -> None:
     """Look for wrong answers that REWARD accepts, and for scores that depend on chance.
 
-    REWARD is a name on offer (`risen rewards` lists them), or a function or class of your own:
-    module:attribute or path.py:attribute. An option's value is read as JSON where it is JSON, and
-    as text otherwise. Exit code 0: clean; 1: there are findings; 2: it could not be audited.
+    REWARD is a name that `risen rewards` lists, or path.py:NAME, or module:NAME.
+    Exit code 0: clean; 1: there are findings; 2: it could not be audited.
     """
+    from risen_plugin.commands.audit.elsewhere import Source
     from risen_plugin.commands.audit.run import CHECKS, audit, subject_of
-    from risen_plugin.commands.audit.target import Source
 
     found = context.obj if isinstance(context.obj, Plugins) else None
-    source = Source(reward, _options(options))
-    built, label = source.load(found)
+    source = Source(reward, options_of(options))
+    built = source.load(found)
     subject = subject_of(
-        built,
-        label,
+        built.value,
+        built.label,
         rows=_rows(file, columns, right),
         source=source,
         options=source.options,
@@ -106,16 +106,6 @@ def audit_command(
         click.secho(titles, bold=True)
         click.echo("\n".join(rest))
     context.exit(1 if report.findings else 0)
-
-
-def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for name, value in map(_pair, pairs):
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
-    return options
 
 
 def _pair(text: str) -> tuple[str, str]:

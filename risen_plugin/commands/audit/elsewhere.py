@@ -13,14 +13,34 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from risen_plugin.commands.audit.calling import Caller, Item, Outcome, read
-from risen_plugin.commands.audit.target import Source
 from risen_plugin.errors import typed_line
+from risen_plugin.plugins import Built, Plugins
+from risen_plugin.plugins.lookup import look_up
 
 TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """What names a reward, so that another process can make it too.
+
+    :param name: as :func:`risen_plugin.plugins.lookup.look_up` takes it.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self, plugins: Plugins | None = None) -> Built:
+        """The reward.
+
+        :raises ConfigError: if it cannot be found, imported, built or called.
+        """
+        return look_up(plugins or Plugins.load(), "reward", self.name, self.options)
 
 
 def in_another_process(
@@ -68,7 +88,7 @@ def _outcome(score: float | None, fault: str | None, why: str, raw: str) -> Outc
 
 def _answer(request: dict[str, Any]) -> list[list[Any]]:
     if request["source"]:
-        reward, _ = Source(**request["source"]).load()
+        reward = Source(**request["source"]).load().value
     else:
         reward = pickle.loads(base64.b64decode(request["reward"]))
     items = [Item(row, answer) for row, answer in request["items"]]

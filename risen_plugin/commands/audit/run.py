@@ -11,11 +11,11 @@ from typing import Any, TypeAlias
 
 from risen_plugin.commands.audit import acceptance, behaviour, timing
 from risen_plugin.commands.audit.calling import Caller, Clock, Item
+from risen_plugin.commands.audit.elsewhere import Source
 from risen_plugin.commands.audit.empty_answers import FAMILIES
 from risen_plugin.commands.audit.material import instructions
 from risen_plugin.commands.audit.report import Check, Report
 from risen_plugin.commands.audit.subject import Subject, needs_of
-from risen_plugin.commands.audit.target import Source
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from risen_plugin.commands.audit.calling import Caller, Item, Outcome
+from risen_plugin.commands.audit.elsewhere import Source
 from risen_plugin.commands.audit.empty_answers import FAMILIES
 from risen_plugin.commands.audit.material import IDS, Instruction
-from risen_plugin.commands.audit.target import Source
 from risen_plugin.contracts import Row
 from risen_plugin.rewards.adherence import wrap
 

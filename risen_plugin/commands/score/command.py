@@ -7,23 +7,25 @@ import itertools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import click
 
+from risen_plugin.commands.options import options_of
 from risen_plugin.commands.score import tables
 from risen_plugin.commands.score.by_row import outcome_data, score_rows
-from risen_plugin.commands.score.rescoring import labelled, options_of, rescore
+from risen_plugin.commands.score.rescoring import labelled, options_by_label, rescore
 from risen_plugin.commands.score.rows import Answer, Unusable, read_answers
 from risen_plugin.commands.score.summary import Summary
 from risen_plugin.errors import ConfigError, DataError, near_path
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.kit.plain_json import json_text
 from risen_plugin.plugins import Plugins
-from risen_plugin.plugins.rewards_by_name import parse_options, resolve
+from risen_plugin.plugins.lookup import look_up
 from risen_plugin.record.rollouts import Rollout, logged_rewards, read_rollouts
+from risen_plugin.rewards.named import NamedReward, wrap
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -107,7 +109,7 @@ def score_command(
     FILE holds JSON Lines: a prompt, a completion (text or chat messages) and the columns that the
     reward needs. The file - is standard input. It is read as a stream.
     """
-    by = resolve(reward, parse_options(pairs), found)
+    by = _named(found, reward, pairs)
     by_constraint = "instruction_id_list" in by.needs
     summary = Summary(passes_at)
     width = shutil.get_terminal_size().columns
@@ -194,10 +196,8 @@ def rescore_command(
     rewards that the run was trained with are compared as they were logged.
     """
     named = labelled(rewards)
-    options = options_of(pairs, list(named))
-    by = {
-        label: resolve(text, parse_options(options[label]), found) for label, text in named.items()
-    }
+    options = options_by_label(pairs, list(named))
+    by = {label: _named(found, text, options[label]) for label, text in named.items()}
     logged = logged_rewards(run, phase=phase)
     with _published(out, str(run)) as publish:
         comparison = rescore(
@@ -221,6 +221,11 @@ def rescore_command(
         click.echo(line)
     for one in kept:
         click.echo("\n" + "\n".join(tables.example_lines(one, width)))
+
+
+def _named(plugins: Plugins, text: str, pairs: Sequence[str]) -> NamedReward:
+    built = look_up(plugins, "reward", text, options_of(pairs))
+    return wrap(built.value, built.name, built.label)
 
 
 @contextlib.contextmanager

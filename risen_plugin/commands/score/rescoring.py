@@ -36,10 +36,10 @@ def labelled(rewards: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def options_of(pairs: Sequence[str], labels: Sequence[str]) -> dict[str, list[str]]:
+def options_by_label(pairs: Sequence[str], labels: Sequence[str]) -> dict[str, list[str]]:
     """The ``name=value`` pairs of each reward; ``LABEL.name=value`` says whose it is.
 
-    >>> options_of(["all.partial=false", "short.low=2"], ["all", "short"])
+    >>> options_by_label(["all.partial=false", "short.low=2"], ["all", "short"])
     {'all': ['partial=false'], 'short': ['low=2']}
 
     :raises ConfigError: if it does not, and there are several rewards.

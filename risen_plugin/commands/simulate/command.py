@@ -6,14 +6,20 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
-from risen_plugin.errors import ConfigError
+from risen_plugin.commands.options import options_of
+from risen_plugin.config.choices import Use, read_use
+from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.kit.plain_json import json_text
-from risen_plugin.plugins import Plugins
+from risen_plugin.kit.yaml_files import read_mapping
+from risen_plugin.plugins import Built, Plugins
 
 
 @hookimpl
@@ -74,11 +80,10 @@ def simulate_command(
     from risen_plugin.commands.simulate import drawing
     from risen_plugin.commands.simulate.layout import totals
     from risen_plugin.commands.simulate.replay import replay
-    from risen_plugin.plugins.schedulers_by_name import resolve_scheduler
     from risen_plugin.record.trace import read_trace
 
-    by, label = resolve_scheduler(scheduler, pairs, found)
-    done = replay(read_trace(place, max_steps=max_steps), by, label)
+    by = named_scheduler(scheduler, pairs, found)
+    done = replay(read_trace(place, max_steps=max_steps), by.value, by.label)
     if html_file is not None:
         _write(html_file, drawing.page(done), "--html")
     if svg_file is not None:
@@ -86,7 +91,9 @@ def simulate_command(
     if as_json:
         click.echo(json.dumps(json.loads(json_text(done.as_json())), indent=2))
         return
-    click.secho(f"{label}, over {done.trace.max_steps} steps of {done.trace.source}\n", bold=True)
+    click.secho(
+        f"{by.label}, over {done.trace.max_steps} steps of {done.trace.source}\n", bold=True
+    )
     for made in done.made:
         click.echo(drawing.decision_line(made))
     click.echo()
@@ -103,6 +110,37 @@ def simulate_command(
     click.echo(f"\n{drawing.CAVEAT}")
     for note in done.trace.notes:
         click.echo(f"Note: {note}.")
+
+
+def named_scheduler(text: str, pairs: Sequence[str], plugins: Plugins) -> Built:
+    """The scheduler that ``text`` names, or that a YAML file of this name has.
+
+    :param pairs: options as ``name=value``; they come after those of the file.
+    :raises ConfigError: if there is no such scheduler, or it does not take the options.
+    """
+    from risen_plugin.plugins.lookup import look_up
+
+    options = options_of(pairs)
+    if not text.endswith((".yaml", ".yml")):
+        return look_up(plugins, "scheduler", text, options)
+    data = read_mapping(text, "a scheduler")
+    with located(text):
+        used = _configured(data)
+    return look_up(plugins, "scheduler", replace(used, options={**used.options, **options}))
+
+
+def _configured(data: Mapping[str, Any]) -> Use:
+    for section in (data, data.get("risen")):
+        if isinstance(section, Mapping) and section.get("scheduler") is not None:
+            scheduler = read_use(section["scheduler"], "scheduler")
+            break
+    else:
+        raise ConfigError("the file has no 'scheduler'; it is a configuration, or a part of one")
+    if isinstance(scheduler, str):
+        return Use(scheduler)
+    if not isinstance(scheduler, Use):
+        raise ConfigError(f"scheduler is {scheduler!r:.60}; it is {{use: NAME, options: ...}}")
+    return scheduler
 
 
 def _draws() -> bool:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from risen_plugin.builtin.generators.sources import open_source
-from risen_plugin.commands.score.rescoring import options_of
+from risen_plugin.commands.options import options_of
+from risen_plugin.commands.score.rescoring import options_by_label
 from risen_plugin.config import GuardConfig
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.kit.intervals import least_changed
-from risen_plugin.plugins.rewards_by_name import parse_options
 
 _MOST_HELD_OUT = 64
 _SURE = GuardConfig.confidence or 0.99
@@ -29,10 +29,8 @@ def rewards_of(named: Sequence[str], pairs: Sequence[str]) -> list[dict[str, Any
     labels = {name.rpartition(":")[2]: name for name in names}
     if len(labels) < len(names):
         raise ConfigError(f"a reward is named twice among {', '.join(names)}; name each once")
-    options = options_of(tuple(pairs), list(labels))
-    return [
-        {"use": name, "options": parse_options(options[label])} for label, name in labels.items()
-    ]
+    options = options_by_label(tuple(pairs), list(labels))
+    return [{"use": name, "options": options_of(options[label])} for label, name in labels.items()]
 
 
 def held_out(path: str, generator: str) -> dict[str, int]:

@@ -6,8 +6,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from risen_plugin.commands.options import parse_options
 from risen_plugin.errors import ConfigError, one_line
-from risen_plugin.plugins.rewards_by_name import parse_options
 
 
 def overridden(data: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any]:

@@ -7,17 +7,15 @@ TRL's ``SFTConfig``, is checked where they are loaded, and still before a model 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from risen_plugin.config import LoraSettings, RisenConfig, Use, Weighted, check_keys
-from risen_plugin.config.choices import GRADING
+from risen_plugin.config import LoraSettings, RisenConfig, check_keys
 from risen_plugin.errors import ConfigError, located, near_miss, near_path
 from risen_plugin.kit.checks import EXPONENT, check_whole, is_number, told
 from risen_plugin.kit.yaml_files import read_mapping
-from risen_plugin.plugins.rewards_by_name import resolve
 
 DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 _NEEDS = "model, and data or risen"
@@ -234,20 +232,4 @@ def _risen(given: Any, seed: Any, where: str) -> RisenConfig:
             f"{where}: guard.domain is {config.guard.domain!r}, but a run without a script has no "
             "compute_metrics; name a reward there"
         )
-    rewards = [_from_code(reward, f"{where}: rewards") for reward in config.rewards]
-    return dataclasses.replace(config, rewards=rewards)
-
-
-def _from_code(reward: Any, where: str) -> Any:
-    """A reward that is named by its place, ``file.py:NAME`` or ``module:NAME``, as an object."""
-    used = Use(reward) if isinstance(reward, str) else reward
-    if not isinstance(used, Use) or ":" not in used.name:
-        return reward
-    with located(where):
-        found = resolve(used.name, used.options)
-    return Weighted(found.reward, **{name: getattr(used, name) for name in GRADING})
-
-
-def names_of(rewards: Sequence[Any]) -> list[str]:
-    """The rewards of a configuration as a person wrote them."""
-    return [str(getattr(reward, "name", reward)) for reward in rewards]
+    return config
