@@ -39,6 +39,8 @@ if TYPE_CHECKING:
         Weighted,
         use,
     )
+    from risen_plugin.record.rollouts import RolloutLog, read_rollouts
+    from risen_plugin.training.torch_processes import leave_processes
 
 __version__ = "0.1.0"
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "RisenCallback",
     "RisenConfig",
     "RisenError",
+    "RolloutLog",
     "Row",
     "Scheduler",
     "Stateful",
@@ -68,6 +71,8 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "is_blank",
+    "leave_processes",
+    "read_rollouts",
     "text_of",
     "use",
 ]
@@ -82,8 +87,11 @@ _LATER = {
     "GuardConfig": "risen_plugin.config",
     "LoraSettings": "risen_plugin.config",
     "RisenConfig": "risen_plugin.config",
+    "RolloutLog": "risen_plugin.record.rollouts",
     "TaskProbe": "risen_plugin.config",
     "Weighted": "risen_plugin.config",
+    "leave_processes": "risen_plugin.training.torch_processes",
+    "read_rollouts": "risen_plugin.record.rollouts",
     "use": "risen_plugin.config",
 }
 

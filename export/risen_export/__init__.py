@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from risen_export.bundle import Bundle
-    from risen_export.export import Exported, ExportResult, export
+    from risen_export.exporting import Exported, ExportResult, export
     from risen_export.manifest import bytes_by_kind, check
     from risen_export.verify import Verdict
 
@@ -25,12 +25,12 @@ __all__ = [
 
 _LATER = {
     "Bundle": "risen_export.bundle",
-    "ExportResult": "risen_export.export",
-    "Exported": "risen_export.export",
+    "ExportResult": "risen_export.exporting",
+    "Exported": "risen_export.exporting",
     "Verdict": "risen_export.verify",
     "bytes_by_kind": "risen_export.manifest",
     "check": "risen_export.manifest",
-    "export": "risen_export.export",
+    "export": "risen_export.exporting",
 }
 
 

@@ -15,7 +15,7 @@ from risen_plugin.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from risen_export.chat import Prompt
-    from risen_export.export import ExportResult
+    from risen_export.exporting import ExportResult
 
 
 @hookimpl
@@ -55,7 +55,7 @@ def export_command(
     RUN_OR_MODEL is the output folder of a run (its saved model, else its newest checkpoint), a
     model folder, a PEFT adapter folder or a hub id.
     """
-    from risen_export.export import export
+    from risen_export.exporting import export
 
     result = export(
         run_or_model,

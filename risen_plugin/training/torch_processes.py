@@ -28,7 +28,7 @@ def running_processes() -> Processes:
     return ALONE
 
 
-def leave() -> None:
+def leave_processes() -> None:
     """Leave the group of processes, if there is one, and end its threads with it.
 
     For the end of a process: a thread of the backend that lets go of a tensor while Python ends

@@ -22,7 +22,7 @@ from risen_plugin import Decision, Progress, RisenCallback, hookimpl
 from risen_plugin.config import BuffersConfig, CurriculumConfig, GuardConfig, RisenConfig, Weighted
 from risen_plugin.embedded import orders
 from risen_plugin.phases.checkpoints import PhaseCheckpoints
-from risen_plugin.training.torch_processes import leave
+from risen_plugin.training.torch_processes import leave_processes
 
 RANK = int(os.environ["RANK"])
 ROWS = orders.draw(48, 0)
@@ -254,7 +254,7 @@ if __name__ == "__main__":
         (place / f"{name}-{RANK}.json").write_text(json.dumps(told, default=str), encoding="utf-8")
     have_a_thread_wait_for_python()
     faulthandler.dump_traceback_later(60, exit=True)
-    leave()
+    leave_processes()
     faulthandler.cancel_dump_traceback_later()
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     (place / f"left-{RANK}.json").write_text(

@@ -16,7 +16,7 @@ import transformers
 from risen_export.bundle import Bundle
 from risen_export.demo.settings import Settings
 from risen_export.demo.stages import Desk, score_instructions
-from risen_export.export import export
+from risen_export.exporting import export
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.embedded import base_model, orders
 from risen_plugin.record.run_record import write_json

@@ -250,7 +250,7 @@ def _carry_out(
         with located(where):
             _check_early(run)
             from risen_plugin.commands.train.training import prepare, train
-            from risen_plugin.training.torch_processes import leave
+            from risen_plugin.training.torch_processes import leave_processes
 
             prepared = prepare(run, folder, quiet=quiet, described=described)
         if _is_first():
@@ -262,7 +262,7 @@ def _carry_out(
                 click.echo(f"risen: the run in {folder} goes on with --resume", err=True)
             raise
         del prepared  # and with it what was trained in the group of processes
-        leave()
+        leave_processes()
         lines = phase_lines(done.phases)
         if done.is_kept or not only_kept:
             lines = closing(
