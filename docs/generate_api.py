@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -171,7 +172,7 @@ def _members(kind: type) -> Iterator[tuple[str, str]]:
     for name, member in sorted(found.items()):
         if name.startswith(("_", "on_")) and name != "__call__":
             continue  # on_*: the events of a Trainer, which calls them
-        if isinstance(member, property):
+        if isinstance(member, property | functools.cached_property):
             yield name, _line(member, "")
         elif isinstance(member, staticmethod | classmethod):
             yield name + _signature(getattr(kind, name)), _line(member, "")
