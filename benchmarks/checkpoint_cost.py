@@ -56,8 +56,8 @@ def _run() -> dict[str, float]:
     sizes: list[int] = []
     write, complete = PhaseCheckpoints.write, Resuming.complete
 
-    def weighed(self: PhaseCheckpoints, trainer: Any, **given: Any) -> None:
-        write(self, trainer, **given)
+    def weighed(self: PhaseCheckpoints, *arguments: Any, **given: Any) -> None:
+        write(self, *arguments, **given)
         newest = max(self.place.glob("step-*"))
         sizes.append(sum(path.stat().st_size for path in newest.iterdir()))
 

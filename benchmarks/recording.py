@@ -33,7 +33,7 @@ from benchmarks.shared import (
 LIMIT = 0.03
 _WHOLE = "the phase"
 _PART = {
-    "run_phase": _WHOLE,
+    "run": _WHOLE,
     "add": "log of answers",
     "close": "log of answers",
     "event": "events",
@@ -117,12 +117,12 @@ def _phase(model: Any, tokenizer: Any, folder: Path, steps: int) -> tuple[float,
 @contextmanager
 def _timed() -> Iterator[dict[str, float]]:
     """CPU seconds of the phase that runs in here, and by part of what is recorded in it."""
-    from risen_plugin.phases import measuring as held_out
-    from risen_plugin.phases import risen as phase
+    from risen_plugin.phases import measuring as ends
+    from risen_plugin.phases import trial
     from risen_plugin.phases.checkpoints import PhaseCheckpoints
+    from risen_plugin.phases.risen import RisenPhase
     from risen_plugin.record.rollouts import RolloutLog
     from risen_plugin.record.run_record import Record
-    from risen_plugin.run import active as active_run
     from risen_plugin.training.outer_trainer import OuterTrainer
 
     spent: defaultdict[str, float] = defaultdict(float)
@@ -138,12 +138,13 @@ def _timed() -> Iterator[dict[str, float]]:
         return call
 
     owners: tuple[tuple[Any, tuple[str, ...]], ...] = (
-        (active_run, ("run_phase",)),
+        (RisenPhase, ("run",)),
         (RolloutLog, ("add", "close")),
         (Record, ("event",)),
-        (phase, ("save_adapter", "_write")),
+        (trial, ("save_adapter",)),
+        (trial.Trial, ("_write",)),
         (PhaseCheckpoints, ("write",)),
-        (held_out, ("counts_by_constraint", "counts_by_family")),
+        (ends, ("counts_by_constraint", "counts_by_family")),
         (OuterTrainer, ("log", "log_series")),
     )
     with ExitStack() as patches:

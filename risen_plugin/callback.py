@@ -1,8 +1,8 @@
 """The callback: Trainer events in, RISEN phases out.
 
-Keeps the run's state, asks the scheduler after each step, starts phases, and tells observers,
-loggers and the record. ``callbacks=[RisenCallback(...)]`` is enough; ``attach(trainer)`` also
-reaches what Trainer events do not carry.
+Each event is passed on to the active run, which asks the scheduler, carries phases out and
+announces them. ``callbacks=[RisenCallback(...)]`` is enough; ``attach(trainer)`` also reaches what
+Trainer events do not carry. What builds a run and what runs it are loaded when that is done.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from risen_plugin.config import RisenConfig, check_keys
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import ConfigError
-from risen_plugin.run.active import ActiveRun
 from risen_plugin.run.fitness import check_arguments, check_model, check_targets
-from risen_plugin.run.state import Components
 from risen_plugin.training.outer_trainer import NoStepTooMany, OuterTrainer
+
+if TYPE_CHECKING:
+    from risen_plugin.run.active import ActiveRun
 
 _log = logging.getLogger("risen_plugin")
 
@@ -52,11 +54,12 @@ class RisenCallback(TrainerCallback):
             config = _config_from(fields)
         elif fields:
             config = dataclasses.replace(config, **fields)
+        from risen_plugin.run.state import RunState
+
         self.config = config
-        self.components = own = Components(config)
-        self.parts = own.parts
-        self.instructions = own.instructions
-        self.panel = own.panel
+        self.run_state = RunState(config)
+        self._outer: OuterTrainer | None = None
+        self._whole: frozenset[Path] = frozenset()
         self._run: ActiveRun | None = None
         self._at_end = NoStepTooMany()
 
@@ -77,51 +80,55 @@ class RisenCallback(TrainerCallback):
         check_arguments(trainer.args)
         check_model(trainer.model, trainer.processing_class)
         check_targets(trainer.model, self.config.lora.target_modules)
-        self.components.attached = OuterTrainer(trainer)
+        self._outer = OuterTrainer(trainer)
         if not others:
             trainer.add_callback(self)
-        self.components.resuming.mend(trainer.args, _log.warning)
+        self._mend(trainer.args)
         return self
 
     @property
     def phases(self) -> tuple[PhaseRecord, ...]:
         """The phases of the run that have ended, oldest first."""
-        return self.components.history.phases
+        return self.run_state.history.phases
 
     # Trainer events ---------------------------------------------------------------------------
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.components.resuming.mend(args, _log.warning)
+        self._mend(args)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        from risen_plugin.run.start import Start
+
         self._run = None
-        self._run = ActiveRun(
-            self.components,
+        self._run = Start(
+            self.run_state,
             args,
             state,
             model=kwargs["model"],
             tokenizer=kwargs.get("processing_class"),
-            ours=self,
-        )
+            outer=self._outer,
+            callback=self,
+            whole=self._whole,
+        ).run()
         self._at_end.on_train_begin(args, state, control)
         self._run.begin(state)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.components.resuming.withdraw(args)
-        self._going_on.enter(state)  # the checkpoint that it waited for did not come
+        self._active.resuming.withdraw()
+        self._active.enter(state)  # the checkpoint that it waited for did not come
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._going_on.enter(state)
+        self._active.enter(state)
         if control.should_save:
-            self.components.resuming.announce(args, state.global_step)
+            self._active.resuming.announce(state.global_step)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -134,10 +141,10 @@ class RisenCallback(TrainerCallback):
         if self._at_end.is_at_end:
             self._at_end.on_step_end(args, state, control)
             return
-        if self._going_on.decide(state):
+        if self._active.decide(state):
             control.should_save = True
         if control.should_save:
-            self.components.resuming.announce(args, state.global_step)
+            self._active.resuming.announce(state.global_step)
 
     def on_log(
         self,
@@ -148,9 +155,9 @@ class RisenCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         if logs:
-            self.components.history.add_losses(state.global_step, logs)
+            self.run_state.history.add_losses(state.global_step, logs)
         if "loss" in (logs or {}):
-            self._note("log", state, logs)
+            self._record_numbers("log", state, logs)
 
     def on_evaluate(
         self,
@@ -160,13 +167,13 @@ class RisenCallback(TrainerCallback):
         metrics: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.components.history.add_evaluation(state.global_step, metrics or {})
-        self._note("evaluation", state, metrics)
+        self.run_state.history.add_evaluation(state.global_step, metrics or {})
+        self._record_numbers("evaluation", state, metrics)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._going_on.saved(state, is_last=control.should_training_stop)
+        self._active.saved(state, is_last=control.should_training_stop)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -176,23 +183,38 @@ class RisenCallback(TrainerCallback):
             self._run = None  # holds the model
 
     @property
-    def _going_on(self) -> ActiveRun:
+    def _active(self) -> ActiveRun:
         assert self._run is not None, "an event of a run that has not begun"
         return self._run
 
-    def _note(self, name: str, state: TrainerState, numbers: Mapping[str, Any] | None) -> None:
+    def _record_numbers(
+        self, name: str, state: TrainerState, numbers: Mapping[str, Any] | None
+    ) -> None:
         if self._run is not None:
-            self.components.telling.note(name, state.global_step, numbers)
+            self._run.announcer.numbers(name, state.global_step, numbers)
+
+    def _mend(self, args: TrainingArguments) -> None:
+        """Set aside checkpoints that are not whole, before the Trainer looks for the newest."""
+        from risen_plugin.record.checkpoints import Checkpoints
+
+        if not args.output_dir:
+            return
+        with args.main_process_first(local=False, desc="looking at checkpoints"):
+            if args.process_index == 0:
+                checkpoints = Checkpoints(str(args.output_dir))
+                for line in checkpoints.mend():
+                    _log.warning(line)
+                self._whole = frozenset(place.resolve() for place in checkpoints.newest()[:1])
 
     # State ------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, as JSON values."""
-        return self.components.state_dict()
+        return self.run_state.state_dict(self._outer)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the state of a checkpoint."""
-        self.components.load_state_dict(state)
+        self.run_state.load_state_dict(state)
 
 
 def _config_from(fields: Mapping[str, Any]) -> RisenConfig:

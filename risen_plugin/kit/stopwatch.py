@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 
@@ -11,10 +11,11 @@ class Clock:
     """Adds up seconds under names.
 
     :param parts: the names that are there from the start, at 0.
+    :param earlier: seconds that were counted before, to go on from.
     """
 
-    def __init__(self, parts: Sequence[str] = ()) -> None:
-        self.seconds: dict[str, float] = dict.fromkeys(parts, 0.0)
+    def __init__(self, parts: Sequence[str] = (), earlier: Mapping[str, float] = {}) -> None:
+        self.seconds: dict[str, float] = {**dict.fromkeys(parts, 0.0), **earlier}
 
     @contextmanager
     def time(self, what: str, *, within: str | None = None) -> Iterator[None]:

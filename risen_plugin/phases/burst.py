@@ -1,19 +1,16 @@
-"""One burst: a short fine-tuning on what RISEN phases left, kept or dropped as a phase is.
+"""One burst: a trial of a short fine-tuning on the leftovers of RISEN phases.
 
-Runs inside the clean room at the present weights, on an adapter: a temporary one, merged into a
-plain model, or the user's own on a PeftModel. Which rows it gets is decided by the buffers.
+Which rows it gets is decided by the buffers.
 """
 
 from __future__ import annotations
 
-import gc
 import math
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +28,18 @@ from transformers import (
 )
 
 from risen_plugin.config import BuffersConfig, effective_grpo
-from risen_plugin.contracts import Decision, PhaseRecord
+from risen_plugin.contracts import Decision
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.guard.changes import Changes, compare
 from risen_plugin.guard.verdicts import Action, Verdict, judge_burst
 from risen_plugin.instructions.supply import derived_seed
-from risen_plugin.phases.guarding import Tell, untold
-from risen_plugin.phases.measuring import State, Surroundings, measure_state, metrics_of
-from risen_plugin.phases.steering import tell_measured
-from risen_plugin.record.run_record import write_json
-from risen_plugin.training.adapters import Snapshot, fresh_lora, merge, save_adapter
+from risen_plugin.kit.stopwatch import Clock
+from risen_plugin.phases.context import PhaseContext
+from risen_plugin.phases.guarding import announce_measured
+from risen_plugin.phases.measuring import Measurement, metrics_of
+from risen_plugin.phases.trial import Announce, Trial
+from risen_plugin.training.adapters import Snapshot, fresh_lora
 from risen_plugin.training.answering import longest_prompt
-from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.compat import checkpointing_setting, checkpoints_activations
 from risen_plugin.training.losses import encode_probe
 
@@ -70,111 +67,128 @@ def check_burst_fields(
         raise ConfigError(f"{label}: {error}") from error
 
 
-def run_burst(
-    around: Surroundings,
-    decision: Decision,
-    *,
-    number: int,
-    at_step: int,
-    folder: Path,
-    tell: Tell = untold,
-) -> PhaseRecord:
-    """Run one burst and return its record; ``folder`` receives what is kept of it.
+class Burst(Trial):
+    """A burst from its entry to its verdict.
 
     There is something to fine-tune on: :meth:`Buffers.lacking` was asked.
-
-    :param tell: writes an event of the burst: its name, and values by name.
     """
-    began = time.perf_counter()
-    label = f"burst {number}"
-    config = check_burst_fields(decision.parameters, around.config.buffers, label)
-    grpo = effective_grpo(around.config.grpo)
-    seed = derived_seed(around.config.seed, "burst", number)
-    mixture = around.buffers.mixture(
-        config, steps=decision.steps, seed=seed, leave_out=around.instructions.is_held_out
-    )
-    processes = around.processes
-    if processes.is_main:
-        shutil.rmtree(folder, ignore_errors=True)  # of a burst that a resumed run runs again
-    guard_s = 0.0
-    with (
-        clean_room(around.model, around.tokenizer, *around.others),
-        Snapshot(around.model) as snapshot,
-    ):
-        started = time.perf_counter()
-        before = processes.agree(measure_state(around, around.model, grpo, f"{label}: before"))
-        guard_s += time.perf_counter() - started
-        longest = longest_prompt(around.model, 1) + 1
+
+    kind = "burst"
+    title = "burst"
+
+    def __init__(
+        self,
+        context: PhaseContext,
+        decision: Decision,
+        *,
+        number: int,
+        at_step: int,
+        folder: Path,
+        announce: Announce,
+    ) -> None:
+        super().__init__(
+            context,
+            decision,
+            number=number,
+            at_step=at_step,
+            folder=folder,
+            announce=announce,
+            grpo=effective_grpo(context.config.grpo),
+            seed=derived_seed(context.config.seed, "burst", number),
+            stopwatch=Clock(),
+        )
+        self.config = check_burst_fields(decision.parameters, context.config.buffers, self.label)
+        self.mixture = context.buffers.mixture(
+            self.config,
+            steps=decision.steps,
+            seed=self.seed,
+            leave_out=context.instructions.is_held_out,
+        )
+        self.losses: list[float] = []
+        self.before: Measurement | None = None
+        self.after: Measurement | None = None
+        self.changes: Changes | None = None
+        self._began = time.perf_counter()
+
+    def begin(self) -> None:
+        """Clear the folder of a burst that a resumed run runs again."""
+        if self.context.processes.is_main:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def measure_entry(self) -> None:
+        """Measure the model as it enters the burst."""
+        self.before = self.measure(self.context.model, "before")
+        action = Action("go_on", "measured at entry")
+        announce_measured(self.announce, "before", 0, self.before, None, action)
+
+    def train(self, snapshot: Snapshot) -> Any:
+        """Fine-tune on the mixture."""
+        context = self.context
+        longest = longest_prompt(context.model, 1) + 1
         rows = [
             {"input_ids": ids, "labels": labels}
-            for ids, labels in encode_probe(around.tokenizer, mixture.rows, longest)
+            for ids, labels in encode_probe(context.tokenizer, self.mixture.rows, longest)
         ]
         settings = {
-            "output_dir": str(folder),
-            "max_steps": decision.steps,
-            "seed": seed,
-            "learning_rate": config.learning_rate,
-            "per_device_train_batch_size": -(-config.batch_size // around.args.world_size),
+            "output_dir": str(self.folder),
+            "max_steps": self.decision.steps,
+            "seed": self.seed,
+            "learning_rate": self.config.learning_rate,
+            "per_device_train_batch_size": -(-self.config.batch_size // context.args.world_size),
         }
-        trainer = processes.together(lambda: _build(around, rows, settings))
-        losses = _train(trainer, decision.steps, label, quiet=around.quiet)
-        started = time.perf_counter()
-        after = processes.agree(measure_state(around, trainer.model, grpo, f"{label}: after"))
-        guard_s += time.perf_counter() - started
-        changes, verdict = _judged(around, config, before, after)
-        tell_measured(tell, "before", 0, before, None, Action("go_on", "measured at entry"))
-        action = Action("go_on" if verdict.accepted else "roll_back", verdict.reason)
-        tell_measured(tell, "after", decision.steps, after, changes, action)
-        if verdict.accepted:
-            processes.main(partial(_keep, around, trainer.model, folder))
-            if not isinstance(around.model, PeftModel):
-                merge(trainer.model)
+        trainer = context.processes.together(lambda: _build(context, rows, settings))
+        self.losses += _train(trainer, self.decision.steps, self.label, quiet=context.quiet)
+        return trainer.model
+
+    def measure_exit(self, trained: Any) -> None:
+        """Measure what was fine-tuned."""
+        self.after = self.measure(trained, "after")
+
+    def judge(self) -> Verdict:
+        """Whether the burst is kept: unless it does harm."""
+        before, after = self._ends
+        guard = replace(
+            self.context.config.guard, max_probe_loss_rise=self.config.max_probe_loss_rise
+        )
+        self.changes = compare(before.by_row, after.by_row, guard, guard.confidence)
+        outage = before.outage or after.outage
+        if outage is not None:
+            verdict = Verdict(False, outage)
         else:
-            snapshot.restore()
-        del trainer
-    gc.collect()  # the trainer and its adapter hold each other in cycles
-    metrics = {
-        **metrics_of(before, after, changes),
-        "rows_own": mixture.own,
-        "rows_demonstrations": mixture.demonstrations,
-        "loss_first": losses[0] if losses else math.nan,
-        "loss": losses[-1] if losses else math.nan,
-        "guard_s": round(guard_s, 4),
-        "seconds": round(time.perf_counter() - began, 4),
-        "verdict": verdict.reason,
-    }
-    record = processes.agree(
-        PhaseRecord("burst", decision.steps, at_step, decision.reason, verdict.accepted, metrics)
-    )
-    data = {
-        **asdict(record),
-        "parameters": dict(decision.parameters),
-        "verdict": asdict(verdict),
-        "logs": [{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)],
-    }
-    processes.main(lambda: _write(around, folder, data))
-    return record
+            verdict = judge_burst(before.guard, after.guard, self.config.min_gain, self.changes)
+        action = Action("go_on" if verdict.accepted else "roll_back", verdict.reason)
+        announce_measured(self.announce, "after", self.steps, after, self.changes, action)
+        return verdict
 
+    @property
+    def _ends(self) -> tuple[Measurement, Measurement]:
+        assert self.before is not None
+        assert self.after is not None
+        return self.before, self.after
 
-def _keep(around: Surroundings, trained: Any, folder: Path) -> None:
-    with around.keeping(folder):
-        save_adapter(around.model, trained, folder)
+    @property
+    def steps(self) -> int:
+        """Steps that were taken: all of them."""
+        return self.decision.steps
 
+    @property
+    def logs(self) -> Sequence[Mapping[str, Any]]:
+        """The loss of each step."""
+        return [{"step": step, "loss": loss} for step, loss in enumerate(self.losses, 1)]
 
-def _write(around: Surroundings, folder: Path, data: Mapping[str, Any]) -> None:
-    with around.keeping(folder):
-        write_json(folder / "phase.json", data)
-
-
-def _judged(
-    around: Surroundings, config: BuffersConfig, before: State, after: State
-) -> tuple[Changes, Verdict]:
-    guard = replace(around.config.guard, max_probe_loss_rise=config.max_probe_loss_rise)
-    changes = compare(before.by_row, after.by_row, guard, guard.confidence)
-    outage = before.outage or after.outage
-    if outage is not None:
-        return changes, Verdict(False, outage)
-    return changes, judge_burst(before.guard, after.guard, config.min_gain, changes)
+    def metrics(self, verdict: Verdict) -> dict[str, Any]:
+        """The numbers of the burst."""
+        before, after = self._ends
+        return {
+            **metrics_of(before, after, self.changes),
+            "rows_own": self.mixture.own,
+            "rows_demonstrations": self.mixture.demonstrations,
+            "loss_first": self.losses[0] if self.losses else math.nan,
+            "loss": self.losses[-1] if self.losses else math.nan,
+            "guard_s": round(self.stopwatch.seconds["guard_s"], 4),
+            "seconds": round(time.perf_counter() - self._began, 4),
+            "verdict": verdict.reason,
+        }
 
 
 class _InOrder(Trainer):
@@ -184,10 +198,10 @@ class _InOrder(Trainer):
         return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]  # a list has a length
 
 
-def _build(around: Surroundings, rows: Any, settings: Mapping[str, Any]) -> Trainer:
+def _build(context: PhaseContext, rows: Any, settings: Mapping[str, Any]) -> Trainer:
     """A trainer on an adapter, with the precision and device of the outer one."""
-    outer = around.args
-    model = around.model
+    outer = context.args
+    model = context.model
     arguments: dict[str, Any] = {
         **settings,
         "lr_scheduler_type": "constant",
@@ -209,15 +223,15 @@ def _build(around: Surroundings, rows: Any, settings: Mapping[str, Any]) -> Trai
         warnings.simplefilter("ignore")  # PEFT warns about what is meant here
         set_seed(settings["seed"])  # the adapter's first weights; a Trainer seeds itself later
         if not isinstance(model, PeftModel):
-            model = get_peft_model(model, fresh_lora(around.config.lora))
+            model = get_peft_model(model, fresh_lora(context.config.lora))
         if checkpoints_activations(outer):
             model.enable_input_require_grads()
         trainer = _InOrder(
             model=model,
             args=TrainingArguments(**arguments),
             train_dataset=rows,
-            data_collator=DataCollatorForSeq2Seq(around.tokenizer),
-            processing_class=around.tokenizer,
+            data_collator=DataCollatorForSeq2Seq(context.tokenizer),
+            processing_class=context.tokenizer,
         )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)

@@ -35,15 +35,15 @@ from risen_plugin.training.trainer_state import (
 FOLDER = "checkpoints"
 _WEIGHTS, _TRAINING, _STATE = "trained.safetensors", "training.pt", "phase.json"
 _FORMAT = 1
-_KEPT = 2
+_NEWEST = 2
 MOST_SHARE = 0.03  # of the phase's time, when checkpoints are dear
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A phase as one of its checkpoints has it.
+class PhaseCheckpoint:
+    """A RISEN phase as one of its checkpoints has it.
 
-    :param data: what is kept as JSON.
+    :param data: the JSON values of phase and run.
     :param weights: the trained parameters, by name.
     :param training: the state of optimizer, schedule and random generators.
     """
@@ -78,13 +78,12 @@ class PhaseCheckpoints:
 
     :param folder: the phase's folder.
     :param every: GRPO steps between two of them; 0 for none.
-    :param gather: tells the JSON values that belong to the phase and the run around it.
+    :ivar found: the one that the phase goes on from, if it was cut off.
     """
 
     folder: Path
     every: int
-    gather: Callable[[], dict[str, Any]] = dict
-    kept: Kept | None = None
+    found: PhaseCheckpoint | None = None
     spent_s: float = 0.0
     _digests: dict[str, str] = field(default_factory=dict)
     _last: int = 0
@@ -94,23 +93,23 @@ class PhaseCheckpoints:
     def place(self) -> Path:
         return self.folder / FOLDER
 
-    def find(self, say: Callable[[str], None]) -> Kept | None:
-        """The newest checkpoint that is whole; tells of those that are not."""
-        found = sorted(self.place.glob("step-*"), reverse=True)
-        for index, folder in enumerate(found):
-            kept, reason = self._whole(folder)
-            if kept is not None:
-                self.kept, self._digests = kept, dict(kept.data["parts"])
-                self._last = kept.step
-                return kept
-            follows = f"{found[index + 1].name} is used" if index + 1 < len(found) else ""
-            say(f"{folder} is damaged ({reason}); {follows or 'the phase begins anew'}")
+    def find(self, announce: Callable[[str], None]) -> PhaseCheckpoint | None:
+        """The newest checkpoint that is whole; announces those that are not."""
+        folders = sorted(self.place.glob("step-*"), reverse=True)
+        for index, folder in enumerate(folders):
+            checkpoint, reason = self._whole(folder)
+            if checkpoint is not None:
+                self.found, self._digests = checkpoint, dict(checkpoint.data["parts"])
+                self._last = checkpoint.step
+                return checkpoint
+            follows = f"{folders[index + 1].name} is used" if index + 1 < len(folders) else ""
+            announce(f"{folder} is damaged ({reason}); {follows or 'the phase begins anew'}")
         return None
 
     def clear(self) -> None:
-        """Delete what an earlier try at the phase left, but for what it goes on from."""
+        """Delete the files of an earlier try at the phase, but for those that it goes on from."""
         for path in self.folder.glob("*"):
-            if path == self.place and self.kept is not None:
+            if path == self.place and self.found is not None:
                 continue
             if path.is_dir():
                 shutil.rmtree(path)
@@ -132,10 +131,14 @@ class PhaseCheckpoints:
             return False
         return self.spent_s <= MOST_SHARE * (time.perf_counter() - self._began)
 
-    def write(self, trainer: Any, *, finished: bool = False) -> None:
+    def write(
+        self, trainer: Any, state: Callable[[], Mapping[str, Any]], *, finished: bool = False
+    ) -> None:
         """Write a checkpoint of ``trainer`` as it is now.
 
         None of a phase that has just been told to stop: one that went on from there would not.
+
+        :param state: makes the JSON values of the phase and the run around it.
         """
         if not self.every or (trainer.control.should_training_stop and not finished):
             return
@@ -146,7 +149,7 @@ class PhaseCheckpoints:
                 "format": _FORMAT,
                 "finished": finished,
                 "trainer": counters_of(trainer),
-                **self.gather(),
+                **state(),
             }
             for name in data["log"]["parts"]:
                 self._digests[name] = self._digests.get(name) or digest(self.place / name)
@@ -158,24 +161,24 @@ class PhaseCheckpoints:
             }
             save_file(held, folder / _WEIGHTS)
             torch.save({} if finished else optimization_of(trainer), folder / _TRAINING)
-        for old in sorted(self.place.glob("step-*"))[:-_KEPT]:
+        for old in sorted(self.place.glob("step-*"))[:-_NEWEST]:
             shutil.rmtree(old, ignore_errors=True)
         self._last = step
         self.spent_s += time.perf_counter() - started
 
-    def _whole(self, folder: Path) -> tuple[Kept | None, str | None]:
+    def _whole(self, folder: Path) -> tuple[PhaseCheckpoint | None, str | None]:
         """A checkpoint, or what is wrong with it in a few words."""
         try:
             reason = damage(folder)
             if reason is not None:
                 return None, reason
-            kept = _read(folder)
-            reason = self._lacking(kept.data["parts"])
+            checkpoint = _read(folder)
+            reason = self._lacking(checkpoint.data["parts"])
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             return None, one_line(error)
         except pickle.UnpicklingError:
             return None, f"{_TRAINING} holds more than weights, and is not loaded"
-        return (kept, None) if reason is None else (None, reason)
+        return (checkpoint, None) if reason is None else (None, reason)
 
     def _lacking(self, parts: Mapping[str, str]) -> str | None:
         """Which part of the log of answers is not as it was, in a few words."""
@@ -200,11 +203,11 @@ class _Asking(TrainerCallback):
         control.should_save = self.checkpoints.is_due(self.trainer)
 
 
-def _read(folder: Path) -> Kept:
+def _read(folder: Path) -> PhaseCheckpoint:
     data = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     if data["format"] != _FORMAT:
         raise ValueError(f"it has format {data['format']}, and this release reads {_FORMAT}")
-    return Kept(
+    return PhaseCheckpoint(
         folder,
         data,
         load_file(folder / _WEIGHTS),

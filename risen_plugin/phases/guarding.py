@@ -1,92 +1,90 @@
-"""Guard one phase: measure at its entry, while it runs and at its end, and tell what follows.
+"""The guard of one phase: it measures at entry, while the phase runs and at its end, and decides.
 
-What a measurement means is decided by ``guard``; what is done to the trainer by ``steering``.
+How it decides is in the pure functions of ``guard``; the trainer does as it says in ``steering``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from trl.trainer.grpo_trainer import GRPOTrainer
-
 from risen_plugin.guard.changes import Changes, compare
-from risen_plugin.guard.verdicts import Action, Look, Verdict, act, confidence_of_looks, judge
+from risen_plugin.guard.verdicts import (
+    Action,
+    Look,
+    Verdict,
+    When,
+    act,
+    confidence_of_looks,
+    judge,
+)
 from risen_plugin.kit.jsonable import from_plain, to_plain
-from risen_plugin.kit.stopwatch import Clock
-from risen_plugin.phases.measuring import State, Surroundings, measure_state, metrics_of
-from risen_plugin.phases.steering import Steering, Taken, tell_measured
+from risen_plugin.phases.measuring import Measurement, metrics_of
+from risen_plugin.phases.trial import Announce, Trial
 from risen_plugin.training.answering import Encoded, sampled_answers
-from risen_plugin.training.grpo import Plan
-
-Tell = Callable[..., None]
 
 
-def untold(event: str, **values: Any) -> None:
-    """Nobody listens to a phase that is run by itself."""
+@dataclass
+class Taken:
+    """The guard's actions in a phase so far.
 
-
-class Guarding:
-    """The measurements of one phase, and what came of them.
-
-    :param tell: writes an event of the phase: its name, and values by name.
-    :param clock: what measuring takes counts as ``guard_s``, also within ``reinforce_s``.
+    :param actions: each step's action other than to go on, with its reason.
+    :param stopped: why the phase ended before its last step, if it did.
+    :param condemned: the measurement that condemned it, if one did.
     """
 
-    def __init__(self, around: Surroundings, plan: Plan, clock: Clock, tell: Tell) -> None:
-        self.around = around
-        self.config = around.config.guard
-        self.plan = plan
-        self.clock = clock
-        self.tell = tell
+    actions: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str | None = None
+    condemned: tuple[Measurement, Changes, str] | None = None
+
+    def add(self, step: int, action: Action) -> None:
+        """Remember an action at a GRPO step."""
+        if action.kind != "go_on":
+            self.actions.append({"grpo_step": step, "action": action.kind, "reason": action.reason})
+
+    def stop(self, reason: str) -> None:
+        """The phase ends at this step."""
+        self.stopped = reason
+
+    def condemn(self, measured: Measurement, changes: Changes, reason: str) -> None:
+        """The phase ends at this step and will not be kept."""
+        self.condemned = (measured, changes, reason)
+
+
+class PhaseGuard:
+    """The measurements of one phase, and the decisions that follow from them.
+
+    :param state: of the guard of a phase that was cut off, as :meth:`state_dict` had it.
+    """
+
+    def __init__(self, phase: Trial, state: Mapping[str, Any] | None = None) -> None:
+        self.phase = phase
+        self.config = phase.context.config.guard
         self.taken = Taken()
-        self.after: State | None = None
+        self.after: Measurement | None = None
         self.changes: Changes | None = None
         self.wants_burst = False
         self._entry_answers: Sequence[Encoded] = ()
-        self._before: State | None = None
+        self._before: Measurement | None = None
         self._gains: list[float] = []
-        self._goes_on = False
+        if state is not None:
+            self._before = from_plain(Measurement, state["before"])
+            self._entry_answers = [
+                (list(ids), list(labels)) for ids, labels in state["entry_answers"]
+            ]
+            self.taken = from_plain(Taken, state["taken"])
+            self._gains = list(state["gains"])
 
     @property
-    def before(self) -> State:
+    def before(self) -> Measurement:
         """The model at phase entry, once it is measured."""
         assert self._before is not None
         return self._before
 
-    def enter(self) -> State:
-        """Measure the model as it enters the phase, and sample what its forward KL is taken on."""
-        with self.clock.time("guard_s"):
-            self._entry_answers = self.around.processes.main(
-                lambda: sampled_answers(
-                    self.around.model,
-                    self.around.tokenizer,
-                    self.around.instructions.guard,
-                    count=self.config.kl_samples,
-                    max_new_tokens=self.plan.grpo["max_completion_length"],
-                    batch_size=self.config.batch_size,
-                    seed=self.plan.seed,
-                )
-            )
-            self._before = self._measure(self.around.model, "before")
-        if self._before.outage is None:
-            action = act(Look("before"), self.config)
-        else:
-            action = Action("stop", f"not begun: {self._before.outage}")
-        tell_measured(self.tell, "before", 0, self._before, None, action)
-        return self._before
-
-    def go_on(self, state: Mapping[str, Any]) -> State:
-        """Take up what :meth:`state_dict` told, in a phase that goes on after it was cut off."""
-        self._before = from_plain(State, state["before"])
-        self._entry_answers = [(list(ids), list(labels)) for ids, labels in state["entry_answers"]]
-        self.taken = from_plain(Taken, state["taken"])
-        self._gains = list(state["gains"])
-        self._goes_on = True
-        return self._before
-
     def state_dict(self) -> dict[str, Any]:
-        """What was measured and done in the phase so far, as JSON values."""
+        """The measurements and actions in the phase so far, as JSON values."""
         return {
             "before": to_plain(self.before),
             "entry_answers": to_plain(self._entry_answers),
@@ -94,38 +92,76 @@ class Guarding:
             "gains": list(self._gains),
         }
 
-    def steering(self, trainer: GRPOTrainer) -> Steering:
-        """What watches the trainer while it runs, as one of its callbacks."""
+    def enter(self) -> Measurement:
+        """Measure the model as it enters the phase, and sample what its forward KL is taken on."""
+        phase, context = self.phase, self.phase.context
+        with phase.stopwatch.time("guard_s"):
+            self._entry_answers = context.processes.main(
+                lambda: sampled_answers(
+                    context.model,
+                    context.tokenizer,
+                    context.instructions.guard,
+                    count=self.config.kl_samples,
+                    max_new_tokens=phase.grpo["max_completion_length"],
+                    batch_size=self.config.batch_size,
+                    seed=phase.seed,
+                )
+            )
+        self._before = phase.measure(context.model, "before", entry_answers=self._entry_answers)
+        if self._before.outage is None:
+            action = act(Look("before"), self.config)
+        else:
+            action = Action("stop", f"not begun: {self._before.outage}")
+        announce_measured(phase.announce, "before", 0, self._before, None, action)
+        return self._before
+
+    def is_due(self, step: int) -> bool:
+        """Whether to look at the model after this GRPO step."""
         every = self.config.every
-        looks = (self.plan.steps - 1) // every if every else 0
+        return bool(every) and step % every == 0 and step < self.phase.decision.steps
 
-        def measure(step: int) -> tuple[State, Changes]:
-            model: Any = trainer.model
-            modes = [(module, module.training) for module in model.modules()]
-            with self.clock.time("guard_s", within="reinforce_s"):
-                state = self._measure(model, f"step {step}", is_whole=False)
-            for module, training in modes:
-                module.training = training
-            return state, self._compared(state, looks)
+    def look(self, model: Any, step: int, beta: float, max_beta: float) -> Action:
+        """Measure the model in training, and decide how the phase goes on.
 
-        steering = Steering(trainer, self.around.controllers, self.config, measure, self.tell)
-        steering.taken, steering.gains = self.taken, self._gains
-        if self._goes_on:
-            steering.live.go_on(self.around.controllers.standing)
-        return steering
+        :param beta: the KL coefficient now, and ``max_beta`` the most that it may be.
+        """
+        modes = [(module, module.training) for module in model.modules()]
+        measured = self.phase.measure(
+            model,
+            f"step {step}",
+            entry_answers=self._entry_answers,
+            is_whole=False,
+            within="reinforce_s",
+        )
+        for module, training in modes:
+            module.training = training
+        looks = (self.phase.decision.steps - 1) // self.config.every
+        changes = self._compared(measured, looks)
+        self._gains.append(changes.gain.value)
+        action = act(Look("during", changes, self._gains, beta, max_beta), self.config)
+        announce_measured(self.phase.announce, "during", step, measured, changes, action)
+        self.taken.add(step, action)
+        if action.kind == "stop":
+            self.taken.stop(action.reason)
+        elif action.kind == "roll_back":
+            self.taken.condemn(measured, changes, action.reason)
+        return action
 
-    def leave(self, trainer: GRPOTrainer) -> State:
+    def stop(self, step: int, reason: str) -> None:
+        """A controller ends the phase at this GRPO step."""
+        self.taken.stop(reason)
+        self.taken.add(step, Action("stop", reason))
+
+    def leave(self, model: Any) -> None:
         """Measure the model again, unless it was condemned by a measurement while it trained."""
         if self.taken.condemned is not None:
             self.after, self.changes, _ = self.taken.condemned
-            return self.after
-        with self.clock.time("guard_s"):
-            self.after = self._measure(trainer.model, "after")
+            return
+        self.after = self.phase.measure(model, "after", entry_answers=self._entry_answers)
         self.changes = self._compared(self.after)
-        return self.after
 
     def verdict(self, steps: int, outage: str | None) -> Verdict:
-        """Whether the phase is kept.
+        """Decide whether the phase is kept.
 
         :param steps: GRPO steps that it took.
         :param outage: what cut its training short, if a reward did.
@@ -136,8 +172,8 @@ class Guarding:
         action = act(Look("after", self.changes, verdict=verdict), self.config)
         self.wants_burst = action.kind == "burst"
         if self.taken.condemned is None:
-            tell_measured(self.tell, "after", steps, self.after, self.changes, action)
-            self.taken.note(steps, action)
+            announce_measured(self.phase.announce, "after", steps, self.after, self.changes, action)
+            self.taken.add(steps, action)
         return verdict
 
     def metrics(self) -> dict[str, Any]:
@@ -164,17 +200,34 @@ class Guarding:
         stopped = f"stopped at GRPO step {steps} ({self.taken.stopped}): "
         return Verdict(verdict.accepted, stopped + verdict.reason)
 
-    def _measure(self, model: Any, moment: str, *, is_whole: bool = True) -> State:
-        state = measure_state(
-            self.around,
-            model,
-            self.plan.grpo,
-            f"{self.plan.label}: {moment}",
-            entry_answers=self._entry_answers,
-            is_whole=is_whole,
-        )
-        return self.around.processes.agree(state)
-
-    def _compared(self, state: State, looks: int = 1) -> Changes:
+    def _compared(self, measured: Measurement, looks: int = 1) -> Changes:
         confidence = confidence_of_looks(self.config, looks)
-        return compare(self.before.by_row, state.by_row, self.config, confidence)
+        return compare(self.before.by_row, measured.by_row, self.config, confidence)
+
+
+def announce_measured(  # noqa: PLR0917 one event, its parts in order
+    announce: Announce,
+    when: When,
+    step: int,
+    measured: Measurement,
+    changes: Changes | None,
+    action: Action,
+) -> None:
+    """Write a ``guard`` event: the numbers that were measured, with their ends, and the action."""
+    numbers: dict[str, Any] = dict(measured.guard.as_metrics())
+    numbers |= {f"task/{name}": value for name, value in measured.tasks.items()}
+    numbers |= {f"domain/{name}": value for name, value in measured.domain.items()}
+    numbers["trip_wire_rate"] = measured.tripped.rate
+    if measured.reported is not None:
+        numbers["reported_strict"] = measured.reported.strict
+    if measured.unseen is not None:
+        numbers["unseen_strict"] = measured.unseen.strict
+    announce(
+        "guard",
+        when=when,
+        grpo_step=step,
+        measured={name: value for name, value in numbers.items() if math.isfinite(value)},
+        intervals={} if changes is None else changes.ends(),
+        action=action.kind,
+        reason=action.reason,
+    )

@@ -1,7 +1,8 @@
-"""Measure a model on what it never trains on, before a phase and after it.
+"""Measure a model on what it never trains on, before a phase or burst and after it.
 
-Adherence on held-out instructions, the probe's loss, tripped wires and the user's own metrics. What
-the numbers mean for the phase is the guard's business.
+Three questions: does it follow held-out instructions (adherence), is it as good as before at all
+else (retention), and does it follow them in earnest (honesty). The meaning of the numbers is the
+guard's business.
 """
 
 from __future__ import annotations
@@ -9,21 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
-from transformers import PreTrainedTokenizerBase, TrainingArguments
-
-from risen_plugin.config import RisenConfig
 from risen_plugin.constraints.counting import Count, counts_by_constraint, counts_by_family
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
-from risen_plugin.guard.changes import Changes, RowByRow, Task
-from risen_plugin.guard.controllers import Controllers
+from risen_plugin.guard.changes import Changes, RowByRow
 from risen_plugin.guard.verdicts import Measured
-from risen_plugin.instructions.supply import Instructions
-from risen_plugin.kit.processes import ALONE, Processes
-from risen_plugin.phases.leftovers.buffers import Buffers
-from risen_plugin.record.run_record import Keeping
+from risen_plugin.phases.context import PhaseContext
 from risen_plugin.rewards.adherence import (
     Adherence,
     NamedReward,
@@ -32,53 +27,20 @@ from risen_plugin.rewards.adherence import (
     unjudged,
     verdicts,
 )
-from risen_plugin.rewards.panel import Panel
-from risen_plugin.rewards.pass_rates import PassRates
 from risen_plugin.rewards.scores import Scores
 from risen_plugin.rewards.tripwires import Tripped, watch
 from risen_plugin.training.answering import Encoded, answers_to
 from risen_plugin.training.losses import mean_loss, row_losses
 
-DomainMetrics = Callable[[], Mapping[str, float]]
-
-
-@dataclass
-class Surroundings:
-    """All that a phase needs of the run around it.
-
-    :param domain: measures the user's own metrics, where the callback is attached to a Trainer.
-    :param processes: those of the run; where there are several, all of them are in a phase.
-    :param others: objects beside model and tokenizer that the clean room restores.
-    :param domain_reward: scores the guard's answers as the domain wants them; None for nobody.
-    :param tasks: what else a phase should leave as good as it was.
-    :param keeping: what becomes of a record that finds no room.
-    :param told: gets (phase, GRPO step, numbers) whenever TRL logs.
-    """
-
-    model: Any
-    tokenizer: PreTrainedTokenizerBase
-    args: TrainingArguments
-    config: RisenConfig
-    rewards: Sequence[NamedReward]
-    panel: Panel
-    instructions: Instructions
-    pass_rates: PassRates
-    probe: Sequence[Encoded]
-    controllers: Controllers
-    buffers: Buffers
-    domain: DomainMetrics | None = None
-    others: Sequence[Any] = ()
-    domain_reward: NamedReward | None = None
-    tasks: Sequence[Task] = ()
-    quiet: bool = False
-    keeping: Keeping = field(default_factory=Keeping)
-    told: Callable[[int, int, Mapping[str, float]], None] | None = None
-    processes: Processes = ALONE
+Ask: TypeAlias = Callable[
+    [Sequence[Row], Sequence[NamedReward]], tuple[list[Any], dict[str, Scores]]
+]
+"""The model's answers to rows, and the scores that rewards give them."""
 
 
 @dataclass(frozen=True)
-class State:
-    """What was measured at one end of a phase.
+class Measurement:
+    """A model as it was measured at one moment.
 
     :param by_row: the same row by row.
     :param tasks: the mean score of each task.
@@ -101,106 +63,163 @@ class State:
     by_constraint: Mapping[str, Count] = field(default_factory=dict)
 
 
-def measure_state(
-    around: Surroundings,
+@dataclass(frozen=True)
+class Answered:
+    """Held-out rows with the model's answers and what the rewards make of them.
+
+    :param passed: for each row, whether every graded reward passes its answer.
+    """
+
+    rows: Sequence[Row]
+    answers: Sequence[Any]
+    scores: Mapping[str, Scores]
+    passed: Sequence[bool | None]
+    adherence: Adherence
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How good the model is at all that a phase does not train.
+
+    :param probe: of each probe row, its loss in nats and its tokens.
+    :param entry_answers: the same of answers of the model at phase entry.
+    :param tasks: per task, the score of each row.
+    :param domain: the user's metrics, and the mean score by the domain's reward.
+    :param by_row: the score of each of the guard's answers by the domain's reward.
+    :param metric: the user's metric that ``guard.domain`` names.
+    """
+
+    probe: Sequence[tuple[float, int]]
+    entry_answers: Sequence[tuple[float, int]]
+    tasks: Mapping[str, Sequence[float | None]]
+    domain: Mapping[str, float]
+    by_row: Sequence[float | None]
+    metric: float | None
+
+
+def measure(
+    context: PhaseContext,
     model: Any,
     grpo: Mapping[str, Any],
     label: str,
     *,
     entry_answers: Sequence[Encoded] = (),
     is_whole: bool = True,
-) -> State:
-    """Measure ``model`` as it stands; ``label`` is what the progress bar says.
+) -> Measurement:
+    """Measure ``model`` as it is now.
 
+    :param label: what the progress bar says.
     :param entry_answers: answers of the model at phase entry, for the forward KL from it.
     :param is_whole: whether to measure what decides nothing too, and the user's own metrics.
     """
-    config = around.config.guard
-
-    graded = [reward for reward in around.rewards if reward.graded]
-    seen: list[Row] = []
-    told: list[Any] = []
-    passed: list[bool | None] = []
-
-    def answered(
-        rows: Sequence[Row], rewards: Sequence[NamedReward]
-    ) -> tuple[list[Any], dict[str, Scores]]:
-        return _answered_and_scored(around, model, rows, rewards, grpo=grpo, label=label)
-
-    def measured(rows: Sequence[Row]) -> tuple[Adherence, dict[str, Scores]]:
-        made, scores = answered(rows, graded)
-        seen.extend(rows)
-        told.extend(made)
-        passed.extend(verdicts(around.rewards, scores))
-        found = adherence(around.rewards, scores)
-        if not found.rows and not found.errors:
-            names = ", ".join(reward.__name__ for reward in around.rewards if reward.graded)
-            raise DataError(
-                f"every graded reward ({names}) abstained from all {len(rows)} held-out "
-                "instructions, so adherence cannot be measured; give instructions that they score"
-            )
-        return found, scores
-
-    rows = around.instructions
-    held_out, scores = measured(rows.guard)
-    in_domain = around.processes.main(
-        lambda: _scores_of(around.domain_reward, rows.guard, told[: len(rows.guard)])
+    ask = partial(
+        _answered_and_scored, context, model, grpo["max_completion_length"], label
+    )  # every process answers its share
+    rows = context.instructions
+    guard = measure_adherence(context, ask, rows.guard)
+    reported = measure_adherence(context, ask, rows.report) if rows.report and is_whole else None
+    unseen = measure_adherence(context, ask, rows.unseen) if rows.unseen and is_whole else None
+    held_out = [answered for answered in (guard, reported, unseen) if answered is not None]
+    wires = measure_honesty(held_out)
+    retention = measure_retention(
+        context, model, ask, guard, entry_answers=entry_answers, is_whole=is_whole
     )
-    outage = unjudged(around.rewards, scores, around.config.breaker.max_error_rate)
-    probe = row_losses(model, around.probe, batch_size=config.batch_size)
-    further: dict[str, tuple[Adherence, dict[str, Scores]]] = {}
-    for name, some in (("reported", rows.report), ("unseen", rows.unseen)):
-        if some and is_whole:
-            further[name] = measured(some)
-    tasks = {task.name: _known(answered(task.rows, [task.reward])[1]) for task in around.tasks}
-    domain = dict(around.domain()) if around.domain is not None and is_whole else {}
-    metric = _domain_metric(around, domain) if is_whole else None
-    if around.domain_reward is not None and any(value is not None for value in in_domain):
-        domain[around.domain_reward.__name__] = _mean(in_domain)
-    wires = watch(seen, told)
-    by_row = RowByRow(
-        passed=verdicts(around.rewards, scores),
-        probe=probe,
-        entry_answers=row_losses(model, entry_answers, batch_size=config.batch_size),
-        reported=_verdicts(around, further.get("reported")),
-        unseen=_verdicts(around, further.get("unseen")),
-        tripped=list(map(bool, wires.by_answer)),
-        domain=in_domain,
-        domain_metric=metric,
-        tasks=tasks,
-    )
-    return State(
-        Measured(held_out.strict, held_out.soft, mean_loss(probe)),
-        further["reported"][0] if "reported" in further else None,
-        further["unseen"][0] if "unseen" in further else None,
+    means = {name: _mean(scores) for name, scores in retention.tasks.items()}
+    all_rows = [row for answered in held_out for row in answered.rows]
+    all_answers = [answer for answered in held_out for answer in answered.answers]
+    all_passed = [passed for answered in held_out for passed in answered.passed]
+    return Measurement(
+        Measured(guard.adherence.strict, guard.adherence.soft, mean_loss(retention.probe)),
+        reported.adherence if reported else None,
+        unseen.adherence if unseen else None,
         wires,
-        by_row,
-        domain,
-        {name: mean for name, given in tasks.items() if not math.isnan(mean := _mean(given))},
-        held_out.errors,
-        outage,
-        counts_by_family(seen, passed),
-        counts_by_constraint(seen, told),
+        RowByRow(
+            passed=list(guard.passed),
+            probe=list(retention.probe),
+            entry_answers=list(retention.entry_answers),
+            reported=list(reported.passed) if reported else [],
+            unseen=list(unseen.passed) if unseen else [],
+            tripped=list(map(bool, wires.by_answer)),
+            domain=list(retention.by_row),
+            domain_metric=retention.metric,
+            tasks={name: list(scores) for name, scores in retention.tasks.items()},
+        ),
+        retention.domain,
+        {name: mean for name, mean in means.items() if not math.isnan(mean)},
+        guard.adherence.errors,
+        unjudged(context.rewards, guard.scores, context.config.breaker.max_error_rate),
+        counts_by_family(all_rows, all_passed),
+        counts_by_constraint(all_rows, all_answers),
     )
 
 
-def _verdicts(
-    around: Surroundings, measured: tuple[Adherence, dict[str, Scores]] | None
-) -> list[bool | None]:
-    return [] if measured is None else verdicts(around.rewards, measured[1])
+def measure_adherence(context: PhaseContext, ask: Ask, rows: Sequence[Row]) -> Answered:
+    """Have held-out rows answered, and see which instructions are followed.
+
+    :raises DataError: if no graded reward scores any of them.
+    """
+    graded = [reward for reward in context.rewards if reward.graded]
+    answers, scores = ask(rows, graded)
+    measured = adherence(context.rewards, scores)
+    if not measured.rows and not measured.errors:
+        names = ", ".join(reward.__name__ for reward in graded)
+        raise DataError(
+            f"every graded reward ({names}) abstained from all {len(rows)} held-out "
+            "instructions, so adherence cannot be measured; give instructions that they score"
+        )
+    return Answered(rows, answers, scores, verdicts(context.rewards, scores), measured)
 
 
-def _answered_and_scored(
-    around: Surroundings,
+def measure_retention(
+    context: PhaseContext,
     model: Any,
+    ask: Ask,
+    guard: Answered,
+    *,
+    entry_answers: Sequence[Encoded],
+    is_whole: bool,
+) -> Retention:
+    """Measure losses, tasks and the user's own domain.
+
+    :raises ConfigError: if ``guard.domain`` names a metric that there is not.
+    """
+    batch_size = context.config.guard.batch_size
+    reward = context.domain_reward
+    by_row = context.processes.main(lambda: _scores_of(reward, guard.rows, guard.answers))
+    probe = row_losses(model, context.probe, batch_size=batch_size)
+    tasks = {task.name: _known(ask(task.rows, [task.reward])[1]) for task in context.tasks}
+    domain = dict(context.domain()) if context.domain is not None and is_whole else {}
+    metric = _domain_metric(context, domain) if is_whole else None
+    if reward is not None and any(value is not None for value in by_row):
+        domain[reward.__name__] = _mean(by_row)
+    return Retention(
+        probe=probe,
+        entry_answers=row_losses(model, entry_answers, batch_size=batch_size),
+        tasks=tasks,
+        domain=domain,
+        by_row=by_row,
+        metric=metric,
+    )
+
+
+def measure_honesty(held_out: Sequence[Answered]) -> Tripped:
+    """See which answers to held-out rows trip a wire: they please the checks alone."""
+    return watch(
+        [row for answered in held_out for row in answered.rows],
+        [answer for answered in held_out for answer in answered.answers],
+    )
+
+
+def _answered_and_scored(  # noqa: PLR0917 what is asked about comes last
+    context: PhaseContext,
+    model: Any,
+    answer_tokens: int,
+    label: str,
     rows: Sequence[Row],
     rewards: Sequence[NamedReward],
-    *,
-    grpo: Mapping[str, Any],
-    label: str,
 ) -> tuple[list[Any], dict[str, Scores]]:
     """Greedy answers to ``rows`` and their scores; each process answers and scores its share."""
-    processes = around.processes
+    processes = context.processes
 
     def work() -> tuple[list[Any], dict[str, Scores]]:
         part = processes.share(rows)
@@ -208,11 +227,11 @@ def _answered_and_scored(
             return [], {}
         made = answers_to(
             model,
-            around.tokenizer,
+            context.tokenizer,
             part,
-            max_new_tokens=grpo["max_completion_length"],
-            batch_size=around.config.guard.batch_size,
-            progress=None if around.quiet else label,
+            max_new_tokens=answer_tokens,
+            batch_size=context.config.guard.batch_size,
+            progress=None if context.quiet else label,
         )
         return made, score(rewards, part, made)
 
@@ -232,21 +251,21 @@ def _scores_of(
 
 def _known(scores: Mapping[str, Scores]) -> list[float | None]:
     """The scores of the one reward; None where it has no opinion or failed."""
-    [given] = scores.values()
-    return [None if isinstance(value, Failed) else value for value in given]
+    [values] = scores.values()
+    return [None if isinstance(value, Failed) else value for value in values]
 
 
 def _mean(scores: Sequence[float | None]) -> float:
-    given = [score for score in scores if score is not None]
-    return sum(given) / len(given) if given else math.nan
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known else math.nan
 
 
-def _domain_metric(around: Surroundings, metrics: Mapping[str, float]) -> float | None:
+def _domain_metric(context: PhaseContext, metrics: Mapping[str, float]) -> float | None:
     """The user's metric that ``guard.domain`` names.
 
     :raises ConfigError: if there is none of that name.
     """
-    name = around.config.guard.domain_metric
+    name = context.config.guard.domain_metric
     if name is None:
         return None
     if name not in metrics:
@@ -265,24 +284,29 @@ def _domain_metric(around: Surroundings, metrics: Mapping[str, float]) -> float 
     return metrics[name]
 
 
-def metrics_of(before: State, after: State | None, changes: Changes | None) -> dict[str, Any]:
+def metrics_of(
+    before: Measurement, after: Measurement | None, changes: Changes | None
+) -> dict[str, Any]:
     """Both ends of a phase as its record has them; nothing after it if it was cut short."""
     metrics: dict[str, Any] = {}
-    for when, state in (("before", before), ("after", after)):
-        if state is None:
+    for when, measured in (("before", before), ("after", after)):
+        if measured is None:
             continue
-        metrics |= {f"guard/{k}": v for k, v in state.guard.as_metrics(f"_{when}").items()}
-        metrics[f"guard/errors_{when}"] = state.errors
-        if state.reported is not None:
-            metrics[f"adherence_strict_{when}"] = state.reported.strict
-            metrics[f"adherence_soft_{when}"] = state.reported.soft
-        if state.unseen is not None:
-            metrics[f"unseen/adherence_strict_{when}"] = state.unseen.strict
-            metrics[f"unseen/adherence_soft_{when}"] = state.unseen.soft
-        metrics[f"trip_wire_rate_{when}"] = state.tripped.rate
-        metrics |= {f"domain/{name}_{when}": value for name, value in state.domain.items()}
-        metrics |= {f"task/{name}_{when}": value for name, value in state.tasks.items()}
-        for what, counts in (("families", state.by_family), ("constraints", state.by_constraint)):
+        metrics |= {f"guard/{k}": v for k, v in measured.guard.as_metrics(f"_{when}").items()}
+        metrics[f"guard/errors_{when}"] = measured.errors
+        if measured.reported is not None:
+            metrics[f"adherence_strict_{when}"] = measured.reported.strict
+            metrics[f"adherence_soft_{when}"] = measured.reported.soft
+        if measured.unseen is not None:
+            metrics[f"unseen/adherence_strict_{when}"] = measured.unseen.strict
+            metrics[f"unseen/adherence_soft_{when}"] = measured.unseen.soft
+        metrics[f"trip_wire_rate_{when}"] = measured.tripped.rate
+        metrics |= {f"domain/{name}_{when}": value for name, value in measured.domain.items()}
+        metrics |= {f"task/{name}_{when}": value for name, value in measured.tasks.items()}
+        for what, counts in (
+            ("families", measured.by_family),
+            ("constraints", measured.by_constraint),
+        ):
             if counts:
                 metrics[f"{what}_{when}"] = {name: list(count) for name, count in counts.items()}
     if after is not None:

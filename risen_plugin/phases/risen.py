@@ -1,17 +1,14 @@
-"""One RISEN phase: measure, reinforce, measure again, then keep the phase or drop it.
+"""One RISEN phase: a trial of GRPO on instructions, behind its guard.
 
-Runs inside the clean room. On a plain model a phase trains a temporary adapter, which is merged
-into the weights when the phase pays; dropping it touches no weight. On a user's PeftModel it
-trains their adapter, which is put back from a snapshot when the phase does not pay or fails.
+What a phase has of its own beside the frame of a trial: GRPO with the rewards, the guard and the
+controllers that steer it, a log of every answer, and checkpoints to go on from inside it.
 """
 
 from __future__ import annotations
 
-import gc
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,297 +16,303 @@ from typing import Any
 from peft import PeftModel
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from risen_plugin.config import effective_grpo
-from risen_plugin.contracts import Decision, PhaseRecord, text_of
+from risen_plugin.config.grpo import effective_grpo
+from risen_plugin.contracts import Decision, text_of
+from risen_plugin.guard.verdicts import Verdict
 from risen_plugin.instructions.supply import derived_seed
 from risen_plugin.kit.stopwatch import Clock
-from risen_plugin.phases.checkpoints import Kept, PhaseCheckpoints
-from risen_plugin.phases.guarding import Guarding, Tell, untold
-from risen_plugin.phases.measuring import Surroundings
+from risen_plugin.phases.checkpoints import PhaseCheckpoint, PhaseCheckpoints
+from risen_plugin.phases.context import PhaseContext
+from risen_plugin.phases.guarding import PhaseGuard
+from risen_plugin.phases.steering import Steering
+from risen_plugin.phases.trial import Announce, Trial
 from risen_plugin.record.rollouts import FILE, RolloutLog
-from risen_plugin.record.run_record import write_json, writing
+from risen_plugin.record.run_record import writing
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.scores import OutageError
-from risen_plugin.training.adapters import Snapshot, entry_folder, merge, save_adapter
+from risen_plugin.training.adapters import Snapshot, entry_folder
 from risen_plugin.training.answering import answers, longest_prompt
-from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import GrpoLogs, Plan, build_trainer, train
 from risen_plugin.training.likelihood import Likelihood
 
-_PARTS = ("guard_s", "enter_s", "reinforce_s", "leave_s")
+_TIMED = ("guard_s", "enter_s", "reinforce_s", "leave_s")
 _LOGGED = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
 
 
-def run_phase(
-    around: Surroundings,
-    decision: Decision,
-    *,
-    number: int,
-    at_step: int,
-    folder: Path,
-    tell: Tell = untold,
-    checkpoints: PhaseCheckpoints | None = None,
-    run_state: Callable[[], Mapping[str, Any]] = dict,
-) -> PhaseRecord:
-    """Run one RISEN phase and return its record; ``folder`` receives what is kept of it.
+class RisenPhase(Trial):
+    """A RISEN phase from its entry to its verdict.
 
-    :param tell: writes an event of the phase: its name, and values by name.
     :param checkpoints: of this phase; if one was found, the phase goes on from there.
-    :param run_state: the state of the run around the phase, for its checkpoints.
-    :raises RisenError: if a reward or generator fails; everything is then as it was before.
+    :param run_state: makes the state of the run around the phase, for its checkpoints.
     """
-    clock, done = Clock(_PARTS), _Done()
-    checkpoints = checkpoints or PhaseCheckpoints(folder, 0)
-    kept = checkpoints.kept
-    plan = _plan(around, decision, number, folder, kept=kept)
-    processes = around.processes
-    processes.main(lambda: _prepare(around, folder, checkpoints))
-    guarding = Guarding(around, plan, clock, tell)
-    if around.told is not None:
-        done.logs.listener = partial(around.told, number)
-    entry = _count(around, clock, done, kept=kept)
-    around.buffers.begin(phase=number, at_step=at_step)
-    with (
-        _logged(around, folder, number, checkpoints) as log,
-        clean_room(around.model, around.tokenizer, *around.others),
-        Snapshot(around.model) as snapshot,
-    ):
-        if kept is None:
-            before = guarding.enter()
-            around.instructions.measured(before.by_row.passed)
-        else:
-            before = guarding.go_on(kept.data["guard"])
-        checkpoints.gather = lambda: {
-            "run": run_state(),
-            "entry": entry,
-            "counts": around.instructions.counts(),
-            "panel": around.panel.state_dict(),
-            "guard": guarding.state_dict(),
-            "logs": done.logs.entries,
-            "seconds": clock.seconds,
-            "log": log.cut(),
-        }
-        trainer = None
-        if before.outage is not None:
-            around.panel.begin(group=plan.grpo["num_generations"])
-        else:
-            trainer = _reinforce(around, plan, snapshot, guarding, done, checkpoints=checkpoints)
-        verdict = guarding.verdict(done.steps, done.outage)
-        with clock.time("leave_s"):
-            if verdict.accepted:
-                assert trainer is not None
-                processes.main(partial(_keep, around, trainer.model, folder, "adapter"))
-                if not isinstance(around.model, PeftModel):
-                    merge(trainer.model)
-            else:
-                if around.config.keep_dropped and trainer is not None:
-                    processes.main(partial(_keep, around, trainer.model, folder, "dropped"))
-                snapshot.restore()
-                around.controllers.dropped()
-                if processes.is_main:
-                    shutil.rmtree(entry_folder(folder), ignore_errors=True)
-            around.panel.end()
-            del trainer
-    with clock.time("leave_s"):
-        gc.collect()  # the trainer and its adapter hold each other in cycles
-    metrics = {
-        **guarding.metrics(),
-        **_logs(done.logs),
-        **around.instructions.figures(),
-        "rollouts": around.pass_rates.rollouts - entry["rollouts"],
-        "tokens": around.pass_rates.tokens - entry["tokens"],
-        "pass_rates": around.pass_rates.rates(),
-        **_error_metrics(around.panel),
-        **{name: round(seconds, 4) for name, seconds in clock.seconds.items()},
-        "verdict": verdict.reason,
-    }
-    metrics |= around.buffers.end(verdict.accepted, metrics, around.config.guard)
-    record = processes.agree(
-        PhaseRecord("risen", done.steps, at_step, decision.reason, verdict.accepted, metrics)
-    )
-    data = {
-        **asdict(record),
-        "parameters": dict(decision.parameters),
-        "verdict": asdict(verdict),
-        "logs": done.logs.entries,
-    }
-    processes.main(lambda: _write(around, folder, data))
-    return record
 
+    kind = "risen"
+    title = "RISEN phase"
 
-def _plan(
-    around: Surroundings, decision: Decision, number: int, folder: Path, *, kept: Kept | None
-) -> Plan:
-    grpo = effective_grpo(around.config.grpo, decision.parameters)
-    if kept is None:
-        grpo |= around.controllers.begin(grpo, decision.steps, around.processes.count)
-    else:  # as it was steered to by then
-        grpo["beta"] = kept.data["trainer"]["beta"]
-    return Plan(
-        steps=decision.steps,
-        grpo=grpo,
-        lora=around.config.lora,
-        seed=derived_seed(around.config.seed, "phase", number),
-        output_dir=str(folder),
-        label=f"RISEN phase {number}",
-        quiet=around.quiet,
-    )
-
-
-def _prepare(around: Surroundings, folder: Path, checkpoints: PhaseCheckpoints) -> None:
-    """Make room for what is kept of the phase, and save the weights at its entry if asked to."""
-    with writing(folder):
-        checkpoints.clear()
-    if around.config.keep_entry and not isinstance(around.model, PeftModel):
-        with around.keeping(folder):
-            around.model.save_pretrained(entry_folder(folder))
-            around.tokenizer.save_pretrained(entry_folder(folder))
-
-
-def _count(around: Surroundings, clock: Clock, done: _Done, *, kept: Kept | None) -> dict[str, int]:
-    """Begin to count, or go on where a phase was cut off; what was sampled before the phase."""
-    if kept is None:
-        around.instructions.begin_figures()
-        return {"rollouts": around.pass_rates.rollouts, "tokens": around.pass_rates.tokens}
-    around.instructions.begin_figures(kept.data["counts"])
-    done.logs.entries += kept.data["logs"]
-    clock.seconds |= kept.data["seconds"]
-    return dict(kept.data["entry"])
-
-
-def _keep(around: Surroundings, trained: Any, folder: Path, called: str) -> None:
-    with around.keeping(folder):
-        save_adapter(around.model, trained, folder, called)
-
-
-@contextmanager
-def _logged(
-    around: Surroundings, folder: Path, number: int, checkpoints: PhaseCheckpoints
-) -> Iterator[RolloutLog]:
-    """Every sampled answer goes into the phase's log, whatever becomes of the phase."""
-    position = None if checkpoints.kept is None else checkpoints.kept.data["log"]
-    log = RolloutLog(folder / FILE, parts=checkpoints.place, position=position)
-    if not around.processes.is_main:  # the main process is told of all answers
-        yield log
-        return
-
-    def listen(batch: Batch) -> None:
-        with around.keeping(folder):
-            log.add(batch, phase=number)
-
-    try:
-        with around.panel.listening(listen):
-            yield log
-    finally:
-        with around.keeping(folder):
-            log.close()
-
-
-@dataclass
-class _Done:
-    """What became of the GRPO steps: how many there were, their logs, and what cut them short."""
-
-    steps: int = 0
-    logs: GrpoLogs = field(default_factory=GrpoLogs)
-    outage: str | None = None
-
-
-def _reinforce(
-    around: Surroundings,
-    plan: Plan,
-    snapshot: Snapshot,
-    guarding: Guarding,
-    done: _Done,
-    *,
-    checkpoints: PhaseCheckpoints,
-) -> GRPOTrainer:
-    """Train, and measure again; there is no second measurement if the training was cut short."""
-    clock, kept = guarding.clock, checkpoints.kept
-    with clock.time("enter_s"):
-        processes = around.processes
-        trainer = processes.together(
-            lambda: build_trainer(
-                around.model,
-                around.tokenizer,
-                around.panel.trl_rewards,
-                lambda count: processes.main(
-                    lambda: around.instructions.next(count, around.pass_rates.rates())
-                ),
-                outer=around.args,
-                plan=plan,
-            )
+    def __init__(
+        self,
+        context: PhaseContext,
+        decision: Decision,
+        *,
+        number: int,
+        at_step: int,
+        folder: Path,
+        announce: Announce,
+        checkpoints: PhaseCheckpoints,
+        run_state: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        found = checkpoints.found
+        data: Mapping[str, Any] = {} if found is None else found.data
+        super().__init__(
+            context,
+            decision,
+            number=number,
+            at_step=at_step,
+            folder=folder,
+            announce=announce,
+            grpo=_grpo_fields(context, decision, found),
+            seed=derived_seed(context.config.seed, "phase", number),
+            stopwatch=Clock(_TIMED, data.get("seconds", {})),
         )
-        around.panel.begin(
-            group=plan.grpo["num_generations"],
-            processes=processes,
-            likelihood=_likelihood(around, plan, trainer.model, snapshot),
-            state=None if kept is None else kept.data["panel"],
+        self.found = found
+        self.checkpoints = checkpoints
+        self.run_state = run_state
+        self.guard = PhaseGuard(self, data.get("guard"))
+        self.plan = Plan(
+            steps=decision.steps,
+            grpo=self.grpo,
+            lora=context.config.lora,
+            seed=self.seed,
+            output_dir=str(folder),
+            label=self.label,
+            quiet=context.quiet,
         )
-        around.instructions.context["generate"] = _generate(around, plan, trainer.model)
-        steering = guarding.steering(trainer)
-        if kept is not None:
-            kept.restore(trainer)
-        write = partial(_write_checkpoint, around, checkpoints, trainer)
-        checkpoints.follow(trainer, write)
-    try:
-        if kept is None or not kept.is_finished:
-            with clock.time("reinforce_s"):
-                train(trainer, plan, done.logs, steering=steering)
-            write(finished=True)
-    except OutageError as error:
-        done.outage = str(error)
-    finally:
-        del around.instructions.context["generate"]
-    done.steps = trainer.state.global_step
-    if done.outage is None:
-        guarding.leave(trainer)
-    return trainer
+        self.grpo_logs = GrpoLogs(list(data.get("logs", [])), context.log_series)
+        self.answer_log = RolloutLog(
+            folder / FILE, parts=checkpoints.place, position=data.get("log")
+        )
+        sampled = {"rollouts": context.pass_rates.rollouts, "tokens": context.pass_rates.tokens}
+        self.sampled_before: Mapping[str, int] = data.get("entry", sampled)
+        self.outage: str | None = None
+        self._steps = 0
 
+    def begin(self) -> None:
+        """Make the folder ready, and begin to count, or go on where the phase was cut off."""
+        context, found = self.context, self.found
+        context.processes.main(self._make_room)
+        context.panel.begin(group=self.grpo["num_generations"])
+        context.instructions.begin_figures(None if found is None else found.data["counts"])
+        context.buffers.begin(phase=self.number, at_step=self.at_step)
 
-def _write_checkpoint(
-    around: Surroundings, checkpoints: PhaseCheckpoints, trainer: Any, *, finished: bool = False
-) -> None:
-    """Write a checkpoint of the phase; a disk that takes none stops no training."""
-    with around.keeping(checkpoints.place):
+    def _make_room(self) -> None:
+        """Empty the folder, and save the weights at phase entry if asked to."""
+        context = self.context
+        with writing(self.folder):
+            self.checkpoints.clear()
+        if context.config.keep_entry and not isinstance(context.model, PeftModel):
+            with context.tolerant(self.folder):
+                context.model.save_pretrained(entry_folder(self.folder))
+                context.tokenizer.save_pretrained(entry_folder(self.folder))
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Every sampled answer goes into the phase's log, whatever becomes of the phase."""
+        tolerant = self.context.tolerant
+        if not self.context.processes.is_main:  # the main process gets all answers
+            yield
+            return
+
+        def listen(batch: Batch) -> None:
+            with tolerant(self.folder):
+                self.answer_log.add(batch, phase=self.number)
+
         try:
-            checkpoints.write(trainer, finished=finished)
-        except RuntimeError as error:  # torch's own, where a file cannot be written
-            raise OSError(str(error)) from error
+            with self.context.panel.listening(listen):
+                yield
+        finally:
+            with tolerant(self.folder):
+                self.answer_log.close()
 
+    def measure_entry(self) -> None:
+        """Measure the model as it enters; a phase that goes on has been measured."""
+        if self.found is None:
+            before = self.guard.enter()
+            self.context.instructions.measured(before.by_row.passed)
 
-def _generate(around: Surroundings, plan: Plan, trained: Any) -> Callable[[list[Any]], list[str]]:
-    """Lets a generator ask the model in training; greedy, so that it draws no random number."""
+    def train(self, snapshot: Snapshot) -> Any:
+        """Reinforce; None where the guard lets the phase not begin."""
+        if self.guard.before.outage is not None:
+            return None
+        found = self.found
+        with self.stopwatch.time("enter_s"):
+            trainer = self.context.processes.together(self._build)
+            steering = self._connect(trainer, snapshot)
+            if found is not None:
+                found.restore(trainer)
+            self.checkpoints.follow(trainer, partial(self._write_checkpoint, trainer))
+        try:
+            if found is None or not found.is_finished:
+                with self.stopwatch.time("reinforce_s"):
+                    train(trainer, self.plan, self.grpo_logs, steering=steering)
+                self._write_checkpoint(trainer, finished=True)
+        except OutageError as error:
+            self.outage = str(error)
+        finally:
+            del self.context.instructions.context["generate"]
+        self._steps = trainer.state.global_step
+        return trainer.model
 
-    def generate(prompts: list[Any]) -> list[str]:
-        was_training = trained.training
-        made = answers(
-            trained,
-            around.tokenizer,
-            prompts,
-            max_new_tokens=plan.grpo["max_completion_length"],
-            batch_size=around.config.guard.batch_size,
+    def measure_exit(self, trained: Any) -> None:
+        """Have the guard measure again, unless the training was cut short."""
+        if trained is not None and self.outage is None:
+            self.guard.leave(trained)
+
+    def judge(self) -> Verdict:
+        """The guard's verdict."""
+        return self.guard.verdict(self.steps, self.outage)
+
+    def drop(self, trained: Any) -> None:
+        """Save what was learned if asked to, and tell the controllers."""
+        if self.context.config.keep_dropped and trained is not None:
+            self.save(trained, "dropped")
+        self.context.controllers.dropped()
+        if self.context.processes.is_main:
+            shutil.rmtree(entry_folder(self.folder), ignore_errors=True)
+
+    def leave(self) -> None:
+        """Let go of the trained model."""
+        self.context.panel.end()
+
+    @property
+    def steps(self) -> int:
+        """GRPO steps that were taken."""
+        return self._steps
+
+    @property
+    def steps_before(self) -> int | None:
+        """GRPO steps that were taken before the phase was cut off; None if it begins."""
+        return None if self.found is None else self.found.step
+
+    @property
+    def logs(self) -> Sequence[Mapping[str, Any]]:
+        """TRL's log."""
+        return self.grpo_logs.entries
+
+    def metrics(self, verdict: Verdict) -> dict[str, Any]:
+        """The numbers of the phase; the buffers learn of the verdict."""
+        context, before = self.context, self.sampled_before
+        metrics = {
+            **self.guard.metrics(),
+            **_logged(self.grpo_logs),
+            **context.instructions.figures(),
+            "rollouts": context.pass_rates.rollouts - before["rollouts"],
+            "tokens": context.pass_rates.tokens - before["tokens"],
+            "pass_rates": context.pass_rates.rates(),
+            **_error_metrics(context.panel),
+            **{name: round(seconds, 4) for name, seconds in self.stopwatch.seconds.items()},
+            "verdict": verdict.reason,
+        }
+        return metrics | context.buffers.end(verdict.accepted, metrics, context.config.guard)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the phase needs to go on from here, as JSON values."""
+        return {
+            "run": self.run_state(),
+            "entry": self.sampled_before,
+            "counts": self.context.instructions.counts(),
+            "panel": self.context.panel.state_dict(),
+            "guard": self.guard.state_dict(),
+            "logs": self.grpo_logs.entries,
+            "seconds": self.stopwatch.seconds,
+            "log": self.answer_log.cut(),
+        }
+
+    def _write_checkpoint(self, trainer: Any, *, finished: bool = False) -> None:
+        """Write a checkpoint of the phase; a disk that takes none stops no training."""
+        with self.context.tolerant(self.checkpoints.place):
+            try:
+                self.checkpoints.write(trainer, self.state_dict, finished=finished)
+            except RuntimeError as error:  # torch's own, where a file cannot be written
+                raise OSError(str(error)) from error
+
+    # The trainer
+
+    def _build(self) -> GRPOTrainer:
+        context = self.context
+        draw = context.instructions.next
+
+        def supply(count: int) -> list[Any]:
+            return context.processes.main(lambda: draw(count, context.pass_rates.rates()))
+
+        return build_trainer(
+            context.model,
+            context.tokenizer,
+            context.panel.trl_rewards,
+            supply,
+            outer=context.args,
+            plan=self.plan,
         )
-        trained.train(was_training)
-        return [text_of(answer) for answer in made]
 
-    return generate
+    def _connect(self, trainer: GRPOTrainer, snapshot: Snapshot) -> Steering:
+        """Let rewards and generators ask the model in training, and steer it."""
+        context, trained = self.context, trainer.model
+        context.panel.begin(
+            group=self.grpo["num_generations"],
+            processes=context.processes,
+            likelihood=self._likelihood(trained, snapshot),
+            state=None if self.found is None else self.found.data["panel"],
+        )
+        context.instructions.context["generate"] = self._generate(trained)
+        return Steering(
+            trainer,
+            self.guard,
+            context.controllers,
+            self.announce,
+            goes_on=self.found is not None,
+        )
+
+    def _generate(self, trained: Any) -> Callable[[list[Any]], list[str]]:
+        """Lets a generator ask the model in training; greedy, so that it draws no random number."""
+
+        def generate(prompts: list[Any]) -> list[str]:
+            was_training = trained.training
+            made = answers(
+                trained,
+                self.context.tokenizer,
+                prompts,
+                max_new_tokens=self.grpo["max_completion_length"],
+                batch_size=self.context.config.guard.batch_size,
+            )
+            trained.train(was_training)
+            return [text_of(answer) for answer in made]
+
+        return generate
+
+    def _likelihood(self, trained: Any, snapshot: Snapshot) -> Likelihood:
+        """The quality of an answer under the model at phase entry, out of the one in training."""
+        model, answer = self.context.model, self.grpo["max_completion_length"]
+        is_users = isinstance(model, PeftModel)
+        return Likelihood(
+            trained,
+            self.context.tokenizer,
+            snapshot.placed if is_users else trained.disable_adapter,
+            longest=longest_prompt(model, answer) + answer,
+        )
 
 
-def _likelihood(around: Surroundings, plan: Plan, trained: Any, snapshot: Snapshot) -> Likelihood:
-    """The quality of an answer under the model at phase entry, out of the model in training."""
-    answer = plan.grpo["max_completion_length"]
-    own = isinstance(around.model, PeftModel)
-    return Likelihood(
-        trained,
-        around.tokenizer,
-        snapshot.placed if own else trained.disable_adapter,
-        longest=longest_prompt(around.model, answer) + answer,
-    )
+def _grpo_fields(
+    context: PhaseContext, decision: Decision, found: PhaseCheckpoint | None
+) -> dict[str, Any]:
+    """The fields of ``GRPOConfig`` as the controllers would have them."""
+    grpo = effective_grpo(context.config.grpo, decision.parameters)
+    if found is not None:  # as it was steered to by then
+        return grpo | {"beta": found.data["trainer"]["beta"]}
+    return grpo | context.controllers.begin(grpo, decision.steps, context.processes.count)
 
 
-def _logs(logs: GrpoLogs) -> dict[str, Any]:
-    """What TRL logged last, and the first reward."""
+def _logged(logs: GrpoLogs) -> dict[str, Any]:
+    """The numbers that TRL logged last, and the first reward."""
     metrics: dict[str, Any] = {}
     for name in _LOGGED:
         value = logs.last(name)
@@ -331,8 +334,3 @@ def _error_metrics(panel: Panel) -> dict[str, Any]:
     if panel.threshold is not None:
         metrics["gate_threshold"] = panel.threshold
     return metrics
-
-
-def _write(around: Surroundings, folder: Path, data: Mapping[str, Any]) -> None:
-    with around.keeping(folder):
-        write_json(folder / "phase.json", data)

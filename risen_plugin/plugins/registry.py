@@ -61,8 +61,6 @@ class Plugins:
         self._trace = _is_set("RISEN_TRACE_PLUGINS")
         self._infos: list[PluginInfo] = []
         self._muted: set[tuple[str, str]] = set()
-        self.on_failure: Callable[[str, str], None] | None = None
-        """Told of an onlooker that failed: the plugin, and how."""
         self._offering: tuple[PluginInfo, list[Offer]] | None = None
         self._cli = cli
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -141,11 +139,14 @@ class Plugins:
         offer = self.find(kind, name)
         return make(self, offer.factory, options, offer.label)
 
-    def observe(self, hook_name: str, **kwargs: Any) -> None:
-        """Tell every plugin of an event, one at a time.
+    def observe(self, hook_name: str, **kwargs: Any) -> list[tuple[str, str]]:
+        """Call a hook of every plugin, one at a time, for an event.
 
         A failure is logged once with its traceback; that hook of that plugin is muted from then.
+
+        :return: for each plugin that failed, its title and how.
         """
+        failures: list[tuple[str, str]] = []
         for implementation in reversed(getattr(self._manager.hook, hook_name).get_hookimpls()):
             key = (implementation.plugin_name, hook_name)
             if key in self._muted:
@@ -164,8 +165,8 @@ class Plugins:
                     hook_name,
                     exc_info=True,
                 )
-                if self.on_failure is not None:
-                    self.on_failure(title, f"failed in {hook_name}: {typed_line(error)}")
+                failures.append((title, f"failed in {hook_name}: {typed_line(error)}"))
+        return failures
 
     # Registration
 

@@ -1,6 +1,6 @@
-"""What a run tells while it goes on: lines for people, events for its record, hooks for observers.
+"""Announce what happens in a run: lines for people, events for its record, hooks for observers.
 
-Only the main process tells anything.
+Only the main process announces anything.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from risen_plugin.contracts import PhaseRecord, Progress
-from risen_plugin.kit.processes import ALONE
+from risen_plugin.kit.processes import Processes
 from risen_plugin.plugins import Plugins
 from risen_plugin.record.run_record import Record
 
@@ -21,20 +21,23 @@ _log = logging.getLogger("risen_plugin")
 _STAMPED = ("event", "step", "time")
 
 
-class Telling:
-    """Tells what happens in one run.
+class Announcer:
+    """Announces what happens in one run.
 
     :param plugins: those that observe phases.
+    :param quiet: whether no line is written where nobody listens to the log.
     """
 
-    def __init__(self, plugins: Plugins) -> None:
+    def __init__(
+        self, plugins: Plugins, record: Record, processes: Processes, *, quiet: bool
+    ) -> None:
         self.plugins = plugins
-        self.processes = ALONE
-        self.record: Record | None = None
-        self.quiet = False
+        self.record = record
+        self.processes = processes
+        self.quiet = quiet
 
-    def say(self, line: str) -> None:
-        """One line for the log; above the progress bars where nobody listens to the log."""
+    def announce(self, line: str) -> None:
+        """Write one line to the log; above the progress bars where nobody listens to the log."""
         if not self.processes.is_main:
             return
         if _log.isEnabledFor(logging.INFO):
@@ -43,42 +46,44 @@ class Telling:
             tqdm.write(line, file=sys.stderr)
 
     def event(self, name: str, /, *, step: int, **values: Any) -> None:
-        """One line for ``events.jsonl``."""
-        assert self.record is not None
+        """Write one line to ``events.jsonl``."""
         if self.processes.is_main:
             with self.record.keeping(self.record.folder):
                 self.record.event(name, step=step, **values)
 
-    def note(self, name: str, step: int, numbers: Mapping[str, Any] | None) -> None:
+    def numbers(self, name: str, step: int, numbers: Mapping[str, Any] | None) -> None:
         """Record the outer run's own numbers, without those that a phase logged into it."""
-        kept = {
+        outer = {
             key: float(value)
             for key, value in (numbers or {}).items()
             if isinstance(value, int | float)
             and not key.startswith("risen/")
             and key not in _STAMPED
         }
-        values: dict[str, Any] = {"metrics": kept} if name == "evaluation" else {**kept}
+        values: dict[str, Any] = {"metrics": outer} if name == "evaluation" else {**outer}
         self.event(name, step=step, **values)
 
     def observe(self, hook: str, phase: PhaseRecord, progress: Progress, **more: Any) -> None:
-        """Call the observers of phases."""
-        if self.processes.is_main:
-            self.plugins.observe(hook, phase=phase, progress=progress, **more)
+        """Call the observers of phases, and record which of them fail."""
+        if not self.processes.is_main:
+            return
+        failures = self.plugins.observe(hook, phase=phase, progress=progress, **more)
+        for plugin, reason in failures:
+            self.failure(step=progress.step, number=None, plugin=plugin, reason=reason)
 
-    def outcome(self, record: PhaseRecord, name: str, number: int, *, step: int, held: str) -> None:
-        """What became of a phase or burst, and what its rewards could not judge.
+    def outcome(self, record: PhaseRecord, name: str, number: int, *, step: int, left: str) -> None:
+        """Announce the verdict on a phase or burst, and what its rewards could not judge.
 
-        :param name: what it is called.
-        :param held: what it left in the buffers, if anything.
+        :param name: what people call it.
+        :param left: its leftovers in one line, if there are any.
         """
         verdict = "kept" if record.accepted else "dropped"
-        self.say(f"step {step}: {name} {verdict}: {record.metrics['verdict']}")
-        if held:
-            self.say(f"step {step}: {name}: {held}")
+        self.announce(f"step {step}: {name} {verdict}: {record.metrics['verdict']}")
+        if left:
+            self.announce(f"step {step}: {name}: {left}")
         for reward, example in record.metrics.get("error_examples", {}).items():
             count = record.metrics[f"reward_errors/{reward}"]
-            self.say(
+            self.announce(
                 f"step {step}: {name}: {reward} failed on {count} answers, which were left out; "
                 f"for example: {example}"
             )

@@ -1,82 +1,86 @@
-"""Where a run stands between its checkpoints: what is written before a phase, and found again.
+"""The checkpoints of a run: which one it goes on from, and what is written around a phase.
 
 Decides whether a phase waits for a checkpoint, finds the one that a Trainer was resumed from,
 refuses what does not belong together, and finds the phase that was cut off. Files are left to
-``checkpoints``, a phase's own state to ``phase_state``.
+``record/checkpoints``, a phase's own state to ``phases/checkpoints``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from transformers import TrainerState, TrainingArguments
 
 from risen_plugin.config import RisenConfig
 from risen_plugin.contracts import Decision
 from risen_plugin.errors import ConfigError, RecordError
-from risen_plugin.phases.checkpoints import FOLDER, PhaseCheckpoints
+from risen_plugin.kit.processes import Processes
+from risen_plugin.phases.checkpoints import FOLDER, PhaseCheckpoint, PhaseCheckpoints
 from risen_plugin.record.checkpoints import Checkpoints, damage_of, is_ours
-from risen_plugin.record.made_of import differences, made_of
+from risen_plugin.record.made_of import differences
 from risen_plugin.record.run_record import Record, read_state
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.outer_trainer import given_to_train
 
-Say = Callable[[str], None]
+AnnounceLine: TypeAlias = Callable[[str], None]
 
 
 class Resuming:
-    """What a run's checkpoints hold beside the state of its parts.
+    """The checkpoints of one run, and the phase that its newest one waits for or was cut off in.
 
-    :param pending: the decision for a phase that waits for its checkpoint, or was cut off.
-    :param begins_again: whether that phase was cut off and left no checkpoint of its own.
+    :param made_of: what a resumed run has to have in common with its checkpoint.
+    :param whole: checkpoints that are known to be whole.
+    :ivar pending: the decision for a phase that waits for its checkpoint, or was cut off.
+    :ivar begins_again: whether that phase was cut off and left no checkpoint of its own.
+    :ivar place: the checkpoint that the run goes on from.
+    :ivar events: where the events of the run ended by then.
     """
 
-    def __init__(self, config: RisenConfig, origins: Mapping[str, str], version: str) -> None:
+    def __init__(
+        self,
+        config: RisenConfig,
+        made_of: Mapping[str, Any],
+        args: TrainingArguments,
+        processes: Processes,
+        whole: Iterable[Path] = (),
+    ) -> None:
         self.config = config
-        self.made_of = made_of(config, origins, version)
+        self.args = args
+        self.processes = processes
+        self.made_of = {**made_of, "processes": args.world_size}
         self.pending: Decision | None = None
         self.begins_again = False
         self.place: Path | None = None
         self.events: int | None = None
-        self.is_saved = False
+        self._is_saved = False
         self._phase: PhaseCheckpoints | None = None
-        self._whole: set[Path] = set()
+        self._whole = frozenset(whole)
         self._is_announced = False
+
+    @property
+    def _output_dir(self) -> str:
+        return str(self.args.output_dir)
 
     # Before a run
 
-    def mend(self, args: TrainingArguments, say: Say) -> None:
-        """Set aside checkpoints that are not whole, before the Trainer looks for the newest."""
-        if not args.output_dir:
-            return
-        with args.main_process_first(local=False, desc="looking at checkpoints"):
-            if args.process_index == 0:
-                checkpoints = Checkpoints(str(args.output_dir))
-                for line in checkpoints.mend():
-                    say(line)
-                self._whole = {place.resolve() for place in checkpoints.newest()[:1]}
-
-    def resume(
-        self, args: TrainingArguments, state: TrainerState, say: Say
-    ) -> Mapping[str, Any] | None:
+    def resume(self, step: int, announce: AnnounceLine) -> Mapping[str, Any] | None:
         """The state of the checkpoint that the run goes on from; None if it has none of ours.
 
+        :param step: the Trainer's.
         :raises RecordError: if that checkpoint is damaged, naming it and the one before it.
         :raises ConfigError: if the run was begun with another configuration or other plugins.
         """
-        self.pending, self.place, self.events, self._phase = None, None, None, None
-        self.is_saved = self.begins_again = False
-        self.made_of = {**self.made_of, "processes": args.world_size}
-        if state.global_step == 0:
+        args = self.args
+        if step == 0:
             return None
-        own = Checkpoints(str(args.output_dir)).place(state.global_step)
+        here = Checkpoints(self._output_dir).place(step)
         given = args.resume_from_checkpoint
         told = given_to_train()
-        places = [told] if told is not None else [Path(given) if given else own, own]
+        places = [told] if told is not None else [Path(given) if given else here, here]
         for place in places:
             found = self._read(place)
             if found is not None:
@@ -92,33 +96,35 @@ class Resuming:
                 "(RisenConfig(force=True), or --force)"
             )
         for line in changed:
-            say(f"step {state.global_step}: goes on with a change: {line}")
-        if args.should_save and place.resolve() == own.resolve():
-            for line in Checkpoints(own.parent).leave_after(state.global_step):
-                say(line)
+            announce(f"step {step}: goes on with a change: {line}")
+        if args.should_save and place.resolve() == here.resolve():
+            for line in Checkpoints(here.parent).leave_after(step):
+                announce(line)
         self.events = found.get("events")
-        if not found.get("pending") and args.should_save and place.resolve() == own.resolve():
-            forget_phases(own.parent)  # a run that was killed may not have come to it
+        if not found.get("pending") and args.should_save and place.resolve() == here.resolve():
+            forget_phases(here.parent)  # a run that was killed may not have come to it
         if found.get("pending"):
             self.pending = Decision(**found["pending"])
-            self.is_saved = place.resolve() == own.resolve()
+            self._is_saved = place.resolve() == here.resolve()
             self.begins_again = True
             if self.pending.phase == "risen":  # a burst is short, and begins anew
-                return self._in_phase(args, found, say, is_changed=bool(changed))
+                return self._in_phase(found, announce, is_changed=bool(changed))
         return found
 
     def _in_phase(
-        self, args: TrainingArguments, found: Mapping[str, Any], say: Say, *, is_changed: bool
+        self, found: Mapping[str, Any], announce: AnnounceLine, *, is_changed: bool
     ) -> Mapping[str, Any]:
         """The state of the run within the phase that was cut off, or before it."""
         number = sum(phase["kind"] == "risen" for phase in found["history"]["phases"]) + 1
-        is_alone = args.world_size == 1  # as where a phase begins: they are of one process
-        self._phase = self._checkpoints(self._phase_folder(args, number), is_useful=is_alone)
-        kept = self._phase.find(say) if is_alone and not is_changed else None
-        if kept is None:
+        is_alone = self.args.world_size == 1  # as where a phase begins: they are of one process
+        self._phase = self._checkpoints(self._phase_folder(number), is_useful=is_alone)
+        checkpoint: PhaseCheckpoint | None = None
+        if is_alone and not is_changed:
+            checkpoint = self._phase.find(announce)
+        if checkpoint is None:
             return found
         self.begins_again = False
-        run: Mapping[str, Any] = kept.data["run"]
+        run: Mapping[str, Any] = checkpoint.data["run"]
         self.events = run["events"]
         return run
 
@@ -135,75 +141,84 @@ class Resuming:
                 raise RecordError(f"the checkpoint {place} is damaged: {reason}; {instead}")
         return read_state(place)
 
-    def _phase_folder(self, args: TrainingArguments, number: int) -> Path:
+    def _phase_folder(self, number: int) -> Path:
         """The phase's folder; brought here from the run that a checkpoint elsewhere is of."""
         assert self.place is not None
-        own = Record(str(args.output_dir)).phase_folder(number)
+        here = Record(self._output_dir).phase_folder(number)
         other = Record(self.place.parent).phase_folder(number)
-        if other.resolve() != own.resolve() and other.is_dir():
-            shutil.rmtree(own, ignore_errors=True)
-            shutil.copytree(other, own)
-        return own
+        if other.resolve() != here.resolve() and other.is_dir():
+            shutil.rmtree(here, ignore_errors=True)
+            shutil.copytree(other, here)
+        return here
 
     # Before and after a phase
 
-    def waits(self, args: TrainingArguments) -> bool:
-        """Whether a phase begins only after a checkpoint; it does not in a run without any."""
-        return self.config.checkpoint_before_phase and args.save_strategy != "no"
+    def defer(self, decision: Decision) -> bool:
+        """Have a phase or burst begin next; whether it waits for a checkpoint.
 
-    def announce(self, args: TrainingArguments, step: int) -> None:
+        It does not in a run without any.
+        """
+        self.pending = decision
+        return self.config.checkpoint_before_phase and self.args.save_strategy != "no"
+
+    def announce(self, step: int) -> None:
         """A checkpoint is about to be written."""
-        if args.should_save:
+        if self.args.should_save:
             self._is_announced = True
-            Checkpoints.of(str(args.output_dir)).announce(step)
+            Checkpoints.of(self._output_dir).announce(step)
 
-    def withdraw(self, args: TrainingArguments) -> None:
+    def withdraw(self) -> None:
         """No checkpoint came of what was announced: another callback had the last word."""
         if self._is_announced:
             self._is_announced = False
-            Checkpoints.of(str(args.output_dir)).withdraw()
+            Checkpoints.of(self._output_dir).withdraw()
 
-    def complete(
-        self, args: TrainingArguments, step: int, state: Mapping[str, Any], events: int
-    ) -> None:
-        """Complete a checkpoint that the Trainer has just written."""
-        checkpoints = Checkpoints.of(str(args.output_dir))
-        if args.should_save and checkpoints.place(step).is_dir():
+    def complete(self, step: int, state: Mapping[str, Any], events: int) -> None:
+        """Complete a checkpoint that the Trainer has just written.
+
+        :param events: where the events of the run end.
+        """
+        checkpoints = Checkpoints.of(self._output_dir)
+        if self.args.should_save and checkpoints.place(step).is_dir():
             checkpoints.complete(step, self._with(state, events))
             self._is_announced = False
-            self.is_saved = self.pending is not None
+            self._is_saved = self.pending is not None
             forget_phases(checkpoints.folder)
+        self._is_saved = self.processes.agree(self._is_saved)
 
-    def place_before(self, args: TrainingArguments, step: int) -> Path | None:
+    def place_before(self, step: int) -> Path | None:
         """The checkpoint of the moment at which the present phase began."""
-        return Checkpoints.of(str(args.output_dir)).place(step) if self.is_saved else None
+        return Checkpoints.of(self._output_dir).place(step) if self._is_saved else None
 
-    def phase(self, args: TrainingArguments, folder: Path) -> PhaseCheckpoints:
+    def phase(self, folder: Path) -> PhaseCheckpoints:
         """The checkpoints of the phase that begins or goes on."""
-        found, self._phase = self._phase, None
-        if found is not None and found.folder == folder:
-            return found
-        return self._checkpoints(folder, is_useful=self.is_saved and args.world_size == 1)
+        phase, self._phase = self._phase, None
+        if phase is not None and phase.folder == folder:
+            return phase
+        return self._checkpoints(folder, is_useful=self._is_saved and self.args.world_size == 1)
+
+    def phase_over(self) -> None:
+        """The phase that was pending has ended, or failed."""
+        self.pending, self.begins_again = None, False
 
     def finish(
-        self,
-        args: TrainingArguments,
-        trainer_state: TrainerState,
-        model: Any,
-        state: Mapping[str, Any],
-        events: int,
+        self, trainer_state: TrainerState, model: Any, state: Mapping[str, Any], events: int
     ) -> None:
         """Let the last checkpoint hold what the phase after it has come to."""
-        checkpoints = Checkpoints.of(str(args.output_dir))
+        checkpoints = Checkpoints.of(self._output_dir)
         step = trainer_state.global_step
-        if not (args.should_save and self.is_saved and checkpoints.place(step).is_dir()):
+        if not (self.args.should_save and self._is_saved and checkpoints.place(step).is_dir()):
             return
         with checkpoints.rewriting(step, self._with(state, events)) as folder:
             with clean_room(model):  # saving writes into the model's config
                 model.save_pretrained(folder)
             trainer_state.save_to_json(str(folder / "trainer_state.json"))
-        self.is_saved = False
+        self._is_saved = False
         forget_phases(checkpoints.folder)
+
+    def go_on(self) -> None:
+        """The run goes on after a phase, and away from the checkpoint before it."""
+        self._is_saved = False
 
     def _with(self, state: Mapping[str, Any], events: int) -> dict[str, Any]:
         pending = None if self.pending is None else dataclasses.asdict(self.pending)

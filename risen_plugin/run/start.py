@@ -1,29 +1,36 @@
-"""The beginning of a run: what is set apart and restored, what it stands on and records."""
+"""The start of a run: from the Trainer's first event to an active run that is complete.
+
+Checks that the Trainer fits, sets the held-out rows apart, takes up the state of a checkpoint, and
+opens the record.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from risen_plugin.config import effective_grpo
 from risen_plugin.errors import ConfigError
 from risen_plugin.instructions.families import told
 from risen_plugin.instructions.probe_rows import load_probe
 from risen_plugin.kit.intervals import least_changed
+from risen_plugin.phases.context import LogSeries, PhaseContext, no_series
 from risen_plugin.phases.leftovers.buffers import FILE as BUFFERS_FILE
-from risen_plugin.phases.measuring import Surroundings
 from risen_plugin.record.environment import device_names, surroundings
 from risen_plugin.record.run_record import Record, writing
-from risen_plugin.run.description import describe
+from risen_plugin.run.active import ActiveRun
+from risen_plugin.run.announcing import Announcer
 from risen_plugin.run.fitness import check_arguments, check_model, check_targets, limit_rewards
-from risen_plugin.run.state import Components
+from risen_plugin.run.resuming import Resuming
+from risen_plugin.run.state import RunState
 from risen_plugin.training.answering import longest_prompt, prompt_ids
 from risen_plugin.training.losses import encode_probe
+from risen_plugin.training.outer_trainer import OuterTrainer
 from risen_plugin.training.torch_processes import running_processes
 
 _log = logging.getLogger("risen_plugin")
@@ -33,169 +40,217 @@ _NO_PROBE = (
 )
 
 
-def prepare(own: Components, args: TrainingArguments, model: Any, tokenizer: Any) -> None:
-    """Check what the run stands on, and set the held-out rows apart.
+class Start:
+    """The start of one run.
 
-    :raises RisenError: for arguments, a model or a tokenizer that do not fit.
+    :param state: the Trainer's.
+    :param outer: the Trainer, where the callback is attached to one.
+    :param callback: our own, which gets none of the series that it logs.
+    :param whole: checkpoints that are known to be whole.
+    :raises ConfigError: for arguments, a model or a tokenizer that do not fit.
     """
-    check_arguments(args)
-    check_model(model, tokenizer)
-    check_targets(model, own.config.lora.target_modules)
-    processes = running_processes()
-    own.processes = own.telling.processes = processes
-    own.telling.quiet = bool(args.disable_tqdm) or not processes.is_main
-    limit_rewards(own.parts.rewards, args.ddp_timeout, processes.count)
-    own.instructions.keeps_pool = processes.is_main
-    own.instructions.longest = _longest(own, model)
-    own.instructions.count_tokens = lambda prompt: len(prompt_ids(tokenizer, prompt))
-    own.instructions.close_pool()
-    # Drawn from the plugins' first state, so that a resumed run sets the same rows apart.
-    own.load_state_dict(own.initial)
-    own.instructions.take_over(processes.main(partial(_set_apart, own)))
-    own.buffers.leave_out(own.instructions.is_held_out)
-    if own.instructions.reserved:
-        own.telling.say(
-            f"RISEN reserves the {told(own.instructions.reserved)}: measured, never trained on"
+
+    def __init__(
+        self,
+        run_state: RunState,
+        args: TrainingArguments,
+        state: TrainerState,
+        *,
+        model: Any,
+        tokenizer: Any,
+        outer: OuterTrainer | None,
+        callback: TrainerCallback,
+        whole: Iterable[Path],
+    ) -> None:
+        check_arguments(args)
+        check_model(model, tokenizer)
+        check_targets(model, run_state.config.lora.target_modules)
+        self.run_state = run_state
+        self.config = run_state.config
+        self.args = args
+        self.state = state
+        self.model = model
+        self.tokenizer = tokenizer
+        self.outer = outer
+        self.callback = callback
+        self.processes = running_processes()
+        self.quiet = bool(args.disable_tqdm) or not self.processes.is_main
+        history = run_state.history
+        self.record = Record(str(args.output_dir), lambda: history.elapsed_s)
+        self.announcer = Announcer(
+            run_state.parts.plugins, self.record, self.processes, quiet=self.quiet
+        )
+        self.resuming = Resuming(self.config, run_state.made_of, args, self.processes, whole)
+
+    def run(self) -> ActiveRun:
+        """Start the run.
+
+        :raises RisenError: for rows, a checkpoint or a folder that do not fit.
+        """
+        rewards = self.run_state.parts.rewards
+        limit_rewards(rewards, self.args.ddp_timeout, self.processes.count)
+        self._set_apart()
+        self._resume()
+        context = self._context()
+        self._announce_too_few(context)
+        self._open_record(context)
+        self.run_state.history.start_clock()
+        return ActiveRun(
+            self.run_state,
+            context,
+            record=self.record,
+            announcer=self.announcer,
+            resuming=self.resuming,
+            outer=self.outer,
         )
 
+    def _set_apart(self) -> None:
+        """Set the held-out rows apart, the same ones in every process and after a resumption."""
+        instructions = self.run_state.instructions
+        instructions.keeps_pool = self.processes.is_main
+        instructions.longest = self._longest
+        instructions.count_tokens = lambda prompt: len(prompt_ids(self.tokenizer, prompt))
+        # Drawn from the plugins' first state, so that a resumed run sets the same rows apart.
+        self.run_state.reset()
+        guard = self.config.guard
 
-def _longest(own: Components, model: Any) -> int:
-    grpo = effective_grpo(own.config.grpo)
-    return longest_prompt(model, grpo["max_completion_length"])
+        def draw() -> dict[str, Any]:
+            instructions.set_apart(guard.rows, guard.report_rows)
+            return instructions.held_out()
 
-
-def _set_apart(own: Components) -> dict[str, Any]:
-    own.instructions.set_apart(own.config.guard.rows, own.config.guard.report_rows)
-    return own.instructions.held_out()
-
-
-def restore(own: Components, args: TrainingArguments, state: TrainerState) -> None:
-    """Take up the state of the checkpoint that the run goes on from, if there is one."""
-    gathered = own.processes.gather(partial(own.resuming.resume, args, state, own.telling.say))
-    found = gathered[own.processes.rank]
-    if found is not None:
-        own.load_state_dict(found)
-        if own.attached is not None and found.get("trainer"):
-            own.attached.go_on_logging(found["trainer"])
-    elif state.global_step:
-        own.telling.say(
-            f"step {state.global_step}: this run was begun without RISEN; it joins in from here"
-        )
-
-
-def surroundings_of(
-    own: Components, args: TrainingArguments, model: Any, tokenizer: Any
-) -> Surroundings:
-    """What the phases of this run stand on.
-
-    :raises ConfigError: if there are no rows to measure retention on.
-    """
-    most = own.config.guard.probe_rows
-    return Surroundings(
-        model=model,
-        tokenizer=tokenizer,
-        args=args,
-        config=own.config,
-        rewards=own.parts.rewards,
-        panel=own.panel,
-        instructions=own.instructions,
-        pass_rates=own.pass_rates,
-        probe=encode_probe(tokenizer, _probe_rows(own, most), _longest(own, model)),
-        controllers=own.controllers,
-        buffers=own.buffers,
-        domain_reward=own.parts.domain,
-        tasks=own.parts.tasks,
-        domain=own.attached.domain(most) if own.attached else None,
-        others=own.attached.restored() if own.attached else (),
-        quiet=own.telling.quiet,
-        processes=own.processes,
-    )
-
-
-def tell_too_few(own: Components, around: Surroundings) -> None:
-    """Say where a harm cannot be sure, for want of rows."""
-    sure = own.config.guard.confidence
-    if sure is None:
-        return
-    least = least_changed(sure)
-    for task in around.tasks:
-        is_bounded = own.config.guard.tasks[task.name].max_drop is not None
-        if is_bounded and len(task.rows) < least:
-            own.telling.say(
-                f"task '{task.name}' has {len(task.rows)} rows; where they pass or fail, it takes "
-                f"{least} for a drop to be sure (guard.confidence {sure:g})"
+        instructions.take_over(self.processes.main(draw))
+        self.run_state.buffers.leave_out(instructions.is_held_out)
+        if instructions.reserved:
+            self.announcer.announce(
+                f"RISEN reserves the {told(instructions.reserved)}: measured, never trained on"
             )
 
+    @property
+    def _longest(self) -> int:
+        grpo = effective_grpo(self.config.grpo)
+        return longest_prompt(self.model, grpo["max_completion_length"])
 
-def _probe_rows(own: Components, most: int) -> list[Mapping[str, Any]]:
-    if own.config.probe is not None:
-        rows = load_probe(own.config.probe)[:most]
-    else:
-        rows = own.attached.evaluation_rows(most) if own.attached else []
-    if not rows:
-        raise ConfigError(_NO_PROBE)
-    return rows
+    def _resume(self) -> None:
+        """Take up the state of the checkpoint that the run goes on from, if there is one."""
+        step, announce = self.state.global_step, self.announcer.announce
+        saved = self.processes.together(partial(self.resuming.resume, step, announce))
+        if saved is not None:
+            self.run_state.load_state_dict(saved)
+            if self.outer is not None and saved.get("trainer"):
+                self.outer.go_on_logging(saved["trainer"])
+        elif step:
+            announce(f"step {step}: this run was begun without RISEN; it joins in from here")
 
+    def _context(self) -> PhaseContext:
+        """The context of all phases of this run.
 
-def open_record(own: Components, around: Surroundings, state: TrainerState) -> Record:
-    """Begin the run's record, or go on with the one of the run that is resumed.
-
-    :raises RecordError: if another run writes to the folder, or it takes no files.
-    """
-    args = around.args
-    record = Record(str(args.output_dir), lambda: own.history.elapsed_s)
-    resumed = _resumed_from(own, args)
-    own.telling.record = record
-
-    def begin() -> None:
-        with writing(record.folder):
-            record.begin(
-                {**_described(own, around), "max_steps": state.max_steps}, step=state.global_step
-            )
-            if own.resuming.events is not None:
-                record.cut(own.resuming.events)
-        own.instructions.keep_pool(record.pool, resumed / record.pool.name)
-
-    own.processes.main(begin)
-    place, earlier = record.folder / BUFFERS_FILE, resumed / BUFFERS_FILE
-    own.processes.gather(partial(own.buffers.keep, place, earlier, writes=own.processes.is_main))
-    own.parts.plugins.on_failure = lambda plugin, how: own.telling.failure(
-        step=state.global_step, number=None, plugin=plugin, reason=how
-    )
-    if own.attached is None and own.processes.is_main:
-        _log.warning(
-            "RisenCallback is not attached to the Trainer: phases are recorded under %s, but "
-            "not in the Trainer's loggers, and compute_metrics is not measured; use "
-            "RisenCallback(...).attach(trainer)",
-            record.folder,
+        :raises ConfigError: if there are no rows to measure retention on.
+        """
+        run_state, outer = self.run_state, self.outer
+        most = self.config.guard.probe_rows
+        return PhaseContext(
+            model=self.model,
+            tokenizer=self.tokenizer,
+            args=self.args,
+            config=self.config,
+            rewards=run_state.parts.rewards,
+            panel=run_state.panel,
+            instructions=run_state.instructions,
+            pass_rates=run_state.pass_rates,
+            probe=encode_probe(self.tokenizer, self._probe_rows(most), self._longest),
+            controllers=run_state.controllers,
+            buffers=run_state.buffers,
+            domain_reward=run_state.parts.domain,
+            tasks=run_state.parts.tasks,
+            domain=outer.domain(most) if outer else None,
+            others=outer.restored() if outer else (),
+            quiet=self.quiet,
+            tolerant=self.record.keeping,
+            log_series=no_series if outer is None else self._series_logger(outer),
+            processes=self.processes,
         )
-    return record
 
+    def _probe_rows(self, most: int) -> list[Mapping[str, Any]]:
+        if self.config.probe is not None:
+            rows = load_probe(self.config.probe)[:most]
+        else:
+            rows = self.outer.evaluation_rows(most) if self.outer else []
+        if not rows:
+            raise ConfigError(_NO_PROBE)
+        return rows
 
-def _resumed_from(own: Components, args: TrainingArguments) -> Path:
-    """The folder of the record that a checkpoint, maybe of another folder, is of."""
-    place = own.resuming.place
-    return Record(str(args.output_dir) if place is None else place.parent).folder
+    def _series_logger(self, outer: OuterTrainer) -> LogSeries:
+        """Puts the series of phases, one after another, into the Trainer's loggers."""
+        history, callback = self.run_state.history, self.callback
 
+        def log(step: int, numbers: Mapping[str, float]) -> None:
+            earlier = sum(phase.steps for phase in history.phases if phase.kind == "risen")
+            outer.log_series(numbers, at=earlier + step, ours=callback)
 
-def _described(own: Components, around: Surroundings) -> dict[str, Any]:
-    """The description with what the run stands on."""
-    description = describe(
-        own.config,
-        own.parts,
-        buffers=own.buffers.describe(),
-        reserved=own.instructions.reserved,
-        processes=own.processes.count,
-        output_dir=around.args.output_dir,
-    )
-    return description | surroundings(
-        description,
-        distributions=[origin.partition(" ")[0] for origin in own.parts.origins.values()],
-        held_out={
-            "guard": own.instructions.guard,
-            "report": own.instructions.report,
-            "unseen": own.instructions.unseen,
-        },
-        probe=around.probe,
-        devices=device_names(around.model),
-    )
+        return log
+
+    def _announce_too_few(self, context: PhaseContext) -> None:
+        """Announce where a harm cannot be sure, for want of rows."""
+        sure = self.config.guard.confidence
+        if sure is None:
+            return
+        least = least_changed(sure)
+        for task in context.tasks:
+            is_bounded = self.config.guard.tasks[task.name].max_drop is not None
+            if is_bounded and len(task.rows) < least:
+                self.announcer.announce(
+                    f"task '{task.name}' has {len(task.rows)} rows; where they pass or fail, it "
+                    f"takes {least} for a drop to be sure (guard.confidence {sure:g})"
+                )
+
+    def _open_record(self, context: PhaseContext) -> None:
+        """Begin the run's record, or go on with the one of the run that is resumed.
+
+        :raises RecordError: if another run writes to the folder, or it takes no files.
+        """
+        record, run_state = self.record, self.run_state
+        resumed = self._resumed_folder()
+
+        def begin() -> None:
+            with writing(record.folder):
+                description = {**self._description(context), "max_steps": self.state.max_steps}
+                record.begin(description, step=self.state.global_step)
+                if self.resuming.events is not None:
+                    record.cut(self.resuming.events)
+            run_state.instructions.keep_pool(record.pool, resumed / record.pool.name)
+
+        self.processes.main(begin)
+        place, earlier = record.folder / BUFFERS_FILE, resumed / BUFFERS_FILE
+        is_main = self.processes.is_main
+        self.processes.gather(partial(run_state.buffers.write_to, place, earlier, writes=is_main))
+        if self.outer is None and is_main:
+            _log.warning(
+                "RisenCallback is not attached to the Trainer: phases are recorded under %s, but "
+                "not in the Trainer's loggers, and compute_metrics is not measured; use "
+                "RisenCallback(...).attach(trainer)",
+                record.folder,
+            )
+
+    def _resumed_folder(self) -> Path:
+        """The folder of the record that a checkpoint, maybe of another folder, is of."""
+        place = self.resuming.place
+        return Record(str(self.args.output_dir) if place is None else place.parent).folder
+
+    def _description(self, context: PhaseContext) -> dict[str, Any]:
+        """What ``run.json`` says of the run, with the versions and hashes of its environment."""
+        instructions = self.run_state.instructions
+        description = self.run_state.describe(
+            processes=self.processes.count, output_dir=self.args.output_dir
+        )
+        origins = self.run_state.parts.origins
+        return description | surroundings(
+            description,
+            distributions=[origin.partition(" ")[0] for origin in origins.values()],
+            held_out={
+                "guard": instructions.guard,
+                "report": instructions.report,
+                "unseen": instructions.unseen,
+            },
+            probe=context.probe,
+            devices=device_names(context.model),
+        )

@@ -1,34 +1,35 @@
-"""What a run keeps over all of its phases: built once, saved in each checkpoint, taken up again."""
+"""What outlives a run: built once from the configuration, saved in each checkpoint, taken up again.
+
+Everything that belongs to one call of ``Trainer.train`` is in ``active``.
+"""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from risen_plugin import __version__
-from risen_plugin.config import RisenConfig
+from risen_plugin.config import RisenConfig, effective_grpo
 from risen_plugin.guard.controllers import Controllers
 from risen_plugin.instructions.supply import Instructions
-from risen_plugin.kit.processes import ALONE
 from risen_plugin.phases.leftovers.buffers import Buffers
+from risen_plugin.record.made_of import made_of, without_address
+from risen_plugin.rewards.named import NamedReward
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.pass_rates import PassRates
-from risen_plugin.run.announcing import Telling
 from risen_plugin.run.assembly import assemble
 from risen_plugin.run.deciding import Decisions
 from risen_plugin.run.history import History
-from risen_plugin.run.resuming import Resuming
 from risen_plugin.training.grpo import check_grpo_fields
 from risen_plugin.training.outer_trainer import OuterTrainer
 
 
-class Components:
-    """The objects that a configuration describes, with what they have seen so far.
+class RunState:
+    """The objects that a configuration describes, with all that they have seen so far.
 
-    :ivar attached: what is reached of the Trainer, where the callback is attached to one.
-    :ivar processes: those of the run that is going on.
-    :ivar initial: the state before any run.
+    :ivar made_of: what a resumed run has to have in common with this one.
     :raises RisenError: for unknown names, options, fields or columns.
     """
 
@@ -50,17 +51,22 @@ class Components:
         self.history = History(self.pass_rates, counts=self.buffers.counts)
         self.decisions = Decisions()
         self.controllers = Controllers(config.control)
-        self.resuming = Resuming(config, self.parts.origins, __version__)
-        self.telling = Telling(self.parts.plugins)
-        self.attached: OuterTrainer | None = None
-        self.processes = ALONE
-        self.initial = copy.deepcopy(self.state_dict())
+        self.made_of = made_of(config, self.parts.origins, __version__)
+        self._initial = copy.deepcopy(self.state_dict())
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs, as JSON values."""
+    def reset(self) -> None:
+        """Go back to the state before any run."""
+        self.instructions.close_pool()
+        self.load_state_dict(self._initial)
+
+    def state_dict(self, outer: OuterTrainer | None = None) -> dict[str, Any]:
+        """Everything that a resumed run needs, as JSON values.
+
+        :param outer: the Trainer, where the callback is attached to one.
+        """
         return {
             "version": __version__,
-            "trainer": self.attached.unlogged() if self.attached else None,
+            "trainer": outer.unlogged() if outer else None,
             "history": self.history.state_dict(),
             "decisions": self.decisions.state_dict(),
             "instructions": self.instructions.state_dict(),
@@ -79,3 +85,41 @@ class Components:
         for role, part in self.parts.stateful().items():
             if role in state["plugins"]:
                 part.load_state_dict(state["plugins"][role])
+
+    def describe(self, *, processes: int, output_dir: str | None) -> dict[str, Any]:
+        """The configuration with its defaults, and the origins of its parts, for ``run.json``."""
+        return {
+            "risen_plugin": __version__,
+            "plugins": dict(self.parts.origins),
+            "rewards": [_reward(reward) for reward in self.parts.rewards],
+            "generator": {"label": self.parts.generator.label},
+            "scheduler": {
+                "label": self.parts.scheduler.label,
+                "uses": without_address(self.parts.scheduler.value),
+            },
+            "guard": self.config.guard.describe(),
+            "control": dataclasses.asdict(self.config.control),
+            "breaker": dataclasses.asdict(self.config.breaker),
+            "gate": self.parts.gate.describe() if self.parts.gate else None,
+            "lora": dataclasses.asdict(self.config.lora),
+            "grpo": effective_grpo(self.config.grpo),
+            "curriculum": self.config.curriculum and dataclasses.asdict(self.config.curriculum),
+            "buffers": self.buffers.describe(),
+            "reserved": sorted(self.instructions.reserved),
+            "seed": self.config.seed,
+            "processes": processes,
+            "output_dir": output_dir,
+        }
+
+
+def _reward(reward: NamedReward) -> dict[str, Any]:
+    return {
+        "name": reward.__name__,
+        "label": reward.label,
+        "weight": reward.weight,
+        "passes_at": reward.passes_at,
+        "graded": reward.graded,
+        "on_error": reward.on_error,
+        "timeout_s": reward.timeout_s,
+        "uses": without_address(reward.reward),
+    }

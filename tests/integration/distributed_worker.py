@@ -174,7 +174,7 @@ def run(scenario: str, folder: Path) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     trainer = trainer_of(folder, tokenizer, scenario)
     callback = RisenCallback(configuration(scenario)).attach(trainer)
-    callback.parts.plugins.register(Onlooker(), "onlooker")
+    callback.run_state.parts.plugins.register(Onlooker(), "onlooker")
     error = None
     try:
         trainer.train()
@@ -186,12 +186,12 @@ def run(scenario: str, folder: Path) -> dict[str, Any]:
         "world": dist.get_world_size(),
         "phases": [[p.kind, p.steps, p.accepted, p.reason, p.metrics] for p in callback.phases],
         "weights": weights_of(trainer.model),
-        "rollouts": callback.components.pass_rates.rollouts,
-        "tokens": callback.components.pass_rates.tokens,
-        "pass_rates": callback.components.pass_rates.rates(),
-        "buffers": callback.components.buffers.state_dict(),
-        "counts": callback.components.buffers.counts(),
-        "guard": [row["prompt"] for row in callback.instructions.guard],
+        "rollouts": callback.run_state.pass_rates.rollouts,
+        "tokens": callback.run_state.pass_rates.tokens,
+        "pass_rates": callback.run_state.pass_rates.rates(),
+        "buffers": callback.run_state.buffers.state_dict(),
+        "counts": callback.run_state.buffers.counts(),
+        "guard": [row["prompt"] for row in callback.run_state.instructions.guard],
     }
     if scenario == "resumed" and error is None:
         again = trainer_of(folder, tokenizer, scenario, seed=9)
@@ -201,8 +201,8 @@ def run(scenario: str, folder: Path) -> dict[str, Any]:
             "checkpoints_of_phases": SEEN["checkpoints_of_phases"],
             "weights": weights_of(again.model),
             "phases": [[p.kind, p.steps, p.accepted] for p in second.phases],
-            "buffers": second.components.buffers.state_dict(),
-            "rollouts": second.components.pass_rates.rollouts,
+            "buffers": second.run_state.buffers.state_dict(),
+            "rollouts": second.run_state.pass_rates.rollouts,
         }
     return found
 

@@ -153,7 +153,7 @@ def test_a_replay_of_the_run_has_the_bursts_that_the_run_had(
         assert [(p.kind, p.at_step) for p in again.phases] == phases
         return callback
 
-    held_out = trained("nothing", []).instructions.guard
+    held_out = trained("nothing", []).run_state.instructions.guard
     trained("given", DEMONSTRATIONS)
     trained("held out", [{"prompt": row["prompt"], "completion": "x"} for row in held_out])
 
@@ -269,6 +269,6 @@ def test_answers_of_a_phase_that_lost_what_should_stay_are_not_fine_tuned_on(
         ).attach(trainer)
         trainer.train()
         assert callback.phases[1].accepted is False
-        assert bool(len(callback.components.buffers.answers)) is held
+        assert bool(len(callback.run_state.buffers.answers)) is held
         last = journal(tmp_path / f"run-{held}")[-1]
         assert (last["kind"], last["fed"]) == ("judged", held)

@@ -234,7 +234,7 @@ def test_observers_see_every_phase_in_order(
 
     trainer = make_trainer(make_model())
     callback = RisenCallback(config()).attach(trainer)
-    callback.parts.plugins.register(Onlooker(), "onlooker")
+    callback.run_state.parts.plugins.register(Onlooker(), "onlooker")
     trainer.train()
     assert seen == [
         ("started", "fine_tune", 0),
@@ -292,8 +292,8 @@ def test_trained_reported_and_guarding_prompts_are_disjoint(
     trainer = make_trainer(make_model())
     callback = RisenCallback(config(rewards=[remembers])).attach(trainer)
     trainer.train()
-    guard = {row["prompt"][0]["content"] for row in callback.instructions.guard}
-    report = {row["prompt"][0]["content"] for row in callback.instructions.report}
+    guard = {row["prompt"][0]["content"] for row in callback.run_state.instructions.guard}
+    report = {row["prompt"][0]["content"] for row in callback.run_state.instructions.report}
     assert len(guard) == 4
     assert len(report) == 2
     assert len(trained) == 4  # two steps of two prompts

@@ -116,14 +116,14 @@ def test_a_rolled_back_phase_changes_nothing(
     )
     callback = RisenCallback(config(guard=DROP, grpo={"beta": 0.1})).attach(trainer)
     seen: list[tuple[dict[str, torch.Tensor], dict[str, Any]]] = []
-    phase = ActiveRun._risen
+    phase = ActiveRun.try_out
 
     def watched(*arguments: Any) -> None:
         for moment in (lambda: None, lambda: phase(*arguments)):
             moment()
             seen.append((weights(model), surroundings(model, tokenizer)))
 
-    monkeypatch.setattr(ActiveRun, "_risen", watched)
+    monkeypatch.setattr(ActiveRun, "try_out", watched)
     trainer.train()
 
     (before, around), (after, left) = seen
@@ -170,13 +170,13 @@ def test_a_phase_that_fails_restores_everything_and_names_the_culprit(
     trainer = make_trainer(model)
     RisenCallback(config(rewards=[breaks])).attach(trainer)
     seen: list[Any] = []
-    phase = ActiveRun._risen
+    phase = ActiveRun.try_out
 
     def watched(*arguments: Any) -> None:
         seen.append((weights(model), surroundings(model, tokenizer)))
         phase(*arguments)
 
-    monkeypatch.setattr(ActiveRun, "_risen", watched)
+    monkeypatch.setattr(ActiveRun, "try_out", watched)
     with pytest.raises(PluginError, match=r"reward 'breaks' .* raised ZeroDivisionError: oh"):
         trainer.train()
     (before, around) = seen[0]
@@ -222,13 +222,13 @@ def test_fine_tuning_goes_on_after_an_accepted_phase(
     trainer = make_trainer(model, max_steps=4)
     RisenCallback(config(scheduler=at_step(2))).attach(trainer)
     held: list[Any] = []
-    phase = ActiveRun._risen
+    phase = ActiveRun.try_out
 
     def watched(*arguments: Any) -> None:
         phase(*arguments)
         held.append(weights(model))
 
-    monkeypatch.setattr(ActiveRun, "_risen", watched)
+    monkeypatch.setattr(ActiveRun, "try_out", watched)
     trainer.train()
     assert trainer.state.global_step == 4
     assert len(losses(trainer)) == 4

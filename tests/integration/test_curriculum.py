@@ -88,16 +88,16 @@ class Watching(RisenCallback):
         super().__init__(*given, **fields)
         self.drawn: list[tuple[list[Any], int]] = []
         self.stop_at = stop_at
-        original = self.instructions.next
+        original = self.run_state.instructions.next
 
         def watched(count: int, pass_rates: Any, *, peek: bool = False) -> list[Any]:
             rows = original(count, pass_rates, peek=peek)
             if not peek:
-                answered = int(self.instructions.pool.figures()["answered"])
+                answered = int(self.run_state.instructions.pool.figures()["answered"])
                 self.drawn.append(([row["prompt"] for row in rows], answered))
             return rows
 
-        self.instructions.next = watched  # type: ignore[method-assign]
+        self.run_state.instructions.next = watched  # type: ignore[method-assign]
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         super().on_save(args, state, control, **kwargs)

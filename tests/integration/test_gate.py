@@ -168,16 +168,18 @@ def test_a_gated_phase_measures_its_threshold_and_records_it(
     gate = GateConfig(reward="ascii_share")
     callback = RisenCallback(config(rewards=rewards, gate=gate)).attach(trainer)
     worth: list[float] = []
-    asked = callback.panel.learnable
+    asked = callback.run_state.panel.learnable
 
     def watched(*arguments: Any) -> Any:
         made = asked(*arguments)
         worth.extend(made)
         return made
 
-    callback.panel.learnable = watched  # type: ignore[method-assign]
+    callback.run_state.panel.learnable = watched  # type: ignore[method-assign]
     outcomes: list[float] = []
-    with callback.panel.listening(lambda batch: outcomes.extend(batch.scores["ascii_share"])):
+    with callback.run_state.panel.listening(
+        lambda batch: outcomes.extend(batch.scores["ascii_share"])
+    ):
         trainer.train()
     [phase] = [record for record in callback.phases if record.kind == "risen"]
     threshold = phase.metrics["gate_threshold"]
@@ -193,4 +195,4 @@ def test_a_gated_phase_measures_its_threshold_and_records_it(
         "threshold": "auto",
         "quantile": 0.05,
     }
-    assert callback.panel.likelihood is None
+    assert callback.run_state.panel.likelihood is None

@@ -162,7 +162,7 @@ def test_errors_are_left_out_counted_and_shown(
     trainer = make_trainer(make_model())
     callback = RisenCallback(config(rewards=rewards, breaker=NEVER_ENDS)).attach(trainer)
     heard: list[Mapping[str, Scores]] = []
-    with callback.panel.listening(lambda batch: heard.append(batch.scores)):
+    with callback.run_state.panel.listening(lambda batch: heard.append(batch.scores)):
         trainer.train()
 
     failed = sum(isinstance(score, Failed) for out in heard for score in out["judge"])

@@ -74,8 +74,8 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(
     assert [(p.kind, p.at_step, p.accepted) for p in second.phases] == [
         (p.kind, p.at_step, p.accepted) for p in first.phases
     ]
-    assert second.components.pass_rates.rollouts == first.components.pass_rates.rollouts == 32
-    assert generator.made == first.parts.generator.value.made
+    assert second.run_state.pass_rates.rollouts == first.run_state.pass_rates.rollouts == 32
+    assert generator.made == first.run_state.parts.generator.value.made
     assert same(weights(resumed_model), weights(whole.model))
     assert sorted(p.name for p in Path(resumed.args.output_dir, "risen").glob("phase-*")) == [
         "phase-001",

@@ -119,10 +119,10 @@ def test_a_phase_that_was_told_to_stop_does_not_go_on(
     whole, first = run(make_model(), folder="whole", config=stops)
     write = PhaseCheckpoints.write
 
-    def killed(self: Any, trainer: Any, *, finished: bool = False) -> None:
+    def killed(self: Any, *arguments: Any, finished: bool = False) -> None:
         if finished:
             raise KeyboardInterrupt
-        write(self, trainer)
+        write(self, *arguments)
 
     with monkeypatch.context() as patched:
         patched.setattr(PhaseCheckpoints, "write", killed)
@@ -148,7 +148,7 @@ def test_a_phase_goes_on_in_another_folder_by_the_path_given_to_train(
     again, second = run(make_model(seed=9), folder="elsewhere", resume=place)
     assert "RISEN phase 1 goes on after 3 of 4 steps" in caplog.text
     assert same(again.model, whole.model)
-    assert second.components.pass_rates.rollouts == first.components.pass_rates.rollouts
+    assert second.run_state.pass_rates.rollouts == first.run_state.pass_rates.rollouts
     phases = [tmp_path / name / "risen" / "phase-001" for name in ("whole", "elsewhere")]
     steps = [len(json.loads((phase / "phase.json").read_text())["logs"]) for phase in phases]
     assert steps[0] == steps[1]
@@ -266,7 +266,7 @@ def test_a_clock_that_jumps_changes_nothing(
     run(make_model(), folder="cut", dies_at=2)
     again, callback = run(make_model(seed=9), folder="cut", resume=True)
     assert same(again.model, whole.model)
-    assert 0 < callback.components.history.elapsed_s < time.monotonic() - began
+    assert 0 < callback.run_state.history.elapsed_s < time.monotonic() - began
     assert events(tmp_path / "cut") == ["decision", "phase"]
 
 

@@ -15,7 +15,7 @@ from risen_plugin.rewards import batch as batch_module
 from risen_plugin.rewards.adherence import wrap
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.tripwires import WIRES, watch
-from risen_plugin.run.state import Components
+from risen_plugin.run.state import RunState
 
 RIGHT = wrap(lambda **_: [], "right", "reward 'right'")
 STYLE = wrap(lambda **_: [], "style", "reward 'style'", graded=False, weight=0.5)
@@ -85,7 +85,7 @@ def test_the_listeners_of_a_run_have_verdicts_and_totals_computed_once(
         generator=lambda count, seed, **_: [{"prompt": f"p{seed}"}] * count,
         scheduler=lambda progress: Decision("fine_tune"),
     )
-    run = Components(config)
+    run = RunState(config)
     run.panel.begin(group=2)
     [reward] = run.panel.trl_rewards
     reward(prompts=["p", "p"], completions=["x", "y"], completion_ids=[[1], [1]])

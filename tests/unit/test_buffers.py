@@ -24,7 +24,7 @@ from risen_plugin.phases.leftovers.journal import Journal, Position, read_journa
 from risen_plugin.phases.leftovers.mixing import mix
 from risen_plugin.phases.leftovers.selection import Moment, Unmet, Verified, select
 from risen_plugin.phases.leftovers.unsolved import Unsolved
-from risen_plugin.phases.leftovers.verified import KeptAnswers
+from risen_plugin.phases.leftovers.verified import VerifiedAnswers
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.named import wrap
 
@@ -131,7 +131,7 @@ def test_an_answer_that_trips_a_wire_is_never_the_best() -> None:
 
 
 def test_a_better_or_newer_answer_to_the_same_instruction_takes_the_place_of_the_old() -> None:
-    kept = KeptAnswers(10)
+    kept = VerifiedAnswers(10)
     assert kept.add(verified("p", 1.0, text="first"))
     assert kept.add(verified("p", 1.0, text="second"))
     assert not kept.add(verified("p", 0.5, text="worse"))
@@ -149,7 +149,7 @@ def test_a_better_or_newer_answer_to_the_same_instruction_takes_the_place_of_the
 def test_the_oldest_of_the_most_redundant_goes_first(
     added: list[tuple[str, str, str]], gone: str
 ) -> None:
-    kept = KeptAnswers(2)
+    kept = VerifiedAnswers(2)
     for prompt, family, text in added:
         kept.add(verified(prompt, family=family, text=text))
     assert gone not in {answer.prompt for answer in kept}
@@ -163,7 +163,7 @@ def test_the_oldest_of_the_most_redundant_goes_first(
 def test_no_more_is_held_than_fits_and_nothing_twice(
     added: list[tuple[str, str, float]], largest: int
 ) -> None:
-    kept = KeptAnswers(largest)
+    kept = VerifiedAnswers(largest)
     for prompt, family, total in added:
         kept.add(verified(prompt, total, family=family))
         assert len(kept) <= largest

@@ -171,7 +171,7 @@ class Measuring:
             assert callback is not None
             trainer = build(prepared, model, tokenizer)
             seen = Seen(ends)
-            with callback.panel.listening(seen.take):
+            with callback.run_state.panel.listening(seen.take):
                 trainer.train()
             [phase] = [p for p in callback.phases if p.kind == "risen"]
         figures = phase.metrics
@@ -271,7 +271,7 @@ class Measuring:
         with self._folder() as folder:
             callback = prepare(run, folder, quiet=True).callback
         assert callback is not None
-        rewards = [reward for reward in callback.parts.rewards if reward.graded]
+        rewards = [reward for reward in callback.run_state.parts.rewards if reward.graded]
         rows, told = [], []
         for row, columns in itertools.islice(read_with_columns(run.data), _JUDGED):
             if "prompt" in row and all(n in columns for r in rewards for n in r.needs):

@@ -37,7 +37,7 @@ class OwnAnswers:
         from risen_plugin.training.clean_room import clean_room
         from risen_plugin.training.likelihood import plain_query
 
-        config, instructions = self._callback.config, self._callback.instructions
+        config, instructions = self._callback.config, self._callback.run_state.instructions
         rows = [*instructions.guard, *instructions.report]
         prompts = [plain_query(row["prompt"], row.get("query")) for row in rows]
         with clean_room(self._model, self._tokenizer):
@@ -51,7 +51,7 @@ class OwnAnswers:
             )
         usable = [not is_blank(text_of(answer)) for answer in told]
         if not all(row.get("query") for row in rows):
-            rewards = self._callback.parts.rewards
+            rewards = self._callback.run_state.parts.rewards
             passed = verdicts(rewards, grade(rewards, rows, told))
             right = [bool(p) and u for p, u in zip(passed, usable, strict=True)]
             usable = right if sum(right) >= _FEWEST else usable

@@ -23,7 +23,7 @@ from risen_plugin.phases.leftovers.journal import Journal, Position
 from risen_plugin.phases.leftovers.mixing import Mixture, mix
 from risen_plugin.phases.leftovers.selection import Moment, Unmet, Verified, select
 from risen_plugin.phases.leftovers.unsolved import Attempted, Unsolved
-from risen_plugin.phases.leftovers.verified import KeptAnswers
+from risen_plugin.phases.leftovers.verified import VerifiedAnswers
 from risen_plugin.rewards.batch import Batch
 
 FILE = "buffers.jsonl"
@@ -51,7 +51,7 @@ class Buffers:
         self._clear()
 
     def _clear(self) -> None:
-        self.answers = KeptAnswers(self.config.largest)
+        self.answers = VerifiedAnswers(self.config.largest)
         self.unsolved = Unsolved(self.config.unsolved_after)
         self._waiting: list[Verified] = []
         self._is_open = False
@@ -153,8 +153,8 @@ class Buffers:
         is_new, self._said = line != self._said, line
         return is_new
 
-    def told(self, metrics: Mapping[str, Any]) -> str:
-        """What a RISEN phase left, in one line; an empty one where it left nothing."""
+    def line(self, metrics: Mapping[str, Any]) -> str:
+        """The leftovers of a RISEN phase in one line; an empty one where there are none."""
         if not any(metrics.get(f"buffers/{name}") for name in ("answers", "unsolved")):
             return ""
         line = (
@@ -180,8 +180,8 @@ class Buffers:
 
     # Across checkpoints -----------------------------------------------------------------------
 
-    def keep(self, path: Path, otherwise: Path | None = None, *, writes: bool = True) -> None:
-        """Keep the journal in a file from now on, as the state last loaded left it.
+    def write_to(self, path: Path, otherwise: Path | None = None, *, writes: bool = True) -> None:
+        """Write the journal to a file from now on, as the state last loaded left it.
 
         :param otherwise: the journal to read from where ``path`` is not there: that of the run
             whose checkpoint is resumed into another folder.
@@ -230,7 +230,7 @@ class Buffers:
 
 
 def apply_line(
-    line: Mapping[str, Any], answers: KeptAnswers, unsolved: Unsolved, waiting: list[Verified]
+    line: Mapping[str, Any], answers: VerifiedAnswers, unsolved: Unsolved, waiting: list[Verified]
 ) -> None:
     """Do what one line of a journal says."""
     values = {name: value for name, value in line.items() if name != "kind"}
@@ -250,7 +250,7 @@ def apply_line(
 
 def unsolved_in(lines: Sequence[Mapping[str, Any]], after: int) -> list[Attempted]:
     """The unsolved instructions of a journal."""
-    answers, unsolved = KeptAnswers(0), Unsolved(after)
+    answers, unsolved = VerifiedAnswers(0), Unsolved(after)
     for line in lines:
         if line["kind"] in ("failed", "solved"):
             apply_line(line, answers, unsolved, [])

@@ -12,7 +12,7 @@ from risen_plugin.contracts import text_of
 from risen_plugin.phases.leftovers.selection import Verified
 
 
-class KeptAnswers:
+class VerifiedAnswers:
     """Verified answers in the order in which they came.
 
     :param largest: the most that are held. Over it, one answer of the family that has most of them

@@ -1,0 +1,63 @@
+"""All that the RISEN phases and bursts of one run work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+
+from risen_plugin.config import RisenConfig
+from risen_plugin.guard.changes import Task
+from risen_plugin.guard.controllers import Controllers
+from risen_plugin.instructions.supply import Instructions
+from risen_plugin.kit.processes import ALONE, Processes
+from risen_plugin.phases.leftovers.buffers import Buffers
+from risen_plugin.record.run_record import Keeping
+from risen_plugin.rewards.adherence import NamedReward
+from risen_plugin.rewards.panel import Panel
+from risen_plugin.rewards.pass_rates import PassRates
+from risen_plugin.training.answering import Encoded
+
+DomainMetrics: TypeAlias = Callable[[], Mapping[str, float]]
+LogSeries: TypeAlias = Callable[[int, Mapping[str, float]], None]
+
+
+def no_series(step: int, numbers: Mapping[str, float]) -> None:
+    """Log a phase's series nowhere: the callback is attached to no Trainer."""
+
+
+@dataclass(frozen=True)
+class PhaseContext:
+    """The run around a phase: made when the run starts, and the same for all of its phases.
+
+    :param probe: rows that retention is measured on.
+    :param domain: measures the user's own metrics, where the callback is attached to a Trainer.
+    :param others: objects beside model and tokenizer that the clean room restores.
+    :param domain_reward: scores the guard's answers as the domain wants them; None for nobody.
+    :param tasks: what else a phase should leave as good as it was.
+    :param tolerant: lets what is only recorded be lost where it finds no room.
+    :param log_series: gets the phase's GRPO step and the numbers that TRL logs at it.
+    :param processes: those of the run; where there are several, all of them are in a phase.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    args: TrainingArguments
+    config: RisenConfig
+    rewards: Sequence[NamedReward]
+    panel: Panel
+    instructions: Instructions
+    pass_rates: PassRates
+    probe: Sequence[Encoded]
+    controllers: Controllers
+    buffers: Buffers
+    domain: DomainMetrics | None = None
+    others: Sequence[Any] = ()
+    domain_reward: NamedReward | None = None
+    tasks: Sequence[Task] = ()
+    quiet: bool = False
+    tolerant: Keeping = field(default_factory=Keeping)
+    log_series: LogSeries = no_series
+    processes: Processes = ALONE

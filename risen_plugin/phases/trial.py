@@ -1,0 +1,214 @@
+"""One trial of a change to the model: measured, trained, measured again, then kept or dropped.
+
+The frame that a RISEN phase and a burst have in common. Runs inside the clean room. On a plain
+model it trains a temporary adapter, which is merged into the weights when the trial pays; dropping
+it touches no weight. On a user's PeftModel it trains their adapter, which is put back from a
+snapshot when the trial does not pay or fails.
+"""
+
+from __future__ import annotations
+
+import gc
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+from peft import PeftModel
+
+from risen_plugin.contracts import Decision, PhaseKind, PhaseRecord
+from risen_plugin.guard.verdicts import Verdict
+from risen_plugin.kit.stopwatch import Clock
+from risen_plugin.phases.context import PhaseContext
+from risen_plugin.phases.measuring import Measurement, measure
+from risen_plugin.record.run_record import write_json
+from risen_plugin.training.adapters import Snapshot, merge, save_adapter
+from risen_plugin.training.answering import Encoded
+from risen_plugin.training.clean_room import clean_room
+
+Announce: TypeAlias = Callable[..., None]
+"""Writes an event of a trial: its name, and values by name."""
+
+
+class Trial(ABC):
+    """A RISEN phase or a burst: its decision and place in the run, and how far it has come.
+
+    :param number: counted from 1 among the trials of its kind.
+    :param at_step: the outer run's step.
+    :param folder: receives what is recorded of it.
+    :param grpo: fields of ``GRPOConfig`` that answers are sampled by.
+    :param stopwatch: what measuring takes counts as ``guard_s``.
+    """
+
+    kind: ClassVar[PhaseKind]
+    title: ClassVar[str]
+
+    def __init__(
+        self,
+        context: PhaseContext,
+        decision: Decision,
+        *,
+        number: int,
+        at_step: int,
+        folder: Path,
+        announce: Announce,
+        grpo: Mapping[str, Any],
+        seed: int,
+        stopwatch: Clock,
+    ) -> None:
+        self.context = context
+        self.decision = decision
+        self.number = number
+        self.at_step = at_step
+        self.folder = folder
+        self.announce = announce
+        self.grpo = grpo
+        self.seed = seed
+        self.stopwatch = stopwatch
+        self.label = f"{self.title} {number}"
+
+    def run(self) -> PhaseRecord:
+        """Carry the trial out and return its record.
+
+        :raises RisenError: if a reward or generator fails; everything is then as it was before.
+        """
+        context, processes = self.context, self.context.processes
+        self.begin()
+        with (
+            self.logging(),
+            clean_room(context.model, context.tokenizer, *context.others),
+            Snapshot(context.model) as snapshot,
+        ):
+            self.measure_entry()
+            trained = self.train(snapshot)
+            self.measure_exit(trained)
+            verdict = self.judge()
+            with self.stopwatch.time("leave_s"):
+                self._keep_or_drop(verdict, trained, snapshot)
+            del trained
+        with self.stopwatch.time("leave_s"):
+            gc.collect()  # a trainer and its adapter hold each other in cycles
+        record = processes.agree(
+            PhaseRecord(
+                self.kind,
+                self.steps,
+                self.at_step,
+                self.decision.reason,
+                verdict.accepted,
+                self.metrics(verdict),
+            )
+        )
+        data = {
+            **asdict(record),
+            "parameters": dict(self.decision.parameters),
+            "verdict": asdict(verdict),
+            "logs": self.logs,
+        }
+        processes.main(partial(self._write, data))
+        return record
+
+    # What a RISEN phase and a burst do differently, in the order in which it is done
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Make the folder ready, and begin to count."""
+
+    def logging(self) -> AbstractContextManager[None]:
+        """Log the answers that are sampled."""
+        return nullcontext()
+
+    @abstractmethod
+    def measure_entry(self) -> None:
+        """Measure the model as it enters."""
+
+    @abstractmethod
+    def train(self, snapshot: Snapshot) -> Any:
+        """Train, and return the model with what it has learned; None if it was not begun.
+
+        :param snapshot: of the weights at entry.
+        """
+
+    @abstractmethod
+    def measure_exit(self, trained: Any) -> None:
+        """Measure what was trained, unless the training was cut short."""
+
+    @abstractmethod
+    def judge(self) -> Verdict:
+        """Whether what was learned is kept."""
+
+    def drop(self, trained: Any) -> None:  # noqa: B027 nothing, unless it says so
+        """Do what is to be done for a trial that is not kept."""
+
+    def leave(self) -> None:  # noqa: B027 nothing, unless it says so
+        """Let go of the trained model."""
+
+    @abstractmethod
+    def metrics(self, verdict: Verdict) -> dict[str, Any]:
+        """The numbers of the trial for its record."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Steps that were taken."""
+
+    @property
+    @abstractmethod
+    def logs(self) -> Sequence[Mapping[str, Any]]:
+        """The training's own log, one entry per logging step."""
+
+    @property
+    def steps_before(self) -> int | None:
+        """Steps that were taken before it was cut off; None if it begins."""
+        return None
+
+    # What is the same
+
+    def measure(
+        self,
+        model: Any,
+        moment: str,
+        *,
+        entry_answers: Sequence[Encoded] = (),
+        is_whole: bool = True,
+        within: str | None = None,
+    ) -> Measurement:
+        """Measure ``model``; every process gets the main one's measurement.
+
+        :param within: the part of the trial whose time this is not.
+        """
+        with self.stopwatch.time("guard_s", within=within):
+            measurement = measure(
+                self.context,
+                model,
+                self.grpo,
+                f"{self.label}: {moment}",
+                entry_answers=entry_answers,
+                is_whole=is_whole,
+            )
+            return self.context.processes.agree(measurement)
+
+    def save(self, trained: Any, called: str) -> None:
+        """Save the trained adapter in the folder; a disk that takes none stops no run."""
+
+        def write() -> None:
+            with self.context.tolerant(self.folder):
+                save_adapter(self.context.model, trained, self.folder, called)
+
+        self.context.processes.main(write)
+
+    def _keep_or_drop(self, verdict: Verdict, trained: Any, snapshot: Snapshot) -> None:
+        if verdict.accepted:
+            self.save(trained, "adapter")
+            if not isinstance(self.context.model, PeftModel):
+                merge(trained)
+        else:
+            self.drop(trained)
+            snapshot.restore()
+        self.leave()
+
+    def _write(self, data: Mapping[str, Any]) -> None:
+        with self.context.tolerant(self.folder):
+            write_json(self.folder / "phase.json", data)
