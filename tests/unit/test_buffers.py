@@ -401,7 +401,7 @@ def test_a_full_disk_is_told_once_and_the_buffers_go_on(
 ) -> None:
     buffers = Buffers(BuffersConfig())
     place = tmp_path / "buffers.jsonl"
-    buffers.keep(place)
+    buffers.write_to(place)
     place.mkdir()
     buffers.begin(phase=1, at_step=1)
     scored(buffers, [1.0, 0.0, 0.0, 0.0])
@@ -488,7 +488,7 @@ def run(tmp_path: Path) -> Path:
     """A run's folder in which two instructions are unsolved, one twice tried and one thrice."""
     folder = tmp_path / "run"
     buffers = Buffers(BuffersConfig(unsolved_after=2))
-    buffers.keep(folder / "risen" / "buffers.jsonl")
+    buffers.write_to(folder / "risen" / "buffers.jsonl")
     described = {"buffers": buffers.describe()}
     (folder / "risen").mkdir(parents=True)
     (folder / "risen" / "run.json").write_text(json.dumps(described), encoding="utf-8")
