@@ -14,8 +14,8 @@ from risen_plugin.instructions.supply import key_of
 from risen_plugin.kit.plain_json import json_text
 from risen_plugin.phases.leftovers.buffers import FILE, unsolved_in
 from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
+from risen_plugin.phases.leftovers.holding import Attempted
 from risen_plugin.phases.leftovers.journal import read_journal
-from risen_plugin.phases.leftovers.unsolved import Attempted
 from risen_plugin.record.run_record import FOLDER
 
 

@@ -45,6 +45,10 @@ class NamedReward:
 
     is_async = False
 
+    def limit(self, seconds: float) -> None:
+        """Give the reward a time limit, which it was made without."""
+        self.timeout_s = seconds
+
     @property
     def needs(self) -> tuple[str, ...]:
         """Columns that the reward cannot do without: its ``needs``, and what it asks by name."""

@@ -75,7 +75,7 @@ def limit_rewards(rewards: Sequence[NamedReward], longest_s: float, processes: i
         return
     for reward in rewards:
         if reward.timeout_s is None:
-            reward.timeout_s = longest_s / 2
+            reward.limit(longest_s / 2)
         elif reward.timeout_s >= longest_s:
             raise ConfigError(
                 f"{reward.label} has timeout_s = {reward.timeout_s:g}, but the other processes "

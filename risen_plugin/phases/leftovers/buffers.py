@@ -18,12 +18,10 @@ from risen_plugin.config import BuffersConfig, GuardConfig
 from risen_plugin.contracts import Row
 from risen_plugin.errors import RecordError
 from risen_plugin.instructions.supply import key_of
-from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
+from risen_plugin.phases.leftovers.holding import Attempted, Unsolved, VerifiedAnswers
 from risen_plugin.phases.leftovers.journal import Journal, Position
 from risen_plugin.phases.leftovers.mixing import Mixture, mix
 from risen_plugin.phases.leftovers.selection import Moment, Unmet, Verified, select
-from risen_plugin.phases.leftovers.unsolved import Attempted, Unsolved
-from risen_plugin.phases.leftovers.verified import VerifiedAnswers
 from risen_plugin.rewards.batch import Batch
 
 FILE = "buffers.jsonl"
@@ -40,7 +38,7 @@ class Buffers:
 
     def __init__(self, config: BuffersConfig) -> None:
         self.config = config
-        self.demonstrations: list[Row] = load_demonstrations(config.demonstrations)
+        self.demonstrations = _demonstrations(config)
         self.usable = len(self.demonstrations)
         self._at: tuple[int, int] = (0, 0)
         self._position = Position()
@@ -227,6 +225,14 @@ class Buffers:
             if not self._warned:
                 _log.warning("%s; the run goes on without what is not written", error)
             self._warned = True
+
+
+def _demonstrations(config: BuffersConfig) -> list[Row]:
+    if config.demonstrations is None:
+        return []
+    from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
+
+    return load_demonstrations(config.demonstrations)
 
 
 def apply_line(
