@@ -136,6 +136,29 @@ def test_assembling_loads_no_torch() -> None:
     assert ran.stdout == "[]\n"
 
 
+def test_a_callback_loads_what_it_needs_when_it_needs_it() -> None:
+    """No run with its module, and no phase with the callback that is built."""
+    script = (
+        "import sys\n"
+        "def ours(): return {m for m in sys.modules if m.startswith('risen_plugin.')}\n"
+        "from risen_plugin.callback import RisenCallback\n"
+        "imported = ours()\n"
+        "rows = lambda count, seed, **context: [{'prompt': 'a'}] * count\n"
+        "RisenCallback(rewards=[lambda completions, **c: [0.0] * len(completions)],"
+        " generator=rows)\n"
+        "phases = sorted(m for m in ours() if m.startswith('risen_plugin.phases.'))\n"
+        "print(len(imported), *phases, sep='\\n')\n"
+        "print(*sorted(m for m in imported if m.split('.')[1] in"
+        " ('phases', 'instructions', 'guard', 'commands') or m.endswith(('.state', '.active'))))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    imported, *phases, early = ran.stdout.split("\n")[:-1]
+    assert int(imported) <= 30
+    assert early == ""
+    assert all(name.startswith("risen_plugin.phases.leftovers") for name in phases)
+    assert "risen_plugin.phases.leftovers.demonstrations" not in phases
+
+
 # What does not fit
 
 
