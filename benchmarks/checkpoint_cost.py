@@ -58,7 +58,7 @@ def _run() -> dict[str, float]:
 
     def weighed(self: PhaseCheckpoints, *arguments: Any, **given: Any) -> None:
         write(self, *arguments, **given)
-        newest = max(self.place.glob("step-*"))
+        newest = max(self.path.glob("step-*"))
         sizes.append(sum(path.stat().st_size for path in newest.iterdir()))
 
     with (

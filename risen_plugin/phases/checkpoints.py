@@ -78,28 +78,29 @@ class PhaseCheckpoints:
 
     :param folder: the phase's folder.
     :param every: GRPO steps between two of them; 0 for none.
-    :ivar found: the one that the phase goes on from, if it was cut off.
+    :ivar resumed: the one that the phase goes on from, if it was cut off.
     """
 
     folder: Path
     every: int
-    found: PhaseCheckpoint | None = None
+    resumed: PhaseCheckpoint | None = None
     spent_s: float = 0.0
     _digests: dict[str, str] = field(default_factory=dict)
     _last: int = 0
     _began: float = field(default_factory=time.perf_counter)
 
     @property
-    def place(self) -> Path:
+    def path(self) -> Path:
+        """The folder that they are in."""
         return self.folder / FOLDER
 
     def find(self, announce: Callable[[str], None]) -> PhaseCheckpoint | None:
         """The newest checkpoint that is whole; announces those that are not."""
-        folders = sorted(self.place.glob("step-*"), reverse=True)
+        folders = sorted(self.path.glob("step-*"), reverse=True)
         for index, folder in enumerate(folders):
             checkpoint, reason = self._whole(folder)
             if checkpoint is not None:
-                self.found, self._digests = checkpoint, dict(checkpoint.data["parts"])
+                self.resumed, self._digests = checkpoint, dict(checkpoint.data["parts"])
                 self._last = checkpoint.step
                 return checkpoint
             follows = f"{folders[index + 1].name} is used" if index + 1 < len(folders) else ""
@@ -109,7 +110,7 @@ class PhaseCheckpoints:
     def clear(self) -> None:
         """Delete the files of an earlier try at the phase, but for those that it goes on from."""
         for path in self.folder.glob("*"):
-            if path == self.place and self.found is not None:
+            if path == self.path and self.resumed is not None:
                 continue
             if path.is_dir():
                 shutil.rmtree(path)
@@ -136,7 +137,7 @@ class PhaseCheckpoints:
     ) -> None:
         """Write a checkpoint of ``trainer`` as it is now.
 
-        None of a phase that has just been told to stop: one that went on from there would not.
+        None of a phase that has just been stopped: one that went on from there would not.
 
         :param state: makes the JSON values of the phase and the run around it.
         """
@@ -144,7 +145,7 @@ class PhaseCheckpoints:
             return
         started = time.perf_counter()
         step = int(trainer.state.global_step)
-        with publishing(self.place / f"step-{step:06d}") as folder:
+        with publishing(self.path / f"step-{step:06d}") as folder:
             data = {
                 "format": _FORMAT,
                 "finished": finished,
@@ -152,7 +153,7 @@ class PhaseCheckpoints:
                 **state(),
             }
             for name in data["log"]["parts"]:
-                self._digests[name] = self._digests.get(name) or digest(self.place / name)
+                self._digests[name] = self._digests.get(name) or digest(self.path / name)
             data["parts"] = self._digests
             (folder / _STATE).write_text(json.dumps(data, default=str), encoding="utf-8")
             held = {
@@ -161,7 +162,7 @@ class PhaseCheckpoints:
             }
             save_file(held, folder / _WEIGHTS)
             torch.save({} if finished else optimization_of(trainer), folder / _TRAINING)
-        for old in sorted(self.place.glob("step-*"))[:-_NEWEST]:
+        for old in sorted(self.path.glob("step-*"))[:-_NEWEST]:
             shutil.rmtree(old, ignore_errors=True)
         self._last = step
         self.spent_s += time.perf_counter() - started
@@ -183,13 +184,13 @@ class PhaseCheckpoints:
     def _lacking(self, parts: Mapping[str, str]) -> str | None:
         """Which part of the log of answers is not as it was, in a few words."""
         for name, wanted in parts.items():
-            if not (self.place / name).is_file() or digest(self.place / name) != wanted:
+            if not (self.path / name).is_file() or digest(self.path / name) != wanted:
                 return f"{name} is not what was written"
         return None
 
     def drop(self) -> None:
         """Delete them: the phase is over, and so is the need for them."""
-        shutil.rmtree(self.place, ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 class _Asking(TrainerCallback):

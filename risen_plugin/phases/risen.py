@@ -1,7 +1,7 @@
 """One RISEN phase: a trial of GRPO on instructions, behind its guard.
 
-What a phase has of its own beside the frame of a trial: GRPO with the rewards, the guard and the
-controllers that steer it, a log of every answer, and checkpoints to go on from inside it.
+Beside the frame of a trial a phase has GRPO with the rewards, the guard and the controllers that
+steer it, a log of every answer, and checkpoints to go on from inside it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LOGGED = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
 class RisenPhase(Trial):
     """A RISEN phase from its entry to its verdict.
 
-    :param checkpoints: of this phase; if one was found, the phase goes on from there.
+    :param checkpoints: of this phase; if it resumes one, the phase goes on from there.
     :param run_state: makes the state of the run around the phase, for its checkpoints.
     """
 
@@ -62,8 +62,8 @@ class RisenPhase(Trial):
         checkpoints: PhaseCheckpoints,
         run_state: Callable[[], Mapping[str, Any]],
     ) -> None:
-        found = checkpoints.found
-        data: Mapping[str, Any] = {} if found is None else found.data
+        resumed = checkpoints.resumed
+        data: Mapping[str, Any] = {} if resumed is None else resumed.data
         super().__init__(
             context,
             decision,
@@ -71,11 +71,11 @@ class RisenPhase(Trial):
             at_step=at_step,
             folder=folder,
             announce=announce,
-            grpo=_grpo_fields(context, decision, found),
+            grpo=_grpo_fields(context, decision, resumed),
             seed=derived_seed(context.config.seed, "phase", number),
             stopwatch=Clock(_TIMED, data.get("seconds", {})),
         )
-        self.found = found
+        self.resumed = resumed
         self.checkpoints = checkpoints
         self.run_state = run_state
         self.guard = PhaseGuard(self, data.get("guard"))
@@ -90,7 +90,7 @@ class RisenPhase(Trial):
         )
         self.grpo_logs = GrpoLogs(list(data.get("logs", [])), context.log_series)
         self.answer_log = RolloutLog(
-            folder / FILE, parts=checkpoints.place, position=data.get("log")
+            folder / FILE, parts=checkpoints.path, position=data.get("log")
         )
         sampled = {"rollouts": context.pass_rates.rollouts, "tokens": context.pass_rates.tokens}
         self.sampled_before: Mapping[str, int] = data.get("entry", sampled)
@@ -99,10 +99,10 @@ class RisenPhase(Trial):
 
     def begin(self) -> None:
         """Make the folder ready, and begin to count, or go on where the phase was cut off."""
-        context, found = self.context, self.found
+        context, resumed = self.context, self.resumed
         context.processes.main(self._make_room)
         context.panel.begin(group=self.grpo["num_generations"])
-        context.instructions.begin_figures(None if found is None else found.data["counts"])
+        context.instructions.begin_figures(None if resumed is None else resumed.data["counts"])
         context.buffers.begin(phase=self.number, at_step=self.at_step)
 
     def _make_room(self) -> None:
@@ -136,7 +136,7 @@ class RisenPhase(Trial):
 
     def measure_entry(self) -> None:
         """Measure the model as it enters; a phase that goes on has been measured."""
-        if self.found is None:
+        if self.resumed is None:
             before = self.guard.enter()
             self.context.instructions.measured(before.by_row.passed)
 
@@ -144,15 +144,15 @@ class RisenPhase(Trial):
         """Reinforce; None where the guard lets the phase not begin."""
         if self.guard.before.outage is not None:
             return None
-        found = self.found
+        resumed = self.resumed
         with self.stopwatch.time("enter_s"):
             trainer = self.context.processes.together(self._build)
             steering = self._connect(trainer, snapshot)
-            if found is not None:
-                found.restore(trainer)
+            if resumed is not None:
+                resumed.restore(trainer)
             self.checkpoints.follow(trainer, partial(self._write_checkpoint, trainer))
         try:
-            if found is None or not found.is_finished:
+            if resumed is None or not resumed.is_finished:
                 with self.stopwatch.time("reinforce_s"):
                     train(trainer, self.plan, self.grpo_logs, steering=steering)
                 self._write_checkpoint(trainer, finished=True)
@@ -173,7 +173,7 @@ class RisenPhase(Trial):
         return self.guard.verdict(self.steps, self.outage)
 
     def drop(self, trained: Any) -> None:
-        """Save what was learned if asked to, and tell the controllers."""
+        """Save the adapter if asked to, and have the controllers learn from it."""
         if self.context.config.keep_dropped and trained is not None:
             self.save(trained, "dropped")
         self.context.controllers.dropped()
@@ -192,7 +192,7 @@ class RisenPhase(Trial):
     @property
     def steps_before(self) -> int | None:
         """GRPO steps that were taken before the phase was cut off; None if it begins."""
-        return None if self.found is None else self.found.step
+        return None if self.resumed is None else self.resumed.step
 
     @property
     def logs(self) -> Sequence[Mapping[str, Any]]:
@@ -230,7 +230,7 @@ class RisenPhase(Trial):
 
     def _write_checkpoint(self, trainer: Any, *, finished: bool = False) -> None:
         """Write a checkpoint of the phase; a disk that takes none stops no training."""
-        with self.context.tolerant(self.checkpoints.place):
+        with self.context.tolerant(self.checkpoints.path):
             try:
                 self.checkpoints.write(trainer, self.state_dict, finished=finished)
             except RuntimeError as error:  # torch's own, where a file cannot be written
@@ -261,7 +261,7 @@ class RisenPhase(Trial):
             group=self.grpo["num_generations"],
             processes=context.processes,
             likelihood=self._likelihood(trained, snapshot),
-            state=None if self.found is None else self.found.data["panel"],
+            state=None if self.resumed is None else self.resumed.data["panel"],
         )
         context.instructions.context["generate"] = self._generate(trained)
         return Steering(
@@ -269,7 +269,7 @@ class RisenPhase(Trial):
             self.guard,
             context.controllers,
             self.announce,
-            goes_on=self.found is not None,
+            goes_on=self.resumed is not None,
         )
 
     def _generate(self, trained: Any) -> Callable[[list[Any]], list[str]]:
@@ -302,12 +302,12 @@ class RisenPhase(Trial):
 
 
 def _grpo_fields(
-    context: PhaseContext, decision: Decision, found: PhaseCheckpoint | None
+    context: PhaseContext, decision: Decision, resumed: PhaseCheckpoint | None
 ) -> dict[str, Any]:
     """The fields of ``GRPOConfig`` as the controllers would have them."""
     grpo = effective_grpo(context.config.grpo, decision.parameters)
-    if found is not None:  # as it was steered to by then
-        return grpo | {"beta": found.data["trainer"]["beta"]}
+    if resumed is not None:  # as it was steered to by then
+        return grpo | {"beta": resumed.data["trainer"]["beta"]}
     return grpo | context.controllers.begin(grpo, decision.steps, context.processes.count)
 
 

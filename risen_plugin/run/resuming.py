@@ -79,8 +79,8 @@ class Resuming:
             return None
         here = Checkpoints(self._output_dir).place(step)
         given = args.resume_from_checkpoint
-        told = given_to_train()
-        places = [told] if told is not None else [Path(given) if given else here, here]
+        passed = given_to_train()
+        places = [passed] if passed is not None else [Path(given) if given else here, here]
         for place in places:
             found = self._read(place)
             if found is not None:

@@ -1,1 +1,1 @@
-"""What RISEN phases leave for fine-tuning: verified answers, and instructions nobody solved."""
+"""The leftovers of RISEN phases: verified answers, and instructions nobody solved."""

@@ -1,8 +1,8 @@
-"""What RISEN phases leave for fine-tuning, kept across phases and checkpoints.
+"""The leftovers of RISEN phases, for fine-tuning: they last across phases and checkpoints.
 
 Listens to the panel, waits for the verdict on a phase before its answers count, and writes all of
-it to a journal. What is chosen, held and mixed is left to the pure modules beside this one; the
-fine-tuning itself to ``burst``.
+it to a journal. Choosing, holding and mixing is left to the pure modules beside this one; the
+fine-tuning itself to ``phases/burst``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Buffers:
         self._position = Position()
         self._source: Path | None = None
         self._warned = False
-        self._said = ""
+        self._latest_line = ""
         self._journal = Journal()
         self._clear()
 
@@ -66,19 +66,19 @@ class Buffers:
         """Choose from a generation batch; its answers wait for the verdict on their phase."""
         self._open()
         phase, at_step = self._at
-        found = select(
+        findings = select(
             batch,
             band=(float(self.config.band[0]), float(self.config.band[1])),
             key_of=key_of,
             moment=Moment(phase, batch.step, at_step),
         )
-        for unmet in found.unmet:
+        for unmet in findings.unmet:
             self._write("failed", unmet.as_dict())
-        for key in found.solved:
+        for key in findings.solved:
             if self.unsolved.was_tried(key):
                 self._write("solved", {"key": key})
         if self.config.largest:
-            for answer in found.verified:
+            for answer in findings.verified:
                 self._write("answer", answer.as_dict())
         self._commit()
 
@@ -125,7 +125,7 @@ class Buffers:
         )
 
     def counts(self) -> dict[str, int]:
-        """What a scheduler sees of the buffers."""
+        """The sizes of the buffers, for a scheduler."""
         self._open()
         return {
             "buffered": len(self.answers),
@@ -147,8 +147,8 @@ class Buffers:
         return f"the buffers are empty: no verified answer is held, and {written}"
 
     def is_news(self, line: str) -> bool:
-        """Whether ``line`` is not what was said last; a scheduler may ask at every step."""
-        is_new, self._said = line != self._said, line
+        """Whether ``line`` is another than the last one; a scheduler may ask at every step."""
+        is_new, self._latest_line = line != self._latest_line, line
         return is_new
 
     def line(self, metrics: Mapping[str, Any]) -> str:
@@ -215,7 +215,7 @@ class Buffers:
         self._apply(self._journal.add(kind, values))
 
     def _apply(self, line: Mapping[str, Any]) -> None:
-        """Do what a line of the journal says; also when it is read again."""
+        """Apply a line of the journal; also when it is read again."""
         apply_line(line, self.answers, self.unsolved, self._waiting)
 
     def _commit(self) -> None:
@@ -238,7 +238,7 @@ def _demonstrations(config: BuffersConfig) -> list[Row]:
 def apply_line(
     line: Mapping[str, Any], answers: VerifiedAnswers, unsolved: Unsolved, waiting: list[Verified]
 ) -> None:
-    """Do what one line of a journal says."""
+    """Apply one line of a journal."""
     values = {name: value for name, value in line.items() if name != "kind"}
     kind = line["kind"]
     if kind == "failed":

@@ -23,10 +23,10 @@ _SHOWN = 40
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a journal.
+    """A point in a journal.
 
     :param size: bytes up to it.
-    :param digest: SHA-256 of them, by which the journal of another run is told.
+    :param digest: SHA-256 of them, by which the journal of another run is recognised.
     """
 
     size: int = 0

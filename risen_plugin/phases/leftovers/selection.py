@@ -61,7 +61,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Unmet:
-    """A group of which no answer passed; the best one is kept, to see how far it came.
+    """A group of which no answer passed; the best one shows how far it came.
 
     :param row: the instruction with the columns that its rewards need.
     """
@@ -80,8 +80,8 @@ class Unmet:
 
 
 @dataclass
-class Found:
-    """What a batch had.
+class Findings:
+    """The findings of one batch.
 
     :param solved: fingerprints of the prompts that at least one answer met.
     """
@@ -97,29 +97,29 @@ def select(
     band: tuple[float, float],
     key_of: Callable[[Any], str],
     moment: Moment,
-) -> Found:
+) -> Findings:
     """The findings of a batch.
 
     An answer that trips a wire is never the best one. A group counts as unmet only if every one of
     its answers was judged: an error of a reward says nothing about the instruction.
 
     :param band: share of passed answers above the first and up to the second, in which a group's
-        best answer is kept.
+        best answer is chosen.
     """
     passed, sums = batch.verdicts, batch.totals
-    found = Found()
+    findings = Findings()
     for members in batch.groups:
         judged = [index for index in members if passed[index] is not None]
         good = [index for index in judged if passed[index]]
         key = key_of(batch.prompts[members[0]])
         if good:
-            found.solved.append(key)
+            findings.solved.append(key)
             if not band[0] < len(good) / len(judged) <= band[1] + _ROUNDING:
                 continue
             clean = [i for i in good if sums[i] is not None and not batch.tripped[i]]
             if clean:
                 best = max(clean, key=lambda index: (sums[index], -index))
-                found.verified.append(
+                findings.verified.append(
                     Verified(
                         key,
                         batch.prompts[best],
@@ -134,7 +134,7 @@ def select(
                 )
         elif judged and len(judged) == len(members):
             best = max(judged, key=lambda index: (sums[index] or 0.0, -index))
-            found.unmet.append(
+            findings.unmet.append(
                 Unmet(
                     key,
                     batch.rows[best],
@@ -144,7 +144,7 @@ def select(
                     **vars(moment),
                 )
             )
-    return found
+    return findings
 
 
 def _scores(batch: Batch, index: int) -> dict[str, float]:
