@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from risen_plugin.errors import ConfigError, near_miss
-from risen_plugin.kit.checks import is_number, told
+from risen_plugin.kit.checks import is_number, shown
 
 OnError: TypeAlias = Literal["stop", "skip"]
 GRADING = ("weight", "passes_at", "graded", "on_error", "timeout_s")
@@ -115,7 +115,7 @@ def _check_grading(given: Use | Weighted, label: str) -> None:
     for name in ("weight", "passes_at"):
         value = getattr(given, name)
         if not is_number(value) or not math.isfinite(value):
-            raise ConfigError(f"{label}: {name} is {told(value)}; it is a finite number")
+            raise ConfigError(f"{label}: {name} is {shown(value)}; it is a finite number")
     if not isinstance(given.graded, bool):
         raise ConfigError(f"{label}: graded is {given.graded!r}; it is true or false")
     if given.on_error not in ("stop", "skip"):
@@ -123,6 +123,6 @@ def _check_grading(given: Use | Weighted, label: str) -> None:
     limit = given.timeout_s
     if limit is not None and not (is_number(limit) and math.isfinite(limit) and limit > 0):
         raise ConfigError(
-            f"{label}: timeout_s is {told(limit)}; it is a number of seconds above 0, or nothing "
+            f"{label}: timeout_s is {shown(limit)}; it is a number of seconds above 0, or nothing "
             "for no limit"
         )

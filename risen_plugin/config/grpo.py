@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from risen_plugin.errors import ConfigError
-from risen_plugin.kit.checks import EXPONENT, check_whole, is_number, told
+from risen_plugin.kit.checks import EXPONENT, check_whole, is_number, shown
 
 DEFAULT_GRPO: Mapping[str, Any] = {
     "num_generations": 8,
@@ -114,6 +114,6 @@ def _check_numbers(grpo: Mapping[str, Any], label: str) -> None:
         if name in _COUNTS and value is not None:
             check_whole(f"{label}.{name}", value, _COUNTS[name])
         if name in _NUMBERS and (not is_number(value) or not math.isfinite(value)):
-            raise ConfigError(f"{label}.{name} is {told(value)}; it is a finite number")
+            raise ConfigError(f"{label}.{name} is {shown(value)}; it is a finite number")
         if isinstance(value, str) and EXPONENT.fullmatch(value):
-            raise ConfigError(f"{label}.{name} is {told(value)}")
+            raise ConfigError(f"{label}.{name} is {shown(value)}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.errors import ConfigError
-from risen_plugin.kit.checks import check_between, check_bound, check_whole, is_number, told
+from risen_plugin.kit.checks import check_between, check_bound, check_whole, is_number, shown
 from risen_plugin.kit.intervals import least_changed
 
 METRIC = "metric:"
@@ -93,18 +93,18 @@ class GuardConfig:
         for name in ("min_gain", "max_probe_loss_rise"):
             value = getattr(self, name)
             if not is_number(value) or math.isnan(value):
-                raise ConfigError(f"guard.{name} is {told(value)}; it is a number")
+                raise ConfigError(f"guard.{name} is {shown(value)}; it is a number")
         for name in ("max_gap", "max_trip_wire_rise"):
             value = getattr(self, name)
             if value is not None and (not is_number(value) or math.isnan(value)):
-                raise ConfigError(f"guard.{name} is {told(value)}; it is a number, or left out")
+                raise ConfigError(f"guard.{name} is {shown(value)}; it is a number, or left out")
         for name in ("max_forward_kl", "max_domain_drop", "burst_at"):
             check_bound(f"guard.{name}", getattr(self, name), 0.0)
         check_between("guard.beta_factor", self.beta_factor, 1.0, math.inf)
         sure = self.confidence
         if sure is not None and (not is_number(sure) or not 0.5 < sure < 1.0):
             raise ConfigError(
-                f"guard.confidence is {told(sure)}; it is a share above 0.5 and below 1, or null "
+                f"guard.confidence is {shown(sure)}; it is a share above 0.5 and below 1, or null "
                 "to go by what was measured alone"
             )
         if not isinstance(self.tasks, Mapping) or not all(
@@ -144,13 +144,13 @@ class GuardConfig:
 
     def describe(self) -> dict[str, Any]:
         """As the record has it: the rows of tasks are counted, not copied."""
-        given: dict[str, Any] = {
+        described: dict[str, Any] = {
             entry.name: getattr(self, entry.name)
             for entry in dataclasses.fields(self)
             if entry.name != "tasks"
         }
-        given["domain"] = None if self.domain is None else _named(self.domain)
-        given["tasks"] = {
+        described["domain"] = None if self.domain is None else _named(self.domain)
+        described["tasks"] = {
             name: {
                 "rows": str(task.rows) if isinstance(task.rows, str | Path) else len(task.rows),
                 "reward": _named(task.reward),
@@ -158,7 +158,7 @@ class GuardConfig:
             }
             for name, task in self.tasks.items()
         }
-        return given
+        return described
 
 
 _LEAST = {

@@ -24,7 +24,7 @@ from risen_plugin.config.sections import (
     LoraSettings,
 )
 from risen_plugin.errors import ConfigError, located
-from risen_plugin.kit.checks import all_texts, check_keys, check_whole, told
+from risen_plugin.kit.checks import all_texts, check_keys, check_whole, shown
 from risen_plugin.kit.yaml_files import read_mapping
 
 
@@ -51,8 +51,8 @@ class RisenConfig:
         of constraints where at least four are shown and ``guard.report_rows`` is not 0.
     :param buffers: what phases leave for fine-tuning, and how a burst uses it.
     :param keep_entry: whether the weights at the entry of each kept phase are saved too, as
-        ``phase-NNN/entry``; on a plain model its adapter stands on them, and without them it can
-        be inspected but not exported apart. Costs a copy of the model on disk per phase.
+        ``phase-NNN/entry``; on a plain model its adapter was trained on them, and without them
+        it can be inspected but not exported apart. Costs a copy of the model on disk per phase.
     :param keep_dropped: whether the adapter of a dropped phase is saved too, as
         ``phase-NNN/dropped``, to look at what the guard refused.
     :param checkpoint_before_phase: whether the Trainer, if it saves at all, is asked for a
@@ -112,7 +112,7 @@ class RisenConfig:
             )
         _check_reserve(self.reserve, self.guard)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise ConfigError(f"seed is {told(self.seed)}; it is a whole number")
+            raise ConfigError(f"seed is {shown(self.seed)}; it is a whole number")
         for name in ("keep_entry", "keep_dropped", "checkpoint_before_phase", "force"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it is true or false")
@@ -192,7 +192,7 @@ def _check_reserve(reserve: Any, guard: GuardConfig) -> None:
         check_whole("reserve", reserve, 0)
     elif isinstance(reserve, str) or not all_texts(reserve):
         raise ConfigError(
-            f"reserve is {told(reserve)}; it is a list of families, or how many of them"
+            f"reserve is {shown(reserve)}; it is a list of families, or how many of them"
         )
     if reserve and not guard.report_rows:
         raise ConfigError(

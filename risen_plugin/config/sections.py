@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from risen_plugin.config.choices import PluginOrName
 from risen_plugin.errors import ConfigError
-from risen_plugin.kit.checks import all_texts, check_between, check_whole, is_number, told
+from risen_plugin.kit.checks import all_texts, check_between, check_whole, is_number, shown
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class CurriculumConfig:
     :param initial: instructions asked of the generator before the first draw.
     :param refill: instructions asked of it again, every ``refill_every`` generation batches.
     :param refill_every: generation batches between refills.
-    :param largest: the most instructions kept; no more are taken in then.
+    :param largest: the most instructions in the pool; no more are taken in then.
     :param strata: columns whose values group instructions, the widest group first. What was never
         answered is judged by its group. ``level`` is the number of constraints where a row has no
         such column.
@@ -113,7 +113,7 @@ class BreakerConfig:
         rate = self.max_error_rate
         if not is_number(rate) or not 0.0 <= rate <= 1.0:
             raise ConfigError(
-                f"breaker.max_error_rate is {told(rate)}; it is a share between 0 and 1"
+                f"breaker.max_error_rate is {shown(rate)}; it is a share between 0 and 1"
             )
         check_whole("breaker.window", self.window, 1)
 
@@ -129,7 +129,7 @@ class GateConfig:
     :param quality: ``likelihood`` (the mean log-likelihood per token of the answer to the plain
         query under the model at phase entry), or a reward: a name, an object, :func:`use`.
     :param threshold: a quality, or ``auto`` for the ``quantile`` of the first answers of a phase.
-    :param quantile: share of the entry model's own answers that ``auto`` leaves below the bar.
+    :param quantile: share of the entry model's answers that ``auto`` leaves below the bar.
     """
 
     reward: PluginOrName = "constraints"
@@ -142,11 +142,11 @@ class GateConfig:
             is_number(self.threshold) and math.isfinite(self.threshold)
         ):
             raise ConfigError(
-                f"gate.threshold is {told(self.threshold)}; it is a finite number, or 'auto'"
+                f"gate.threshold is {shown(self.threshold)}; it is a finite number, or 'auto'"
             )
         if not is_number(self.quantile) or not 0.0 <= self.quantile < 1.0:
             raise ConfigError(
-                f"gate.quantile is {told(self.quantile)}; it is a share from 0 to below 1"
+                f"gate.quantile is {shown(self.quantile)}; it is a share from 0 to below 1"
             )
 
 
@@ -156,12 +156,12 @@ class BuffersConfig:
 
     :param largest: the most verified answers that are held, one per instruction; 0 for none.
     :param band: share of the passed answers of a group, above the first number and up to the
-        second, in which its best answer is kept.
+        second, in which its best answer is taken up.
     :param unsolved_after: visits without a passed answer, in a row, from which an instruction
         counts as unsolved.
     :param demonstrations: answers that a person wrote: rows with ``prompt`` and ``completion``, or
         the path of a JSON Lines file with them.
-    :param own_share: share of own verified answers in a burst, where there are demonstrations too.
+    :param own_share: share of the model's verified answers in a burst that has demonstrations too.
     :param batch_size: rows per optimizer step of a burst, over all processes.
     :param learning_rate: of a burst.
     :param min_gain: a burst is dropped that gains less than this in strict adherence (share of
@@ -199,10 +199,10 @@ class BuffersConfig:
                 f"buffers.band is {band!r}; it is two shares of passed answers, the lower first, "
                 "such as [0.0, 0.5]"
             )
-        given = self.demonstrations
-        if not (given is None or isinstance(given, str | Path | Sequence)):
+        rows = self.demonstrations
+        if not (rows is None or isinstance(rows, str | Path | Sequence)):
             raise ConfigError(
-                f"buffers.demonstrations is of type {type(given).__name__}; it is a list of rows, "
+                f"buffers.demonstrations is of type {type(rows).__name__}; it is a list of rows, "
                 "or the path of a JSON Lines file"
             )
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from risen_plugin.errors import ConfigError, near_miss
-from risen_plugin.kit.checks import check_whole, is_number, told
+from risen_plugin.kit.checks import check_whole, is_number, shown
 
 _LEAST = {
     "per_device_train_batch_size": 1,
@@ -60,12 +60,12 @@ def _check_value(where: str, name: str, value: Any, hint: Any) -> None:
     if bool in kinds and (isinstance(value, bool) or len(kinds - {type(None)}) > 1):
         return
     if kinds <= {bool, type(None)}:
-        raise ConfigError(f"{where} is {told(value)}; it is true or false")
+        raise ConfigError(f"{where} is {shown(value)}; it is true or false")
     if float not in kinds:
         _check_count(where, name, value)
         return
     if not is_number(value) or not math.isfinite(value):
-        raise ConfigError(f"{where} is {told(value)}; it is a finite number")
+        raise ConfigError(f"{where} is {shown(value)}; it is a finite number")
     if (name in _ABOVE_0 and value <= 0) or (name in _FROM_0 and value < 0):
         raise ConfigError(
             f"{where} is {value:g}; it is a number {'above' if name in _ABOVE_0 else 'from'} 0"
@@ -76,7 +76,7 @@ def _check_count(where: str, name: str, value: Any) -> None:
     if name in _LEAST:
         check_whole(where, value, _LEAST[name])
     elif isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{where} is {told(value)}; it is a whole number")
+        raise ConfigError(f"{where} is {shown(value)}; it is a whole number")
     elif name == "max_steps" and value == 0:
         raise ConfigError(f"{where} is 0, so there is nothing to do; give at least 1")
 

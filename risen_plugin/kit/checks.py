@@ -16,7 +16,7 @@ EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+", re.IGNORECASE)
 def check_whole(name: str, value: Any, least: int) -> None:
     """Refuse what is no whole number from ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ConfigError(f"{name} is {told(value)}; it is a whole number from {least}")
+        raise ConfigError(f"{name} is {shown(value)}; it is a whole number from {least}")
     if value < least:
         raise ConfigError(f"{name} is {value}; least is {least}")
 
@@ -25,16 +25,16 @@ def check_between(name: str, value: Any, least: float, most: float) -> None:
     """Refuse what is no finite number from ``least`` to ``most``."""
     if not is_number(value) or not least <= value <= most or math.isinf(value):
         band = f"from {least:g}" + (f" to {most:g}" if math.isfinite(most) else "")
-        raise ConfigError(f"{name} is {told(value)}; it is a number {band}")
+        raise ConfigError(f"{name} is {shown(value)}; it is a number {band}")
 
 
 def check_bound(name: str, value: Any, least: float, *, is_above: bool = False) -> None:
-    """Refuse what is no number from ``least``, or above it; None stands for no bound."""
+    """Refuse what is no number from ``least``, or above it; None is no bound."""
     if value is None:
         return
     if not is_number(value) or math.isnan(value) or value < least or (is_above and value <= least):
         band = f"above {least:g}" if is_above else f"from {least:g}"
-        raise ConfigError(f"{name} is {told(value)}; it is a number {band}, or left out")
+        raise ConfigError(f"{name} is {shown(value)}; it is a number {band}, or left out")
 
 
 def check_keys(data: Mapping[str, Any], known: set[str], where: str) -> None:
@@ -57,7 +57,7 @@ def all_texts(values: Any) -> bool:
     return isinstance(values, Sequence) and all(isinstance(value, str) for value in values)
 
 
-def told(value: Any) -> str:
+def shown(value: Any) -> str:
     """A wrong value as a message shows it; YAML 1.1 reads ``1e-5`` as a text."""
     if isinstance(value, str) and EXPONENT.fullmatch(value):
         mantissa, exponent = value.lower().split("e")

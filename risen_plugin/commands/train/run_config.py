@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from risen_plugin.config import LoraSettings, RisenConfig, check_keys
 from risen_plugin.errors import ConfigError, located, near_miss, near_path
-from risen_plugin.kit.checks import EXPONENT, check_whole, is_number, told
+from risen_plugin.kit.checks import EXPONENT, check_whole, is_number, shown
 from risen_plugin.kit.yaml_files import read_mapping
 
 DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
@@ -98,13 +98,13 @@ class RunConfig:
             return
         if self.data is None:
             raise ConfigError(
-                f"evaluation is {told(share)}, a part of data, but there is no data; name a file"
+                f"evaluation is {shown(share)}, a part of data, but there is no data; name a file"
             )
         if isinstance(share, int) and not isinstance(share, bool):
             check_whole("evaluation", share, 1)
         elif not is_number(share) or not 0.0 < share < 1.0:
             raise ConfigError(
-                f"evaluation is {told(share)}; it is a file, a share above 0 and below 1, or a "
+                f"evaluation is {shown(share)}; it is a file, a share above 0 and below 1, or a "
                 "whole number of rows"
             )
 
@@ -116,7 +116,7 @@ class RunConfig:
             )
         for name, value in given.items():
             if isinstance(value, str) and EXPONENT.fullmatch(value):
-                raise ConfigError(f"fine_tune.{name} is {told(value)}")
+                raise ConfigError(f"fine_tune.{name} is {shown(value)}")
         if given and self.data is None:
             raise ConfigError("fine_tune has settings, but there is no data to fine-tune on")
         if "max_steps" in given and "num_train_epochs" in given:
