@@ -196,7 +196,7 @@ def test_a_reward_that_fails_in_one_process_stops_all_with_its_name(
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to see threads")
 def test_no_thread_of_the_group_outlives_it(runs: Any) -> None:
-    """Such a thread may abort a process that ends; see ``leave``."""
+    """Such a thread may abort a process that ends; see ``leave_processes``."""
     for rank in (0, 1):
         left = json.loads((runs[0] / f"left-{rank}.json").read_text())["threads"]
         assert "python" in " ".join(left), "threads are seen"
