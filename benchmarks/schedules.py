@@ -256,7 +256,8 @@ def _config(desk: Any, scheduler: Timed, reserved: str) -> Any:
 
 
 def _scheduler(arm: str, clock: Clock, steps: int) -> Timed:
-    from risen_plugin.builtin.schedulers import Benefit, Plateau
+    from risen_plugin.builtin.schedulers.benefit import Benefit
+    from risen_plugin.builtin.schedulers.plateau import Plateau
 
     def by(chooses: Callable[[float, Progress], bool], *, ends: bool = False) -> Timed:
         """A fixed order: RISEN where ``chooses`` says so, of the share of the seconds."""

@@ -11,6 +11,9 @@ import pluggy
 from risen_plugin.contracts import PhaseRecord, Progress
 
 PROJECT = "risen_plugin"
+"""The group of entry points of plugins."""
+COMMAND_GROUP = "risen_plugin.commands"
+"""The group of entry points of plugins that only bring commands; imported for ``risen`` alone."""
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -74,8 +77,10 @@ def risen_register_schedulers(register: Register) -> None:
 def risen_register_commands(cli: click.Group) -> None:
     """Add subcommands to ``risen``.
 
-    Called once per command-line process. An exception leaves the whole plugin out. Import what is
-    heavy inside the command, so that ``risen --help`` stays quick::
+    Called once per command-line process. A plugin that does nothing else has its entry point in the
+    group ``risen_plugin.commands``, and is not imported where a callback is made. An exception
+    leaves the whole plugin out. Import what is heavy inside the command, so that ``risen --help``
+    stays quick::
 
         @hookimpl
         def risen_register_commands(cli):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -12,19 +13,47 @@ BUILT_IN = "built-in-"
 
 
 @dataclass(frozen=True)
+class Later:
+    """A factory that is imported when it is first needed, and not to list what is offered.
+
+    >>> Later("fractions:Fraction").load()(1, 2)
+    Fraction(1, 2)
+
+    :param place: ``module:NAME``.
+    """
+
+    place: str
+
+    def load(self) -> Callable[..., Any]:
+        """The factory."""
+        module, _, name = self.place.partition(":")
+        factory: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return factory
+
+    def __call__(self, **options: Any) -> Any:
+        return self.load()(**options)
+
+
+@dataclass(frozen=True)
 class Offer:
     """A named factory and whose it is.
 
+    :param registered: the factory, or where it is.
     :param plugin: the plugin's name: its entry point, or what it was registered as.
     :param distribution: the installed distribution it comes with; empty if it was never installed.
     """
 
     kind: Kind
     name: str
-    factory: Callable[..., Any]
+    registered: Callable[..., Any]
     plugin: str
     distribution: str = ""
     version: str = ""
+
+    @property
+    def factory(self) -> Callable[..., Any]:
+        """The class or function whose parameters are the options."""
+        return self.registered.load() if isinstance(self.registered, Later) else self.registered
 
     @property
     def label(self) -> str:

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -24,12 +24,15 @@ from risen_plugin.errors import ConfigError, PluginError, near_miss, typed_line
 from risen_plugin.plugins.lookup import make
 from risen_plugin.plugins.offers import BUILT_IN, KINDS, Kind, Offer, PluginInfo
 
-__all__ = ["DEFAULTS", "KINDS", "Kind", "Offer", "PluginInfo", "Plugins"]
+__all__ = ["COMMANDS", "KINDS", "OFFERS", "Kind", "Offer", "PluginInfo", "Plugins"]
 
-DEFAULTS = (
+OFFERS = (
     "risen_plugin.builtin.rewards",
     "risen_plugin.builtin.generators",
     "risen_plugin.builtin.schedulers",
+)
+"""Modules of risen-plugin that offer by name, registered as if they were somebody else's."""
+COMMANDS = (
     "risen_plugin.commands.score.command",
     "risen_plugin.commands.audit.command",
     "risen_plugin.commands.simulate.command",
@@ -37,7 +40,7 @@ DEFAULTS = (
     "risen_plugin.commands.train.command",
     "risen_plugin.commands.unsolved",
 )
-"""Modules of risen-plugin itself, registered as if they were somebody else's."""
+"""Modules of risen-plugin that only bring commands; imported for a command line alone."""
 
 _log = logging.getLogger("risen_plugin")
 
@@ -79,24 +82,28 @@ class Plugins:
     def load(cls, *, disable: Iterable[str] = (), cli: click.Group | None = None) -> Plugins:
         """The built-in plugins and every installed one.
 
+        Those that only bring commands are imported only where there is a ``cli`` for them.
+
         :raises PluginError: if one cannot be used and ``RISEN_STRICT_PLUGINS=1``; otherwise it is
             left out with one warning.
         """
         disable = tuple(disable)
         plugins = cls(disable=disable, cli=cli)
-        for module in DEFAULTS:
-            subject = module.split(".")[2]
-            info = PluginInfo(BUILT_IN + subject, "risen-plugin", __version__)
-            plugins._admit(info, functools.partial(importlib.import_module, module))
-        for entry in sorted(metadata.entry_points(group=hookspecs.PROJECT), key=_own_first):
-            distribution = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
-            plugins._admit(PluginInfo(entry.name, *distribution), entry.load)
-        found = {name for info in plugins._infos for name in (info.name, info.distribution)}
-        for name in sorted(plugins._disabled):
-            if name not in found:
-                hint = near_miss(name, found)
-                _log.warning("no plugin '%s' is installed that could be disabled%s", name, hint)
+        installed = [*map(_built_in, OFFERS), *map(_built_in, COMMANDS)]
+        for group in (hookspecs.PROJECT, hookspecs.COMMAND_GROUP):
+            installed += [_found(entry, group) for entry in metadata.entry_points(group=group)]
+        for one in sorted(installed, key=_own_first):
+            if cli is not None or not one.only_commands:
+                plugins._admit(one.info, one.load, only_commands=one.only_commands)
+        plugins._warn_of_unknown(
+            {n for one in installed for n in (one.info.name, one.info.distribution)}
+        )
         return plugins
+
+    def _warn_of_unknown(self, known: set[str]) -> None:
+        for name in sorted(self._disabled - known):
+            hint = near_miss(name, known)
+            _log.warning("no plugin '%s' is installed that could be disabled%s", name, hint)
 
     def register(self, plugin: Any, name: str, distribution: str = "", version: str = "") -> bool:
         """Add a module, class or object with hooks; False if it had to be left out.
@@ -170,7 +177,9 @@ class Plugins:
 
     # Registration
 
-    def _admit(self, info: PluginInfo, load: Callable[[], Any]) -> bool:
+    def _admit(
+        self, info: PluginInfo, load: Callable[[], Any], *, only_commands: bool = False
+    ) -> bool:
         """Register what ``load`` returns, or record why it was left out."""
         if self._disabled & {info.name, info.distribution}:
             self._infos.append(replace(info, left_out="disabled", is_disabled=True))
@@ -179,7 +188,7 @@ class Plugins:
         commands = dict(self._cli.commands) if self._cli else {}
         try:
             plugin = load()
-            self._refuse_unfit(plugin, info)
+            self._refuse_unfit(plugin, info, only_commands=only_commands)
             self._offering = (info, offers)
             self._manager.register(plugin, info.name)
             self._manager.check_pending()
@@ -216,7 +225,7 @@ class Plugins:
 
         return register
 
-    def _refuse_unfit(self, plugin: Any, info: PluginInfo) -> None:
+    def _refuse_unfit(self, plugin: Any, info: PluginInfo, *, only_commands: bool) -> None:
         """Find what this host cannot serve before any hook of the plugin runs.
 
         pluggy's own checks would find it too, but some only after hooks ran, and in its own words.
@@ -240,6 +249,12 @@ class Plugins:
                         "not have; a newer risen-plugin is needed, or the name is misspelt"
                     )
                 continue
+            if only_commands and name != "risen_register_commands":
+                raise _UnfitError(
+                    f"it implements the hook '{name}', and its entry point is in the group "
+                    f"{hookspecs.COMMAND_GROUP}, which is read for the command line alone; "
+                    f"{hookspecs.PROJECT} is the group of a plugin that does more"
+                )
             if marks.get("wrapper") or marks.get("hookwrapper"):
                 raise _UnfitError(f"its '{name}' is a wrapper, which no hook here supports")
             implementation = pluggy.HookImpl(plugin, info.name, getattr(plugin, attribute), marks)
@@ -274,6 +289,29 @@ class Plugins:
         return message + (f". Left out: {'; '.join(left_out)}" if left_out else "")
 
 
+@dataclass(frozen=True)
+class _Installed:
+    """A plugin that may be imported.
+
+    :param only_commands: whether it is for the command line alone.
+    """
+
+    info: PluginInfo
+    load: Callable[[], Any]
+    only_commands: bool
+
+
+def _built_in(module: str) -> _Installed:
+    info = PluginInfo(BUILT_IN + module.split(".")[2], "risen-plugin", __version__)
+    return _Installed(info, functools.partial(importlib.import_module, module), module in COMMANDS)
+
+
+def _found(entry: metadata.EntryPoint, group: str) -> _Installed:
+    distribution = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+    info = PluginInfo(entry.name, *distribution)
+    return _Installed(info, entry.load, group == hookspecs.COMMAND_GROUP)
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -282,9 +320,11 @@ def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "") not in ("", "0")
 
 
-def _own_first(entry: metadata.EntryPoint) -> tuple[bool, str]:
+def _own_first(one: _Installed) -> tuple[bool, bool, str]:
     """By name, after those of risen-plugin itself: nobody takes one of its commands away."""
-    return (entry.dist is None or entry.dist.name != "risen-plugin", entry.name)
+    info = one.info
+    name = "" if info.is_built_in else info.name  # those stay in their order
+    return (info.distribution != "risen-plugin", not info.is_built_in, name)
 
 
 def _print_call(hook: str, implementations: Sequence[Any], arguments: Mapping[str, Any]) -> None:

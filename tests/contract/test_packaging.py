@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import configparser
-import os
 import re
-import subprocess
 import sys
 import time
 import tomllib
@@ -15,17 +12,8 @@ from pathlib import Path
 import pytest
 from setuptools import find_packages
 
-from risen_plugin import __version__
-
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "onnxruntime", "onnx")
-
-
-@pytest.fixture
-def setup():
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg", encoding="utf-8")
-    return parser
 
 
 def on_disk(name, folder):
@@ -95,31 +83,6 @@ def test_the_packages_say_that_they_are_typed(setup):
         assert (ROOT / package / "py.typed").exists()
     for package in ("risen_plugin", "risen_export"):
         assert "py.typed" in setup["options.package_data"][package]
-
-
-@pytest.fixture
-def fresh_python(tmp_path, setup):
-    """Run code in a fresh interpreter that sees this checkout as an installed distribution."""
-    dist_info = tmp_path / f"risen_plugin-{__version__}.dist-info"
-    dist_info.mkdir()
-    metadata = f"Metadata-Version: 2.1\nName: risen-plugin\nVersion: {__version__}\n"
-    (dist_info / "METADATA").write_text(metadata)
-    entries = setup["options.entry_points"]["risen_plugin"].strip()
-    (dist_info / "entry_points.txt").write_text(f"[risen_plugin]\n{entries}\n")
-    clean = {name: text for name, text in os.environ.items() if not name.startswith("RISEN_")}
-    path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "export")))
-
-    def run(code):
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-            env={**clean, "PYTHONPATH": path, "RISEN_STRICT_PLUGINS": "1"},
-        )
-
-    return run
 
 
 @pytest.mark.parametrize(

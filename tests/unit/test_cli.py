@@ -92,7 +92,9 @@ def installed(monkeypatch):
     for variable in ("DISABLED", "STRICT", "TRACE"):
         monkeypatch.delenv(f"RISEN_{variable}_PLUGINS", raising=False)
     entries = [Entry("good", lambda: Plugin), Entry("broken", fail_to_import)]
-    monkeypatch.setattr(metadata, "entry_points", lambda group: entries)
+    monkeypatch.setattr(
+        metadata, "entry_points", lambda group: entries if group == "risen_plugin" else []
+    )
     log = logging.getLogger("risen_plugin")
     monkeypatch.setattr(log, "handlers", [])  # another test may have called main
     yield

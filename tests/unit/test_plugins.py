@@ -10,9 +10,8 @@ import click
 import pytest
 
 from risen_plugin import __version__, hookimpl, hookspec
-from risen_plugin import plugins as plugins_module
 from risen_plugin.errors import ConfigError, PluginError
-from risen_plugin.plugins import DEFAULTS, KINDS, Offer, Plugins
+from risen_plugin.plugins import COMMANDS, KINDS, OFFERS, Offer, Plugins, registry
 
 pytest_plugins = ["risen_plugin.testing"]
 
@@ -254,9 +253,7 @@ def test_plugins_named_in_the_environment_are_disabled(monkeypatch, caplog, disa
 
 
 def test_a_disabled_plugin_is_not_even_imported(monkeypatch, caplog):
-    monkeypatch.setattr(
-        metadata, "entry_points", lambda group: [EntryPoint("noisy", fail_to_import)]
-    )
+    entry_points(monkeypatch, EntryPoint("noisy", fail_to_import))
     plugins = Plugins.load(disable=["noisy", "built-in-rewards"])
     assert the_reason(plugins, "noisy") == the_reason(plugins, "built-in-rewards") == "disabled"
     assert plugins.offers("reward") == []
@@ -264,7 +261,7 @@ def test_a_disabled_plugin_is_not_even_imported(monkeypatch, caplog):
 
 
 def test_a_name_to_disable_that_nobody_has_is_warned_of_with_the_near_miss(monkeypatch, caplog):
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [EntryPoint("noisy", a_plugin)])
+    entry_points(monkeypatch, EntryPoint("noisy", a_plugin))
     Plugins.load(disable=["nosiy", "dist-noisy"])
     assert caplog.messages == [
         "no plugin 'nosiy' is installed that could be disabled; did you mean 'noisy'?"
@@ -314,7 +311,6 @@ def test_observers_are_told_by_the_arguments_they_name(plugins):
 
 def test_a_failing_observer_is_logged_once_then_muted_for_that_hook(plugins, caplog):
     seen, told = [], []
-    plugins.on_failure = lambda plugin, how: told.append((plugin, how))
 
     def fails(phase):
         seen.append("failing")
@@ -324,8 +320,8 @@ def test_a_failing_observer_is_logged_once_then_muted_for_that_hook(plugins, cap
     plugins.register(failing, "bad", "dist", "1.2")
     plugins.register(a_plugin(risen_phase_started=lambda phase: seen.append("good")), "good")
     for _ in range(2):
-        plugins.observe("risen_phase_started", phase=1, progress=2)
-    plugins.observe("risen_phase_ended", phase=1, progress=2, metrics={})
+        told += plugins.observe("risen_phase_started", phase=1, progress=2)
+    told += plugins.observe("risen_phase_ended", phase=1, progress=2, metrics={})
     assert seen == ["good", "failing", "good", "x"]
     [record] = caplog.records
     assert record.getMessage() == (
@@ -387,14 +383,20 @@ class EntryPoint:
         self.dist = types.SimpleNamespace(name=f"dist-{name}", version=version)
 
 
+def entry_points(monkeypatch, *entries, commands=()):
+    """Have these installed in place of what is: plugins, and some that only bring commands."""
+    installed = {"risen_plugin": entries, "risen_plugin.commands": commands}
+    monkeypatch.setattr(metadata, "entry_points", lambda group: list(installed[group]))
+
+
 def fail_to_import():
     raise ImportError("No module named 'missing'")
 
 
 def test_the_built_ins_are_plugins_like_any_other(monkeypatch):
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [])
-    plugins = Plugins.load()
-    assert len(plugins.infos()) == len(DEFAULTS)
+    entry_points(monkeypatch)
+    plugins = Plugins.load(cli=click.Group())
+    assert len(plugins.infos()) == len(OFFERS) + len(COMMANDS)
     for info in plugins.infos():
         assert info.left_out is None
         assert (info.distribution, info.version) == ("risen-plugin", __version__)
@@ -406,11 +408,61 @@ def test_installed_plugins_come_with_their_distribution(monkeypatch):
         EntryPoint("good", lambda: offering("echo")),
         EntryPoint("broken", fail_to_import, "2.0"),
     ]
-    monkeypatch.setattr(metadata, "entry_points", lambda group: entries)
-    monkeypatch.setattr(plugins_module, "DEFAULTS", ())
+    entry_points(monkeypatch, *entries)
+    monkeypatch.setattr(registry, "OFFERS", ())
     plugins = Plugins.load()
     assert plugins.find("reward", "echo").label == "reward 'echo' (dist-good 1.0)"
     assert the_reason(plugins, "broken") == "ImportError: No module named 'missing'"
+
+
+def test_what_only_brings_commands_is_imported_for_a_command_line_alone(monkeypatch):
+    def brings(name):
+        command = click.Command(name)
+        return a_plugin(risen_register_commands=lambda cli: cli.add_command(command))
+
+    loaded = []
+    command = EntryPoint("tool", lambda: loaded.append("tool") or brings("tool"))
+    both = a_plugin(
+        risen_register_rewards=lambda register: register("echo", Echo),
+        risen_register_commands=lambda cli: cli.add_command(click.Command("other")),
+    )
+    entry_points(monkeypatch, EntryPoint("both", lambda: both), commands=[command])
+    plugins = Plugins.load()
+    assert (loaded, plugins.find("reward", "echo").plugin) == ([], "both")
+    assert [info.name for info in plugins.infos()] == [
+        "built-in-rewards",
+        "built-in-generators",
+        "built-in-schedulers",
+        "both",
+    ]
+    cli = click.Group()
+    infos = {info.name: info for info in Plugins.load(cli=cli).infos()}
+    assert loaded == ["tool"]
+    assert infos["tool"].commands == ("tool",)
+    assert infos["both"].commands == ("other",)
+    assert {"tool", "other", "score", "train"} <= set(cli.commands)
+
+
+@pytest.mark.parametrize("name", ["tool", "dist-tool", "built-in-score", "risen-plugin"])
+def test_what_only_brings_commands_can_be_disabled_by_name_whether_imported_or_not(
+    monkeypatch, caplog, name
+):
+    entry_points(monkeypatch, commands=[EntryPoint("tool", fail_to_import)])
+    monkeypatch.setenv("RISEN_DISABLED_PLUGINS", f"{name},tool")
+    Plugins.load()
+    disabled = {i.name for i in Plugins.load(cli=click.Group()).infos() if i.is_disabled}
+    assert "tool" in disabled
+    assert caplog.messages == []
+
+
+def test_what_does_more_than_commands_is_refused_in_their_group(monkeypatch):
+    entry_points(monkeypatch, commands=[EntryPoint("tool", lambda: offering("echo"))])
+    plugins = Plugins.load(cli=click.Group())
+    assert the_reason(plugins, "tool") == (
+        "it implements the hook 'risen_register_rewards', and its entry point is in the group "
+        "risen_plugin.commands, which is read for the command line alone; risen_plugin is the "
+        "group of a plugin that does more"
+    )
 
 
 def test_the_host_marks_its_hooks_with_the_public_markers():

@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from risen_plugin.builtin.schedulers.benefit import Benefit
-from risen_plugin.builtin.schedulers.budget import Budget
-from risen_plugin.builtin.schedulers.plateau import Plateau
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.hookspecs import Register, hookimpl
+from risen_plugin.plugins import Later
 
 
 @dataclass(frozen=True)
@@ -126,6 +124,6 @@ def risen_register_schedulers(register: Register) -> None:
     """Offer the schedulers of this module."""
     register("after", After)
     register("alternate", Alternate)
-    register("plateau", Plateau)
-    register("benefit", Benefit)
-    register("budget", Budget)
+    register("plateau", Later(f"{__name__}.plateau:Plateau"))
+    register("benefit", Later(f"{__name__}.benefit:Benefit"))
+    register("budget", Later(f"{__name__}.budget:Budget"))
