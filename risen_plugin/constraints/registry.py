@@ -5,94 +5,103 @@ What is then made of an answer is in :mod:`risen_plugin.constraints.judging`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+import functools
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from risen_plugin.constraints import language
 from risen_plugin.constraints.core import Constraint
-from risen_plugin.constraints.families import (
-    around_words,
-    change_case,
-    combination,
-    copying,
-    count,
-    detectable_content,
-    detectable_format,
-    first_word,
-    keyword_places,
-    keywords,
-    last_word,
-    length_constraints,
-    letters,
-    paragraphs,
-    punctuation,
-    startend,
-)
 from risen_plugin.errors import DataError, near_miss
 
-_OFFERED: tuple[type[Constraint], ...] = (
-    change_case.CapitalWordFrequency,
-    change_case.EnglishCapital,
-    change_case.EnglishLowercase,
-    combination.RepeatPrompt,
-    combination.TwoResponses,
-    copying.Copy,
-    copying.CopySpanIdx,
-    copying.CopyingMultiple,
-    copying.CopyingSimple,
-    copying.RepeatPhrase,
-    count.CountIncrementWord,
-    count.CountUnique,
-    count.CountingComposition,
-    count.LowercaseCounting,
-    detectable_content.NumberPlaceholders,
-    detectable_content.Postscript,
-    detectable_format.ConstrainedResponse,
-    detectable_format.JsonFormat,
-    detectable_format.MultipleSections,
-    detectable_format.NumberBulletLists,
-    detectable_format.NumberHighlightedSections,
-    detectable_format.Title,
-    first_word.FirstWordAnswer,
-    first_word.FirstWordSent,
-    keyword_places.KeywordSpecificPosition,
-    keyword_places.NoAdjacentConsecutive,
-    keyword_places.Palindrome,
-    keyword_places.StartEnd,
-    keywords.ExcludeWordHarder,
-    keywords.Existence,
-    keywords.ForbiddenWords,
-    keywords.Frequency,
-    keywords.LetterFrequency,
-    keywords.WordCountDifferentNumbers,
-    keywords.WordOnce,
-    language.ResponseLanguage,
-    last_word.LastWordAnswer,
-    last_word.LastWordSent,
-    length_constraints.NthParagraphFirstWord,
-    length_constraints.NumberParagraphs,
-    length_constraints.NumberSentences,
-    length_constraints.NumberWords,
-    letters.LetterCounting,
-    letters.LetterCounting2,
-    paragraphs.Paragraphs,
-    paragraphs.Paragraphs2,
-    punctuation.NoComma,
-    punctuation.PunctuationDot,
-    punctuation.PunctuationExclamation,
-    startend.EndChecker,
-    startend.Quotation,
-    around_words.BigramWrapping,
-    around_words.SentenceHyphens,
-    around_words.SquareBrackets,
-)
-KNOWN: Mapping[str, type[Constraint]] = MappingProxyType({known.id: known for known in _OFFERED})
+_FAMILIES = "risen_plugin.constraints.families"
+_PLACES = {
+    "change_case:capital_word_frequency": ".change_case:CapitalWordFrequency",
+    "change_case:english_capital": ".change_case:EnglishCapital",
+    "change_case:english_lowercase": ".change_case:EnglishLowercase",
+    "combination:repeat_prompt": ".combination:RepeatPrompt",
+    "combination:two_responses": ".combination:TwoResponses",
+    "copy:copy": ".copying:Copy",
+    "new:copy_span_idx": ".copying:CopySpanIdx",
+    "copy:copying_multiple": ".copying:CopyingMultiple",
+    "copy:copying_simple": ".copying:CopyingSimple",
+    "copy:repeat_phrase": ".copying:RepeatPhrase",
+    "count:count_increment_word": ".count:CountIncrementWord",
+    "count:count_unique": ".count:CountUnique",
+    "count:counting_composition": ".count:CountingComposition",
+    "count:lowercase_counting": ".count:LowercaseCounting",
+    "detectable_content:number_placeholders": ".detectable_content:NumberPlaceholders",
+    "detectable_content:postscript": ".detectable_content:Postscript",
+    "detectable_format:constrained_response": ".detectable_format:ConstrainedResponse",
+    "detectable_format:json_format": ".detectable_format:JsonFormat",
+    "detectable_format:multiple_sections": ".detectable_format:MultipleSections",
+    "detectable_format:number_bullet_lists": ".detectable_format:NumberBulletLists",
+    "detectable_format:number_highlighted_sections": ".detectable_format:NumberHighlightedSections",
+    "detectable_format:title": ".detectable_format:Title",
+    "first_word:first_word_answer": ".first_word:FirstWordAnswer",
+    "first_word:first_word_sent": ".first_word:FirstWordSent",
+    "keywords:keyword_specific_position": ".keyword_places:KeywordSpecificPosition",
+    "keywords:no_adjacent_consecutive": ".keyword_places:NoAdjacentConsecutive",
+    "keywords:palindrome": ".keyword_places:Palindrome",
+    "keywords:start_end": ".keyword_places:StartEnd",
+    "keywords:exclude_word_harder": ".keywords:ExcludeWordHarder",
+    "keywords:existence": ".keywords:Existence",
+    "keywords:forbidden_words": ".keywords:ForbiddenWords",
+    "keywords:frequency": ".keywords:Frequency",
+    "keywords:letter_frequency": ".keywords:LetterFrequency",
+    "keywords:word_count_different_numbers": ".keywords:WordCountDifferentNumbers",
+    "keywords:word_once": ".keywords:WordOnce",
+    "language:response_language": "..language:ResponseLanguage",
+    "last_word:last_word_answer": ".last_word:LastWordAnswer",
+    "last_word:last_word_sent": ".last_word:LastWordSent",
+    "length_constraints:nth_paragraph_first_word": ".length_constraints:NthParagraphFirstWord",
+    "length_constraints:number_paragraphs": ".length_constraints:NumberParagraphs",
+    "length_constraints:number_sentences": ".length_constraints:NumberSentences",
+    "length_constraints:number_words": ".length_constraints:NumberWords",
+    "letters:letter_counting": ".letters:LetterCounting",
+    "letters:letter_counting2": ".letters:LetterCounting2",
+    "paragraphs:paragraphs": ".paragraphs:Paragraphs",
+    "paragraphs:paragraphs2": ".paragraphs:Paragraphs2",
+    "punctuation:no_comma": ".punctuation:NoComma",
+    "punctuation:punctuation_dot": ".punctuation:PunctuationDot",
+    "punctuation:punctuation_exclamation": ".punctuation:PunctuationExclamation",
+    "startend:end_checker": ".startend:EndChecker",
+    "startend:quotation": ".startend:Quotation",
+    "detectable_format:bigram_wrapping": ".around_words:BigramWrapping",
+    "detectable_format:sentence_hyphens": ".around_words:SentenceHyphens",
+    "detectable_format:square_brackets": ".around_words:SquareBrackets",
+}
+"""Where each constraint is, by its id: a family is imported when one of its ids is asked for."""
+
+
+@functools.cache
+def _class_at(place: str) -> type[Constraint]:
+    module, _, name = place.partition(":")
+    found: type[Constraint] = getattr(importlib.import_module(module, _FAMILIES), name)
+    return found
+
+
+class _Known(Mapping[str, type[Constraint]]):
+    """Every constraint by its id."""
+
+    def __getitem__(self, id_: str) -> type[Constraint]:
+        return _class_at(_PLACES[id_])
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in _PLACES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+
+KNOWN: Mapping[str, type[Constraint]] = _Known()
 """Every constraint by its id."""
 IFEVAL_IDS = frozenset(
-    known.id
-    for known in _OFFERED
-    if known.family()
+    id_
+    for id_ in _PLACES
+    if id_.partition(":")[0]
     in {
         "change_case",
         "combination",
@@ -101,7 +110,7 @@ IFEVAL_IDS = frozenset(
         "length_constraints",
         "startend",
     }
-    or known.id
+    or id_
     in {
         "detectable_format:constrained_response",
         "detectable_format:json_format",

@@ -346,6 +346,7 @@ def test_every_id_of_ifeval_has_a_passing_and_a_failing_case() -> None:
 def test_the_ids_are_ifevals_and_iftrains() -> None:
     assert len(IFEVAL_IDS) == 25
     assert len(KNOWN) == 25 + 29
+    assert all(known.id == id_ for id_, known in KNOWN.items())
     assert set(KNOWN) >= IFEVAL_IDS
     assert set(answers.WISHES) <= set(KNOWN)
 
