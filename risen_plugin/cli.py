@@ -52,27 +52,31 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def command_line() -> click.Group:
     """The ``risen`` group with the commands of every installed plugin."""
-    group = _RisenGroup(
-        "risen",
-        help=(
-            "Teach a language model to follow instructions, in short RISEN phases around "
-            "fine-tuning, and export it."
-        ),
-        params=[click.Option(["--debug"], is_flag=True, help="Show the traceback of an error.")],
-        callback=lambda debug: None,
-    )
-    group = click.version_option(__version__, package_name="risen-plugin", prog_name="risen")(group)
-    group.add_command(_plugins_command())
-    for kind in KINDS:
-        group.add_command(_listing(kind))
-    group.plugins = Plugins.load(cli=group)
-    return group
+    version = click.version_option(__version__, package_name="risen-plugin", prog_name="risen")
+    return version(_RisenGroup())
 
 
 class _RisenGroup(click.Group):
-    """A group that shows a ``RisenError`` as its message and suggests near misses."""
+    """A group that shows a ``RisenError`` as its message and suggests near misses.
 
-    plugins: Plugins
+    :ivar plugins: the installed ones; their commands are in the group.
+    """
+
+    def __init__(self) -> None:
+        debug = click.Option(["--debug"], is_flag=True, help="Show the traceback of an error.")
+        super().__init__(
+            "risen",
+            help=(
+                "Teach a language model to follow instructions, in short RISEN phases around "
+                "fine-tuning, and export it."
+            ),
+            params=[debug],
+            callback=lambda debug: None,
+        )
+        self.add_command(_plugins_command())
+        for kind in KINDS:
+            self.add_command(_listing(kind))
+        self.plugins = Plugins.load(cli=self)
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         try:

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from risen_plugin.plugins.offers import KINDS, Built, Kind, Later, Offer, PluginInfo
-from risen_plugin.plugins.registry import COMMANDS, OFFERS, Plugins
+from risen_plugin.plugins.offers import KINDS, Built, Kind, Offer, PluginInfo
+from risen_plugin.plugins.registry import Plugins
 
-__all__ = [
-    "COMMANDS",
-    "KINDS",
-    "OFFERS",
-    "Built",
-    "Kind",
-    "Later",
-    "Offer",
-    "PluginInfo",
-    "Plugins",
-]
+__all__ = ["KINDS", "Built", "Kind", "Offer", "PluginInfo", "Plugins"]

@@ -246,22 +246,22 @@ def _fit(value: Any, hint: Any) -> Any:  # noqa: PLR0911  one line per sort of a
     if origin in (typing.Union, types.UnionType):
         return _fit_any(value, typing.get_args(hint))
     if origin is typing.Literal:
-        return _keep(value, any(_same(value, choice) for choice in typing.get_args(hint)))
+        return _if_fits(value, any(_same(value, choice) for choice in typing.get_args(hint)))
     if hint is None or hint is type(None):
-        return _keep(value, value is None)
+        return _if_fits(value, value is None)
     if hint in _PLAIN:
-        return _keep(value, _is_plain(value, hint))
+        return _if_fits(value, _is_plain(value, hint))
     if hint is Path:
-        return Path(_keep(value, isinstance(value, str | Path)))
+        return Path(_if_fits(value, isinstance(value, str | Path)))
     kind = origin or hint
     if isinstance(kind, collections.abc.Hashable) and kind in _SEQUENCES:
         return _fit_sequence(value, _SEQUENCES[kind], typing.get_args(hint), kind)
     if kind in _MAPPINGS:
-        return _keep(value, isinstance(value, collections.abc.Mapping))
+        return _if_fits(value, isinstance(value, collections.abc.Mapping))
     return value
 
 
-def _keep(value: Any, fits: bool) -> Any:
+def _if_fits(value: Any, fits: bool) -> Any:
     if not fits:
         raise _MisfitError
     return value
@@ -291,11 +291,11 @@ def _fit_any(value: Any, choices: tuple[Any, ...]) -> Any:
 
 def _fit_sequence(value: Any, target: type, arguments: tuple[Any, ...], kind: Any) -> Any:
     if kind not in (list, tuple, set, frozenset) and not isinstance(value, list):
-        return _keep(value, isinstance(value, kind) and not isinstance(value, str | bytes))
-    _keep(value, isinstance(value, list | tuple | set | frozenset))
+        return _if_fits(value, isinstance(value, kind) and not isinstance(value, str | bytes))
+    _if_fits(value, isinstance(value, list | tuple | set | frozenset))
     items = list(value)
     if kind is tuple and arguments and arguments[-1] is not Ellipsis:
-        _keep(value, len(items) == len(arguments))
+        _if_fits(value, len(items) == len(arguments))
         fitted = [_fit(item, hint) for item, hint in zip(items, arguments, strict=True)]
     else:
         fitted = [_fit(item, arguments[0]) for item in items] if arguments else items

@@ -11,7 +11,8 @@ import pytest
 
 from risen_plugin import __version__, hookimpl, hookspec
 from risen_plugin.errors import ConfigError, PluginError
-from risen_plugin.plugins import COMMANDS, KINDS, OFFERS, Offer, Plugins, registry
+from risen_plugin.plugins import KINDS, Offer, Plugins, registry
+from risen_plugin.plugins.registry import COMMANDS, OFFERS
 
 pytest_plugins = ["risen_plugin.testing"]
 

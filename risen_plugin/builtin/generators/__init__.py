@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from risen_plugin.hookspecs import Register, hookimpl
-from risen_plugin.plugins import Later
+from risen_plugin.plugins.offers import Later
 
 if TYPE_CHECKING:
     from risen_plugin.builtin.generators.constrain import Constraints

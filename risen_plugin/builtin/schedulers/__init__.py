@@ -12,7 +12,7 @@ from typing import Any
 
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.hookspecs import Register, hookimpl
-from risen_plugin.plugins import Later
+from risen_plugin.plugins.offers import Later
 
 
 @dataclass(frozen=True)

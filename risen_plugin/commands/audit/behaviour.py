@@ -79,7 +79,7 @@ def repeats_itself(subject: Subject) -> Check:
     return Check("repeat", "ok")
 
 
-def keeps_across_processes(subject: Subject) -> Check:
+def agrees_across_processes(subject: Subject) -> Check:
     """Other processes, with other hash seeds, give the same scores."""
     items = _mixed(subject)
     first = _called(subject, items)

@@ -80,6 +80,20 @@ class Caller:
     scored: int = 0
     per_answer_s: list[float] = field(default_factory=list)
 
+    def choose_form(self, items: Sequence[Item]) -> str | None:
+        """Pass text from here on, or chat messages where the reward cannot take text.
+
+        :returns: why the reward takes neither; None where it takes one.
+        """
+        outcomes = self.outcomes(items)
+        if any(outcome.fault != "crash" for outcome in outcomes):
+            return None
+        self.form = "chat"
+        if any(outcome.fault != "crash" for outcome in self.outcomes(items)):
+            self.seen.clear()
+            return None
+        return outcomes[0].why
+
     def raw(self, items: Sequence[Item], form: Form | None = None, **extra: Any) -> Any:
         """What the reward returns for a batch; whatever it raises is raised."""
         return self.pass_on(arguments(items, form or self.form) | extra)

@@ -38,7 +38,7 @@ CHECKS: Mapping[str, Checking] = MappingProxyType(
         "number": behaviour.gives_numbers,
         "count": behaviour.gives_one_each,
         "repeat": behaviour.repeats_itself,
-        "process": behaviour.keeps_across_processes,
+        "process": behaviour.agrees_across_processes,
         "order": behaviour.ignores_order,
         "duplicates": behaviour.scores_equals_equally,
         "neighbours": behaviour.ignores_neighbours,
@@ -92,20 +92,14 @@ def subject_of(
 
 
 def _find_form(subject: Subject) -> None:
-    """Text, or chat messages where the reward cannot take text."""
     row = subject.instructions[0].row
     items = [Item(row, text) for text in ("We left early.", *subject.instructions[0].right)]
-    outcomes = subject.caller.outcomes(items)
-    if any(outcome.fault != "crash" for outcome in outcomes):
-        return
-    subject.caller.form = "chat"
-    if any(outcome.fault != "crash" for outcome in subject.caller.outcomes(items)):
-        subject.caller.seen.clear()
-        return
-    raise DataError(
-        f"{subject.label} raises whatever it is given: {outcomes[0].why}; if it reads a column, "
-        "give that with --column or --columns"
-    )
+    fault = subject.caller.choose_form(items)
+    if fault is not None:
+        raise DataError(
+            f"{subject.label} raises whatever it is given: {fault}; if it reads a column, "
+            "give that with --column or --columns"
+        )
 
 
 def audit(

@@ -209,8 +209,8 @@ def rescore_command(
             batch_size=batch_size,
             stop=on_error == "stop",
         )
-        kept = comparison.examples()
-        data = comparison.data() | {"examples": [_example_data(one) for one in kept]}
+        shown = comparison.examples()
+        data = comparison.data() | {"examples": [_example_data(one) for one in shown]}
         if publish is not None:
             publish.write(json_text(data) + "\n")
     if as_json:
@@ -219,7 +219,7 @@ def rescore_command(
     width = shutil.get_terminal_size().columns
     for line in tables.comparison_lines(comparison, width):
         click.echo(line)
-    for one in kept:
+    for one in shown:
         click.echo("\n" + "\n".join(tables.example_lines(one, width)))
 
 

@@ -166,11 +166,11 @@ class Comparison:
                     pair.moments.add(a, b)
                     pair.agreed += (a >= self.passes_at) == (b >= self.passes_at)
         if self._most:
-            self._keep(group, about)
+            self._collect(group, about)
 
     def examples(self) -> list[Disagreement]:
         """The largest disagreements, the largest first; one per group."""
-        return [one for _, _, one in sorted(self._largest, key=lambda kept: (-kept[0], -kept[1]))]
+        return [one for _, _, one in sorted(self._largest, key=lambda one: (-one[0], -one[1]))]
 
     def data(self) -> dict[str, Any]:
         """All but the examples in plain values; a share of nothing is None."""
@@ -210,7 +210,7 @@ class Comparison:
             one.total += outcome
             one.passed += outcome >= self.passes_at
 
-    def _keep(self, group: Sequence[Mapping[str, Outcome]], about: Sequence[Any] | None) -> None:
+    def _collect(self, group: Sequence[Mapping[str, Outcome]], about: Sequence[Any] | None) -> None:
         """Keep the largest disagreement of the group, if it is among the largest of all."""
         distance, first, second, index = max(
             self._distances(group), default=(0.0, "", "", 0), key=lambda found: found[0]
