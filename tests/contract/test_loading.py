@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-MOST_IMPORTED = 126
-MOST_BUILT = 132
+MOST_IMPORTED = 30
+MOST_BUILT = 85
 BUILD = """
 from risen_plugin import RisenCallback
 
