@@ -31,7 +31,7 @@ from benchmarks.shared import (
 from risen_plugin.builtin.generators import Constraints, Jsonl
 from risen_plugin.constraints import check_all, parse
 from risen_plugin.constraints.made_to_order.construct import satisfying
-from risen_plugin.instructions.validity import Validity, asked_of, instruction_key
+from risen_plugin.instructions.validity import Validity, ids_and_kwargs, instruction_key
 
 FILES = ("self_instruct_seed_tasks.jsonl", "user_oriented_instructions.jsonl")
 EVALUATION = "gsm8k_test.jsonl"
@@ -148,7 +148,7 @@ def _distinct_valid(rows: list[Any]) -> int:
     valid, keys = Validity(distinct=False), set()
     for row in rows:
         if valid.fault_of(row) is None:
-            ids, kwargs = asked_of(row)
+            ids, kwargs = ids_and_kwargs(row)
             keys.add(instruction_key(row["query"][0]["content"], ids, [k or {} for k in kwargs]))
     return len(keys)
 
@@ -157,7 +157,7 @@ def _answered(rows: list[Any]) -> int:
     """For how many an answer can be built that passes every check at once."""
     passed = 0
     for number, row in enumerate(rows):
-        ids, kwargs = asked_of(row)
+        ids, kwargs = ids_and_kwargs(row)
         constraints = [parse(id_, values) for id_, values in zip(ids, kwargs, strict=True)]
         answer = satisfying(constraints, random.Random(number), row["query"][0]["content"])
         passed += answer is not None and all(check_all(answer, ids, kwargs))

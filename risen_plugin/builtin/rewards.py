@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from risen_plugin.constraints import check_all
+from risen_plugin.constraints.judging import asked_of, check_all
 from risen_plugin.contracts import Row, is_blank, text_of
 from risen_plugin.errors import DataError, near_miss
 from risen_plugin.hookspecs import Register, hookimpl
@@ -165,13 +165,13 @@ class Constraints:
         """
         ids = row.get("instruction_id_list")
         if ids:
-            check_all("", ids, row.get("kwargs"), _asked(row["prompt"]))
+            check_all("", ids, row.get("kwargs"), asked_of(row["prompt"]))
 
     def _score(self, row: int, prompt: Any, completion: Any, ids: Any, kwargs: Any) -> float | None:
         if ids is None or (isinstance(ids, Sequence) and not ids):
             return None
         try:
-            met = check_all(text_of(completion), ids, kwargs, _asked(prompt))
+            met = check_all(text_of(completion), ids, kwargs, asked_of(prompt))
         except DataError as error:
             raise DataError(f"row {row} of the batch: {error}") from error
         return sum(met) / len(met) if self.partial else float(all(met))
@@ -190,14 +190,6 @@ def _column(columns: dict[str, Any], name: str, completions: Sequence[Any]) -> A
             f"'{name}'"
         )
     return values
-
-
-def _asked(prompt: Any) -> str:
-    """What the user asked: a text prompt, or the last message of the user in a chat."""
-    if not isinstance(prompt, str):
-        asked = [message for message in prompt if message.get("role") == "user"]
-        prompt = asked[-1:] or prompt
-    return text_of(prompt)
 
 
 @hookimpl

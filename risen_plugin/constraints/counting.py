@@ -1,4 +1,4 @@
-"""Which of its row's constraints an answer meets, where that can be told; for logs and figures."""
+"""Count the constraints that answers meet, and the families that pass; for logs and figures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from risen_plugin.constraints.judging import check_all
+from risen_plugin.constraints.judging import asked_of, check_all
 from risen_plugin.contracts import Completion, Row, text_of
 
 Count = tuple[int, int]
@@ -28,7 +28,7 @@ def met_by(completion: Completion, prompt: Any, columns: Mapping[str, Any]) -> l
     if not ids:
         return None
     try:
-        return check_all(text_of(completion), ids, columns.get("kwargs"), text_of(prompt))
+        return check_all(text_of(completion), ids, columns.get("kwargs"), asked_of(prompt))
     except Exception:  # noqa: BLE001  the rows are other people's, and may hold anything
         return None
 

@@ -1,4 +1,4 @@
-"""Check an answer against the constraints of its row: strictly, loosely, with what was seen."""
+"""Check an answer against the constraints of its row: strictly, loosely, and with a reason."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from risen_plugin.constraints.registry import parse_all
+from risen_plugin.contracts import Completion, text_of
+
+
+def asked_of(prompt: str | Sequence[Mapping[str, Any]]) -> str:
+    """The text that the user asked: a text prompt, or the last message of the user in a chat.
+
+    Constraints that are about the prompt itself are about this text.
+    """
+    if not isinstance(prompt, str):
+        of_the_user = [message for message in prompt if message.get("role") == "user"]
+        prompt = of_the_user[-1:] or prompt
+    return text_of(prompt)
 
 
 def check_all(
@@ -61,6 +73,19 @@ def judge_all(
         loose = look.met or any(map(constraint.check, others))
         judged.append(Judgement(constraint.id, look.met, loose, look.seen))
     return judged
+
+
+def judge_row(
+    prompt: Any, completion: Completion, columns: Mapping[str, Any]
+) -> list[Judgement] | None:
+    """The judgements of an answer by the constraints of its row; None where the row has none.
+
+    :raises DataError: if the constraints cannot be read.
+    """
+    ids = columns.get("instruction_id_list")
+    if ids is None or (isinstance(ids, Sequence) and not ids):
+        return None
+    return judge_all(text_of(completion), ids, columns.get("kwargs"), asked_of(prompt))
 
 
 def variants(text: str) -> list[str]:

@@ -11,10 +11,10 @@ from risen_plugin.builtin.rewards import Constraints, Exact
 from risen_plugin.commands.score.by_row import Scored, score_rows
 from risen_plugin.commands.score.rows import Answer, Unusable, read_answers
 from risen_plugin.commands.score.summary import summed
-from risen_plugin.constraints.judging_rows import judged
+from risen_plugin.constraints.judging import judge_row
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import DataError, PluginError
-from risen_plugin.rewards.adherence import wrap
+from risen_plugin.rewards.named import wrap
 
 NO_COMMA, TITLE = "punctuation:no_comma", "detectable_format:title"
 WORDS = "length_constraints:number_words"
@@ -121,13 +121,13 @@ def test_rows_are_read_as_a_stream():
     "columns", [{}, {"instruction_id_list": []}, {"instruction_id_list": None}]
 )
 def test_a_row_without_constraints_is_not_judged(columns):
-    assert judged("Ask.", "a", columns) is None
+    assert judge_row("Ask.", "a", columns) is None
 
 
 def test_the_question_of_a_chat_stands_in_for_the_prompt_to_repeat():
     chat = [{"role": "user", "content": "Ask."}]
     columns = {"instruction_id_list": ["combination:repeat_prompt"], "kwargs": [{}]}
-    [judgement] = judged(chat, "Ask. Yes.", columns)
+    [judgement] = judge_row(chat, "Ask. Yes.", columns)
     assert judgement.strict
 
 

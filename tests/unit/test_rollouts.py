@@ -16,6 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from risen_plugin.builtin.rewards import Constraints
+from risen_plugin.constraints.counting import counts_by_constraint
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import DataError, RecordError
 from risen_plugin.kit.plain_json import json_text
@@ -120,6 +122,26 @@ def test_the_columns_are_those_that_the_reference_names(run):
         "outcome/exact": "string",
         "error/exact": "string",
     }
+
+
+def test_the_reward_and_the_log_agree_on_the_text_that_was_asked(tmp_path):
+    chat = [
+        {"role": "system", "content": "You answer at a desk."},
+        {"role": "user", "content": "Name a river."},
+        {"role": "assistant", "content": "Rhine"},
+        {"role": "user", "content": "Repeat the request. Then answer."},
+    ]
+    texts = ["Repeat the request. Then answer. The Po", "The Po"]
+    answers = [[{"role": "assistant", "content": text}] for text in texts]
+    columns = {"instruction_id_list": [["combination:repeat_prompt"]] * 2, "kwargs": [[{}]] * 2}
+    scores = Constraints()(prompts=[chat] * 2, completions=answers, **columns)
+    assert scores == [1.0, 0.0]
+    with RolloutLog(tmp_path / "log.parquet") as log:
+        log.add(Batch(1, [chat] * 2, answers, columns, {"constraints": scores}), phase=1)
+    table = pq.read_table(tmp_path / "log.parquet").to_pydict()
+    assert table["met"] == [[True], [False]]
+    rows = [{"prompt": chat, **{name: of[0] for name, of in columns.items()}}] * 2
+    assert counts_by_constraint(rows, answers) == {"combination:repeat_prompt": (1, 2)}
 
 
 def test_what_became_of_each_constraint_stands_beside_the_answer(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from risen_plugin.constraints import KNOWN, Constraint, check_all, clash
 from risen_plugin.contracts import Row, text_of
 from risen_plugin.errors import ConfigError, DataError, near_miss
-from risen_plugin.instructions.validity import asked_of
+from risen_plugin.instructions.validity import ids_and_kwargs
 
 Position: TypeAlias = Literal["after", "before", "both"]
 OWN_COLUMNS = ("query", "instruction_id_list", "kwargs", "family", "level")
@@ -140,7 +140,7 @@ def stated_by(row: Row) -> tuple[list[str], list[Any]]:
 
     :raises DataError: if they are unknown or wrong, naming the prompt.
     """
-    ids, kwargs = asked_of(row)
+    ids, kwargs = ids_and_kwargs(row)
     asked = question_of(row)
     try:
         check_all("", ids, kwargs, asked)

@@ -16,11 +16,13 @@ from typing import Any
 
 from risen_plugin.commands.score.rows import Answer, Unusable
 from risen_plugin.constraints import Judgement
-from risen_plugin.constraints.judging_rows import judged
+from risen_plugin.constraints.judging import judge_row
 from risen_plugin.contracts import Failed, text_of
 from risen_plugin.errors import DataError, PluginError, RisenError, boundary, near_miss
 from risen_plugin.record.rollouts import Outcome, outcome_name, reason_of
-from risen_plugin.rewards.adherence import NamedReward, check_scores, columns_of
+from risen_plugin.rewards.adherence import columns_of
+from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.scores import check_scores
 
 _OF_ONE = re.compile(r"row 1 of the batch: | for completion 0\b")  # of a batch of a single row
 
@@ -132,7 +134,7 @@ def _score_batch(
             faults[index] = told
         elif by_constraint:
             try:
-                of_row = judged(row.prompt, row.completion, row.columns)
+                of_row = judge_row(row.prompt, row.completion, row.columns)
             except DataError as error:
                 # A stranger's reward may know ids that are none of ours.
                 to = faults if _is_ours(reward) else notes

@@ -35,8 +35,8 @@ __all__ = [
     "SeenInstructions",
     "SeenQueries",
     "Validity",
-    "asked_of",
     "fault_of_constraints",
+    "ids_and_kwargs",
     "instruction_key",
 ]
 
@@ -102,7 +102,7 @@ class Validity:
     def fault_of(self, row: Row) -> str | None:
         """Why ``row`` is not valid; None if it is. What was kept before is looked at."""
         prompt, query = row["prompt"], query_of(row)
-        ids, kwargs = asked_of(row)
+        ids, kwargs = ids_and_kwargs(row)
         if len(ids) != len(kwargs):
             return "not one kwargs per id"
         told = text_of(prompt)
@@ -144,7 +144,7 @@ class Validity:
 
     @staticmethod
     def _key(row: Row, query: str) -> int:
-        ids, kwargs = asked_of(row)
+        ids, kwargs = ids_and_kwargs(row)
         return instruction_key(query, ids, [values or {} for values in kwargs])
 
     def state_dict(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def query_of(row: Row) -> str:
     return text_of(row.get("query") or row["prompt"])
 
 
-def asked_of(row: Row) -> tuple[list[str], list[Mapping[str, Any] | None]]:
+def ids_and_kwargs(row: Row) -> tuple[list[str], list[Mapping[str, Any] | None]]:
     """Ids and kwargs of ``row``; both empty where it states none."""
     ids: list[str] = list(row.get("instruction_id_list") or ())
     kwargs = row.get("kwargs")
@@ -176,7 +176,7 @@ def asked_of(row: Row) -> tuple[list[str], list[Mapping[str, Any] | None]]:
 
 def fault_of_constraints(row: Row, query: str) -> str | None:
     """Why the constraints of ``row`` cannot be met together; None if they can."""
-    ids, kwargs = asked_of(row)
+    ids, kwargs = ids_and_kwargs(row)
     try:
         constraints = [parse(id_, values, query) for id_, values in zip(ids, kwargs, strict=True)]
     except DataError:
