@@ -69,7 +69,7 @@ def _risen(rows: list[dict[str, Any]], steps: int, folder: str) -> tuple[float, 
 
     from risen_plugin.builtin.rewards import Constraints
     from risen_plugin.config import LoraSettings
-    from risen_plugin.rewards.adherence import wrap
+    from risen_plugin.rewards.named import wrap
     from risen_plugin.rewards.panel import Panel
     from risen_plugin.rewards.pass_rates import PassRates
     from risen_plugin.training.clean_room import clean_room

@@ -1,35 +1,19 @@
-"""Grade answers and count what passed, outside of what TRL trains on.
+"""Grade answers, and say how well they follow their instructions.
 
-How rewards are wrapped and called is told elsewhere; the names are offered here as well.
+Pure but for :func:`grade` and :func:`score`, which call rewards outside of any training.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.rewards.calling import call_all
-from risen_plugin.rewards.named import AsyncNamedReward, NamedReward, wrap
-from risen_plugin.rewards.scores import Scores, check_scores, errors_in
-
-__all__ = [
-    "Adherence",
-    "AsyncNamedReward",
-    "NamedReward",
-    "Scores",
-    "adherence",
-    "check_scores",
-    "columns_of",
-    "grade",
-    "score",
-    "totals",
-    "unjudged",
-    "verdicts",
-    "wrap",
-]
+from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.scores import Scores, errors_in
 
 
 @dataclass(frozen=True)
@@ -85,25 +69,40 @@ def score(
     )
 
 
+Judged: TypeAlias = list[tuple[float, bool]]
+"""The scores of an answer by the graded rewards that scored it, and whether each one passes."""
+
+
+def judged_rows(
+    rewards: Sequence[NamedReward], scores: Mapping[str, Scores]
+) -> Iterator[Judged | None]:
+    """For each answer, what the graded rewards that scored it say; None where one failed on it."""
+    graded = [reward for reward in rewards if reward.graded]
+    for row in zip(*(scores[reward.__name__] for reward in graded), strict=True):
+        if any(isinstance(score, Failed) for score in row):
+            yield None
+            continue
+        yield [
+            (score, score >= reward.passes_at)
+            for reward, score in zip(graded, row, strict=True)
+            if score is not None
+        ]
+
+
 def verdicts(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> list[bool | None]:
     """For each answer, whether every graded reward that scored passes it.
 
     None where none did, or one failed on it.
     """
-    bars = {reward.__name__: reward.passes_at for reward in rewards if reward.graded}
-    found: list[bool | None] = []
-    for row in zip(*(scores[name] for name in bars), strict=True):
-        given = [
-            (score, bar) for score, bar in zip(row, bars.values(), strict=True) if score is not None
-        ]
-        is_judged = bool(given) and not any(isinstance(score, Failed) for score, _ in given)
-        found.append(all(score >= bar for score, bar in given) if is_judged else None)
-    return found
+    return [
+        all(passes for _, passes in judged) if judged else None
+        for judged in judged_rows(rewards, scores)
+    ]
 
 
 def totals(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> list[float | None]:
     """For each answer, the weighted sum over the rewards that scored it; None as in verdicts."""
-    found: list[float | None] = []
+    sums: list[float | None] = []
     for row in zip(*(scores[reward.__name__] for reward in rewards), strict=True):
         given = [
             reward.weight * score
@@ -111,8 +110,8 @@ def totals(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> list
             if score is not None
         ]
         total = sum(given)
-        found.append(total if given and math.isfinite(total) else None)
-    return found
+        sums.append(total if given and math.isfinite(total) else None)
+    return sums
 
 
 def adherence(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> Adherence:
@@ -120,20 +119,15 @@ def adherence(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> A
 
     Abstentions do not count, and an answer that a reward failed on counts for nothing.
     """
-    bars = {reward.__name__: reward.passes_at for reward in rewards if reward.graded}
     passed: list[bool] = []
     values: list[float] = []
     errors = 0
-    for row in zip(*(scores[name] for name in bars), strict=True):
-        if any(isinstance(score, Failed) for score in row):
+    for judged in judged_rows(rewards, scores):
+        if judged is None:
             errors += 1
-            continue
-        given = [
-            (score, bar) for score, bar in zip(row, bars.values(), strict=True) if score is not None
-        ]
-        if given:
-            passed.append(all(score >= bar for score, bar in given))
-            values.append(sum(score for score, _ in given) / len(given))
+        elif judged:
+            passed.append(all(passes for _, passes in judged))
+            values.append(sum(score for score, _ in judged) / len(judged))
     count = len(passed)
     if not count:
         return Adherence(0.0, 0.0, 0, errors)

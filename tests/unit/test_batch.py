@@ -12,8 +12,8 @@ import pytest
 from risen_plugin import RisenConfig, Weighted
 from risen_plugin.contracts import Decision, Failed
 from risen_plugin.rewards import batch as batch_module
-from risen_plugin.rewards.adherence import wrap
 from risen_plugin.rewards.batch import Batch
+from risen_plugin.rewards.named import wrap
 from risen_plugin.rewards.tripwires import WIRES, watch
 from risen_plugin.run.state import RunState
 

@@ -20,8 +20,8 @@ from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.instructions.supply import Instructions, derived_seed, key_of
 from risen_plugin.plugins import Plugins
 from risen_plugin.plugins.offers import Built
-from risen_plugin.rewards.adherence import NamedReward, wrap
 from risen_plugin.rewards.batch import Batch
+from risen_plugin.rewards.named import NamedReward, wrap
 from risen_plugin.run.assembly import Parts
 
 Make = Callable[..., Iterable[Row]]

@@ -10,9 +10,9 @@ import pytest
 
 from risen_plugin import BreakerConfig, Failed, GateConfig
 from risen_plugin.errors import PluginError
-from risen_plugin.rewards.adherence import NamedReward, wrap
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.gate import Gate
+from risen_plugin.rewards.named import NamedReward, wrap
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.pass_rates import PassRates
 from risen_plugin.rewards.scores import OutageError, Scores

@@ -11,8 +11,8 @@ import pytest
 
 from risen_plugin.commands.advise.timing import Seen, StopAt
 from risen_plugin.contracts import Failed
-from risen_plugin.rewards.adherence import wrap
 from risen_plugin.rewards.batch import Batch
+from risen_plugin.rewards.named import wrap
 from risen_plugin.rewards.scores import OutageError
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.errors import PluginError, typed_line
-from risen_plugin.rewards.adherence import check_scores
+from risen_plugin.rewards.scores import check_scores
 
 Form: TypeAlias = Literal["plain", "chat"]
 Clock: TypeAlias = Callable[[], float]
