@@ -4,37 +4,54 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.kit.checks import is_number, shown
 
 OnError: TypeAlias = Literal["stop", "skip"]
-GRADING = ("weight", "passes_at", "graded", "on_error", "timeout_s")
 
 
-@dataclass(frozen=True)
-class Use:
-    """A plugin by name with its options: what YAML and the command line can say.
+@dataclass(frozen=True, kw_only=True)
+class Grading:
+    """How a reward counts, and what happens where it fails.
 
-    :param name: the offered name, ``plugin/name``, ``file.py:NAME`` or ``module:NAME``.
-    :param options: arguments of the offered factory.
-    :param weight: weight of a reward in the sum that is reinforced.
-    :param passes_at: the score from which a reward counts an answer as adherent.
-    :param graded: whether a reward takes part in adherence at all.
-    :param on_error: ``stop`` ends the run when a reward raises, is too slow or returns nonsense;
+    :param weight: weight of the reward in the sum that is reinforced.
+    :param passes_at: the score from which the reward counts an answer as adherent.
+    :param graded: whether the reward takes part in adherence at all.
+    :param on_error: ``stop`` ends the run when the reward raises, is too slow or returns nonsense;
         ``skip`` takes each completion of that call for an error of the reward and goes on.
-    :param timeout_s: seconds that one call of a reward may take; None for no limit.
+    :param timeout_s: seconds that one call of the reward may take; None for no limit.
     """
 
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict)
     weight: float = 1.0
     passes_at: float = 1.0
     graded: bool = True
     on_error: OnError = "stop"
     timeout_s: float | None = None
+
+    @property
+    def grading(self) -> Grading:
+        """The grading alone, of what has one."""
+        return Grading(**{name: getattr(self, name) for name in GRADING})
+
+
+GRADING = tuple(entry.name for entry in fields(Grading))
+
+
+@dataclass(frozen=True)
+class Use(Grading):
+    """A plugin by name with its options: what YAML and the command line can say.
+
+    :param name: the offered name, ``plugin/name``, ``file.py:NAME`` or ``module:NAME``.
+    :param options: arguments of the offered factory.
+
+    A reward has a :class:`Grading` as well.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -58,19 +75,22 @@ def use(
     **options: Any,
 ) -> Use:
     """A plugin by name or place: ``use("length", low=20, high=80, weight=0.5)``."""
-    return Use(name, options, weight, passes_at, graded, on_error, timeout_s)
+    return Use(
+        name,
+        options,
+        weight=weight,
+        passes_at=passes_at,
+        graded=graded,
+        on_error=on_error,
+        timeout_s=timeout_s,
+    )
 
 
 @dataclass(frozen=True)
-class Weighted:
-    """A reward object with its weight, for use from Python; see :class:`Use` for the fields."""
+class Weighted(Grading):
+    """A reward object with its weight and the rest of its :class:`Grading`, from Python."""
 
     reward: Any
-    weight: float = 1.0
-    passes_at: float = 1.0
-    graded: bool = True
-    on_error: OnError = "stop"
-    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         name = getattr(self.reward, "__name__", type(self.reward).__name__)
@@ -111,7 +131,7 @@ def read_use(entry: Any, where: str, *, reward: bool = False) -> Any:
     return Use(entry["use"], options, **rest)
 
 
-def _check_grading(given: Use | Weighted, label: str) -> None:
+def _check_grading(given: Grading, label: str) -> None:
     for name in ("weight", "passes_at"):
         value = getattr(given, name)
         if not is_number(value) or not math.isfinite(value):

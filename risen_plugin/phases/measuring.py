@@ -152,7 +152,7 @@ def measure_adherence(context: PhaseContext, ask: Ask, rows: Sequence[Row]) -> A
 
     :raises DataError: if no graded reward scores any of them.
     """
-    graded = [reward for reward in context.rewards if reward.graded]
+    graded = [reward for reward in context.rewards if reward.grading.graded]
     answers, scores = ask(rows, graded)
     measured = adherence(context.rewards, scores)
     if not measured.rows and not measured.errors:

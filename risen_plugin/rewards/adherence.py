@@ -45,7 +45,7 @@ def grade(
 
     :raises RisenError: if a reward fails that stops on errors.
     """
-    return score([reward for reward in rewards if reward.graded], rows, completions)
+    return score([reward for reward in rewards if reward.grading.graded], rows, completions)
 
 
 def score(
@@ -77,13 +77,13 @@ def judged_rows(
     rewards: Sequence[NamedReward], scores: Mapping[str, Scores]
 ) -> Iterator[Judged | None]:
     """For each answer, what the graded rewards that scored it say; None where one failed on it."""
-    graded = [reward for reward in rewards if reward.graded]
+    graded = [reward for reward in rewards if reward.grading.graded]
     for row in zip(*(scores[reward.__name__] for reward in graded), strict=True):
         if any(isinstance(score, Failed) for score in row):
             yield None
             continue
         yield [
-            (score, score >= reward.passes_at)
+            (score, score >= reward.grading.passes_at)
             for reward, score in zip(graded, row, strict=True)
             if score is not None
         ]

@@ -53,14 +53,14 @@ def _settled(reward: NamedReward, count: int, ask: Callable[[], Scores]) -> Scor
     try:
         return ask()
     except Exception as error:  # a reward may raise anything; NamedReward tells whose it is
-        if reward.on_error == "stop":
+        if reward.grading.on_error == "stop":
             raise
         reason = " ".join(str(error).removeprefix(reward.label).strip(": ").split())
         return [Failed(reason)] * count
 
 
 def _too_slow(reward: NamedReward) -> PluginError:
-    return PluginError(f"{reward.label} took longer than timeout_s = {reward.timeout_s:g}")
+    return PluginError(f"{reward.label} took longer than timeout_s = {reward.grading.timeout_s:g}")
 
 
 # Plain rewards
@@ -70,22 +70,22 @@ _busy: WeakKeyDictionary[NamedReward, threading.Thread] = WeakKeyDictionary()
 
 
 def _call(reward: NamedReward, arguments: Arguments) -> Scores:
-    if reward.timeout_s is None:
+    if reward.grading.timeout_s is None:
         return reward(**arguments)
     earlier = _busy.get(reward)
     if earlier is not None:
-        earlier.join(reward.timeout_s)
+        earlier.join(reward.grading.timeout_s)
         if earlier.is_alive():
             raise PluginError(
                 f"{reward.label} is still busy with a call that took longer than "
-                f"timeout_s = {reward.timeout_s:g}"
+                f"timeout_s = {reward.grading.timeout_s:g}"
             )
     answer: Future[Scores] = Future()
     thread = threading.Thread(target=_answer, args=(reward, arguments, answer), daemon=True)
     _busy[reward] = thread
     thread.start()
     try:
-        return answer.result(reward.timeout_s)
+        return answer.result(reward.grading.timeout_s)
     except TimeoutError as error:
         if answer.done():  # at the last moment
             return answer.result()
@@ -115,7 +115,7 @@ class _Pending:
 
     def wait(self, reward: NamedReward) -> Scores:
         future = self.futures[reward.__name__]
-        limit = reward.timeout_s
+        limit = reward.grading.timeout_s
         left = None if limit is None else max(0.0, self.started + limit - time.monotonic())
         try:
             return future.result(left)

@@ -1,16 +1,17 @@
 """Wrap a reward under its configured name; it keeps TRL's call shape.
 
 The wrapper says whose the reward is when it fails, and refuses scores that would train silently on
-nonsense. Time limits, and what becomes of errors, are left to ``calls``.
+nonsense. Time limits, and what becomes of errors, are left to ``calling``.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from risen_plugin.config.choices import OnError
+from risen_plugin.config.choices import Grading
 from risen_plugin.errors import boundary
 from risen_plugin.rewards.scores import Scores, check_scores
 
@@ -20,34 +21,30 @@ _GIVEN = frozenset(
 
 
 class NamedReward:
-    """A reward under its configured name; call it as TRL calls a reward function."""
+    """A reward under its configured name; call it as TRL calls a reward function.
+
+    :param label: whose reward it is, for messages.
+    :param grading: how it counts; None for the defaults.
+    """
 
     def __init__(
-        self,
-        reward: Callable[..., Any],
-        name: str,
-        label: str,
-        *,
-        weight: float = 1.0,
-        passes_at: float = 1.0,
-        graded: bool = True,
-        on_error: OnError = "stop",
-        timeout_s: float | None = None,
+        self, reward: Callable[..., Any], name: str, label: str, grading: Grading | None = None
     ) -> None:
         self.reward = reward
         self.__name__ = name  # TRL logs rewards/<name>
         self.label = label
-        self.weight = weight
-        self.passes_at = passes_at
-        self.graded = graded
-        self.on_error = on_error
-        self.timeout_s = timeout_s
+        self.grading = grading or Grading()
+
+    def limit(self, timeout_s: float) -> None:
+        """Give each call from now on so many seconds at the most."""
+        self.grading = replace(self.grading, timeout_s=timeout_s)
 
     is_async = False
 
-    def limit(self, seconds: float) -> None:
-        """Give the reward a time limit, which it was made without."""
-        self.timeout_s = seconds
+    @property
+    def weight(self) -> float:
+        """The weight in the sum that is reinforced."""
+        return self.grading.weight
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -93,27 +90,9 @@ class AsyncNamedReward(NamedReward):
 
 
 def wrap(
-    reward: Callable[..., Any],
-    name: str,
-    label: str,
-    *,
-    weight: float = 1.0,
-    passes_at: float = 1.0,
-    graded: bool = True,
-    on_error: OnError = "stop",
-    timeout_s: float | None = None,
+    reward: Callable[..., Any], name: str, label: str, grading: Grading | None = None
 ) -> NamedReward:
     """The wrapper that fits a plain or an ``async`` reward."""
     call = getattr(reward, "__call__", reward)  # noqa: B004 the bound method tells if it is async
     is_async = inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(call)
-    kind = AsyncNamedReward if is_async else NamedReward
-    return kind(
-        reward,
-        name,
-        label,
-        weight=weight,
-        passes_at=passes_at,
-        graded=graded,
-        on_error=on_error,
-        timeout_s=timeout_s,
-    )
+    return (AsyncNamedReward if is_async else NamedReward)(reward, name, label, grading)

@@ -246,7 +246,7 @@ class Panel:
             values[name] = gate(
                 values[name],
                 qualities,
-                passes_at=self.gate.reward.passes_at,
+                passes_at=self.gate.reward.grading.passes_at,
                 threshold=self.threshold,
             )
 

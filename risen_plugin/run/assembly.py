@@ -70,7 +70,7 @@ def assemble(config: RisenConfig) -> Parts:
                 f"two rewards are called '{name}'; TRL logs them by name, so wrap one in a "
                 "function of another name"
             )
-    if not any(reward.graded for reward in rewards):
+    if not any(reward.grading.graded for reward in rewards):
         raise ConfigError("no reward is graded, so adherence cannot be measured; grade one")
     generator = _part(plugins, "generator", config.generator, origins)
     held_out = generator
@@ -108,16 +108,7 @@ def _reward(plugins: Plugins, given: Any, origins: dict[str, str]) -> NamedRewar
     settings = given if isinstance(given, Use | Weighted) else Weighted(given)
     target = given.reward if isinstance(given, Weighted) else given
     part = _part(plugins, "reward", target, origins)
-    return wrap(
-        part.value,
-        part.name,
-        part.label,
-        weight=settings.weight,
-        passes_at=settings.passes_at,
-        graded=settings.graded,
-        on_error=settings.on_error,
-        timeout_s=settings.timeout_s,
-    )
+    return wrap(part.value, part.name, part.label, settings.grading)
 
 
 def _gate(

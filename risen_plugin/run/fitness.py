@@ -74,11 +74,12 @@ def limit_rewards(rewards: Sequence[NamedReward], longest_s: float, processes: i
     if processes == 1:
         return
     for reward in rewards:
-        if reward.timeout_s is None:
+        limit_s = reward.grading.timeout_s
+        if limit_s is None:
             reward.limit(longest_s / 2)
-        elif reward.timeout_s >= longest_s:
+        elif limit_s >= longest_s:
             raise ConfigError(
-                f"{reward.label} has timeout_s = {reward.timeout_s:g}, but the other processes "
+                f"{reward.label} has timeout_s = {limit_s:g}, but the other processes "
                 f"wait for {longest_s:g} seconds at the most; lower it, or raise ddp_timeout"
             )
 

@@ -116,10 +116,6 @@ def _reward(reward: NamedReward) -> dict[str, Any]:
     return {
         "name": reward.__name__,
         "label": reward.label,
-        "weight": reward.weight,
-        "passes_at": reward.passes_at,
-        "graded": reward.graded,
-        "on_error": reward.on_error,
-        "timeout_s": reward.timeout_s,
+        **dataclasses.asdict(reward.grading),
         "uses": without_address(reward.reward),
     }

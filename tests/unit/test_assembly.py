@@ -91,7 +91,8 @@ def test_names_objects_and_uses_become_parts_with_their_origins() -> None:
         scheduler=use("after", steps=3),
     )
     assert [r.__name__ for r in built.rewards] == ["shouting", "length", "exact"]
-    assert [(r.weight, r.graded) for r in built.rewards] == [(1.0, True), (0.5, True), (1.0, False)]
+    gradings = [reward.grading for reward in built.rewards]
+    assert [(g.weight, g.graded) for g in gradings] == [(1.0, True), (0.5, True), (1.0, False)]
     assert built.rewards[1].label == f"reward 'length' {OURS}"
     assert built.generator.label == f"generator 'jsonl' {OURS}"
     assert built.held_out is built.generator
@@ -399,7 +400,8 @@ def test_the_quality_of_a_gate_may_be_one_of_the_rewards_or_a_reward_of_its_own(
     apart = parts(gate=GateConfig("shouting", Weighted(exact, on_error="skip", timeout_s=3)))
     assert apart.gate is not None
     assert apart.gate.quality is not None
-    assert (apart.gate.quality.on_error, apart.gate.quality.timeout_s) == ("skip", 3)
+    grading = apart.gate.quality.grading
+    assert (grading.on_error, grading.timeout_s) == ("skip", 3)
     assert apart.asked == (*apart.rewards, apart.gate.quality)
     assert apart.origins["reward:exact"] == __name__
 

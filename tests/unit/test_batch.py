@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from risen_plugin import RisenConfig, Weighted
+from risen_plugin.config.choices import Grading
 from risen_plugin.contracts import Decision, Failed
 from risen_plugin.rewards import batch as batch_module
 from risen_plugin.rewards.batch import Batch
@@ -18,7 +19,7 @@ from risen_plugin.rewards.tripwires import WIRES, watch
 from risen_plugin.run.state import RunState
 
 RIGHT = wrap(lambda **_: [], "right", "reward 'right'")
-STYLE = wrap(lambda **_: [], "style", "reward 'style'", graded=False, weight=0.5)
+STYLE = wrap(lambda **_: [], "style", "reward 'style'", Grading(graded=False, weight=0.5))
 
 
 def batch_of(**changes: Any) -> Batch:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from risen_plugin.commands.unsolved import unsolved_command
 from risen_plugin.config import BuffersConfig, GuardConfig, TaskProbe
+from risen_plugin.config.choices import Grading
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import ConfigError, DataError, RecordError, RisenError
 from risen_plugin.instructions.supply import key_of
@@ -28,7 +29,7 @@ from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.named import wrap
 
 CHECK = wrap(lambda **_: [], "check", "reward 'check'")
-STYLE = wrap(lambda **_: [], "style", "reward 'style'", graded=False, weight=0.1)
+STYLE = wrap(lambda **_: [], "style", "reward 'style'", Grading(graded=False, weight=0.1))
 NOW = Moment(phase=2, step=3, at_step=40)
 
 

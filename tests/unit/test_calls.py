@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from risen_plugin import Failed
+from risen_plugin.config.choices import Grading
 from risen_plugin.errors import DataError, PluginError
 from risen_plugin.rewards.calling import call_all
 from risen_plugin.rewards.named import NamedReward, wrap
@@ -23,7 +24,7 @@ SHORT = 0.05
 
 
 def named(reward: Callable[..., Any], name: str = "mine", **settings: Any) -> NamedReward:
-    return wrap(reward, name, f"reward '{name}'", **settings)
+    return wrap(reward, name, f"reward '{name}'", Grading(**settings))
 
 
 def called(*rewards: NamedReward, count: int = 2) -> dict[str, Scores]:
@@ -218,6 +219,7 @@ def test_a_reward_that_stops_the_run_takes_the_async_ones_with_it() -> None:
 def test_a_call_that_never_ends_does_not_keep_the_process_from_ending() -> None:
     code = """
         import asyncio, threading
+        from risen_plugin.config.choices import Grading
         from risen_plugin.rewards.calling import call_all
         from risen_plugin.rewards.named import wrap
 
@@ -228,7 +230,7 @@ def test_a_call_that_never_ends_does_not_keep_the_process_from_ending() -> None:
             threading.Event().wait()
 
         rewards = [
-            wrap(reward, name, name, timeout_s=0.05, on_error="skip")
+            wrap(reward, name, name, Grading(timeout_s=0.05, on_error="skip"))
             for name, reward in (("plain", stuck), ("async", stuck_later))
         ]
         found = call_all(rewards, lambda reward: {"prompts": ["p"], "completions": ["c"]}, 1)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from risen_plugin import BreakerConfig, Failed, GateConfig
+from risen_plugin.config.choices import Grading
 from risen_plugin.errors import PluginError
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.gate import Gate
@@ -23,7 +24,7 @@ F = Failed("down")
 def named(scores: Any, name: str, **settings: Any) -> NamedReward:
     """A reward that returns ``scores``, or what ``scores`` makes of the columns."""
     reward = scores if callable(scores) else lambda **columns: list(scores)
-    return wrap(reward, name, f"reward '{name}'", **settings)
+    return wrap(reward, name, f"reward '{name}'", Grading(**settings))
 
 
 def panel_of(*rewards: NamedReward, group: int = 2, **settings: Any) -> Panel:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from risen_plugin.config.choices import Grading
 from risen_plugin.config.grpo import rows_per_batch
 from risen_plugin.errors import ConfigError, PluginError, RisenError
 from risen_plugin.kit.processes import ALONE, OtherProcessError, Processes, is_everywhere
@@ -164,10 +165,10 @@ def test_the_rows_of_a_generation_batch_are_those_of_all_processes() -> None:
 
 def test_a_reward_that_others_wait_for_has_a_time_limit() -> None:
     free = wrap(lambda **_: [], "free", "reward 'free'")
-    own = wrap(lambda **_: [], "own", "reward 'own'", timeout_s=30.0)
+    own = wrap(lambda **_: [], "own", "reward 'own'", Grading(timeout_s=30.0))
     limit_rewards([free, own], 1800.0, 1)
-    assert free.timeout_s is None
+    assert free.grading.timeout_s is None
     limit_rewards([free, own], 1800.0, 2)
-    assert (free.timeout_s, own.timeout_s) == (900.0, 30.0)
+    assert (free.grading.timeout_s, own.grading.timeout_s) == (900.0, 30.0)
     with pytest.raises(ConfigError, match="reward 'own' has timeout_s = 30, but the other proc"):
         limit_rewards([own], 30.0, 2)

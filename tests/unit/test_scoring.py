@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from risen_plugin.config.choices import Grading
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import DataError, PluginError
 from risen_plugin.rewards.adherence import Adherence, adherence, columns_of, grade, unjudged
@@ -28,7 +29,7 @@ LABEL = "reward 'mine' (risen-mine 1.0)"
 
 def reward_of(*scores: Any, name: str = "mine", **settings: Any) -> NamedReward:
     """A wrapped reward that returns these scores whatever it sees."""
-    return wrap(lambda **columns: list(scores), name, f"reward '{name}'", **settings)
+    return wrap(lambda **columns: list(scores), name, f"reward '{name}'", Grading(**settings))
 
 
 def silent(*names: str, **settings: Any) -> list[NamedReward]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from risen_plugin.commands.advise.timing import Seen, StopAt
+from risen_plugin.config.choices import Grading
 from risen_plugin.contracts import Failed
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.named import wrap
@@ -17,7 +18,7 @@ from risen_plugin.rewards.scores import OutageError
 
 
 def scored(name: str, **settings: Any) -> Any:
-    return wrap(lambda completions, **columns: [], name, f"reward '{name}'", **settings)
+    return wrap(lambda completions, **columns: [], name, f"reward '{name}'", Grading(**settings))
 
 
 REWARDS = [scored("right"), scored("form", graded=False)]

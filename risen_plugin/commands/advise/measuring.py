@@ -271,7 +271,7 @@ class Measuring:
         with self._folder() as folder:
             callback = prepare(run, folder, quiet=True).callback
         assert callback is not None
-        rewards = [reward for reward in callback.run_state.parts.rewards if reward.graded]
+        rewards = [reward for reward in callback.run_state.parts.rewards if reward.grading.graded]
         rows, told = [], []
         for row, columns in itertools.islice(read_with_columns(run.data), _JUDGED):
             if "prompt" in row and all(n in columns for r in rewards for n in r.needs):
