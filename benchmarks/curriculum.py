@@ -23,7 +23,7 @@ import psutil
 from benchmarks.shared import Spread, held, machine, print_table, write_results
 from risen_plugin.config import CurriculumConfig
 from risen_plugin.instructions.curriculum import Pool
-from risen_plugin.instructions.supply import key_of
+from risen_plugin.instructions.rows import key_of
 
 LIMIT_MS = 1.0
 _FILL_AT_ONCE = 4096

@@ -201,16 +201,18 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
 
     config = desk.risen_config()
     parts = assemble(config)
-    instructions = Instructions(parts, config.seed, curriculum=curriculum)
+    instructions = Instructions(
+        parts.generator, parts.held_out, parts.asked, config.seed, curriculum=curriculum
+    )
     instructions.set_apart(config.guard.rows, config.guard.report_rows)
     instructions.keep_pool(folder / "pool.sqlite")
     rates = PassRates()
     panel = Panel(parts.rewards, listeners=[rates.take, instructions.take])
     panel.begin(group=trial.group)
     if curriculum is not None:  # as a phase does with what its guard has measured anyway
-        told = _answers(desk, model, instructions.guard)
+        told = _answers(desk, model, instructions.held_out.guard)
         instructions.measured(
-            verdicts(parts.rewards, grade(parts.rewards, instructions.guard, told))
+            verdicts(parts.rewards, grade(parts.rewards, instructions.held_out.guard, told))
         )
     points = [(0, _adherence(desk, model))]
 

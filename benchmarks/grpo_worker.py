@@ -29,7 +29,7 @@ from benchmarks.training import InOrder, Rewards, Row, run_one_phase
 from risen_plugin import use
 from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, effective_grpo
 from risen_plugin.embedded import orders
-from risen_plugin.instructions.supply import derived_seed
+from risen_plugin.instructions.rows import derived_seed
 from risen_plugin.training.answering import answers
 from risen_plugin.training.compat import checkpointing_setting
 from risen_plugin.training.grpo import GrpoLogs, Plan, train

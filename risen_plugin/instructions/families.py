@@ -18,16 +18,16 @@ _MOST_ROWS = 0.5  # share of the rows that a family which is reserved unasked ma
 
 
 def families_of(row: Row) -> frozenset[str]:
-    """The families that a row belongs to: its own, and those of its constraints' ids."""
-    return frozenset({*_own(row)} | constraint_families(row))
+    """The families that a row belongs to: the one it names, and those of its constraints' ids."""
+    return frozenset({*_named_family(row)} | constraint_families(row))
 
 
 def constraint_families(row: Row) -> frozenset[str]:
-    """The families of a row's constraints: what stands before the colon of their ids."""
+    """The families of a row's constraints: the part before the colon of their ids."""
     return frozenset(str(id_).partition(":")[0] for id_ in row.get("instruction_id_list") or ())
 
 
-def told(families: Iterable[str]) -> str:
+def families_in_words(families: Iterable[str]) -> str:
     """Families in words."""
     names = sorted(families)
     return f"{'family' if len(names) == 1 else 'families'} {', '.join(names)}"
@@ -43,10 +43,10 @@ def choose_reserved(
     """
     if reserve is None:
         return _unasked(rows, rng)
-    own = sorted({family for row in rows for family in _own(row)})
+    named = sorted({family for row in rows for family in _named_family(row)})
     if isinstance(reserve, int):
-        return frozenset(rng.sample(own, min(reserve, max(0, len(own) - 1))))
-    known = sorted(set(own).union(*map(families_of, rows)))
+        return frozenset(rng.sample(named, min(reserve, max(0, len(named) - 1))))
+    known = sorted(set(named).union(*map(families_of, rows)))
     for family in reserve:
         if family not in known:
             raise ConfigError(
@@ -73,5 +73,5 @@ def _unasked(rows: Sequence[Row], rng: random.Random) -> frozenset[str]:
     return frozenset({rng.choice(fit)})
 
 
-def _own(row: Row) -> Sequence[str]:
+def _named_family(row: Row) -> Sequence[str]:
     return () if row.get("family") in (None, "") else (str(row["family"]),)

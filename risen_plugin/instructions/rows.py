@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.contracts import Generator, Row
-from risen_plugin.errors import DataError, PluginError, boundary, near_miss
+from risen_plugin.config import CurriculumConfig
+from risen_plugin.contracts import Generator, Row, text_of
+from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, near_miss
 from risen_plugin.plugins.offers import Built
 from risen_plugin.rewards.named import NamedReward
 
+_USUAL_STRATA = {"family", "level", "instruction_id_list"}
+_MOST_AT_ONCE = 256  # rows asked for when few of them are new
 _TRLS_OWN = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
 
 
@@ -100,3 +106,82 @@ def check_columns(rows: Sequence[Row], rewards: Sequence[NamedReward], label: st
                         f"{reward.label} needs the column '{column}', which rows of {label} lack"
                         f"{near_miss(column, row) or '.'} They have: {', '.join(row)}"
                     )
+
+
+def check_strata(curriculum: CurriculumConfig, rows: Sequence[Row], label: str) -> None:
+    """Refuse a stratum that is a column of no row; those by default may be missing.
+
+    :raises ConfigError: naming the near miss.
+    """
+    columns = {name for row in rows for name in row} - {"prompt"}
+    for name in set(curriculum.strata) - columns - _USUAL_STRATA:
+        raise ConfigError(
+            f"curriculum.strata has '{name}', which is a column of no row of {label}"
+            f"{near_miss(name, columns | _USUAL_STRATA) or '.'} They have: "
+            f"{', '.join(sorted(columns)) or 'none'}"
+        )
+
+
+def check_by_rewards(rows: Sequence[Row], rewards: Sequence[NamedReward], label: str) -> None:
+    """Let the rewards that offer ``check_row`` refuse what they could not score.
+
+    :raises DataError: naming the row, and the reward.
+    """
+    for reward in rewards:
+        check: Callable[[Row], None] | None = getattr(reward.reward, "check_row", None)
+        if check is None:
+            continue
+        for row in rows:
+            try:
+                check(row)
+            except DataError as error:
+                start = " ".join(text_of(row["prompt"]).split())[:60]
+                raise DataError(
+                    f"{label} made a row ({start!r}...) that {reward.label} cannot score: {error}"
+                ) from error
+
+
+@dataclass(frozen=True)
+class PromptLimit:
+    """The most tokens that a prompt may have.
+
+    :param count: tokens of a prompt as the model will see it.
+    """
+
+    longest: int
+    count: Callable[[Any], int]
+
+    def check(self, rows: Sequence[Row], label: str) -> None:
+        """Refuse a prompt that the model's context does not hold.
+
+        :raises DataError: naming the prompt.
+        """
+        for row in rows:
+            tokens = self.count(row["prompt"])
+            if tokens > self.longest:
+                start = " ".join(text_of(row["prompt"]).split())[:60]
+                raise DataError(
+                    f"{label} made a prompt of {tokens} tokens ({start!r}...); beside "
+                    "grpo.max_completion_length this model's context leaves "
+                    f"{self.longest}; shorten the prompt, or lower that"
+                )
+
+
+def derived_seed(seed: int, *what: object) -> int:
+    """A seed that depends on ``seed`` and on what it is for; stable across processes."""
+    text = json.dumps([seed, *map(str, what)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def key_of(prompt: Any) -> str:
+    """A short fingerprint of a prompt, to tell sets of instructions apart."""
+    text = json.dumps(prompt, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def rows_to_ask_for(lacking: int, fruitless: int) -> int:
+    """Rows to ask for: what is lacking, and more after each draw that brought nothing new.
+
+    A supply that draws at random may have what is wanted, but seldom.
+    """
+    return max(lacking, min(lacking << fruitless, _MOST_AT_ONCE))

@@ -32,7 +32,7 @@ from risen_plugin.contracts import Decision
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.guard.changes import Changes, compare
 from risen_plugin.guard.verdicts import Action, Verdict, judge_burst
-from risen_plugin.instructions.supply import derived_seed
+from risen_plugin.instructions.rows import derived_seed
 from risen_plugin.kit.stopwatch import Clock
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import announce_measured
@@ -102,7 +102,7 @@ class Burst(Trial):
             self.config,
             steps=decision.steps,
             seed=self.seed,
-            leave_out=context.instructions.is_held_out,
+            leave_out=context.instructions.held_out.has,
         )
         self.losses: list[float] = []
         self.before: Measurement | None = None

@@ -100,7 +100,7 @@ class PhaseGuard:
                 lambda: sampled_answers(
                     context.model,
                     context.tokenizer,
-                    context.instructions.guard,
+                    context.instructions.held_out.guard,
                     count=self.config.kl_samples,
                     max_new_tokens=phase.grpo["max_completion_length"],
                     batch_size=self.config.batch_size,

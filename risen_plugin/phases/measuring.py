@@ -109,7 +109,7 @@ def measure(
     ask = partial(
         _answered_and_scored, context, model, grpo["max_completion_length"], label
     )  # every process answers its share
-    rows = context.instructions
+    rows = context.instructions.held_out
     guard = measure_adherence(context, ask, rows.guard)
     reported = measure_adherence(context, ask, rows.report) if rows.report and is_whole else None
     unseen = measure_adherence(context, ask, rows.unseen) if rows.unseen and is_whole else None

@@ -19,7 +19,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from risen_plugin.config.grpo import effective_grpo
 from risen_plugin.contracts import Decision, text_of
 from risen_plugin.guard.verdicts import Verdict
-from risen_plugin.instructions.supply import derived_seed
+from risen_plugin.instructions.rows import derived_seed
 from risen_plugin.kit.stopwatch import Clock
 from risen_plugin.phases.checkpoints import PhaseCheckpoint, PhaseCheckpoints
 from risen_plugin.phases.context import PhaseContext
@@ -61,6 +61,7 @@ class RisenPhase(Trial):
         announce: Announce,
         checkpoints: PhaseCheckpoints,
         run_state: Callable[[], Mapping[str, Any]],
+        held_out_adherence: Sequence[float] = (),
     ) -> None:
         resumed = checkpoints.resumed
         data: Mapping[str, Any] = {} if resumed is None else resumed.data
@@ -78,6 +79,7 @@ class RisenPhase(Trial):
         self.resumed = resumed
         self.checkpoints = checkpoints
         self.run_state = run_state
+        self.held_out_adherence = list(held_out_adherence)
         self.guard = PhaseGuard(self, data.get("guard"))
         self.plan = Plan(
             steps=decision.steps,
@@ -158,8 +160,6 @@ class RisenPhase(Trial):
                 self._write_checkpoint(trainer, finished=True)
         except OutageError as error:
             self.outage = str(error)
-        finally:
-            del self.context.instructions.context["generate"]
         self._steps = trainer.state.global_step
         return trainer.model
 
@@ -240,12 +240,21 @@ class RisenPhase(Trial):
 
     def _build(self) -> GRPOTrainer:
         context = self.context
-        draw = context.instructions.next
+        longest = longest_prompt(context.model, self.grpo["max_completion_length"])
+
+        def draw(count: int) -> list[Any]:
+            return context.instructions.next(
+                count,
+                context.pass_rates.rates(),
+                longest=longest,
+                generate=self._generate(trainer.model),
+                held_out_adherence=self.held_out_adherence,
+            )
 
         def supply(count: int) -> list[Any]:
-            return context.processes.main(lambda: draw(count, context.pass_rates.rates()))
+            return context.processes.main(partial(draw, count))
 
-        return build_trainer(
+        trainer = build_trainer(
             context.model,
             context.tokenizer,
             context.panel.trl_rewards,
@@ -253,9 +262,10 @@ class RisenPhase(Trial):
             outer=context.args,
             plan=self.plan,
         )
+        return trainer
 
     def _connect(self, trainer: GRPOTrainer, snapshot: Snapshot) -> Steering:
-        """Let rewards and generators ask the model in training, and steer it."""
+        """Let rewards ask the model in training, and steer it."""
         context, trained = self.context, trainer.model
         context.panel.begin(
             group=self.grpo["num_generations"],
@@ -263,7 +273,6 @@ class RisenPhase(Trial):
             likelihood=self._likelihood(trained, snapshot),
             state=None if self.resumed is None else self.resumed.data["panel"],
         )
-        context.instructions.context["generate"] = self._generate(trained)
         return Steering(
             trainer,
             self.guard,

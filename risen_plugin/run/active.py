@@ -128,11 +128,6 @@ class ActiveRun:
         self._announce_beginning(trial)
         begun = PhaseRecord(decision.phase, decision.steps, step, decision.reason)
         self._observe("risen_phase_started", begun, state)
-        run_state.instructions.context["held_out_adherence"] = [
-            float(phase.metrics["guard/adherence_strict_after"])
-            for phase in run_state.history.phases
-            if "guard/adherence_strict_after" in phase.metrics
-        ]
         try:
             record = trial.run()
         except Exception as error:
@@ -186,12 +181,13 @@ class ActiveRun:
             announce=announce,
             checkpoints=self.resuming.phase(folder),
             run_state=lambda: {**self.state_dict(), "events": self.record.position()},
+            held_out_adherence=self.run_state.history.held_out_adherence(),
         )
 
     def _has_rows(self, decision: Decision, step: int) -> bool:
         """Whether a burst has something to fine-tune on; announces what it lacks, once."""
         buffers = self.run_state.buffers
-        lacking = buffers.lacking(self.run_state.instructions.is_held_out)
+        lacking = buffers.lacking(self.run_state.instructions.held_out.has)
         if lacking is not None and buffers.is_news(lacking):
             self.announcer.announce(f"step {step}: no burst ({decision.reason}): {lacking}")
         return lacking is None
@@ -207,8 +203,7 @@ class ActiveRun:
         grpo = effective_grpo(config.grpo, decision.parameters)
         check_batches(grpo, label)
         check_control(config.control, grpo, label)
-        most = grpo["max_completion_length"]
-        self.run_state.instructions.longest = longest_prompt(self.context.model, most, label)
+        longest_prompt(self.context.model, grpo["max_completion_length"], label)
 
     # After a phase that failed
 

@@ -40,6 +40,11 @@ class History:
         """The stretch of fine-tuning that the run is in at ``step``."""
         return timeline(self.phases, step)[-1]
 
+    def held_out_adherence(self) -> list[float]:
+        """Strict adherence on the guard's rows after each phase that measured it."""
+        name = "guard/adherence_strict_after"
+        return [float(phase.metrics[name]) for phase in self.phases if name in phase.metrics]
+
     def add(self, phase: PhaseRecord) -> None:
         self.phases = (*self.phases, phase)
 

@@ -16,8 +16,9 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from risen_plugin.config import effective_grpo
 from risen_plugin.errors import ConfigError
-from risen_plugin.instructions.families import told
+from risen_plugin.instructions.families import families_in_words
 from risen_plugin.instructions.probe_rows import load_probe
+from risen_plugin.instructions.rows import PromptLimit
 from risen_plugin.kit.intervals import least_changed
 from risen_plugin.phases.context import LogSeries, PhaseContext, no_series
 from risen_plugin.phases.leftovers.buffers import FILE as BUFFERS_FILE
@@ -107,23 +108,20 @@ class Start:
     def _set_apart(self) -> None:
         """Set the held-out rows apart, the same ones in every process and after a resumption."""
         instructions = self.run_state.instructions
-        instructions.keeps_pool = self.processes.is_main
-        instructions.longest = self._longest
-        instructions.count_tokens = lambda prompt: len(prompt_ids(self.tokenizer, prompt))
+        count = partial(_tokens_of, self.tokenizer)
+        instructions.begin(limit=PromptLimit(self._longest, count), draws=self.processes.is_main)
         # Drawn from the plugins' first state, so that a resumed run sets the same rows apart.
         self.run_state.reset()
         guard = self.config.guard
 
-        def draw() -> dict[str, Any]:
-            instructions.set_apart(guard.rows, guard.report_rows)
-            return instructions.held_out()
-
-        instructions.take_over(self.processes.main(draw))
-        self.run_state.buffers.leave_out(instructions.is_held_out)
-        if instructions.reserved:
-            self.announcer.announce(
-                f"RISEN reserves the {told(instructions.reserved)}: measured, never trained on"
-            )
+        held_out = self.processes.main(
+            lambda: instructions.set_apart(guard.rows, guard.report_rows)
+        )
+        instructions.take_over(held_out)
+        self.run_state.buffers.leave_out(held_out.has)
+        if held_out.reserved:
+            families = families_in_words(held_out.reserved)
+            self.announcer.announce(f"RISEN reserves the {families}: measured, never trained on")
 
     @property
     def _longest(self) -> int:
@@ -238,7 +236,7 @@ class Start:
 
     def _description(self, context: PhaseContext) -> dict[str, Any]:
         """What ``run.json`` says of the run, with the versions and hashes of its environment."""
-        instructions = self.run_state.instructions
+        held_out = self.run_state.instructions.held_out
         description = self.run_state.describe(
             processes=self.processes.count, output_dir=self.args.output_dir
         )
@@ -247,10 +245,14 @@ class Start:
             description,
             distributions=[origin.partition(" ")[0] for origin in origins.values()],
             held_out={
-                "guard": instructions.guard,
-                "report": instructions.report,
-                "unseen": instructions.unseen,
+                "guard": held_out.guard,
+                "report": held_out.report,
+                "unseen": held_out.unseen,
             },
             probe=context.probe,
             devices=device_names(context.model),
         )
+
+
+def _tokens_of(tokenizer: Any, prompt: Any) -> int:
+    return len(prompt_ids(tokenizer, prompt))

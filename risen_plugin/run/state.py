@@ -38,7 +38,12 @@ class RunState:
         self.config = config
         self.parts = assemble(config)
         self.instructions = Instructions(
-            self.parts, config.seed, curriculum=config.curriculum, reserve=config.reserve
+            self.parts.generator,
+            self.parts.held_out,
+            self.parts.asked,
+            config.seed,
+            curriculum=config.curriculum,
+            reserve=config.reserve,
         )
         self.pass_rates = PassRates()
         self.buffers = Buffers(config.buffers)
@@ -105,7 +110,7 @@ class RunState:
             "grpo": effective_grpo(self.config.grpo),
             "curriculum": self.config.curriculum and dataclasses.asdict(self.config.curriculum),
             "buffers": self.buffers.describe(),
-            "reserved": sorted(self.instructions.reserved),
+            "reserved": sorted(self.instructions.held_out.reserved),
             "seed": self.config.seed,
             "processes": processes,
             "output_dir": output_dir,

@@ -191,7 +191,7 @@ def run(scenario: str, folder: Path) -> dict[str, Any]:
         "pass_rates": callback.run_state.pass_rates.rates(),
         "buffers": callback.run_state.buffers.state_dict(),
         "counts": callback.run_state.buffers.counts(),
-        "guard": [row["prompt"] for row in callback.run_state.instructions.guard],
+        "guard": [row["prompt"] for row in callback.run_state.instructions.held_out.guard],
     }
     if scenario == "resumed" and error is None:
         again = trainer_of(folder, tokenizer, scenario, seed=9)

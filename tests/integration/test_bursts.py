@@ -153,7 +153,7 @@ def test_a_replay_of_the_run_has_the_bursts_that_the_run_had(
         assert [(p.kind, p.at_step) for p in again.phases] == phases
         return callback
 
-    held_out = trained("nothing", []).run_state.instructions.guard
+    held_out = trained("nothing", []).run_state.instructions.held_out.guard
     trained("given", DEMONSTRATIONS)
     trained("held out", [{"prompt": row["prompt"], "completion": "x"} for row in held_out])
 

@@ -292,8 +292,10 @@ def test_trained_reported_and_guarding_prompts_are_disjoint(
     trainer = make_trainer(make_model())
     callback = RisenCallback(config(rewards=[remembers])).attach(trainer)
     trainer.train()
-    guard = {row["prompt"][0]["content"] for row in callback.run_state.instructions.guard}
-    report = {row["prompt"][0]["content"] for row in callback.run_state.instructions.report}
+    guard = {row["prompt"][0]["content"] for row in callback.run_state.instructions.held_out.guard}
+    report = {
+        row["prompt"][0]["content"] for row in callback.run_state.instructions.held_out.report
+    }
     assert len(guard) == 4
     assert len(report) == 2
     assert len(trained) == 4  # two steps of two prompts

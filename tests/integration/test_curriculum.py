@@ -90,8 +90,8 @@ class Watching(RisenCallback):
         self.stop_at = stop_at
         original = self.run_state.instructions.next
 
-        def watched(count: int, pass_rates: Any, *, peek: bool = False) -> list[Any]:
-            rows = original(count, pass_rates, peek=peek)
+        def watched(count: int, pass_rates: Any, *, peek: bool = False, **more: Any) -> list[Any]:
+            rows = original(count, pass_rates, peek=peek, **more)
             if not peek:
                 answered = int(self.run_state.instructions.pool.figures()["answered"])
                 self.drawn.append(([row["prompt"] for row in rows], answered))

@@ -270,11 +270,10 @@ def test_retention_is_measured_on_plain_queries_where_there_are_some():
     assert isinstance(prepared.callback, RisenCallback)
     assert prepared.own_answers is not None
     model, tokenizer = load("model", "auto", lora=run.lora, seed=0)
-    prepared.callback.run_state.instructions.set_apart(4, 2)
+    held = prepared.callback.run_state.instructions.set_apart(4, 2)
     prepared.own_answers.bind(prepared.callback, model, tokenizer)
     probe = list(prepared.own_answers)
-    held_out = {row["query"] for row in prepared.callback.run_state.instructions.guard}
-    held_out |= {row["query"] for row in prepared.callback.run_state.instructions.report}
+    held_out = {row["query"] for row in (*held.guard, *held.report)}
     assert probe
     asked = {row["text"] if "text" in row else row["prompt"][0]["content"] for row in probe}
     assert asked <= held_out

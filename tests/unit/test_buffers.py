@@ -18,7 +18,7 @@ from risen_plugin.config import BuffersConfig, GuardConfig, TaskProbe
 from risen_plugin.config.choices import Grading
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import ConfigError, DataError, RecordError, RisenError
-from risen_plugin.instructions.supply import key_of
+from risen_plugin.instructions.rows import key_of
 from risen_plugin.phases.leftovers.buffers import Buffers, refusal
 from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
 from risen_plugin.phases.leftovers.holding import Unsolved, VerifiedAnswers

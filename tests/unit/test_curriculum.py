@@ -25,7 +25,7 @@ from risen_plugin.instructions.curriculum import Pool
 from risen_plugin.instructions.curriculum.estimates import MOST_STRATA, Strata, skips, worth
 from risen_plugin.instructions.curriculum.hindsight import relabelled
 from risen_plugin.instructions.curriculum.weights import Weights
-from risen_plugin.instructions.supply import key_of
+from risen_plugin.instructions.rows import key_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -17,12 +16,11 @@ from hypothesis import strategies as st
 from risen_plugin.config import CurriculumConfig
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError
-from risen_plugin.instructions.supply import Instructions, derived_seed, key_of
-from risen_plugin.plugins import Plugins
+from risen_plugin.instructions.rows import PromptLimit, derived_seed, key_of
+from risen_plugin.instructions.supply import Instructions
 from risen_plugin.plugins.offers import Built
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.named import NamedReward, wrap
-from risen_plugin.run.assembly import Parts
 
 Make = Callable[..., Iterable[Row]]
 PATIENCE = 20
@@ -83,8 +81,7 @@ def instructions(
     generator = Built(make, "mine", "generator 'mine' (me)")
     other = generator if held_out is None else Built(held_out, "other", "generator 'other' (me)")
     rewards: tuple[NamedReward, ...] = (wrap(reward, "reward", "reward 'reward' (me)"),)
-    parts = Parts(rewards, generator, other, Built(None, "", ""), Plugins(), {})
-    return Instructions(parts, **{"seed": 0, **settings})
+    return Instructions(generator, other, rewards, **{"seed": 0, **settings})
 
 
 def prompts(rows: Iterable[Row]) -> list[str]:
@@ -113,10 +110,10 @@ def test_guard_report_and_training_rows_are_disjoint_or_refused(
         assert size <= guard + report
         return
     assert size > guard + report
-    assert (len(rows.guard), len(rows.report)) == (guard, report)
+    assert (len(rows.held_out.guard), len(rows.held_out.report)) == (guard, report)
     trained = [prompt for _ in range(4) for prompt in prompts(rows.next(count, {}))]
     assert len(trained) == 4 * count
-    held_out = prompts(rows.guard + rows.report)
+    held_out = prompts(rows.held_out.guard + rows.held_out.report)
     assert len(set(held_out)) == guard + report
     assert set(held_out).isdisjoint(trained)
 
@@ -145,7 +142,7 @@ def test_too_few_instructions_are_refused_when_they_are_set_apart(size: int, sai
 def test_held_out_rows_may_come_from_a_generator_of_their_own() -> None:
     rows = instructions(numbered(9), held_out=numbered(4))
     rows.set_apart(2, 2)
-    assert prompts(rows.guard + rows.report) == ["p0", "p1", "p2", "p3"]
+    assert prompts(rows.held_out.guard + rows.held_out.report) == ["p0", "p1", "p2", "p3"]
     assert prompts(rows.next(5, {})) == ["p4", "p5", "p6", "p7", "p8"]
 
 
@@ -158,7 +155,10 @@ def test_too_few_held_out_instructions_name_their_generator() -> None:
 def test_instructions_are_found_however_seldom_they_are_drawn(seed: int) -> None:
     rows = instructions(drawn_from(150), seed=seed)
     rows.set_apart(129, 20)
-    [left] = {f"p{i}" for i in range(150)} - {*prompts(rows.guard), *prompts(rows.report)}
+    [left] = {f"p{i}" for i in range(150)} - {
+        *prompts(rows.held_out.guard),
+        *prompts(rows.held_out.report),
+    }
     assert prompts(rows.next(3, {})) == [left] * 3
 
 
@@ -257,7 +257,10 @@ def test_a_resumed_run_sets_the_same_rows_apart_and_draws_on_where_it_was(
     resumed.set_apart(3, 2)
     resumed.load_state_dict(saved)
 
-    assert (resumed.guard, resumed.report) == (first.guard, first.report)
+    assert (resumed.held_out.guard, resumed.held_out.report) == (
+        first.held_out.guard,
+        first.held_out.report,
+    )
     assert [resumed.next(n, {}) for n in after] == [first.next(n, {}) for n in after]
 
 
@@ -278,13 +281,16 @@ def test_seeds_depend_on_the_run_and_on_what_they_are_for() -> None:
 # Checks of every row
 
 
-def characters(prompt: Any) -> int:
-    return len(prompt)
+def limited(supply: Make) -> Instructions:
+    """Instructions of at most 20 characters, each counted as a token."""
+    rows = instructions(supply)
+    rows.begin(limit=PromptLimit(20, len))
+    return rows
 
 
 def test_a_prompt_that_is_longer_than_the_context_leaves_room_for_is_refused() -> None:
     supply = of({"prompt": "short"}, {"prompt": "much\ntoo  long " * 9}, {"prompt": "other"})
-    rows = instructions(supply, count_tokens=characters, longest=20)
+    rows = limited(supply)
     with pytest.raises(DataError) as caught:
         rows.set_apart(2, 0)
     assert str(caught.value) == (
@@ -297,7 +303,7 @@ def test_a_prompt_that_is_longer_than_the_context_leaves_room_for_is_refused() -
 
 def test_a_long_prompt_is_found_among_training_rows_too() -> None:
     supply = of({"prompt": "a"}, {"prompt": "b"}, {"prompt": "c"}, {"prompt": "d" * 21})
-    rows = instructions(supply, count_tokens=characters, longest=20)
+    rows = limited(supply)
     rows.set_apart(1, 1)
     with pytest.raises(DataError, match="made a prompt of 21 tokens"):
         rows.next(2, {})
@@ -305,9 +311,17 @@ def test_a_long_prompt_is_found_among_training_rows_too() -> None:
 
 def test_a_prompt_that_just_fits_is_taken() -> None:
     supply = of({"prompt": "a" * 20}, {"prompt": "b" * 20})
-    rows = instructions(supply, count_tokens=characters, longest=20)
+    rows = limited(supply)
     rows.set_apart(1, 0)
     assert prompts(rows.next(1, {})) == ["b" * 20]
+
+
+def test_a_phase_may_leave_less_room_for_prompts_than_the_run() -> None:
+    rows = limited(of({"prompt": "a" * 12}, {"prompt": "b" * 12}))
+    rows.set_apart(1, 0)
+    with pytest.raises(DataError, match=r"made a prompt of 12 tokens.* context leaves 10;"):
+        rows.next(1, {}, longest=10)
+    assert prompts(rows.next(1, {})) == ["b" * 12]
 
 
 def test_rows_with_different_columns_are_made_alike() -> None:
@@ -361,11 +375,16 @@ def test_reserved_families_are_measured_and_never_trained_on(
 ) -> None:
     rows = instructions(in_families("a", "b", "c"), seed=seed, reserve=1, curriculum=curriculum)
     rows.set_apart(4, 3)
-    assert len(rows.reserved) == 1
-    assert families(rows.unseen) == rows.reserved
-    assert len(rows.unseen) == len(rows.report) == 3
+    assert len(rows.held_out.reserved) == 1
+    assert families(rows.held_out.unseen) == rows.held_out.reserved
+    assert len(rows.held_out.unseen) == len(rows.held_out.report) == 3
     trained = families(row for _ in range(9) for row in rows.next(5, {}))
-    assert trained == families(rows.guard) == families(rows.report) == {*"abc"} - rows.reserved
+    assert (
+        trained
+        == families(rows.held_out.guard)
+        == families(rows.held_out.report)
+        == {*"abc"} - rows.held_out.reserved
+    )
 
 
 def test_which_family_is_reserved_follows_the_seed() -> None:
@@ -373,7 +392,7 @@ def test_which_family_is_reserved_follows_the_seed() -> None:
     for seed in range(12):
         rows = instructions(in_families("a", "b", "c"), seed=seed, reserve=1)
         rows.set_apart(1, 1)
-        chosen |= rows.reserved
+        chosen |= rows.held_out.reserved
     assert chosen == {"a", "b", "c"}
 
 
@@ -381,7 +400,7 @@ def test_a_row_belongs_to_the_families_of_all_its_constraints() -> None:
     mixed = {"b": ["keywords:existence", "startend:quotation"]}
     rows = instructions(in_families("a", "b", ids=mixed), reserve=["startend"])
     rows.set_apart(2, 2)
-    assert families(rows.unseen) == {"b"}
+    assert families(rows.held_out.unseen) == {"b"}
     assert families(rows.next(9, {})) == {"a"}
 
 
@@ -391,7 +410,7 @@ def test_a_row_belongs_to_the_families_of_all_its_constraints() -> None:
 def test_a_number_reserves_nothing_where_nothing_else_would_be_left(make: Make) -> None:
     rows = instructions(make, reserve=2)
     rows.set_apart(2, 2)
-    assert (rows.reserved, rows.unseen) == (frozenset(), [])
+    assert (rows.held_out.reserved, rows.held_out.unseen) == (frozenset(), [])
     assert len(rows.next(3, {})) == 3
 
 
@@ -408,12 +427,12 @@ def test_unasked_one_family_of_constraints_is_reserved() -> None:
     for seed in range(24):
         rows = instructions(in_families(*FOUR, ids=FOUR), seed=seed, reserve=None)
         rows.set_apart(4, 4)
-        [family] = rows.reserved
+        [family] = rows.held_out.reserved
         chosen.add(family)
         assert {id_ for row in rows.next(20, {}) for id_ in row["instruction_id_list"]} == {
             id_ for ids in FOUR.values() for id_ in ids if not id_.startswith(family)
         }
-        assert len(rows.unseen) == 4
+        assert len(rows.held_out.unseen) == 4
     assert chosen == {"keywords", "startend", "punctuation", "change_case"}
 
 
@@ -440,7 +459,7 @@ def test_unasked_nothing_is_reserved_where_it_would_cost_too_much(
 ) -> None:
     rows = instructions(make, reserve=None)
     rows.set_apart(8 - report_rows, report_rows)
-    assert (rows.reserved, rows.unseen) == (frozenset(), [])
+    assert (rows.held_out.reserved, rows.held_out.unseen) == (frozenset(), [])
     assert len(rows.next(3, {})) == 3
 
 
@@ -493,7 +512,7 @@ def test_the_pool_is_filled_and_refilled_from_the_generator_without_what_is_held
     sizes = []
     for _ in range(5):
         drawn = prompts(rows.next(2, {}))
-        assert set(drawn).isdisjoint(prompts(rows.guard + rows.report))
+        assert set(drawn).isdisjoint(prompts(rows.held_out.guard + rows.held_out.report))
         assert rows.pool is not None
         sizes.append(len(rows.pool))
     assert sizes == [10, 10, 14, 14, 18]
@@ -561,8 +580,7 @@ def test_a_row_that_a_reward_cannot_score_is_refused() -> None:
     good = {"prompt": "a", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
     bad = {"prompt": "b", "instruction_id_list": ["punctuation:no_coma"], "kwargs": [{}]}
     rows = instructions(of(good, bad))
-    constraints = wrap(Constraints(), "constraints", "reward 'constraints' (risen-plugin)")
-    rows.parts = dataclasses.replace(rows.parts, rewards=[constraints])
+    rows.rewards = [wrap(Constraints(), "constraints", "reward 'constraints' (risen-plugin)")]
     with pytest.raises(DataError, match=r"^generator 'mine' .* made a row \('b'\.\.\.\).*no_coma"):
         rows.set_apart(1, 0)
 

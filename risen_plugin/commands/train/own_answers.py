@@ -37,8 +37,8 @@ class OwnAnswers:
         from risen_plugin.training.clean_room import clean_room
         from risen_plugin.training.likelihood import plain_query
 
-        config, instructions = self._callback.config, self._callback.run_state.instructions
-        rows = [*instructions.guard, *instructions.report]
+        config, held_out = self._callback.config, self._callback.run_state.instructions.held_out
+        rows = [*held_out.guard, *held_out.report]
         prompts = [plain_query(row["prompt"], row.get("query")) for row in rows]
         with clean_room(self._model, self._tokenizer):
             told = answers(

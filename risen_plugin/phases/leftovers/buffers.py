@@ -17,7 +17,7 @@ from typing import Any
 from risen_plugin.config import BuffersConfig, GuardConfig
 from risen_plugin.contracts import Row
 from risen_plugin.errors import RecordError
-from risen_plugin.instructions.supply import key_of
+from risen_plugin.instructions.rows import key_of
 from risen_plugin.phases.leftovers.holding import Attempted, Unsolved, VerifiedAnswers
 from risen_plugin.phases.leftovers.journal import Journal, Position
 from risen_plugin.phases.leftovers.mixing import Mixture, mix

@@ -1,0 +1,141 @@
+"""Set instructions apart: a run is measured on them and never trained on them.
+
+The rows that the guard decides by, those that are reported and those of reserved families are
+disjoint sets of prompts. Reserved families are never trained on as a whole.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from risen_plugin.contracts import Row, Stateful
+from risen_plugin.errors import DataError
+from risen_plugin.instructions.families import (
+    Reserve,
+    choose_reserved,
+    families_in_words,
+    families_of,
+)
+from risen_plugin.instructions.rows import derived_seed, draw, key_of, rows_to_ask_for
+from risen_plugin.plugins.offers import Built
+
+Check: TypeAlias = Callable[[Sequence[Row], str], list[Row]]
+"""Refuses rows that cannot be used, and gives each the same columns; the text is whose they are."""
+
+PATIENCE = 20  # draws in a row without a single new instruction before giving up
+_FAMILIES_SEEN_IN = 512  # rows in which the families are looked for
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Instructions that a run is measured on.
+
+    :param guard: the rows that the guard decides by.
+    :param report: the rows that are reported beside them.
+    :param unseen: rows of reserved families.
+    :param reserved: the families that are never trained on.
+    :param drawn: rows that were drawn to find these.
+    """
+
+    guard: list[Row] = field(default_factory=list)
+    report: list[Row] = field(default_factory=list)
+    unseen: list[Row] = field(default_factory=list)
+    reserved: frozenset[str] = frozenset()
+    drawn: int = 0
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @cached_property
+    def _keys(self) -> frozenset[str]:
+        rows = (*self.guard, *self.report, *self.unseen)
+        return frozenset(key_of(row["prompt"]) for row in rows)
+
+    def has(self, prompt: Any) -> bool:
+        """Whether the run is measured on a prompt."""
+        return key_of(prompt) in self._keys
+
+    def admits(self, row: Row) -> bool:
+        """Whether a row may be trained on."""
+        return not self.has(row["prompt"]) and self.reserved.isdisjoint(families_of(row))
+
+
+def set_apart(
+    generator: Built,
+    guard_rows: int,
+    report_rows: int,
+    *,
+    reserved: frozenset[str],
+    seed: int,
+    check: Check,
+) -> HeldOut:
+    """Draw the held-out rows: of families that are trained on, and as many reserved ones.
+
+    The guard's and the reported rows are of families that are trained on; as many as
+    ``report_rows`` more are of reserved ones, where there are any.
+
+    :raises DataError: if there are too few different ones.
+    """
+    wanted = guard_rows + report_rows
+    most = (wanted, report_rows if reserved else 0)
+    kinds, drawn = _different(generator, most, reserved, seed)
+    rows, unseen = (
+        check(list(of_kind.values())[:n], generator.label)
+        for n, of_kind in zip(most, kinds, strict=True)
+    )
+    if len(rows) < wanted or (reserved and not unseen):
+        kind = f" of the reserved {families_in_words(reserved)}" if len(rows) >= wanted else ""
+        raise DataError(
+            f"{generator.label} offers {len(unseen) if kind else len(rows)} different instructions"
+            f"{kind}, but guard.rows and guard.report_rows set "
+            f"{report_rows if kind else wanted} apart; lower them, or give more instructions"
+        )
+    return HeldOut(rows[:guard_rows], rows[guard_rows:], unseen, reserved, drawn)
+
+
+def families_to_reserve(generator: Built, reserve: Reserve, seed: int) -> frozenset[str]:
+    """The families to reserve; the generator's state stays as it was.
+
+    :raises ConfigError: if a named family is not among its rows, or every one is reserved.
+    """
+    state = state_of(generator)
+    rows = draw(
+        generator, _FAMILIES_SEEN_IN, derived_seed(seed, "families"), start=0, run_seed=seed
+    )
+    if state is not None:
+        generator.value.load_state_dict(state)
+    rng = random.Random(derived_seed(seed, "reserve"))
+    return choose_reserved(reserve, rows, rng, generator.label)
+
+
+def state_of(generator: Built) -> dict[str, Any] | None:
+    """The generator's state, to go back to; None if it has none."""
+    return generator.value.state_dict() if isinstance(generator.value, Stateful) else None
+
+
+def _different(
+    generator: Built, most: tuple[int, int], reserved: frozenset[str], seed: int
+) -> tuple[tuple[dict[str, Row], dict[str, Row]], int]:
+    """Different rows of the families that are trained on, and reserved ones; and all drawn."""
+    kinds: tuple[dict[str, Row], dict[str, Row]] = ({}, {})
+    start = attempt = fruitless = 0
+
+    def lacking() -> int:
+        return sum(max(0, n - len(rows)) for n, rows in zip(most, kinds, strict=True))
+
+    while (before := lacking()) and fruitless < PATIENCE:
+        asked = rows_to_ask_for(before, fruitless)
+        new = draw(
+            generator, asked, derived_seed(seed, "held out", attempt), start=start, run_seed=seed
+        )
+        start += len(new)
+        attempt += 1
+        for row in new:
+            is_unseen = not reserved.isdisjoint(families_of(row))
+            kinds[is_unseen].setdefault(key_of(row["prompt"]), row)
+        fruitless = 0 if lacking() < before else fruitless + 1
+    return kinds, start
