@@ -139,7 +139,7 @@ def _timed_parts() -> Iterator[Seconds]:
     from peft.tuners.lora import LoraModel
 
     from benchmarks.training import timed
-    from risen_plugin.phases import risen as phase
+    from risen_plugin.phases import risen
     from risen_plugin.training.clean_room import clean_room
 
     spent: defaultdict[str, float] = defaultdict(float)
@@ -151,7 +151,7 @@ def _timed_parts() -> Iterator[Seconds]:
         return told
 
     wrapped = {
-        "build_trainer": (phase, "build TRL's trainer"),
+        "build_trainer": (risen, "build TRL's trainer"),
         "save_pretrained": (PeftModel, "save the adapter"),
         "merge_adapter": (LoraModel, "merge the adapter"),
     }
@@ -160,11 +160,11 @@ def _timed_parts() -> Iterator[Seconds]:
             call = timed(getattr(owner, name), add(part))
             patches.enter_context(mock.patch.object(owner, name, call))
         room = _timed_room(clean_room, add("enter the clean room"), add("leave the clean room"))
-        patches.enter_context(mock.patch.object(phase, "clean_room", room))
-        if hasattr(phase, "gc"):
+        patches.enter_context(mock.patch.object(risen, "clean_room", room))
+        if hasattr(risen, "gc"):
             collector = SimpleNamespace(**{n: getattr(gc, n) for n in dir(gc) if n[0] != "_"})
             collector.collect = timed(gc.collect, add("gc.collect()"))
-            patches.enter_context(mock.patch.object(phase, "gc", collector))
+            patches.enter_context(mock.patch.object(risen, "gc", collector))
         yield spent
 
 

@@ -1,27 +1,23 @@
-"""Compile a merged model folder to an ONNX graph with onnxruntime-genai's model builder.
+"""Save a merged model, and compile it to an ONNX graph with onnxruntime-genai's model builder.
 
-One folder in, one graph with its genai configuration out. Making it a complete bundle is
-``bundle``'s business, comparing it with the model is ``verify``'s.
+One folder in, one graph with its genai configuration out. ``publish`` makes it a complete bundle,
+``verify`` compares it with the model.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import logging
-import re
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from risen_export import graph
-from risen_export.manifest import DATA, GRAPH
+from risen_export.manifest import DATA, GRAPH, write_json
+from risen_export.quiet import quiet
+from risen_export.source import read_json
 from risen_plugin.errors import ExportError, near_miss, one_line
 
 PRECISIONS = ("fp32", "int8")
 _NEEDED = ("onnxruntime", "onnxruntime_genai", "onnx", "onnx_ir")
-_NOISY = ("onnxruntime.quantization", "transformers")
-_log = logging.getLogger("risen_export")
 
 
 def require_runtime() -> None:
@@ -53,19 +49,18 @@ def check_precisions(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def supported_architectures() -> frozenset[str]:
-    """The causal language models the installed builder dispatches on, read from its source.
-
-    Reading the text costs nothing; importing the builder would load torch.
-    """
-    spec = importlib.util.find_spec("onnxruntime_genai")
-    if spec is None or spec.origin is None:
-        return frozenset()
-    source = Path(spec.origin).parent / "models" / "builder.py"
-    if not source.is_file():
-        return frozenset()
-    names = re.findall(r'architectures\[0\] == "(\w+)"', source.read_text(encoding="utf-8"))
-    return frozenset(name for name in names if name.endswith("ForCausalLM"))
+def save(model: Any, tokenizer: Any, folder: Path, *, show_log: bool = False) -> None:
+    """Write the merged model where the builder reads it."""
+    with quiet(show=show_log):
+        try:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        except Exception as error:
+            # safetensors and tokenizers raise their own error types on a full disk.
+            if "No space left" in str(error) or "os error" in str(error):
+                raise OSError(str(error)) from error
+            raise
+    _name_sliding_layers(folder / "config.json")
 
 
 def build(
@@ -110,39 +105,13 @@ def build(
         graph.share_int8_embedding(out)
 
 
-@contextlib.contextmanager
-def quiet(*, show: bool = False) -> Iterator[io.StringIO]:
-    """Keep libraries from printing and logging, and from configuring the root logger, for a while.
+def _name_sliding_layers(path: Path) -> None:
+    """Say which layers slide where the model's class takes it for granted (Mistral, Phi-3).
 
-    What was printed goes to the ``risen_export`` logger at DEBUG. onnxruntime's quantizer calls
-    ``logging.basicConfig`` when it is imported; the root logger is put back as it was.
+    The builder gives a window only to layers that ``layer_types`` names, and would silently let
+    the others look back without limit, which shows on prompts longer than the window only.
     """
-    printed = io.StringIO()
-    if show:
-        yield printed
-        return
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    noisy = [(logger, logger.level) for logger in map(logging.getLogger, _NOISY)]
-    for logger, _ in noisy:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            yield printed
-    finally:
-        for logger, before in noisy:
-            logger.setLevel(before)
-        for handler in list(root.handlers):
-            if handler not in handlers:
-                root.removeHandler(handler)
-        root.setLevel(level)
-        if printed.getvalue():
-            _log.debug("%s", printed.getvalue())
-
-
-def unsupported(architecture: str, known: frozenset[str]) -> ExportError:
-    """The error for an architecture the builder does not know."""
-    return ExportError(
-        f"architecture {architecture} cannot be exported{near_miss(architecture, known) or '.'} "
-        f"The installed model builder supports: {', '.join(sorted(known))}"
-    )
+    config = read_json(path)
+    if config.get("sliding_window") and not config.get("layer_types"):
+        config["layer_types"] = ["sliding_attention"] * int(config["num_hidden_layers"])
+        write_json(path, config)

@@ -10,10 +10,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from risen_export import build, manifest, source
-from risen_export import publish as bundle
+from risen_export import build, manifest, publish, source
 from risen_export.bundle import Bundle
 from risen_export.chat import Prompt
+from risen_export.quiet import quiet
 from risen_export.verify import FP32_TOLERANCE, Verdict, compare, reference
 from risen_plugin.errors import ExportError
 
@@ -72,7 +72,7 @@ def export(
     wanted = build.check_precisions(tuple(precisions))
     build.require_runtime()
     target = Path(out)
-    bundle.check_target(target, force=force)
+    publish.check_target(target, force=force)
     found = None
     if model is None:
         found = source.resolve(run_or_model)
@@ -81,24 +81,24 @@ def export(
         raise ExportError("a model in memory needs its tokenizer: export(..., tokenizer=...)")
     stages = 1 + len(wanted) * (1 + check)
     with (
-        bundle.published(target, force=force) as scratch,
+        publish.published(target, force=force) as scratch,
         tqdm(total=stages, desc="export", unit="stage", disable=not progress) as bar,
     ):
         from risen_export import merge
 
         bar.set_postfix_str("merge")
         if found is None:
-            with build.quiet(show=show_log):
+            with quiet(show=show_log):
                 merged = merge.from_memory(model, tokenizer, name=str(run_or_model))
         else:
             merged = merge.load(found, show_log=show_log)
-        _save(merged, scratch / "merged", show_log=show_log)
+        build.save(merged.model, merged.tokenizer, scratch / "merged", show_log=show_log)
         bar.update()
         facts = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "source": str(run_or_model),
             **merged.provenance,
-            "rewards": bundle.rewards_of(None if found is None else found.run),
+            "rewards": publish.rewards_of(None if found is None else found.run),
             "versions": manifest.versions(),
         }
         expected = reference(merged.model, merged.tokenizer, verify_prompts) if check else None
@@ -114,9 +114,9 @@ def export(
                 tied=bool(merged.model.config.tie_word_embeddings),
                 show_log=show_log,
             )
-            bundle.complete(folder, merged.model, merged.tokenizer)
+            publish.complete(folder, merged.model, merged.tokenizer)
             # Written once without the verdict, since opening a bundle asks for its manifest.
-            bundle.describe(folder, precision, {**facts, "verify": None})
+            publish.describe(folder, precision, {**facts, "verify": None})
             bar.update()
             verdict = None
             if expected is not None:
@@ -124,8 +124,8 @@ def export(
                 verdict = compare(Bundle.open(folder), expected)
                 _require_equal(precision, verdict)
                 bar.update()
-            inner[precision] = bundle.describe(folder, precision, {**facts, "verify": verdict})
-        bundle.span(scratch / "bundle", inner, facts)
+            inner[precision] = publish.describe(folder, precision, {**facts, "verify": verdict})
+        publish.span(scratch / "bundle", inner, facts)
     return ExportResult(
         target,
         {
@@ -138,32 +138,6 @@ def export(
             for name, one in inner.items()
         },
     )
-
-
-def _save(merged: Any, folder: Path, *, show_log: bool) -> None:
-    """Write the merged model where the builder reads it."""
-    with build.quiet(show=show_log):
-        try:
-            merged.model.save_pretrained(folder)
-            merged.tokenizer.save_pretrained(folder)
-        except Exception as error:
-            # safetensors and tokenizers raise their own error types on a full disk.
-            if "No space left" in str(error) or "os error" in str(error):
-                raise OSError(str(error)) from error
-            raise
-    _name_sliding_layers(folder / "config.json")
-
-
-def _name_sliding_layers(path: Path) -> None:
-    """Say which layers slide where the model's class takes it for granted (Mistral, Phi-3).
-
-    The builder gives a window only to layers that ``layer_types`` names, and would silently let
-    the others look back without limit, which shows on prompts longer than the window only.
-    """
-    config = source.read_json(path)
-    if config.get("sliding_window") and not config.get("layer_types"):
-        config["layer_types"] = ["sliding_attention"] * int(config["num_hidden_layers"])
-        manifest.write_json(path, config)
 
 
 def _require_equal(precision: str, verdict: Verdict) -> None:

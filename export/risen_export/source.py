@@ -6,13 +6,13 @@ else its newest checkpoint). Only small JSON files are read here.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from risen_export.build import supported_architectures, unsupported
 from risen_plugin.errors import ExportError, near_miss
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -198,13 +198,32 @@ def check_architecture(config: dict[str, Any], name: str) -> None:
             f"{name} is a classification model ({architecture}); only models that write text "
             "(...ForCausalLM) are exported"
         )
-    known = supported_architectures()
+    known = _supported_architectures()
     if not named:
         raise ExportError(
             f"{name}/config.json names no architectures; add the list with the model class there"
         )
     if known and architecture not in known:
-        raise unsupported(architecture, known)
+        near = near_miss(architecture, known) or "."
+        raise ExportError(
+            f"architecture {architecture} cannot be exported{near} The installed model builder "
+            f"supports: {', '.join(sorted(known))}"
+        )
+
+
+def _supported_architectures() -> frozenset[str]:
+    """The causal language models the installed builder dispatches on, read from its source.
+
+    Reading the text costs nothing; importing the builder would load torch.
+    """
+    spec = importlib.util.find_spec("onnxruntime_genai")
+    if spec is None or spec.origin is None:
+        return frozenset()
+    builder = Path(spec.origin).parent / "models" / "builder.py"
+    if not builder.is_file():
+        return frozenset()
+    names = re.findall(r'architectures\[0\] == "(\w+)"', builder.read_text(encoding="utf-8"))
+    return frozenset(name for name in names if name.endswith("ForCausalLM"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

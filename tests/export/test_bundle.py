@@ -1,246 +1,204 @@
-"""The bundle is the model: its logits, its greedy tokens, its size, its files, its clients."""
+"""Answers of a batch equal those of single prompts, and prompts read as in training."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from risen_export import Bundle, bytes_by_kind, check, export
-from risen_export.verify import reference, verify
-from risen_plugin.errors import ExportError
+from risen_export import Bundle
+from risen_export.bundle import sampler
+from risen_export.chat import ChatTokenizer
+from risen_plugin.errors import DataError, ExportError
 
 pytestmark = pytest.mark.slow
-FP32_TOLERANCE = 1e-3
-INT8_TOLERANCE = 0.5
-PROMPT = [{"role": "user", "content": "Who ordered 12 lamps, née Ünal?"}]
+PROMPTS = ["a", "Hello there,", "A rather longer prompt than the others are", "0123456789"]
 
 
-def manifest(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
-    return content
+@pytest.fixture(scope="module")
+def bundle(tied_bundle: Path) -> Bundle:
+    return Bundle.open(tied_bundle, threads=1)
 
 
-def test_fp32_is_the_model_and_int8_is_close(tied_bundle: Path) -> None:
-    fp32 = manifest(tied_bundle / "fp32")["verify"]
-    assert fp32["max_logit_diff"] <= FP32_TOLERANCE
-    assert fp32["greedy_equal"] == [64] * 8
-    int8 = manifest(tied_bundle / "int8")["verify"]
-    assert FP32_TOLERANCE < int8["max_logit_diff"] <= INT8_TOLERANCE
-    assert int8["argmax_agreement"] > 0.9
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4])
+def test_a_right_padded_batch_equals_single_prompts(bundle: Bundle, batch_size: int) -> None:
+    rows = [bundle.tokenizer.encode(prompt) for prompt in PROMPTS]
+    alone = [bundle.generate_ids([row], max_new_tokens=24, ignore_eos=True)[0] for row in rows]
+    together = bundle.generate_ids(rows, max_new_tokens=24, ignore_eos=True, batch_size=batch_size)
+    assert together == alone
 
 
-def test_the_check_sees_another_model(
-    tied_bundle: Path, model_of: Callable[..., Any], tokenizer: Any
+def test_logits_of_a_short_row_do_not_depend_on_its_neighbours(bundle: Bundle) -> None:
+    ids = np.full((2, 12), 7, dtype=np.int64)
+    ids[1, 5:] = 0
+    padded = bundle.logits(ids, [12, 5])
+    np.testing.assert_allclose(padded[1, :5], bundle.logits(ids[1:, :5])[0], atol=1e-5)
+
+
+def test_rows_that_end_leave_the_others_as_they_are(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = model_of(tokenizer)
-    with torch.no_grad():
-        other.model.norm.weight[0] += 0.05
-    verdict = verify(tied_bundle / "fp32", other, tokenizer, tokens=8)
-    assert verdict["max_logit_diff"] > FP32_TOLERANCE
+    rows = [bundle.tokenizer.encode(prompt) for prompt in PROMPTS]
+    whole = bundle.generate_ids(rows, max_new_tokens=24, ignore_eos=True)
+    # Let the tokens that come up at different places in different rows end the answers.
+    stops = frozenset({whole[0][3], whole[1][9], whole[2][15]})
+    monkeypatch.setattr(bundle, "eos_ids", stops)
+    cut = [
+        answer[: next((place for place, token in enumerate(answer) if token in stops), 24)]
+        for answer in whole
+    ]
+    assert len({len(answer) for answer in cut}) > 1
+    assert bundle.generate_ids(rows, max_new_tokens=24) == cut
 
 
-def test_the_check_looks_past_end_of_text(tied_model: Any, tokenizer: Any) -> None:
-    expected = reference(tied_model, tokenizer, tokens=8)
-    assert [len(answer) for answer in expected.answers] == [8] * 8
-
-
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_tied_weights_are_stored_once(tied_bundle: Path, tied_model: Any, precision: str) -> None:
-    unique = sum(parameter.numel() for parameter in tied_model.parameters())
-    weight = 4 if precision == "fp32" else 1.2  # int8: a byte, and an fp32 scale per 32 weights
-    graph = (tied_bundle / precision / "model.onnx.data").stat().st_size
-    kinds = bytes_by_kind(tied_bundle / precision)
-    # The rotary table is as long as the context, which outweighs such a tiny model.
-    assert graph - kinds["rotary_tables"] <= 1.1 * weight * unique
-    assert kinds.get("embedding_fp32", 0) == (4 * 288 * 64 if precision == "fp32" else 0)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_kinds_of_bytes_add_up_to_the_files(tied_bundle: Path, precision: str) -> None:
-    content = manifest(tied_bundle / precision)
-    total = sum(entry["bytes"] for entry in content["files"].values())
-    assert sum(content["bytes_by_kind"].values()) == total
-    assert min(content["bytes_by_kind"].values()) >= 0
-
-
-def test_an_untied_llama_with_its_own_tokenizer_class_makes_the_round_trip(
-    model_of: Callable[..., Any], tokenizer: Any, tmp_path: Path
+def test_the_model_answers_as_transformers_does(
+    bundle: Bundle, tied_model: Any, tokenizer: Any
 ) -> None:
-    from transformers import PreTrainedTokenizerFast
+    import torch
 
-    plain = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer.backend_tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=tokenizer.chat_template,
-    )
-    model = model_of(plain, "Llama", tied=False, head_dim=32)
-    result = export(
-        "in memory",
-        tmp_path / "out",
-        ("fp32", "int8"),
-        model=model,
-        tokenizer=plain,
-        progress=False,
-    )
-    verdict = result.precisions["fp32"].verdict
-    assert verdict is not None
-    assert verdict["max_logit_diff"] <= FP32_TOLERANCE
-    assert verdict["greedy_agreement"] == 1.0
-    assert result.precisions["int8"].bytes_by_kind["embedding_fp32"] == 4 * 288 * 64
-    settings = json.loads((tmp_path / "out/fp32/tokenizer_config.json").read_text())
-    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    for prompt in PROMPTS:
+        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+        theirs = tied_model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=32, do_sample=False
+        )[0, ids.shape[1] :]
+        text = tokenizer.decode(theirs, skip_special_tokens=True)
+        assert bundle.generate([prompt], max_new_tokens=32) == [text]
 
 
-def test_every_layer_of_a_mistral_keeps_its_window(
-    model_of: Callable[..., Any], tokenizer: Any, tmp_path: Path
-) -> None:
-    model = model_of(tokenizer, "Mistral", sliding_window=16, head_dim=16)
-    result = export("mine", tmp_path / "out", model=model, tokenizer=tokenizer, progress=False)
-    verdict = result.precisions["fp32"].verdict
-    assert verdict is not None
-    assert verdict["max_logit_diff"] <= FP32_TOLERANCE  # the prompts are longer than the window
-    assert verdict["greedy_agreement"] == 1.0
-
-
-def test_a_graph_that_onnxruntime_cannot_run_is_one_line(
-    model_of: Callable[..., Any], tokenizer: Any, tmp_path: Path
-) -> None:
-    # Rotates 4 of 8 half-dimensions; the kernel wants a multiple of 8.
-    model = model_of(tokenizer, "Phi", num_key_value_heads=4)
-    with pytest.raises(ExportError, match=r"onnxruntime cannot run the graph: .*cos_cache"):
-        export("mine", tmp_path / "out", model=model, tokenizer=tokenizer, progress=False)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own
-def test_an_adapter_is_exported_with_its_base_and_its_rewards(
-    adapter: Callable[[Path], Path], tmp_path: Path
-) -> None:
-    folder = adapter(tmp_path)
-    (tmp_path / "risen").mkdir()
-    record = {"rewards": [{"name": "exact"}], "plugins": ["risen-plugin 0.1"], "seed": 3}
-    (tmp_path / "risen" / "run.json").write_text(json.dumps(record))
-    result = export(folder, tmp_path / "out", progress=False)
-    written = manifest(result.path)
-    assert written["adapter"]["path"] == str(folder)
-    assert written["rewards"] == {"plugins": record["plugins"], "rewards": record["rewards"]}
-    assert written["versions"]["onnxruntime-genai"]
-    verdict = result.precisions["fp32"].verdict
-    assert verdict is not None
-    assert verdict["max_logit_diff"] <= FP32_TOLERANCE
-
-
-def test_a_precision_folder_is_complete_for_transformers(tied_bundle: Path, tokenizer: Any) -> None:
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
-
-    folder = tied_bundle / "fp32"
-    config = AutoConfig.from_pretrained(folder)
-    assert config.architectures == ["Qwen2ForCausalLM"]
-    assert (
-        config.rope_parameters["rope_theta"]
-        == json.loads((folder / "config.json").read_text())["rope_theta"]
-    )
-    assert GenerationConfig.from_pretrained(folder).eos_token_id == tokenizer.eos_token_id
-    loaded = AutoTokenizer.from_pretrained(folder)
-    text = loaded.apply_chat_template(PROMPT, tokenize=False, add_generation_prompt=True)
-    assert text == tokenizer.apply_chat_template(PROMPT, tokenize=False, add_generation_prompt=True)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    assert settings["chat_template"] == (folder / "chat_template.jinja").read_text()
-
-
-def test_the_key_value_dimension_is_a_number(tied_bundle: Path) -> None:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(tied_bundle / "fp32" / "model.onnx")
-    values = [*session.get_inputs(), *session.get_outputs()]
-    caches = [value for value in values if value.name.startswith(("past", "present"))]
-    assert len(caches) == 8  # 2 layers, key and value, in and out
-    assert {value.shape[3] for value in caches} == {16}
-
-
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_onnxruntime_genai_reads_the_folder_and_answers_the_same(
-    tied_bundle: Path, precision: str
-) -> None:
-    import onnxruntime_genai as og
-
-    ours = Bundle.open(tied_bundle, precision, threads=1)
-    model = og.Model(str(tied_bundle / precision))
-    ids = og.Tokenizer(model).encode(ours.tokenizer.render(PROMPT))
-    assert list(ids) == ours.tokenizer.encode(PROMPT)
-    parameters = og.GeneratorParams(model)
-    parameters.set_search_options(max_length=len(ids) + 64, do_sample=False)
-    generator = og.Generator(model, parameters)
-    generator.append_tokens(ids)
-    theirs: list[int] = []
-    while not generator.is_done():
-        generator.generate_next_token()
-        theirs.append(int(generator.get_next_tokens()[0]))
-    expected = ours.generate_ids([list(ids)], max_new_tokens=64, ignore_eos=True)[0]
-    assert theirs == expected[: len(theirs)]
-    assert theirs
-
-
-def test_hashes_find_a_changed_file(tied_bundle: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(tied_bundle, tmp_path / "copy")
-    assert check(copy) == []
-    data = copy / "int8" / "model.onnx.data"
-    content = bytearray(data.read_bytes())
-    content[100] ^= 1
-    data.write_bytes(content)
-    assert check(copy) == ["int8/model.onnx.data"]
-    (copy / "fp32" / "manifest.json").write_text("{}")
-    assert check(copy) == ["fp32/manifest.json", "int8/model.onnx.data"]
-
-
-def test_a_file_cut_short_is_found_when_the_bundle_is_opened(
-    tied_bundle: Path, tmp_path: Path
-) -> None:
-    copy = shutil.copytree(tied_bundle, tmp_path / "copy")
-    data = copy / "fp32" / "model.onnx.data"
-    data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(ExportError, match=r"model\.onnx\.data is missing or cut short"):
-        Bundle.open(copy)
-
-
-def test_fp32_that_differs_is_not_published(
-    model_of: Callable[..., Any],
-    tokenizer: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    honest = Bundle.logits
-    monkeypatch.setattr(
-        Bundle, "logits", lambda self, ids: honest(self, ids) + np.float32(2 * FP32_TOLERANCE)
-    )
-    model = model_of(tokenizer)
-    with pytest.raises(ExportError, match=r"not the model: logits differ by 0\.002"):
-        export("mine", tmp_path / "out", model=model, tokenizer=tokenizer, progress=False)
-    assert list(tmp_path.iterdir()) == []
-    result = export(
-        "mine", tmp_path / "out", model=model, tokenizer=tokenizer, progress=False, check=False
-    )
-    assert manifest(result.path)["precisions"]["fp32"]["verify"] is None
-
-
-def test_logits_that_are_not_numbers_are_not_published(
-    model_of: Callable[..., Any], tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    honest = Bundle.logits
-    monkeypatch.setattr(Bundle, "logits", lambda self, ids: honest(self, ids) * np.float32("nan"))
-    with pytest.raises(ExportError, match="logits differ by nan"):
-        export(
-            "mine",
-            tmp_path / "out",
-            model=model_of(tokenizer),
-            tokenizer=tokenizer,
-            progress=False,
+def test_draws_depend_on_the_seed_and_not_on_the_batch(bundle: Bundle) -> None:
+    def draw(seed: int, batch_size: int) -> list[str]:
+        return bundle.generate(
+            PROMPTS, max_new_tokens=8, do_sample=True, seed=seed, batch_size=batch_size
         )
+
+    assert draw(1, 4) == draw(1, 1)
+    assert draw(1, 4) != draw(2, 4)
+
+
+def test_draws_follow_the_softmax(bundle: Bundle) -> None:
+    row = bundle.tokenizer.encode("Hello")
+    logits = bundle.logits(np.array([row]))[0, -1].astype(np.float64)
+    expected = np.exp(logits - logits.max())
+    expected /= expected.sum()
+    count = 4000
+    draws = bundle.generate_ids(
+        [row] * count, max_new_tokens=1, ignore_eos=True, pick=sampler(0, 1.0), batch_size=256
+    )
+    share = draws.count([int(expected.argmax())]) / count
+    spread = np.sqrt(expected.max() * (1 - expected.max()) / count)
+    assert abs(share - expected.max()) < 5 * spread
+
+
+def test_temperature_zero_is_greedy(bundle: Bundle) -> None:
+    drawn = bundle.generate(PROMPTS, max_new_tokens=8, do_sample=True, temperature=0)
+    assert drawn == bundle.generate(PROMPTS, max_new_tokens=8)
+
+
+def test_an_answer_ends_with_the_context(bundle: Bundle) -> None:
+    row = [5] * 250
+    assert len(bundle.generate_ids([row], max_new_tokens=64, ignore_eos=True)[0]) == 6
+
+
+@pytest.mark.parametrize("length", [256, 300])
+def test_a_prompt_as_long_as_the_context_is_refused(bundle: Bundle, length: int) -> None:
+    with pytest.raises(DataError, match=f"prompt 1 has {length} tokens .*context is 256"):
+        bundle.generate_ids([[1], [5] * length])
+
+
+def test_an_empty_prompt_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(DataError, match="prompt 0 is empty"):
+        bundle.generate([""])
+
+
+def test_no_prompts_give_no_answers(bundle: Bundle) -> None:
+    assert bundle.generate([]) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "precision", "said"),
+    [
+        ("", "int4", r"has no precision 'int4'; did you mean 'int8'\? It has: fp32, int8"),
+        ("int8", "fp32", "is int8, not 'fp32'"),
+        ("nothing", None, "is not a bundle.*risen export"),
+    ],
+)
+def test_what_cannot_be_opened_is_said(
+    tied_bundle: Path, path: str, precision: str | None, said: str
+) -> None:
+    with pytest.raises(ExportError, match=said):
+        Bundle.open(tied_bundle / path, precision)
+
+
+TEMPLATES = {
+    "blocks": (
+        "{%- for message in messages %}\n    {%- if loop.first and message.role == 'system' %}\n"
+        "S: {{ message['content'] | trim }}\n    {% continue %}\n    {%- endif %}\n"
+        "{{ message['role'] }}: {% generation %}{{ message['content'] }}{% endgeneration %}\n"
+        "{%- endfor %}{% if add_generation_prompt %}\nassistant: {% endif %}"
+    ),
+    "tokens": "{{ eos_token }}{{ messages | tojson }}{{ messages[0]['content'] | upper }}",
+    "defaults": (
+        "{% if tools is not none %}T{% endif %}{% if x is defined %}X{% endif %}"
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}"
+        "{{ ns.n }}{{ bos_token }}|{{ pad_token }}"
+    ),
+}
+CHATS: list[list[dict[str, str]]] = [
+    [{"role": "user", "content": "Grüße & <b>"}],
+    [{"role": "system", "content": " be brief \n"}, {"role": "user", "content": "x\n\ny"}],
+]
+
+
+@pytest.mark.parametrize("template", [None, *TEMPLATES])
+@pytest.mark.parametrize("chat", CHATS, ids=["user", "system and user"])
+@pytest.mark.parametrize("prompting", [True, False])
+def test_templates_render_as_in_transformers(
+    template: str | None,
+    chat: list[dict[str, str]],
+    prompting: bool,
+    tied_bundle: Path,
+    tmp_path: Path,
+) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(tied_bundle / "fp32")
+    if template is not None:
+        theirs.chat_template = TEMPLATES[template]
+    theirs.save_pretrained(tmp_path)
+    ours = ChatTokenizer(tmp_path)
+    expected = theirs.apply_chat_template(chat, tokenize=False, add_generation_prompt=prompting)
+    assert ours.render(chat, add_generation_prompt=prompting) == expected
+    if prompting:
+        ids = theirs.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+        assert ours.encode(chat) == ids
+
+
+def test_a_template_that_refuses_is_one_line(tied_bundle: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(tied_bundle / "fp32")
+    theirs.chat_template = "{{ raise_exception('only users speak here') }}"
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="refused the messages: only users speak here"):
+        ChatTokenizer(tmp_path).encode(CHATS[0])
+
+
+def test_messages_need_a_template(tied_bundle: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(tied_bundle / "fp32")
+    theirs.chat_template = None
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"no chat template.*--raw"):
+        ChatTokenizer(tmp_path).encode(CHATS[0])
+
+
+def test_a_tokenizer_saved_with_truncation_cuts_nothing(tied_bundle: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(tied_bundle / "fp32")
+    theirs.backend_tokenizer.enable_truncation(4)
+    theirs.save_pretrained(tmp_path)
+    assert len(ChatTokenizer(tmp_path).encode("0123456789")) == 10

@@ -158,3 +158,22 @@ def test_everything_is_refused_before_a_model_is_loaded(
     monkeypatch.setattr(build, "_NEEDED", ("onnxruntime", "no_such_runtime"))
     with pytest.raises(ExportError, match=r"needs the cpu extra: pip install.*no_such_runtime"):
         export(tmp_path / "no-such-model", tmp_path / "new")
+
+
+def test_the_function_export_stays_itself_whichever_module_was_imported_before() -> None:
+    script = (
+        "import pkgutil, risen_export\n"
+        "for module in pkgutil.iter_modules(risen_export.__path__):\n"
+        "    __import__(f'risen_export.{module.name}')\n"
+        "from risen_export import Bundle, check, export\n"
+        "from risen_export import export\n"
+        "print([type(name).__name__ for name in (Bundle, check, export)])\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == "['type', 'function', 'function']"
