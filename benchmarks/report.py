@@ -26,8 +26,9 @@ from benchmarks.shared import (
     write_results,
 )
 from risen_plugin.contracts import Failed
+from risen_plugin.kit.files import write_json
 from risen_plugin.record.rollouts import FILE, RolloutLog
-from risen_plugin.record.run_record import Record, write_json
+from risen_plugin.record.run_record import Record
 from risen_plugin.rewards.batch import Batch
 
 LIMIT_S = 10.0

@@ -178,10 +178,10 @@ def write_results(
     """Write what was measured as JSON, through a temporary file; nothing if ``path`` is None."""
     if path is None:
         return
+    from risen_plugin.kit.files import write_text
+
     content = {"settings": settings, "machine": machine, "results": results}
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(json.dumps(content, indent=1, default=_plain) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(content, indent=1, default=_plain) + "\n")
 
 
 def _plain(value: Any) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 
 from risen_export.manifest import DATA, GRAPH
+from risen_plugin.kit.files import put
 
 
 def write_cache_dimension(folder: Path) -> None:
@@ -72,7 +72,7 @@ def share_int8_embedding(folder: Path) -> bool:
     with tempfile.TemporaryDirectory(dir=folder) as beside:
         ir.save(model, Path(beside) / GRAPH, external_data=DATA)
         for name in (DATA, GRAPH):
-            os.replace(Path(beside) / name, folder / name)
+            put(Path(beside) / name, folder / name)
     return True
 
 

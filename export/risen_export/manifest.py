@@ -5,14 +5,14 @@ Reads and writes ``manifest.json``; it neither builds nor runs anything.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from risen_plugin.errors import ExportError, near_miss
+from risen_plugin.kit.files import sha256
+from risen_plugin.record.environment import versions_of
 
 FORMAT = "risen-bundle/1"
 MANIFEST = "manifest.json"
@@ -33,12 +33,6 @@ _PACKAGES = (
 )
 
 
-def sha256(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def files_of(folder: Path) -> dict[str, dict[str, Any]]:
     """Every file below ``folder`` but its manifest: its ``bytes`` and ``sha256``."""
     return {
@@ -50,13 +44,7 @@ def files_of(folder: Path) -> dict[str, dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that a bundle is made with, those installed only."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return versions_of(_PACKAGES)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

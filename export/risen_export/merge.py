@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from risen_export.adapter import check_finite, fold, fold_saved
-from risen_export.manifest import sha256
 from risen_export.quiet import quiet
 from risen_export.source import ADAPTER_CONFIG, Source, check_architecture, hub_file, read_json
 from risen_plugin.errors import ExportError, one_line
+from risen_plugin.kit.files import sha256
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 

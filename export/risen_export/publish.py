@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from risen_export import manifest
 from risen_plugin.errors import ExportError
+from risen_plugin.kit.files import replace_folder, sha256
 
 # What a tokenizer writes about how it was loaded; it means nothing to who reads the bundle.
 _LOADING_KEYS = ("is_local", "local_files_only")
@@ -78,7 +78,7 @@ def span(out: Path, inner: dict[str, dict[str, Any]], facts: dict[str, Any]) -> 
         "precisions": {
             precision: {
                 "bytes": sum(entry["bytes"] for entry in one["files"].values()),
-                "manifest_sha256": manifest.sha256(out / precision / manifest.MANIFEST),
+                "manifest_sha256": sha256(out / precision / manifest.MANIFEST),
                 "verify": one["verify"],
             }
             for precision, one in inner.items()
@@ -151,15 +151,7 @@ def published(out: Path, *, force: bool) -> Iterator[Path]:
 
 def _swap(new: Path, out: Path, old: Path, *, force: bool) -> None:
     check_target(out, force=force)  # somebody may have written it in the meantime
-    replaced = out.exists()
-    if replaced:
-        os.rename(out, old)
-    try:
-        os.rename(new, out)
-    except OSError:
-        if replaced:
-            os.rename(old, out)
-        raise
+    replace_folder(new, out, old)
 
 
 def _make_parents(parent: Path) -> Path | None:

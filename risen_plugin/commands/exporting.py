@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,12 +45,9 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         raise RecordError(
             f"{path} is there already, and somebody may have written into it; choose another file"
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text("".join(f"{json_text(row)}\n" for row in rows), encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, "".join(f"{json_text(row)}\n" for row in rows))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RecordError(f"cannot write {path}: {error.strerror}") from error
 
 

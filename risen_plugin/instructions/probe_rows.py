@@ -5,12 +5,12 @@ Without a tokenizer: their tokens are ``measure``'s business.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from risen_plugin.errors import ConfigError, DataError, near_path
+from risen_plugin.kit.json_lines import read_lines
 
 
 def load_probe(probe: Any, label: str = "the probe") -> list[Mapping[str, Any]]:
@@ -20,21 +20,11 @@ def load_probe(probe: Any, label: str = "the probe") -> list[Mapping[str, Any]]:
     """
     if not isinstance(probe, str | Path):
         return list(probe)
-    rows: list[Mapping[str, Any]] = []
     try:
-        lines = Path(probe).read_text(encoding="utf-8").splitlines()
+        return [line.value() for line in read_lines(probe)]
     except OSError as error:
         near = near_path(Path(probe))
         raise ConfigError(f"cannot read {label} {probe}: {error.strerror}{near}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{label} {probe} is not UTF-8 text: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise DataError(f"{probe}:{number} is not JSON: {error}") from error
-    return rows
 
 
 def check_probe(probe: Any, most: int) -> None:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from risen_plugin.errors import one_line
-from risen_plugin.record.checkpoints import damage, digest, publishing
+from risen_plugin.kit.files import damage, publishing, sha256
 from risen_plugin.training.trainer_state import (
     GoingOn,
     counters_of,

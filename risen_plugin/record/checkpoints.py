@@ -8,116 +8,24 @@ announced and that has no manifest belongs to a run without RISEN and is never t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import one_line
+from risen_plugin.kit.files import MANIFEST, damage, publish
+from risen_plugin.kit.locks import try_lock
 from risen_plugin.record.run_record import FOLDER
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-MANIFEST = "manifest.json"
 STATE = "state.json"
-_FORMAT = 1
 _NOTE = "saving.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _UNCHANGED = ("optimizer", "scheduler", "rng_state", "scaler")  # by a phase
 _WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model).*\.(safetensors|bin)(\.index\.json)?")
-
-
-# Folders
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def manifest_of(files: Mapping[str, Path]) -> dict[str, Any]:
-    """What a manifest says of ``files``, by their names in the folder that it is for."""
-    told = {
-        name: {"size": path.stat().st_size, "sha256": digest(path)}
-        for name, path in sorted(files.items())
-    }
-    return {"format": _FORMAT, "files": told}
-
-
-def damage(folder: Path, manifest: Path | None = None) -> str | None:
-    """What is wrong with a folder that has a manifest, in a few words; None if it is whole.
-
-    :param manifest: where that lies, if not in the folder itself.
-    """
-    manifest = folder / MANIFEST if manifest is None else manifest
-    try:
-        files = json.loads(manifest.read_bytes())["files"]
-        for name, told in files.items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != told["size"] or digest(path) != told["sha256"]:
-                return f"{name} is not what was written"
-    except FileNotFoundError:
-        return "it was not written to its end"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{manifest.name} cannot be read: {one_line(error)}"
-    return None
-
-
-@contextmanager
-def publishing(place: Path) -> Iterator[Path]:
-    """A folder to fill, which appears at ``place`` with a manifest, whole or not at all."""
-    temporary = place.with_name(f".{place.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        files = {path.name: path for path in temporary.iterdir()}
-        _write(temporary / MANIFEST, json.dumps(manifest_of(files), indent=1))
-        sync(files.values())
-        _replace(temporary, place)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def sync(paths: Iterable[Path]) -> None:
-    """Have the operating system put files on the disk."""
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8")
-    sync([path])
-
-
-def _replace(temporary: Path, place: Path) -> None:
-    old = place.with_name(f".{place.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.rename(old)
-    temporary.rename(place)
-    if os.name == "posix":
-        sync([place.parent])
-    shutil.rmtree(old, ignore_errors=True)
-
-
-# The Trainer's checkpoints
 
 
 def is_ours(checkpoint: Path) -> bool:
@@ -152,7 +60,7 @@ class Checkpoints:
         self._note.parent.mkdir(parents=True, exist_ok=True)
         if self._lock is None:
             self._lock = os.open(self._note, os.O_RDWR | os.O_CREAT, 0o644)
-            _try_lock(self._lock)
+            try_lock(self._lock)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, json.dumps({"step": step}).encode(), 0)
         os.fsync(self._lock)
@@ -180,10 +88,9 @@ class Checkpoints:
             if path.is_file() and path.relative_to(place).parts[0] != FOLDER
         }
         temporary.mkdir()
-        _write(temporary / STATE, json.dumps(state, indent=1, default=str))
-        manifest = manifest_of({**files, f"{FOLDER}/{STATE}": temporary / STATE})
-        _write(temporary / MANIFEST, json.dumps(manifest, indent=1))
-        _replace(temporary, place / FOLDER)
+        text = json.dumps(state, indent=1, default=str) + "\n"
+        (temporary / STATE).write_text(text, encoding="utf-8")
+        publish(temporary, place / FOLDER, {**files, f"{FOLDER}/{STATE}": temporary / STATE})
         self._settled(step)
 
     @contextmanager
@@ -287,7 +194,7 @@ class Checkpoints:
             return None
         try:
             told = os.pread(lock, 1024, 0)
-            return int(json.loads(told)["step"]) if _try_lock(lock) else None
+            return int(json.loads(told)["step"]) if try_lock(lock) else None
         except (ValueError, KeyError, TypeError):
             return None
         finally:
@@ -303,17 +210,6 @@ class Checkpoints:
 
 
 _known: dict[Path, Checkpoints] = {}
-
-
-def _try_lock(handle: int) -> bool:
-    """Take a lock that the kernel lets go of when its process ends, however that comes about."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _link(source: Path, target: Path) -> None:

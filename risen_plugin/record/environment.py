@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import os
@@ -12,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
+
+from risen_plugin.kit.files import text_sha256
 
 LIBRARIES = (
     "risen-plugin",
@@ -46,7 +47,7 @@ def surroundings(
     """
     configured = {key: value for key, value in description.items() if key not in _OF_ONE_START}
     return {
-        "versions": _versions(distributions),
+        "versions": versions_of((*LIBRARIES, *sorted(set(distributions) - set(LIBRARIES)))),
         "hashes": {
             "config": hash_of(configured),
             "held_out": hash_of({name: list(rows) for name, rows in held_out.items()}),
@@ -68,7 +69,7 @@ def hash_of(value: Any) -> str:
     Where an object lies in memory, as its ``repr`` may tell, does not count.
     """
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(value, sort_keys=True, default=repr))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return text_sha256(text)
 
 
 def device_names(model: Any) -> list[str]:
@@ -84,9 +85,10 @@ def device_names(model: Any) -> list[str]:
     return list(found)
 
 
-def _versions(distributions: Iterable[str]) -> dict[str, str]:
+def versions_of(distributions: Iterable[str]) -> dict[str, str]:
+    """The versions of those of the distributions that are installed."""
     found: dict[str, str] = {}
-    for name in (*LIBRARIES, *sorted(set(distributions) - set(LIBRARIES))):
+    for name in distributions:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -8,7 +8,6 @@ who holds it. Where the system or the file system has no such locks, runs are no
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import platform
@@ -19,14 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.errors import RecordError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from risen_plugin.kit.locks import HAS_LOCKS, try_lock
 
 NAME = "risen.lock"
-_TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
 @dataclass(frozen=True)
@@ -44,13 +38,13 @@ class Holder:
         return f"process {self.process}{where}, since {self.since}"
 
 
-_held: dict[Path, tuple[int, int]] = {}
+_taken: dict[Path, tuple[int, int]] = {}
 """Per lock file, the process that took it here and its descriptor.
 
 Record locks belong to a process, and closing any descriptor of the file lets go of them: so a
 process has one descriptor per file, and a run that failed here leaves it to the next one.
 """
-_kept: set[Path] = set()
+_throughout: set[Path] = set()
 
 
 def take(output_dir: Path) -> None:
@@ -59,14 +53,14 @@ def take(output_dir: Path) -> None:
     :raises RecordError: naming who holds it.
     :raises OSError: if the file cannot be written.
     """
-    if fcntl is None:
+    if not HAS_LOCKS:
         return
     output_dir.mkdir(parents=True, exist_ok=True)
     path = (output_dir / NAME).resolve()
     descriptor = _own(path)
     while descriptor is None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        if not _locked(descriptor):
+        if not try_lock(descriptor):
             holder = _read(descriptor)
             os.close(descriptor)
             raise RecordError(
@@ -76,7 +70,7 @@ def take(output_dir: Path) -> None:
         if not _is_at(descriptor, path):  # let go of and removed in between
             os.close(descriptor)
             descriptor = None
-    _held[path] = (os.getpid(), descriptor)
+    _taken[path] = (os.getpid(), descriptor)
     content = {
         "process": os.getpid(),
         "machine": platform.node(),
@@ -87,7 +81,7 @@ def take(output_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def keeping(output_dir: Path) -> Iterator[None]:
+def held(output_dir: Path) -> Iterator[None]:
     """Hold the lock of ``output_dir`` throughout, whoever takes it and lets go of it meanwhile.
 
     A folder that was made for the lock and is left empty goes with it.
@@ -98,11 +92,11 @@ def keeping(output_dir: Path) -> Iterator[None]:
     was_there = output_dir.exists()
     take(output_dir)
     path = (output_dir / NAME).resolve()
-    _kept.add(path)
+    _throughout.add(path)
     try:
         yield
     finally:
-        _kept.discard(path)
+        _throughout.discard(path)
         release(output_dir)
         if not was_there:
             with contextlib.suppress(OSError):
@@ -113,9 +107,9 @@ def release(output_dir: Path) -> None:
     """Let go of the lock if this process holds it, and remove its file."""
     path = (output_dir / NAME).resolve()
     descriptor = _own(path)
-    if descriptor is None or path in _kept:
+    if descriptor is None or path in _throughout:
         return
-    del _held[path]
+    del _taken[path]
     with contextlib.suppress(OSError):
         path.unlink()
     os.close(descriptor)
@@ -127,31 +121,21 @@ def holder_of(output_dir: Path) -> Holder | None:
     own = _own(path)
     if own is not None:
         return _read(own)
-    if fcntl is None or not path.is_file():
+    if not HAS_LOCKS or not path.is_file():
         return None
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        return None if _locked(descriptor) else _read(descriptor)
+        return None if try_lock(descriptor) else _read(descriptor)
     finally:
         os.close(descriptor)
 
 
 def _own(path: Path) -> int | None:
-    process, descriptor = _held.get(path, (None, None))
+    process, descriptor = _taken.get(path, (None, None))
     return descriptor if process == os.getpid() else None
-
-
-def _locked(descriptor: int) -> bool:
-    """Whether the lock is ours now; also where there is nothing to lock with."""
-    assert fcntl is not None
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in _TAKEN
-    return True
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

@@ -7,7 +7,6 @@ from Python by what they show of themselves.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from risen_plugin.config import RisenConfig
 from risen_plugin.contracts import Stateful
+from risen_plugin.kit.files import text_sha256
 
 _FREE = frozenset(("checkpoint_before_phase", "checkpoint_every", "force", "keep_entry", "disable"))
 """Fields that change nothing of what a run comes to."""
@@ -31,7 +31,7 @@ def made_of(config: RisenConfig, origins: Mapping[str, str], version: str) -> di
         if entry.name not in _FREE
     }
     if isinstance(fields["probe"], list):
-        fields["probe"] = hashlib.sha256(json.dumps(fields["probe"]).encode()).hexdigest()[:20]
+        fields["probe"] = text_sha256(json.dumps(fields["probe"]))[:20]
     return {**fields, "plugins": dict(origins), "risen_plugin": version}
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from risen_plugin.errors import RecordError, one_line
+from risen_plugin.kit.files import write_json, write_text
 from risen_plugin.record import lock as run_lock
 
 FOLDER = "risen"
@@ -41,29 +41,14 @@ def writing(place: Path) -> Iterator[None]:
         ) from error
 
 
-def try_writing(folder: Path) -> None:
-    """Make the folder and a file in it, and leave nothing behind.
-
-    :raises OSError: if that cannot be done; what permissions say is not always so.
-    """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    finally:
-        for place in missing:
-            place.rmdir()
-
-
-class Keeping:
+class Tolerant:
     """Lets what is only recorded be lost: the run goes on, and says so once.
 
     For what a run can do without. What a resumed run needs is written under :func:`writing`.
 
     ::
 
-        with keeping(folder):
+        with tolerant(folder):
             write_json(folder / "phase.json", data)
     """
 
@@ -86,24 +71,6 @@ class Keeping:
                 )
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write ``data`` as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(data, indent=1, default=str) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write to a temporary file beside ``path``, then rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
 class Record:
     """The record of one run.
 
@@ -116,7 +83,7 @@ class Record:
         self.folder = self.output_dir / FOLDER
         began = time.monotonic()
         self.clock = clock or (lambda: time.monotonic() - began)
-        self.keeping = Keeping()
+        self.tolerant = Tolerant()
 
     def begin(self, description: Mapping[str, Any], *, step: int = 0) -> None:
         """Write ``run.json``.
@@ -140,7 +107,7 @@ class Record:
         path = self.folder / EVENTS
         if path.is_file():
             kept = [event for event in read_events(path) if event["step"] <= step]
-            replace_text(path, "".join(json.dumps(event) + "\n" for event in kept))
+            write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
 
     def event(self, name: str, /, *, step: int, **values: Any) -> None:
         """Append one line to ``events.jsonl``; ``step`` is the outer run's.

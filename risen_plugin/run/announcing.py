@@ -48,7 +48,7 @@ class Announcer:
     def event(self, name: str, /, *, step: int, **values: Any) -> None:
         """Write one line to ``events.jsonl``."""
         if self.processes.is_main:
-            with self.record.keeping(self.record.folder):
+            with self.record.tolerant(self.record.folder):
                 self.record.event(name, step=step, **values)
 
     def numbers(self, name: str, step: int, numbers: Mapping[str, Any] | None) -> None:

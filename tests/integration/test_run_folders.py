@@ -13,7 +13,7 @@ import yaml
 
 from risen_plugin.commands.train import training
 from risen_plugin.commands.train.rows import split_off
-from risen_plugin.record.lock import keeping
+from risen_plugin.record.lock import held
 from risen_plugin.record.run_record import read_events
 
 from .run_commands import done, everything, refused, run_yaml, same, weights
@@ -122,7 +122,7 @@ def test_the_best_weights_are_those_of_the_run_that_was_not_killed() -> None:
 def test_the_first_process_alone_looks_at_the_folder(rank: str, words: str) -> None:
     """For one on another machine that shares the folder, the lock is that of its own run."""
     run = fine_tuning(data="gone.jsonl")
-    with keeping(Path("out")):
+    with held(Path("out")):
         process = subprocess.run(
             ["risen", "train", run, "--output", "out"],
             env={**os.environ, "RANK": rank, "LOCAL_RANK": "0"},

@@ -373,7 +373,7 @@ def test_rows_come_from_a_file_of_json_or_json_lines(risen, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"answer": "yes"}\n{"answer"\n')
     code, _, err = risen("exact", "--columns", str(tmp_path / "bad.jsonl"))
     assert code == 2
-    assert "bad.jsonl, line 2:" in err
+    assert "bad.jsonl:2 is not JSON" in err
 
 
 def test_the_template_plugin_is_clean():

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from risen_plugin.record.checkpoints import Checkpoints, damage, damage_of, is_ours, publishing
+from risen_plugin.kit.files import damage, publishing
+from risen_plugin.record.checkpoints import Checkpoints, damage_of, is_ours
 
 
 def written(folder: Path, step: int, *, weights: str = "weights", ours: bool = True) -> Path:

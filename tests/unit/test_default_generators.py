@@ -178,7 +178,7 @@ def test_bad_files_are_errors_that_name_file_and_line(
     [
         ("rows.json", b'{"a": 1}', "must hold a JSON list of rows, not a dict"),
         ("rows.json", b"[1,", "is not JSON"),
-        ("rows.jsonl", b"\xff\xfe\x00", "cannot read"),
+        ("rows.jsonl", b"\xff\xfe\x00", r"rows\.jsonl:1 is no UTF-8"),
         ("rows.parquet", b"no parquet", "cannot read"),
     ],
 )

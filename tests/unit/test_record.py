@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from risen_plugin.errors import RecordError
+from risen_plugin.kit.files import write_json
 from risen_plugin.record import lock as run_lock
-from risen_plugin.record.run_record import Record, read_events, read_state, state_path, write_json
+from risen_plugin.record.run_record import Record, read_events, read_state, state_path
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -100,20 +101,20 @@ def test_a_line_that_finds_no_room_is_taken_back_whole(
 def test_what_is_lost_is_said_once_and_the_run_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keeping = Record(tmp_path).keeping
+    tolerant = Record(tmp_path).tolerant
     with caplog.at_level(logging.WARNING):
         for error in (OSError(errno.ENOSPC, "No space left on device"), RecordError("again")):
-            with keeping(tmp_path):
+            with tolerant(tmp_path):
                 raise error
     assert [r.message for r in caplog.records] == [
         f"the record in {tmp_path} has gaps from here on: No space left on device; the training "
         "goes on. Make room there to have the rest recorded"
     ]
-    assert keeping.lost == 2
+    assert tolerant.lost == 2
 
 
 def test_a_bug_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Record(tmp_path).keeping(tmp_path):
+    with pytest.raises(ZeroDivisionError), Record(tmp_path).tolerant(tmp_path):
         raise ZeroDivisionError
 
 

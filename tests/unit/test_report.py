@@ -25,9 +25,10 @@ from risen_plugin.commands.report.markup import Markup, data, html, table
 from risen_plugin.commands.report.page import write_report
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import ConfigError, DataError, RecordError
+from risen_plugin.kit.files import write_json
 from risen_plugin.record.reading import Phase, read_run
 from risen_plugin.record.rollouts import FILE, RolloutLog
-from risen_plugin.record.run_record import Record, write_json
+from risen_plugin.record.run_record import Record
 from risen_plugin.rewards.batch import Batch
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)>"

@@ -12,7 +12,7 @@ import pytest
 
 from risen_plugin.builtin.generators import supply as supplies
 from risen_plugin.builtin.generators.jsonl import Jsonl
-from risen_plugin.builtin.generators.sources import Lines
+from risen_plugin.builtin.generators.sources import open_source
 from risen_plugin.errors import DataError
 
 MANY = 60_000
@@ -81,7 +81,7 @@ def test_a_row_of_the_other_form_is_an_error_when_it_is_drawn(
 def test_blank_lines_do_not_shift_the_numbers_of_lines(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf\n\n[1]\n  \n[2]\n[3]")
-    lines = Lines(path)
+    lines = open_source(str(path), None, "train", None)
     expected = [(f"{path}:3", [1]), (f"{path}:5", [2]), (f"{path}:6", [3])]
     assert [lines[index] for index in range(len(lines))] == list(lines) == expected
 

@@ -19,7 +19,7 @@ from risen_export.demo.stages import Desk, score_instructions
 from risen_export.exporting import export
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.embedded import base_model, orders
-from risen_plugin.record.run_record import write_json
+from risen_plugin.kit.files import write_json
 from risen_plugin.run.history import timeline
 
 QUESTIONS = 4

@@ -9,17 +9,15 @@ from __future__ import annotations
 import importlib
 import json
 import operator
-from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from risen_plugin.errors import DataError, near_miss, near_path, one_line
+from risen_plugin.kit.json_lines import IndexedLines
 
 Place = tuple[str, Any]
 """Where a row came from, such as ``data.jsonl:7``, and the row."""
-
-_BOM = b"\xef\xbb\xbf"
 
 
 class Source(Protocol):
@@ -72,54 +70,24 @@ class _Listed:
         return (self[index] for index in range(len(self)))
 
 
-class Lines:
-    """The lines of a file that are not blank, of which only the beginnings are remembered.
-
-    :raises OSError: if the file cannot be read.
-    """
+class _Lines:
+    """The values in the lines of a file, of which only the beginnings are remembered."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._starts = array("Q")
-        self._numbers: array[int] | None = None  # of the lines; None while no line is left out
-        at = 0
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.removeprefix(_BOM if number == 1 else b"").strip():
-                    if self._numbers is not None:
-                        self._numbers.append(number)
-                    self._starts.append(at)
-                elif self._numbers is None:
-                    self._numbers = array("Q", range(1, number))
-                at += len(line)
+        self._lines = IndexedLines(path)
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._lines)
 
     def __getitem__(self, index: int) -> Place:
-        number = index + 1 if self._numbers is None else self._numbers[index]
         try:
-            with self.path.open("rb") as file:
-                file.seek(self._starts[index])
-                line = file.readline()
+            line = self._lines[index]
         except OSError as error:
-            raise DataError(f"cannot read '{self.path}': {one_line(error)}") from error
-        return self._parsed(number, line)
+            raise DataError(f"cannot read '{self._lines.path}': {one_line(error)}") from error
+        return line.where, line.value()
 
     def __iter__(self) -> Iterator[Place]:
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.removeprefix(_BOM if number == 1 else b"").strip():
-                    yield self._parsed(number, line)
-
-    def _parsed(self, number: int, line: bytes) -> Place:
-        where = f"{self.path}:{number}"
-        try:
-            return where, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except UnicodeDecodeError as error:
-            raise DataError(f"cannot read '{self.path}': line {number}: {error}") from error
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where} is not JSON: {one_line(error)}") from error
+        return ((line.where, line.value()) for line in self._lines)
 
 
 class _Table:
@@ -144,7 +112,7 @@ def _from_file(path: Path) -> Source:
             return _Listed(_Table(parquet.read_table(path)), f"{_braced(path)}, row {{}}")
         if suffix == ".json":
             return _from_json(path, path.read_text(encoding="utf-8-sig"))
-        return Lines(path)
+        return _Lines(path)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read '{path}': {one_line(error)}") from error
 

@@ -21,8 +21,9 @@ from risen_plugin.commands.train.run_config import RunConfig
 from risen_plugin.config import GuardConfig
 from risen_plugin.errors import ConfigError
 from risen_plugin.instructions.probe_rows import check_probe
+from risen_plugin.kit.files import try_writing, write_text
 from risen_plugin.kit.plain_json import json_text
-from risen_plugin.record.run_record import replace_text, try_writing, writing
+from risen_plugin.record.run_record import writing
 
 _EVALUATED = 100
 
@@ -153,7 +154,7 @@ def _write(path: Path, run: Mapping[str, Any], advice: Advice) -> None:
     head = "".join(f"# {line}\n" for line in advice_lines(advice))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, head + yaml.safe_dump(dict(run), sort_keys=False, allow_unicode=True))
+        write_text(path, head + yaml.safe_dump(dict(run), sort_keys=False, allow_unicode=True))
 
 
 def _data(measured: Measurements, advice: Advice, run: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import click
 from risen_plugin.commands.options import options_of
 from risen_plugin.errors import DataError, one_line
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.json_lines import lines_in
 from risen_plugin.plugins import Plugins
 
 
@@ -136,14 +138,13 @@ def _rows(file: Path | None, columns: tuple[str, ...], right: str | None) -> lis
 
 def _read(file: Path) -> list[dict[str, Any]]:
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        data = file.read_bytes()
+    except OSError as error:
         raise DataError(f"cannot read {file}: {one_line(error)}") from error
     try:
-        values = json.loads(text)
+        values = json.loads(data)
     except ValueError:
-        values = [_line(file, number, line) for number, line in enumerate(text.splitlines(), 1)]
-        values = [value for value in values if value is not None]
+        values = [line.value() for line in lines_in(io.BytesIO(data), str(file))]
     rows = values if isinstance(values, list) else [values]
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
@@ -151,15 +152,6 @@ def _read(file: Path) -> list[dict[str, Any]]:
     if not rows:
         raise DataError(f"{file} has no rows")
     return [dict(row) for row in rows]
-
-
-def _line(file: Path, number: int, line: str) -> Any:
-    if not line.strip():
-        return None
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{file}, line {number}: {one_line(error)}") from error
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from contextlib import suppress
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -20,6 +19,7 @@ from risen_plugin.commands.report.drawing import check_matplotlib
 from risen_plugin.commands.report.markup import join
 from risen_plugin.commands.report.sections import sections, summary
 from risen_plugin.errors import RecordError
+from risen_plugin.kit.files import write_bytes
 from risen_plugin.record.reading import Run, as_number, read_run
 
 
@@ -36,13 +36,9 @@ def write_report(place: str | Path, output: str | Path | None = None) -> Path:
     run = read_run(place)
     path = Path(output) if output is not None else run.folder / "report.html"
     text = page(run)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(text.encode("utf-8", "replace"))  # half a surrogate pair becomes "?"
-        temporary.replace(path)
+        write_bytes(path, text.encode("utf-8", "replace"))  # half a surrogate pair becomes "?"
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise RecordError(
             f"cannot write the report to {path}: {error.strerror}; choose another --output"
         ) from error

@@ -5,7 +5,6 @@ A row that cannot be used is told as such, not raised: whoever reads decides whe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 from risen_plugin.builtin.generators.forms import adapted, form_of
 from risen_plugin.contracts import Completion, is_blank, text_of
 from risen_plugin.errors import DataError, near_miss, one_line
+from risen_plugin.kit.json_lines import lines_in
 
-_BOM = b"\xef\xbb\xbf"
 _OF_THE_TRAINER = ("prompts", "completions")
 
 
@@ -63,37 +62,22 @@ def read_answers(
     :param states_constraints: whether rows may state constraints in one of the public forms, as
         the generator ``jsonl`` reads them; their prompt may be in ``messages`` then.
     """
-    for number, line in enumerate(lines, start=1):
-        text = line.removeprefix(_BOM) if number == 1 else line
-        if text.strip():
-            where = f"{name}:{number}"
-            try:
-                row = _row(text)
-                form = form_of(row) if states_constraints else "plain"
-                if form != "plain":
-                    row = adapted(row, form, where)
-                    if "prompt" == prompt not in row and "messages" in row:
-                        row = {"prompt": row["messages"], **row}
-                yield _answer(number, where, row, prompt, completion)
-            except DataError as error:
-                yield Unusable(number, where, str(error))
-            except ValueError as error:
-                yield Unusable(number, where, f"{where} {one_line(error)}")
-
-
-def _row(line: bytes) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is no UTF-8: {error.reason} at byte {error.start + 1}") from None
-    except json.JSONDecodeError as error:
-        cut = " (one JSON object on each line is read)" if line.strip()[:1] == b"[" else ""
-        raise ValueError(f"is not JSON: {error.msg} at character {error.pos + 1}{cut}") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not JSON: {error}") from None
-    if not isinstance(row, Mapping):
-        raise ValueError(f"is of type {type(row).__name__}, not a mapping of columns")
-    return row
+    for line in lines_in(lines, name):
+        number, where = line.number, line.where
+        try:
+            row = line.value()
+            if not isinstance(row, Mapping):
+                raise ValueError(f"is of type {type(row).__name__}, not a mapping of columns")
+            form = form_of(row) if states_constraints else "plain"
+            if form != "plain":
+                row = adapted(row, form, where)
+                if "prompt" == prompt not in row and "messages" in row:
+                    row = {"prompt": row["messages"], **row}
+            yield _answer(number, where, row, prompt, completion)
+        except DataError as error:
+            yield Unusable(number, where, str(error))
+        except ValueError as error:
+            yield Unusable(number, where, f"{where} {one_line(error)}")
 
 
 def _answer(

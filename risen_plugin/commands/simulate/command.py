@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from risen_plugin.commands.options import options_of
 from risen_plugin.config.choices import Use, read_use
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.files import write_text
 from risen_plugin.kit.plain_json import json_text
 from risen_plugin.kit.yaml_files import read_mapping
 from risen_plugin.plugins import Built, Plugins
@@ -153,10 +153,7 @@ def _draws() -> bool:
 
 
 def _write(path: Path, text: str, option: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, text)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ConfigError(f"cannot write {option} '{path}': {error.strerror}") from error

@@ -34,7 +34,7 @@ from risen_plugin.commands.train.overrides import overridden
 from risen_plugin.commands.train.run_config import DataSource, RunConfig, read_run
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
-from risen_plugin.record.lock import keeping
+from risen_plugin.record.lock import held
 
 if TYPE_CHECKING:
     from risen_plugin.commands.train.training import Finished
@@ -245,7 +245,7 @@ def _carry_out(
 
     :param where: what the run was read from, for messages.
     """
-    with keeping(folder) if _is_first() else nullcontext():
+    with held(folder) if _is_first() else nullcontext():
         described = {**data, "seed": run.seed, "output": str(folder)}
         with located(where):
             _check_early(run)

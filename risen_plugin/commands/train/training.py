@@ -36,7 +36,8 @@ from risen_plugin.commands.train.run_config import DataSource, RunConfig
 from risen_plugin.config.trl_fields import check_fields
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import ConfigError, RisenError, located, one_line
-from risen_plugin.record.run_record import replace_text, writing
+from risen_plugin.kit.files import write_text
+from risen_plugin.record.run_record import writing
 from risen_plugin.run.fitness import check_arguments
 from risen_plugin.training.clean_room import finite_attention
 from risen_plugin.training.compat import checkpointing_setting
@@ -269,7 +270,7 @@ def _keep_description(prepared: Prepared) -> None:
     text = yaml.safe_dump(dict(prepared.described), sort_keys=False, allow_unicode=True)
     with writing(prepared.output):
         prepared.output.mkdir(parents=True, exist_ok=True)
-        replace_text(prepared.output / "run.yaml", text)
+        write_text(prepared.output / "run.yaml", text)
 
 
 def quieten() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from risen_plugin.errors import ConfigError, DataError, near_path
 from risen_plugin.instructions.validity.words import hash_of, runs_of, words_of
+from risen_plugin.kit.json_lines import read_lines
 
 SHORTEST_RUN, LONGEST_RUN = 4, 50
 _SHORTEST_EXACT = 3  # words of a text whose exact match means something
@@ -59,18 +60,12 @@ def _texts_of_file(path: Path) -> Iterator[str]:
         if path.suffix.lower() == ".json":
             yield from _texts(json.loads(path.read_text(encoding="utf-8-sig")))
             return
-        with path.open(encoding="utf-8-sig", newline="\n") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                if path.suffix.lower() == ".txt":
-                    yield line
-                    continue
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path}:{number} is not JSON: {error}") from error
-                yield from _texts(row)
+        if path.suffix.lower() == ".txt":
+            with path.open(encoding="utf-8-sig", newline="\n") as lines:
+                yield from (line for line in lines if line.strip())
+            return
+        for line in read_lines(path):
+            yield from _texts(line.value())
     except FileNotFoundError:
         raise DataError(f"there is no evaluation file '{path}'{near_path(path)}") from None
     except (OSError, ValueError) as error:

@@ -6,13 +6,13 @@ to fill in.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from risen_plugin.contracts import Row, is_blank, text_of
 from risen_plugin.errors import ConfigError, DataError, near_miss, near_path
+from risen_plugin.kit.json_lines import read_lines
 
 
 def load_demonstrations(given: str | Path | Iterable[Row] | None) -> list[Row]:
@@ -44,20 +44,12 @@ def _numbered(given: str | Path | Iterable[Row]) -> Iterable[tuple[str, Any]]:
         yield from ((f"demonstration {index}", row) for index, row in enumerate(given))
         return
     try:
-        lines = Path(given).read_text(encoding="utf-8").splitlines()
+        yield from ((line.where, line.value()) for line in read_lines(given))
     except OSError as error:
         near = near_path(Path(given))
         raise ConfigError(
             f"cannot read the demonstrations {given}: {error.strerror}{near}"
         ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"the demonstrations {given} are not UTF-8 text: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield f"{given}:{number}", json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{given}:{number} is not JSON: {error}") from error
 
 
 def _parts(row: Any, where: str) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import RecordError
+from risen_plugin.errors import DataError, RecordError
+from risen_plugin.kit.files import write_bytes
+from risen_plugin.kit.json_lines import lines_in, read_lines
 from risen_plugin.kit.plain_json import json_text
 
 _SHOWN = 40
@@ -113,7 +116,7 @@ class Journal:
         self._committed = position
         if self._writes:
             self._rewrite(data)
-        return [json.loads(line) for line in data.splitlines()]
+        return [line.value() for line in lines_in(io.BytesIO(data), str(source))]
 
     def _rewrite(self, data: bytes) -> None:
         assert self.path is not None
@@ -122,9 +125,7 @@ class Journal:
             if there == len(data):
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-            temporary.write_bytes(data)
-            temporary.replace(self.path)
+            write_bytes(self.path, data)
         except OSError as error:
             raise RecordError(
                 f"the buffers cannot be written to {self.path}: {error.strerror}; make room there"
@@ -137,17 +138,18 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     :raises RecordError: if it cannot be read.
     """
     try:
-        data = path.read_bytes()
+        for line in read_lines(path):
+            if line.is_cut_off:
+                return
+            read: Any = None
+            with contextlib.suppress(DataError):
+                read = line.value()
+            if not isinstance(read, dict) or "kind" not in read:
+                shown = line.data[:_SHOWN].decode(errors="replace").rstrip("\n")
+                raise RecordError(f"{line.where} is no line of buffers: {shown}")
+            yield read
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from error
-    for number, line in enumerate(data.split(b"\n")[:-1], 1):
-        read: Any = None
-        with contextlib.suppress(ValueError):
-            read = json.loads(line)
-        if not isinstance(read, dict) or "kind" not in read:
-            told = line[:_SHOWN].decode(errors="replace")
-            raise RecordError(f"{path}:{number} is no line of buffers: {told}")
-        yield read
 
 
 def _read(source: Path, position: Position) -> bytes:

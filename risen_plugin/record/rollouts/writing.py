@@ -12,6 +12,7 @@ from typing import Any
 
 from risen_plugin.constraints.counting import constraints_of, met_by
 from risen_plugin.errors import RecordError, RisenError
+from risen_plugin.kit.files import put
 from risen_plugin.kit.plain_json import json_text
 from risen_plugin.record.rollouts.form import (
     COLUMNS,
@@ -136,7 +137,7 @@ class RolloutLog:
         writer, self._writer = self._writer, None
         with self._taking_back(writer):
             writer.close()
-            self._temporary.replace(place)
+            put(self._temporary, place)
 
     def _join(self) -> None:
         """Make one file of the parts and of what came after them; the parts stay."""
@@ -157,7 +158,7 @@ class RolloutLog:
                     joined.write_table(file.read_row_group(index))
                 file.close()
             joined.close()
-            self._temporary.replace(self.path)
+            put(self._temporary, self.path)
             rest.unlink(missing_ok=True)
         self._closed = []
 
