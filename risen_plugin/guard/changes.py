@@ -1,7 +1,7 @@
-"""What a phase did: its gain and each harm, with the ends that chance leaves them. Pure.
+"""The differences that a phase made: its gain and each harm, with the ends that chance leaves them.
 
-Both ends of a phase are measured on the same rows, so they are compared row by row. What follows
-from the differences is the guard's business.
+Pure. Both ends of a phase are measured on the same rows, so they are compared row by row;
+``verdicts`` judges the differences.
 """
 
 from __future__ import annotations
@@ -54,47 +54,48 @@ class RowByRow:
 class Harm:
     """Something that a phase should not do much of.
 
-    :param said: what it is, in words.
-    :param of: how much it is, with its ends.
-    :param most: the threshold; None only measures it.
+    :param name: in words.
+    :param amount: with its ends.
+    :param limit: the most of it that is allowed; None only measures it.
     """
 
-    said: str
-    of: Interval
-    most: float | None = None
+    name: str
+    amount: Interval
+    limit: float | None = None
 
     @property
     def at_least(self) -> float:
         """How much it is for sure; a single row that says nothing of others is taken as it is."""
-        return self.of.low if math.isfinite(self.of.low) else self.of.value
+        return self.amount.low if math.isfinite(self.amount.low) else self.amount.value
 
     @property
     def is_beyond(self) -> bool:
-        """Whether it is beyond its threshold for sure, or is no number."""
-        return self.most is not None and not self.at_least <= self.most + ROUNDING
+        """Whether it is beyond its limit for sure, or is no number."""
+        return self.limit is not None and not self.at_least <= self.limit + ROUNDING
 
     @property
     def shows(self) -> bool:
-        """Whether what was measured is beyond its threshold, be it by chance."""
-        return self.most is not None and not self.of.value <= self.most + ROUNDING
+        """Whether what was measured is beyond its limit, be it by chance."""
+        return self.limit is not None and not self.amount.value <= self.limit + ROUNDING
 
-    def told(self) -> str:
-        if math.isnan(self.of.value):
-            return f"{self.said} is no number any more"
-        sure = "" if self.at_least == self.of.value else f", for sure {self.at_least:.4f}"
-        return f"{self.said} is {self.of.value:.4f}{sure}, more than {self.most or 0.0:.4f}"
+    def sentence(self) -> str:
+        """How much of it there is, and how much is allowed."""
+        if math.isnan(self.amount.value):
+            return f"{self.name} is no number any more"
+        sure = "" if self.at_least == self.amount.value else f", for sure {self.at_least:.4f}"
+        return f"{self.name} is {self.amount.value:.4f}{sure}, more than {self.limit or 0.0:.4f}"
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What a phase did, by the names that the record has for it."""
+    """The differences that a phase made, by the names that the record has for them."""
 
     gain: Interval
     harms: Mapping[str, Harm]
 
     def ends(self) -> dict[str, list[float | None]]:
-        """What was measured, and its lower and upper end, by name; None where there is no end."""
-        intervals = {"gain": self.gain} | {name: harm.of for name, harm in self.harms.items()}
+        """The measured value and its lower and upper end, by name; None where there is no end."""
+        intervals = {"gain": self.gain} | {name: harm.amount for name, harm in self.harms.items()}
         return {
             name: [
                 end if math.isfinite(end) else None
@@ -107,8 +108,8 @@ class Changes:
         """``NAME``, ``NAME_low`` and ``NAME_high``, as far as they are numbers."""
         return {
             f"{name}{end}": value
-            for name, given in self.ends().items()
-            for end, value in zip(("", "_low", "_high"), given, strict=True)
+            for name, ends in self.ends().items()
+            for end, value in zip(("", "_low", "_high"), ends, strict=True)
             if value is not None
         }
 
@@ -161,19 +162,19 @@ def compare(
             of_means(scores, before.tasks[name], confidence),
             config.tasks[name].max_drop,
         )
-    given = {
-        "domain_drop": _is_given([*before.domain, before.domain_metric]),
-        **{f"task/{name}_drop": _is_given(scores) for name, scores in before.tasks.items()},
+    is_scored = {
+        "domain_drop": _is_scored([*before.domain, before.domain_metric]),
+        **{f"task/{name}_drop": _is_scored(scores) for name, scores in before.tasks.items()},
     }
     measured = {
         name: harm
         for name, harm in harms.items()
-        if name in _ALWAYS or given.get(name) or not math.isnan(harm.of.value)
+        if name in _ALWAYS or is_scored.get(name) or not math.isnan(harm.amount.value)
     }
     return Changes(of_means(before.passed, after.passed, confidence), measured)
 
 
-def _is_given(scores: Sequence[float | None]) -> bool:
+def _is_scored(scores: Sequence[float | None]) -> bool:
     return any(score is not None and math.isfinite(score) for score in scores)
 
 

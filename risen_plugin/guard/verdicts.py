@@ -1,7 +1,7 @@
 """Judge a RISEN phase, while it runs and when it has run. Pure: measurements in, a verdict out.
 
-A gain counts if it is above 0 for sure, a harm if it is beyond its threshold for sure; ``harms``
-tells how sure they are. Measuring and acting are left to others.
+A gain counts if it is above 0 for sure, a harm if it is beyond its limit for sure; ``changes`` says
+how sure they are. Measuring and acting are left to others.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Action:
-    """What to do about what was measured, and why in one line."""
+    """The next step after a look, and why in one line."""
 
     kind: ActionKind
     reason: str
@@ -56,7 +56,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Look:
-    """What an action is decided by.
+    """One look at a phase, by which an action is decided.
 
     :param gains: the measured gains of the phase so far, the present one last.
     :param beta: the KL coefficient now, and ``max_beta`` the most that it may be.
@@ -74,7 +74,7 @@ class Look:
 def judge(before: Measured, after: Measured, config: GuardConfig, changes: Changes) -> Verdict:
     """Keep the phase if adherence rose, by ``min_gain`` and for sure, and no harm was done.
 
-    A harm is held against a phase only where it is beyond its threshold for sure; what was not
+    A harm is held against a phase only where it is beyond its limit for sure; what was not
     measured at its entry never is, and what is no number any more always is. With a ``min_gain``
     below 0 the gain must be no less than that, for sure.
     """
@@ -114,7 +114,7 @@ def judge_burst(before: Measured, after: Measured, min_gain: float, changes: Cha
 
 
 def _in_numbers(before: Measured, after: Measured, changes: Changes) -> str:
-    rise = changes.harms["probe_loss_rise"].of.value
+    rise = changes.harms["probe_loss_rise"].amount.value
     return (
         f"adherence {before.adherence_strict:.3f} -> {after.adherence_strict:.3f}, "
         f"probe loss {before.probe_loss:.4f} -> {after.probe_loss:.4f} ({rise:+.4f})"
@@ -125,22 +125,22 @@ def _lost_on_probe(changes: Changes) -> str | None:
     rise = changes.harms["probe_loss_rise"]
     if not rise.is_beyond:
         return None
-    sure = "" if rise.at_least == rise.of.value else f", for sure by {rise.at_least:.4f}"
-    return f"rises by more than {rise.most:.4f}{sure}"
+    sure = "" if rise.at_least == rise.amount.value else f", for sure by {rise.at_least:.4f}"
+    return f"rises by more than {rise.limit:.4f}{sure}"
 
 
 def _unharmed(measured: str, changes: Changes) -> Verdict:
     """The verdict of what gained enough and lost nothing on the probe."""
     for name, harm in changes.harms.items():
         if harm.is_beyond and name != "probe_loss_rise":
-            return Verdict(False, f"{measured}: {harm.told()}")
+            return Verdict(False, f"{measured}: {harm.sentence()}")
     return Verdict(True, measured)
 
 
 def act(look: Look, config: GuardConfig) -> Action:
-    """What to do: go on, stop, raise beta, roll back, or ask for a fine-tuning burst.
+    """The next step: go on, stop, raise beta, roll back, or ask for a fine-tuning burst.
 
-    While a phase runs, a harm beyond its threshold for sure rolls it back at once. One that only
+    While a phase runs, a harm beyond its limit for sure rolls it back at once. One that only
     shows raises the KL coefficient, or stops the phase where there is none to raise. No further
     gain in ``patience`` measurements stops it. A kept phase that used up much of what it was
     allowed asks for a burst.
@@ -154,7 +154,7 @@ def act(look: Look, config: GuardConfig) -> Action:
     for harm in look.changes.harms.values():
         if _asks_for_burst(harm, config.burst_at):
             return Action(
-                "burst", f"{harm.said} is {harm.of.value:.4f} of the {harm.most:.4f} allowed"
+                "burst", f"{harm.name} is {harm.amount.value:.4f} of the {harm.limit:.4f} allowed"
             )
     return Action("go_on", look.verdict.reason if look.verdict else "")
 
@@ -164,16 +164,16 @@ def _while_it_runs(look: Look, changes: Changes, config: GuardConfig) -> Action:
     harms = [
         harm
         for name, harm in changes.harms.items()
-        if not (math.isnan(harm.of.value) and name.startswith(_JUDGED))
+        if not (math.isnan(harm.amount.value) and name.startswith(_JUDGED))
     ]
     for harm in harms:
         if harm.is_beyond:
-            return Action("roll_back", harm.told())
+            return Action("roll_back", harm.sentence())
     for harm in harms:
         if harm.shows and 0.0 < look.beta < look.max_beta:
-            return Action("raise_beta", harm.told())
+            return Action("raise_beta", harm.sentence())
         if harm.shows:
-            return Action("stop", f"{harm.told()}, and there is no beta to raise")
+            return Action("stop", f"{harm.sentence()}, and there is no beta to raise")
     if _is_flat(look.gains, config):
         return Action(
             "stop", f"held-out adherence is flat: no further gain in {config.patience} measurements"
@@ -202,6 +202,6 @@ def _is_flat(gains: Sequence[float], config: GuardConfig) -> bool:
 
 
 def _asks_for_burst(harm: Harm, share: float | None) -> bool:
-    if share is None or harm.most is None or not 0.0 < harm.most < math.inf:
+    if share is None or harm.limit is None or not 0.0 < harm.limit < math.inf:
         return False
-    return harm.of.low > 0.0 and harm.of.value > share * harm.most
+    return harm.amount.low > 0.0 and harm.amount.value > share * harm.limit

@@ -310,5 +310,5 @@ def metrics_of(
         metrics |= {f"guard/{name}": value for name, value in changes.as_metrics().items()}
         for name in ("gap", "trip_wire_rise"):
             if name in changes.harms:
-                metrics[name] = changes.harms[name].of.value
+                metrics[name] = changes.harms[name].amount.value
     return metrics

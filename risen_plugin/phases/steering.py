@@ -67,7 +67,7 @@ class Steering(TrainerCallback):
             return
         step = state.global_step
         held = self.live.settings()
-        orders = self.controllers.logged(step, numbers)
+        orders = self.controllers.observe(step, numbers)
         self.live.follow(orders)
         series = {
             name: numbers[name] for name in _SERIES if math.isfinite(numbers.get(name, math.nan))

@@ -11,7 +11,7 @@ from typing import Any
 
 from trl.trainer.utils import add_fused_lm_head
 
-from risen_plugin.guard.control_rules import Orders
+from risen_plugin.guard.rules import Orders
 from risen_plugin.training.adapters import base_of
 
 

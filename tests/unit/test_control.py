@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from risen_plugin.config import ControlConfig, GuardConfig, RisenConfig, TaskProbe
 from risen_plugin.errors import ConfigError
-from risen_plugin.guard.control_rules import AdaptiveKl, RateByKl
 from risen_plugin.guard.controllers import Controllers
+from risen_plugin.guard.rules import AdaptiveKl, Orders, PhaseStart, RateByKl
 
 LEAST: dict[str, Any] = {"rewards": ["length"], "generator": "jsonl", "scheduler": "after"}
 BETA = {"beta": 0.04}
@@ -22,7 +22,7 @@ BETA = {"beta": 0.04}
 def run(config: ControlConfig, logs: list[dict[str, float]], grpo: dict[str, Any]) -> list[Any]:
     controllers = Controllers(config)
     controllers.begin(grpo, steps=len(logs))
-    return [controllers.logged(step, numbers) for step, numbers in enumerate(logs, 1)]
+    return [controllers.observe(step, numbers) for step, numbers in enumerate(logs, 1)]
 
 
 # The KL coefficient
@@ -41,28 +41,30 @@ def run(config: ControlConfig, logs: list[dict[str, float]], grpo: dict[str, Any
 )
 def test_the_kl_coefficient_follows_ziegler(kl: float, factor: float) -> None:
     controller = AdaptiveKl(target=0.1, horizon=10, most=1.0)
-    assert controller.begin(0.04) == 0.04
-    assert controller.update(kl, steps=1) == pytest.approx(0.04 * factor)
+    assert controller.begin(PhaseStart(beta=0.04)) == Orders()
+    assert controller.observe(1, {"kl": kl}).beta == pytest.approx(0.04 * factor)
 
 
 def test_the_kl_coefficient_answers_to_the_steps_between_two_logs() -> None:
     controller = AdaptiveKl(target=0.1, horizon=10, most=1.0)
-    controller.begin(0.04)
-    assert controller.update(9.0, steps=5) == pytest.approx(0.04 * 1.1)
+    controller.begin(PhaseStart(beta=0.04))
+    assert controller.observe(5, {"kl": 9.0}).beta == pytest.approx(0.04 * 1.1)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=200))
 def test_the_kl_coefficient_stays_above_zero_and_below_its_most(kls: list[float]) -> None:
     controller = AdaptiveKl(target=0.1, horizon=1, most=0.5)
-    controller.begin(0.04)
-    for kl in kls:
-        assert 0.0 < controller.update(kl, steps=1) <= 0.5
+    controller.begin(PhaseStart(beta=0.04))
+    for step, kl in enumerate(kls, 1):
+        beta = controller.observe(step, {"kl": kl}).beta
+        assert beta is not None
+        assert 0.0 < beta <= 0.5
 
 
 def test_the_next_phase_goes_on_with_the_kl_coefficient_unless_it_is_given_another() -> None:
     controllers = Controllers(ControlConfig(kl_target=0.1, kl_horizon=1))
     assert controllers.begin(BETA, 5) == {}
-    came_to = controllers.logged(1, {"kl": 9.0}).beta
+    came_to = controllers.observe(1, {"kl": 9.0}).beta
     assert came_to == pytest.approx(0.048)
     assert controllers.begin(BETA, 5) == {"beta": came_to}
     assert controllers.begin({"beta": 0.1}, 5) == {}
@@ -72,7 +74,7 @@ def test_what_the_guard_raised_the_controller_goes_on_from() -> None:
     controllers = Controllers(ControlConfig(kl_target=0.1, kl_horizon=10, max_beta=0.5))
     controllers.begin(BETA, 5)
     assert controllers.raise_beta(0.04, 2.0) == 0.08
-    assert controllers.logged(1, {"kl": 9.0}).beta == pytest.approx(0.08 * 1.02)
+    assert controllers.observe(1, {"kl": 9.0}).beta == pytest.approx(0.08 * 1.02)
     assert controllers.raise_beta(0.4, 2.0) == 0.5
 
 
@@ -84,11 +86,11 @@ def test_a_spent_kl_budget_ends_a_phase_and_the_next_one_has_it_anew() -> None:
     controllers = Controllers(config)
     controllers.begin(BETA, 9)
     stops = [
-        controllers.logged(step, {"kl": kl}).stop for step, kl in enumerate((0.1, 0.25, 0.3), 1)
+        controllers.observe(step, {"kl": kl}).stop for step, kl in enumerate((0.1, 0.25, 0.3), 1)
     ]
     assert stops == [None, None, "the KL budget of 0.2 nats per token is spent: it is 0.2750"]
     controllers.begin(BETA, 9)
-    assert controllers.logged(1, {"kl": 0.3}).stop is None
+    assert controllers.observe(1, {"kl": 0.3}).stop is None
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_entropy_is_judged_again_once_answers_were_sampled_at_the_new_temperatur
         assert heated == [step in (1, 5, 9) for step in range(1, 10)]
     sparse = Controllers(config)
     sparse.begin({"num_iterations": 4, "logging_steps": 3}, 12)
-    at = [sparse.logged(step, logs[0]).temperature for step in (3, 6, 9)]
+    at = [sparse.observe(step, logs[0]).temperature for step in (3, 6, 9)]
     assert at[0] is not None
     assert at[1] is None, "two of its three steps were on answers sampled before"
 
@@ -160,7 +162,7 @@ def test_a_phase_with_few_logs_has_its_kl_budget_too(
     controllers = Controllers(ControlConfig(kl_budget=0.2))
     controllers.begin({**BETA, "logging_steps": every}, steps)
     stops = [
-        step for step in range(10, steps + 1, 10) if controllers.logged(step, {"kl": 5.0}).stop
+        step for step in range(10, steps + 1, 10) if controllers.observe(step, {"kl": 5.0}).stop
     ]
     assert stops[0] == ends_at
 
@@ -168,11 +170,11 @@ def test_a_phase_with_few_logs_has_its_kl_budget_too(
 def test_a_dropped_phase_leaves_the_kl_coefficient_no_lower_than_it_found_it() -> None:
     controllers = Controllers(ControlConfig(kl_target=0.1, kl_horizon=1))
     controllers.begin(BETA, 5)
-    controllers.logged(1, {"kl": 0.0})
-    controllers.dropped()
+    controllers.observe(1, {"kl": 0.0})
+    controllers.drop()
     assert controllers.begin(BETA, 5) == {}
     raised = controllers.raise_beta(0.04, 2.0)
-    controllers.dropped()
+    controllers.drop()
     assert controllers.begin(BETA, 5) == {"beta": raised}
 
 
@@ -181,12 +183,13 @@ def test_a_dropped_phase_leaves_the_kl_coefficient_no_lower_than_it_found_it() -
 
 def test_the_learning_rate_falls_where_the_kl_runs_away_and_comes_back() -> None:
     rule = RateByKl(target=0.1)
-    rule.begin()
-    assert [rule.update(kl) for kl in (0.1, 0.21, 0.3, 0.1, 0.04, 0.04, 0.04)] == pytest.approx(
+    rule.begin(PhaseStart())
+    kls = (0.1, 0.21, 0.3, 0.1, 0.04, 0.04, 0.04)
+    assert [rule.observe(step, {"kl": kl}).rate for step, kl in enumerate(kls, 1)] == pytest.approx(
         [1.0, 1 / 1.5, 1 / 2.25, 1 / 2.25, 1 / 1.5, 1.0, 1.0]
     )
-    for _ in range(99):
-        rule.update(9.0)
+    for step in range(8, 107):
+        rule.observe(step, {"kl": 9.0})
     assert rule.rate == pytest.approx(0.05)
 
 
@@ -225,18 +228,18 @@ def test_controllers_restored_from_their_state_go_on_as_they_would_have(
     controllers = Controllers(EVERYTHING)
     controllers.begin(BETA, len(logs))
     for step, numbers in enumerate(logs[:cut], 1):
-        controllers.logged(step, numbers)
+        controllers.observe(step, numbers)
     resumed = Controllers(EVERYTHING)
     resumed.load_state_dict(json.loads(json.dumps(controllers.state_dict())))
     for step, numbers in enumerate(logs[cut:], cut + 1):
-        assert resumed.logged(step, numbers) == whole[step - 1]
+        assert resumed.observe(step, numbers) == whole[step - 1]
 
 
 def test_what_holds_is_known_after_a_resume() -> None:
     controllers = Controllers(ControlConfig(kl_target=0.1, kl_horizon=1))
     controllers.begin(BETA, 5)
-    orders = controllers.logged(1, {"kl": 9.0})
-    controllers.logged(2, {})
+    orders = controllers.observe(1, {"kl": 9.0})
+    controllers.observe(2, {})
     resumed = Controllers(controllers.config)
     resumed.load_state_dict(json.loads(json.dumps(controllers.state_dict())))
     assert resumed.standing.beta == orders.beta
@@ -248,7 +251,7 @@ def test_a_state_without_controllers_is_that_of_a_run_begun_before_them() -> Non
     controllers = Controllers(EVERYTHING)
     controllers.load_state_dict({})
     controllers.begin(BETA, 5)
-    assert controllers.logged(1, {"kl": 0.05, "entropy": 1.0}).stop is None
+    assert controllers.observe(1, {"kl": 0.05, "entropy": 1.0}).stop is None
 
 
 def test_numbers_that_are_none_steer_nothing() -> None:
@@ -256,7 +259,7 @@ def test_numbers_that_are_none_steer_nothing() -> None:
     controllers.begin(BETA, 5)
     broken = {"kl": math.nan, "entropy": math.nan, "frac_reward_zero_std": math.nan}
     for step in range(1, 9):
-        orders = controllers.logged(step, broken)
+        orders = controllers.observe(step, broken)
         assert (orders.beta, orders.rate, orders.temperature, orders.stop) == (None,) * 4
 
 
