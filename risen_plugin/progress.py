@@ -11,14 +11,27 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from risen_plugin.contracts import PhaseRecord, Progress
+from risen_plugin.kit.jsonable import as_number
 
 Series: TypeAlias = Sequence[tuple[int, float]]
 """(step of the outer run, value), in the order of the steps."""
 
 EVAL_LOSS = "eval_loss"
+
+# Names of metrics of a phase. Those that are measured twice end in _before and _after.
 ADHERENCE = "guard/adherence_strict"
 PROBE_LOSS = "guard/probe_loss"
-_TIMED = ("guard_s", "enter_s", "reinforce_s", "leave_s")
+REPORTED_ADHERENCE = "adherence_strict"
+UNSEEN_ADHERENCE = "unseen/adherence_strict"
+VERDICT = "verdict"
+LOOKS = "looks"
+REWARD_ERRORS = "reward_errors/"
+SECONDS = "seconds"
+GUARD_S, ENTER_S, REINFORCE_S, LEAVE_S = "guard_s", "enter_s", "reinforce_s", "leave_s"
+TIMED = (GUARD_S, ENTER_S, REINFORCE_S, LEAVE_S)
+"""Seconds of the parts of a RISEN phase."""
+
+finite = as_number
 
 
 def risen_phases(progress: Progress) -> list[PhaseRecord]:
@@ -94,10 +107,10 @@ def gain_of(phase: PhaseRecord) -> Gain:
 
 def seconds_of(phase: PhaseRecord) -> float:
     """Wall-clock seconds of a RISEN phase or burst; 0.0 where none were recorded."""
-    whole = finite(phase.metrics.get("seconds"))
+    whole = finite(phase.metrics.get(SECONDS))
     if whole is not None:
         return max(whole, 0.0)
-    return sum(max(finite(phase.metrics.get(name)) or 0.0, 0.0) for name in _TIMED)
+    return sum(max(finite(phase.metrics.get(name)) or 0.0, 0.0) for name in TIMED)
 
 
 def fine_tune_seconds(progress: Progress) -> float:
@@ -108,13 +121,6 @@ def fine_tune_seconds(progress: Progress) -> float:
 def held_by_model(phase: PhaseRecord, name: str) -> float | None:
     """A measurement of the model as the phase left it: after a kept one, before a dropped one."""
     return finite(phase.metrics.get(f"{name}_{'after' if phase.accepted else 'before'}"))
-
-
-def finite(value: Any) -> float | None:
-    """``value`` as a number, or None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def _change(metrics: Mapping[str, Any], name: str) -> float:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from risen_export import manifest
-from risen_plugin.errors import ExportError
+from risen_plugin.errors import DataError, ExportError
 from risen_plugin.kit.files import replace_folder, sha256
+from risen_plugin.record.reading import read_description
+from risen_plugin.record.run_record import DESCRIPTION, FOLDER
 
 # What a tokenizer writes about how it was loaded; it means nothing to who reads the bundle.
 _LOADING_KEYS = ("is_local", "local_files_only")
@@ -89,13 +91,12 @@ def span(out: Path, inner: dict[str, dict[str, Any]], facts: dict[str, Any]) -> 
 
 def rewards_of(run: Path | None) -> dict[str, Any] | None:
     """The ``plugins`` and ``rewards`` of a run's record; None if there is no record."""
-    path = None if run is None else run / "risen" / "run.json"
-    if path is None or not path.is_file():
+    if run is None or not (run / FOLDER / DESCRIPTION).is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExportError(f"{path} is not valid JSON: {error}") from error
+        record = read_description(run / FOLDER)
+    except DataError as error:
+        raise ExportError(str(error)) from error
     return {key: record[key] for key in ("plugins", "rewards") if key in record}
 
 

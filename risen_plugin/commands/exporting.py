@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ def unsolved_of(run: Path, after: int | None, demonstrations: str | None) -> lis
     :param demonstrations: a file of demonstrations; what it answers is left out.
     :raises DataError: if there is no such run.
     """
-    folder = _record_of(run)
+    folder = record_folder(run)
     known = {key_of(row["prompt"]) for row in load_demonstrations(demonstrations)}
     path = folder / FILE
     lines = list(read_journal(path)) if path.exists() else []  # no phase has left anything yet
@@ -51,21 +50,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         raise RecordError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _record_of(run: Path) -> Path:
-    for folder in (run / FOLDER, run):
-        if (folder / "run.json").is_file():
-            return folder
-    if not run.exists():
-        raise DataError(f"there is no run '{run}'{near_path(run, folders=True)}")
-    raise DataError(
-        f"'{run}' is no run's folder: there is no {FOLDER}/run.json in it; give the output folder "
-        "of a run with a RisenCallback"
-    )
-
-
 def _unsolved_after(folder: Path) -> int:
     try:
-        described = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return int(described["buffers"]["unsolved_after"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return int(read_description(folder)["buffers"]["unsolved_after"])
+    except (ValueError, KeyError, TypeError):
         return BuffersConfig().unsolved_after

@@ -54,7 +54,7 @@ def unsolved_command(
         write_rows(output, [attempted.as_row() for attempted in found])
         click.echo(f"{len(found)} instructions written to {output}", err=True)
     elif as_json:
-        from risen_plugin.kit.plain_json import json_text
+        from risen_plugin.kit.jsonable import json_text
 
         for attempted in found:
             click.echo(json_text(attempted.as_row()))

@@ -1,15 +1,86 @@
-"""Dataclasses to JSON values, and back by their annotations."""
+"""Any value as JSON that every reader takes, and dataclasses to JSON values and back.
+
+Other people's data is logged too, and nothing in it may stop a run: a value that JSON does not know
+becomes its representation.
+"""
 
 from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import json
+import math
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_LONGEST = 1000  # characters of the representation of an object
+_MOST_NUMBERS = 10_000  # of an array that is listed
+_DEEPEST = 50
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of some 300 digits
+        return None
+    return number if math.isfinite(number) else None
+
+
+def json_text(value: Any) -> str:
+    """``value`` as JSON in one line, readable where it can be; never raises for a value.
+
+    >>> json_text({"name": "Zoë", 1: [float("nan"), ..., (2, 3)]})
+    '{"name": "Zoë", "1": ["nan", "Ellipsis", [2, 3]]}'
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        text = json.dumps(_jsonable(value, 0), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as a cut answer may have
+        return json.dumps(json.loads(text))
+    return text
+
+
+def _jsonable(value: Any, depth: int) -> Any:  # noqa: PLR0911  one line per sort of value
+    """``value`` in the types that JSON knows."""
+    if value is None or isinstance(value, bool | str):
+        return value if value is None or isinstance(value, bool) else str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else _shown(value)
+    if depth < _DEEPEST:
+        try:
+            if isinstance(value, Mapping):
+                return {_key(key): _jsonable(item, depth + 1) for key, item in value.items()}
+            if isinstance(value, list | tuple | set | frozenset):
+                return [_jsonable(item, depth + 1) for item in value]
+            if hasattr(value, "tolist") and math.prod(value.shape) <= _MOST_NUMBERS:
+                return _jsonable(value.tolist(), depth + 1)
+        except Exception:  # noqa: BLE001  an object may raise whatever it likes when it is looked at
+            return _shown(value)
+    return _shown(value)
+
+
+def _key(key: Any) -> str:
+    return key if isinstance(key, str) else _shown(key)
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001  as above
+        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def to_plain(value: Any) -> Any:

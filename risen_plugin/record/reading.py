@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from risen_plugin.errors import DataError, near_path
+from risen_plugin.errors import DataError, near_path, one_line
+from risen_plugin.kit.jsonable import as_number
+from risen_plugin.progress import seconds_of
+from risen_plugin.record import events as recorded
+from risen_plugin.record.events import DecisionEvent, Event, PhaseEvent, typed_events
 from risen_plugin.record.lock import Holder, holder_of
-from risen_plugin.record.run_record import EVENTS, FOLDER, read_events
+from risen_plugin.record.run_record import DESCRIPTION, FOLDER, FORMAT
 
-Event = Mapping[str, Any]
+E = TypeVar("E", bound=Event)
 _FINE_TUNE = "fine_tune"
 
 
@@ -84,16 +88,16 @@ class Run:
     @property
     def seconds(self) -> float:
         """How long the run has taken, up to its latest event."""
-        return max((at(event) for event in self.events), default=0.0)
+        return max((event.at for event in self.events), default=0.0)
 
     @property
     def step(self) -> int:
         """The outer run's latest recorded step."""
-        return max((int(event["step"]) for event in self.events), default=0)
+        return max((event.step for event in self.events), default=0)
 
-    def named(self, *names: str) -> Iterator[Event]:
-        """The events of these names, oldest first."""
-        return (event for event in self.events if event["event"] in names)
+    def of(self, kind: type[E]) -> Iterator[E]:
+        """The events of one class, oldest first."""
+        return (event for event in self.events if isinstance(event, kind))
 
 
 def read_run(place: str | Path) -> Run:
@@ -101,15 +105,13 @@ def read_run(place: str | Path) -> Run:
 
     :raises DataError: if there is none, or it cannot be read.
     """
-    folder = _folder(Path(place))
+    folder = record_folder(place)
+    description = read_description(folder)
     try:
-        description = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        path = folder / EVENTS
-        events = read_events(path) if path.is_file() else []
-    except (OSError, ValueError) as error:
+        path = folder / recorded.FILE
+        events = typed_events(path) if path.is_file() else []
+    except OSError as error:
         raise DataError(f"cannot read the record in {folder}: {error}") from error
-    if not isinstance(description, dict):
-        raise DataError(f"cannot read the record in {folder}: run.json holds no object")
     phases = tuple(phases_of(events, lambda number: _logs(folder / f"phase-{number:03d}")))
     holder = holder_of(folder.parent)
     if phases and phases[-1].ends is None and holder is None:
@@ -117,73 +119,85 @@ def read_run(place: str | Path) -> Run:
     return Run(folder, description, events, phases, holder)
 
 
-def _folder(place: Path) -> Path:
+def record_folder(place: str | Path) -> Path:
+    """The folder of a run's record: its output folder or the ``risen`` folder in it may be given.
+
+    :raises DataError: if there is no record.
+    """
+    place = Path(place)
     for folder in (place / FOLDER, place):
-        if (folder / "run.json").is_file():
+        if (folder / DESCRIPTION).is_file():
             return folder
     if not place.exists():
         raise DataError(f"there is no run '{place}'{near_path(place, folders=True)}")
     raise DataError(
-        f"'{place}' has no record: there is no {FOLDER}/run.json in it; give the output folder of "
-        "a run with a RisenCallback"
+        f"'{place}' has no record: there is no {FOLDER}/{DESCRIPTION} in it; give the output "
+        "folder of a run with a RisenCallback"
     )
 
 
-def phases_of(events: Sequence[Event], logs: Any = lambda number: ()) -> Iterator[Phase]:
-    """The phases that the events tell of, oldest first; fine-tuning lies between them.
+def read_description(folder: Path) -> Mapping[str, Any]:
+    """The content of ``run.json`` in the folder of a record.
 
-    :param logs: what TRL logged in the phase of a number.
+    :raises DataError: if it cannot be read, or a newer release wrote it.
     """
-    begun: dict[tuple[str, int], Event] = {}
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the record in {folder}: {one_line(error)}") from error
+    if not isinstance(description, dict):
+        raise DataError(f"cannot read the record in {folder}: {DESCRIPTION} holds no object")
+    written = description.get("format", FORMAT)
+    if not isinstance(written, int) or written > FORMAT:
+        raise DataError(
+            f"the record in {folder} has format {written}, and this release reads {FORMAT}; "
+            f"install the release that wrote it: risen-plugin {description.get('risen_plugin')}"
+        )
+    return description
+
+
+def phases_of(
+    events: Sequence[Event], logs: Callable[[int], Sequence[Mapping[str, float]]]
+) -> Iterator[Phase]:
+    """The phases in the events, oldest first; fine-tuning lies between them.
+
+    :param logs: the logs of TRL in the phase of a number.
+    """
+    begun: dict[tuple[str, int], DecisionEvent] = {}
+    latest: Event | None = None
     for event in events:
-        if event["event"] == "decision" and event.get("phase") not in (_FINE_TUNE, None):
-            begun[str(event["phase"]), int(event.get("number") or 0)] = event
-        if event["event"] == "phase" and event.get("kind") not in (_FINE_TUNE, None):
-            kind, number = str(event["kind"]), int(event.get("number") or 0)
-            first = begun.pop((kind, number), None)
-            metrics = event.get("metrics") or {}
-            ends = at(event)
-            yield Phase(
-                number,
-                kind,
-                int(event["step"]),
-                at(first) if first else max(0.0, ends - _seconds(metrics)),
-                ends,
-                int(event.get("steps") or 0),
-                str(event.get("reason") or ""),
-                event.get("accepted"),
-                metrics,
-                logs(number) if kind == "risen" else (),
-            )
-    for (kind, number), first in begun.items():
-        if first is _last_of(events, "decision", "phase"):
-            steps = int(first.get("steps") or 0)
-            reason = str(first.get("reason") or "")
-            yield Phase(number, kind, int(first["step"]), at(first), None, steps, reason)
+        if isinstance(event, DecisionEvent):
+            latest = event
+            if event.phase not in (_FINE_TUNE, None):
+                begun[str(event.phase), event.number] = event
+        elif isinstance(event, PhaseEvent):
+            latest = event
+            if event.kind != _FINE_TUNE:
+                first = begun.pop((event.kind, event.number), None)
+                yield _ended(event, first, logs)
+    for first in begun.values():
+        if first is latest:
+            kind = str(first.phase)
+            yield Phase(first.number, kind, first.step, first.at, None, first.steps, first.reason)
 
 
-def at(event: Event) -> float:
-    """When it happened, in seconds of the run."""
-    return as_number(event.get("time")) or 0.0
-
-
-def as_number(value: Any) -> float | None:
-    """A finite number; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < float("inf") else None
-
-
-def _last_of(events: Sequence[Event], *names: str) -> Event | None:
-    return next((event for event in reversed(events) if event["event"] in names), None)
-
-
-def _seconds(metrics: Mapping[str, Any]) -> float:
-    whole = as_number(metrics.get("seconds"))
-    if whole is not None:
-        return whole
-    parts = ("guard_s", "enter_s", "reinforce_s", "leave_s")
-    return sum(as_number(metrics.get(part)) or 0.0 for part in parts)
+def _ended(
+    event: PhaseEvent,
+    first: DecisionEvent | None,
+    logs: Callable[[int], Sequence[Mapping[str, float]]],
+) -> Phase:
+    return Phase(
+        event.number,
+        event.kind,
+        event.step,
+        first.at if first else max(0.0, event.at - seconds_of(event.record)),
+        event.at,
+        event.steps,
+        event.reason,
+        event.accepted,
+        event.metrics,
+        logs(event.number) if event.kind == "risen" else (),
+    )
 
 
 def _logs(folder: Path) -> Sequence[Mapping[str, float]]:

@@ -18,10 +18,14 @@ from safetensors import SafetensorError
 
 from risen_plugin.errors import RecordError, one_line
 from risen_plugin.kit.files import write_json, write_text
+from risen_plugin.record import events
 from risen_plugin.record import lock as run_lock
+from risen_plugin.record.events import read_events
 
 FOLDER = "risen"
-EVENTS = "events.jsonl"
+DESCRIPTION = "run.json"
+FORMAT = 1
+"""Of a record; a reader refuses a newer one."""
 _log = logging.getLogger("risen_plugin")
 
 
@@ -101,10 +105,10 @@ class Record:
             while (aside := self.folder.with_name(f"{FOLDER}.{number}")).exists():
                 number += 1
             self.folder.rename(aside)
-        write_json(self.folder / "run.json", description)
+        write_json(self.folder / DESCRIPTION, {"format": FORMAT, **description})
 
     def _forget_after(self, step: int) -> None:
-        path = self.folder / EVENTS
+        path = self.folder / events.FILE
         if path.is_file():
             kept = [event for event in read_events(path) if event["step"] <= step]
             write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
@@ -119,7 +123,7 @@ class Record:
         stamped = {"event": name, "step": step, "time": round(self.clock(), 3), **values}
         line = (json.dumps(stamped, default=str) + "\n").encode()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        file = os.open(self.folder / EVENTS, flags, 0o644)
+        file = os.open(self.folder / events.FILE, flags, 0o644)
         try:
             end = os.fstat(file).st_size
             written = 0
@@ -138,13 +142,13 @@ class Record:
 
     def position(self) -> int:
         """Where ``events.jsonl`` ends now, to be cut there by a run that is resumed from here."""
-        path = self.folder / "events.jsonl"
+        path = self.folder / events.FILE
         return path.stat().st_size if path.is_file() else 0
 
     def cut(self, position: int) -> None:
         """Forget the events after ``position``: they will happen again."""
         if self.position() > position:
-            os.truncate(self.folder / "events.jsonl", position)
+            os.truncate(self.folder / events.FILE, position)
 
     @property
     def pool(self) -> Path:
@@ -153,22 +157,6 @@ class Record:
 
     def phase_folder(self, number: int) -> Path:
         return self.folder / f"phase-{number:03d}"
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """The events of a run so far, oldest first.
-
-    A line that is torn, as a crash may leave the last one, is no event.
-    """
-    events: list[dict[str, Any]] = []
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and isinstance(event.get("step"), int) and "event" in event:
-            events.append(event)
-    return events
 
 
 def state_path(checkpoint: str | Path) -> Path:

@@ -13,10 +13,10 @@ from peft import LoraConfig, get_peft_model
 
 from risen_plugin import Decision, Progress, RisenCallback
 from risen_plugin.commands.simulate.replay import replay
+from risen_plugin.commands.simulate.trace import read_trace
 from risen_plugin.config import BuffersConfig, GuardConfig, Weighted
 from risen_plugin.contracts import PhaseKind
 from risen_plugin.embedded import orders
-from risen_plugin.record.trace import read_trace
 
 from .conftest import DROP, KEEP, at_step
 

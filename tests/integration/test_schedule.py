@@ -13,7 +13,7 @@ import pytest
 from risen_plugin import RisenCallback
 from risen_plugin.builtin.schedulers.plateau import Plateau
 from risen_plugin.commands.simulate.replay import replay
-from risen_plugin.record.trace import read_trace
+from risen_plugin.commands.simulate.trace import read_trace
 
 SCHEDULER = Plateau(steps=2, evaluations=1, least=1.0, in_a_row=1)  # no improvement is enough
 EVALUATING = {"evaluate": True, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 5}

@@ -17,7 +17,8 @@ import pytest
 from risen_plugin.errors import RecordError
 from risen_plugin.kit.files import write_json
 from risen_plugin.record import lock as run_lock
-from risen_plugin.record.run_record import Record, read_events, read_state, state_path
+from risen_plugin.record.events import read_events
+from risen_plugin.record.run_record import Record, read_state, state_path
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

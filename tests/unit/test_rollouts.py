@@ -20,7 +20,7 @@ from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.constraints.counting import counts_by_constraint
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import DataError, RecordError
-from risen_plugin.kit.plain_json import json_text
+from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.rollouts import (
     Rollout,
     RolloutLog,

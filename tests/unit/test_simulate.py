@@ -19,9 +19,9 @@ from risen_plugin.builtin.schedulers.plateau import Plateau
 from risen_plugin.cli import command_line
 from risen_plugin.commands.simulate.drawing import page, strip, strips, svg
 from risen_plugin.commands.simulate.replay import Replay, replay
+from risen_plugin.commands.simulate.trace import Trace, read_trace
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.errors import DataError, PluginError
-from risen_plugin.record.trace import Trace, read_trace
 from risen_plugin.testing import check_light_import
 
 GAINS = (0.2, 0.1, 0.05)
@@ -490,5 +490,5 @@ def test_a_terminal_without_the_marks_gets_plain_ones(
 def test_a_replay_loads_nothing_heavy() -> None:
     for module in ("command", "drawing", "replay"):
         check_light_import(f"risen_plugin.commands.simulate.{module}")
-    check_light_import("risen_plugin.record.trace")
+    check_light_import("risen_plugin.commands.simulate.trace")
     check_light_import("risen_plugin.plugins.lookup")

@@ -17,6 +17,7 @@ from risen_plugin.progress import (
     Series,
     evaluated,
     fine_tune_seconds,
+    finite,
     gain_of,
     held_by_model,
     last_risen_step,
@@ -173,8 +174,8 @@ def _between(done: list[PhaseRecord], name: str, memory: int, per_step: float) -
     found = []
     for earlier, later in itertools.pairwise(done):
         left = held_by_model(earlier, name)
-        met = later.metrics.get(f"{name}_before")
-        if left is not None and isinstance(met, int | float) and math.isfinite(met):
+        met = finite(later.metrics.get(f"{name}_before"))
+        if left is not None and met is not None:
             found.append((met - left, later.at_step - earlier.at_step))
     latest = found[-memory:]
     return _Between(

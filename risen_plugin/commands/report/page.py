@@ -20,7 +20,8 @@ from risen_plugin.commands.report.markup import join
 from risen_plugin.commands.report.sections import sections, summary
 from risen_plugin.errors import RecordError
 from risen_plugin.kit.files import write_bytes
-from risen_plugin.record.reading import Run, as_number, read_run
+from risen_plugin.kit.jsonable import as_number
+from risen_plugin.record.reading import Run, read_run
 
 
 def write_report(place: str | Path, output: str | Path | None = None) -> Path:

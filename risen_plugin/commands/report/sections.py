@@ -24,7 +24,10 @@ from risen_plugin.commands.report.markup import (
     signed,
     table,
 )
-from risen_plugin.record.reading import Phase, Run, as_number, at
+from risen_plugin.kit.jsonable import as_number
+from risen_plugin.progress import ADHERENCE, PROBE_LOSS, VERDICT
+from risen_plugin.record.events import DecisionEvent, GuardEvent, PluginErrorEvent
+from risen_plugin.record.reading import Phase, Run
 
 _MOST_PHASES = 12  # that stand beside each other in a table
 _OURS = ("versions", "environment", "hashes")
@@ -96,14 +99,14 @@ def _timeline(run: Run) -> list[Markup]:
     )
     decisions = [
         (
-            duration(at(event)),
-            int(event["step"]),
-            str(event.get("phase")),
-            event.get("number"),
-            event.get("steps"),
-            str(event.get("reason") or ""),
+            duration(event.at),
+            event.step,
+            str(event.phase),
+            event.number,
+            event.steps,
+            event.reason,
         )
-        for event in run.named("decision")
+        for event in run.of(DecisionEvent)
     ]
     head = ("at", "step", "decision", "number", "steps", "reason")
     return [
@@ -173,9 +176,9 @@ def _verdicts(run: Run) -> list[Markup]:
                 phase.step,
                 phase.steps,
                 duration((phase.ends or run.seconds) - phase.begins),
-                _way(phase, "guard/adherence_strict"),
-                _way(phase, series.RETENTION),
-                str(phase.metrics.get("verdict") or phase.reason),
+                _way(phase, ADHERENCE),
+                _way(phase, PROBE_LOSS),
+                str(phase.metrics.get(VERDICT) or phase.reason),
             )
         )
     if not rows:
@@ -193,15 +196,15 @@ def _verdicts(run: Run) -> list[Markup]:
     parts = [table(head, rows, caption="Verdicts")]
     judged = [
         (
-            event.get("number"),
-            str(event.get("when") or ""),
-            event.get("grpo_step"),
-            str(event.get("action") or ""),
-            str(event.get("reason") or ""),
-            _in_words(event.get("measured")),
-            _in_words(event.get("intervals")),
+            event.number,
+            event.when,
+            event.grpo_step,
+            event.action,
+            event.reason,
+            _in_words(event.measured),
+            _in_words(event.intervals),
         )
-        for event in run.named("guard")
+        for event in run.of(GuardEvent)
     ]
     if judged:
         columns = ("phase", "when", "GRPO step", "action", "reason", "measured", "intervals")
@@ -233,9 +236,7 @@ def _way(phase: Phase, metric: str) -> str | None:
     return f"{before:.3f} → " + ("not measured" if after is None else f"{after:.3f}")
 
 
-def _in_words(values: Any) -> str:
-    if not isinstance(values, Mapping):
-        return ""
+def _in_words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {_short(value)}" for name, value in values.items())
 
 
@@ -300,13 +301,13 @@ def _honesty(run: Run) -> list[Markup]:
 def _errors(run: Run, answers: Answers) -> list[Markup]:
     rows = [
         (
-            str(event.get("plugin") or "the run"),
-            event.get("number"),
-            int(event["step"]),
-            event.get("count"),
-            str(event.get("reason") or ""),
+            event.plugin or "the run",
+            event.number,
+            event.step,
+            event.count,
+            event.reason,
         )
-        for event in run.named("plugin_error")
+        for event in run.of(PluginErrorEvent)
     ]
     head = ("plugin", "phase", "at step", "answers", "the latest reason")
     parts = [table(head, rows, caption="Errors by plugin")] if rows else []

@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from risen_plugin.record.reading import Phase, Run, as_number, at
+from risen_plugin.kit.jsonable import as_number
+from risen_plugin.progress import ADHERENCE, PROBE_LOSS, REPORTED_ADHERENCE, UNSEEN_ADHERENCE
+from risen_plugin.record.events import ControlEvent, EvaluationEvent, GuardEvent, LogEvent
+from risen_plugin.record.reading import Phase, Run
 
 Points = list[tuple[float, float]]
-ADHERENCE = {
-    "guard's instructions": "guard/adherence_strict",
-    "reported instructions": "adherence_strict",
-    "reserved families": "unseen/adherence_strict",
+_ADHERENCE = {
+    "guard's instructions": ADHERENCE,
+    "reported instructions": REPORTED_ADHERENCE,
+    "reserved families": UNSEEN_ADHERENCE,
 }
-RETENTION = "guard/probe_loss"
 _NO_QUALITY = (
     *("runtime", "samples_per_second", "steps_per_second", "epoch", "loss"),
     *("num_tokens", "entropy"),  # TRL's SFTTrainer counts and logs them in every evaluation
@@ -33,12 +35,12 @@ CONTROL = {
 
 def adherence(run: Run) -> dict[str, Points]:
     """Strict adherence over the seconds of the run, by the rows it is measured on."""
-    found = {name: measured(run.phases, metric) for name, metric in ADHERENCE.items()}
+    found = {name: measured(run.phases, metric) for name, metric in _ADHERENCE.items()}
     during = [
-        (at(event), value)
-        for event in run.named("guard")
-        if event.get("when") == "during"
-        and (value := as_number((event.get("measured") or {}).get("adherence_strict"))) is not None
+        (event.at, value)
+        for event in run.of(GuardEvent)
+        if event.when == "during"
+        and (value := as_number(event.measured.get("adherence_strict"))) is not None
     ]
     first = next(iter(found))
     found[first] = sorted(found[first] + during, key=itemgetter(0))
@@ -47,7 +49,7 @@ def adherence(run: Run) -> dict[str, Points]:
 
 def retention(run: Run) -> Points:
     """The loss on the probe rows over the seconds of the run."""
-    return measured(run.phases, RETENTION)
+    return measured(run.phases, PROBE_LOSS)
 
 
 def quality(run: Run) -> dict[str, Points]:
@@ -73,20 +75,20 @@ def quality(run: Run) -> dict[str, Points]:
 def evaluations(run: Run) -> dict[str, Points]:
     """The outer run's evaluations, by metric."""
     found: dict[str, Points] = defaultdict(list)
-    for event in run.named("evaluation"):
-        for name, value in (event.get("metrics") or {}).items():
+    for event in run.of(EvaluationEvent):
+        for name, value in event.metrics.items():
             number = as_number(value)
             if number is not None:
-                found[str(name).removeprefix("eval_")].append((at(event), number))
+                found[name.removeprefix("eval_")].append((event.at, number))
     return dict(found)
 
 
 def losses(run: Run) -> dict[str, Points]:
     """The outer run's losses over its seconds."""
     training = [
-        (at(event), loss)
-        for event in run.named("log")
-        if (loss := as_number(event.get("loss"))) is not None
+        (event.at, loss)
+        for event in run.of(LogEvent)
+        if (loss := as_number(event.loss)) is not None
     ]
     found = {"training": training, "evaluation": evaluations(run).get("loss", [])}
     return {name: points for name, points in found.items() if points}
@@ -116,8 +118,8 @@ def moves(phases: Sequence[Phase]) -> list[Move]:
     for phase in phases:
         before, after = (
             (
-                phase.number_of(f"guard/adherence_strict_{when}"),
-                phase.number_of(f"{RETENTION}_{when}"),
+                phase.number_of(f"{ADHERENCE}_{when}"),
+                phase.number_of(f"{PROBE_LOSS}_{when}"),
             )
             for when in ("before", "after")
         )
@@ -145,9 +147,8 @@ def control(run: Run) -> dict[str, Points]:
     for phase in run.phases:
         for log in phase.logs:
             _put(found, offset.get(phase.number, 0) + (as_number(log.get("step")) or 0.0), log)
-    for event in run.named("control"):
-        place = offset.get(int(event.get("number") or 0), 0)
-        _put(found, place + (as_number(event.get("grpo_step")) or 0.0), event)
+    for event in run.of(ControlEvent):
+        _put(found, offset.get(event.number, 0) + event.grpo_step, event.numbers)
     return {name: sorted(found[name].items()) for name in CONTROL if found.get(name)}
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from risen_plugin.commands.report import series
 from risen_plugin.commands.report.markup import duration, number
+from risen_plugin.progress import VERDICT
+from risen_plugin.record.events import PluginErrorEvent
 from risen_plugin.record.reading import Run
 
 _MARKS = {"kept": "█", "dropped": "░", "done": "▒", "running": "▶", "cut off": "▷"}
@@ -25,10 +27,8 @@ def lines(run: Run, width: int = 80) -> list[str]:
             f"{name:<26} {number(values[-1]):>9}  "
             f"{series.sparkline(values, max(4, min(32, width - 40)))}"
         )
-    latest = list(run.named("plugin_error"))[-1:]
-    errors = [
-        f"error of {event.get('plugin') or 'the run'}: {event.get('reason')}" for event in latest
-    ]
+    latest = list(run.of(PluginErrorEvent))[-1:]
+    errors = [f"error of {event.plugin or 'the run'}: {event.reason}" for event in latest]
     told = [_fit(line, width) for line in told]
     return told + [line for long in _phases(run) + errors for line in _folded(long, width)]
 
@@ -67,7 +67,7 @@ def _measured(run: Run) -> list[tuple[str, series.Points]]:
 def _phases(run: Run) -> list[str]:
     found = []
     for phase in run.phases[-_LATEST_PHASES:]:
-        reason = str(phase.metrics.get("verdict") or phase.reason)
+        reason = str(phase.metrics.get(VERDICT) or phase.reason)
         found.append(f"step {phase.step}: {phase.name} {phase.outcome}: {reason}")
     return found
 

@@ -21,7 +21,7 @@ from risen_plugin.commands.score.rows import Answer, Unusable, read_answers
 from risen_plugin.commands.score.summary import Summary
 from risen_plugin.errors import ConfigError, DataError, near_path
 from risen_plugin.hookspecs import hookimpl
-from risen_plugin.kit.plain_json import json_text
+from risen_plugin.kit.jsonable import json_text
 from risen_plugin.plugins import Plugins
 from risen_plugin.plugins.lookup import look_up
 from risen_plugin.record.rollouts import Rollout, logged_rewards, read_rollouts

@@ -10,9 +10,9 @@ import dataclasses
 import math
 from typing import Any
 
+from risen_plugin.commands.simulate.trace import Trace
 from risen_plugin.contracts import Decision, PhaseRecord
 from risen_plugin.progress import finite, held_by_model, seconds_of
-from risen_plugin.record.trace import Trace
 
 COUNTED = ("rollouts", "tokens")
 """Metrics that grow with the steps of a phase."""

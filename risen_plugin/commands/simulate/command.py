@@ -17,7 +17,7 @@ from risen_plugin.config.choices import Use, read_use
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.kit.files import write_text
-from risen_plugin.kit.plain_json import json_text
+from risen_plugin.kit.jsonable import json_text
 from risen_plugin.kit.yaml_files import read_mapping
 from risen_plugin.plugins import Built, Plugins
 
@@ -80,7 +80,7 @@ def simulate_command(
     from risen_plugin.commands.simulate import drawing
     from risen_plugin.commands.simulate.layout import totals
     from risen_plugin.commands.simulate.replay import replay
-    from risen_plugin.record.trace import read_trace
+    from risen_plugin.commands.simulate.trace import read_trace
 
     by = named_scheduler(scheduler, pairs, found)
     done = replay(read_trace(place, max_steps=max_steps), by.value, by.label)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from risen_plugin.commands.simulate.trace import Trace
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.progress import seconds_of
-from risen_plugin.record.trace import Trace
 
 
 @dataclass(frozen=True)

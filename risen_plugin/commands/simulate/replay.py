@@ -13,9 +13,9 @@ from typing import Any, Generic, TypeVar
 
 from risen_plugin.commands.simulate.assumed import COUNTED, measured
 from risen_plugin.commands.simulate.layout import Stretch, stretches, totals
+from risen_plugin.commands.simulate.trace import Trace
 from risen_plugin.contracts import Decision, PhaseRecord, Progress, Scheduler
 from risen_plugin.progress import finite, seconds_of
-from risen_plugin.record.trace import Trace
 from risen_plugin.run.deciding import Decisions, decide
 from risen_plugin.run.history import timeline
 

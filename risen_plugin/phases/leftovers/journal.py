@@ -19,7 +19,7 @@ from typing import Any
 from risen_plugin.errors import DataError, RecordError
 from risen_plugin.kit.files import write_bytes
 from risen_plugin.kit.json_lines import lines_in, read_lines
-from risen_plugin.kit.plain_json import json_text
+from risen_plugin.kit.jsonable import json_text
 
 _SHOWN = 40
 

@@ -13,7 +13,7 @@ from typing import Any
 from risen_plugin.constraints.counting import constraints_of, met_by
 from risen_plugin.errors import RecordError, RisenError
 from risen_plugin.kit.files import put
-from risen_plugin.kit.plain_json import json_text
+from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.rollouts.form import (
     COLUMNS,
     DERIVED,

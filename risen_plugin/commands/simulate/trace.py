@@ -1,0 +1,192 @@
+"""A run's record as a Trace: its measurements by step, and its phases.
+
+The record is read by ``risen_plugin.record``; the replay asks a scheduler about the trace.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from risen_plugin.contracts import PhaseRecord
+from risen_plugin.errors import DataError, near_path
+from risen_plugin.kit.json_lines import read_lines
+from risen_plugin.progress import Series, seconds_of
+from risen_plugin.record.events import (
+    FILE,
+    DecisionEvent,
+    EvaluationEvent,
+    Event,
+    LogEvent,
+    PhaseEvent,
+    event_in,
+)
+from risen_plugin.record.reading import read_description
+from risen_plugin.record.run_record import DESCRIPTION, FOLDER
+
+_READ = (LogEvent, EvaluationEvent, PhaseEvent)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The measurements of one run, in the order of its steps.
+
+    :param source: where they were read, for messages.
+    :param max_steps: optimizer steps of the outer run.
+    :param train_losses: (step, loss) as logged.
+    :param eval_metrics: (step, metrics) of its evaluations.
+    :param phases: its RISEN phases and bursts, oldest first.
+    :param clock: (step, seconds of fine-tuning up to it): phases and bursts are not counted.
+    :param demonstrations: how many of them the run was given; None if that is not known.
+    :param notes: what a reader should know of it, one line each.
+    """
+
+    source: str
+    max_steps: int
+    train_losses: tuple[tuple[int, float], ...] = ()
+    eval_metrics: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    phases: tuple[PhaseRecord, ...] = ()
+    clock: Series = ()
+    notes: tuple[str, ...] = ()
+    demonstrations: int | None = None
+
+    def of_kind(self, kind: str) -> list[PhaseRecord]:
+        """Its phases of one kind."""
+        return [phase for phase in self.phases if phase.kind == kind]
+
+    def fine_tune_seconds(self, step: int) -> float:
+        """Seconds of fine-tuning up to ``step``; in between and beyond by the mean pace."""
+        place = bisect.bisect_right(self.clock, step, key=lambda point: point[0])
+        before = self.clock[place - 1] if place else (0, 0.0)
+        if place < len(self.clock):
+            after = self.clock[place]
+            share = (step - before[0]) / (after[0] - before[0])
+            return before[1] + share * (after[1] - before[1])
+        return before[1] * step / before[0] if before[0] else 0.0
+
+
+def read_trace(place: str | Path, *, max_steps: int | None = None) -> Trace:
+    """The trace of a run.
+
+    :param place: its output folder, the folder ``risen`` in it, or the file ``events.jsonl``.
+    :param max_steps: steps of the outer run; what the run recorded, or its last step, if None.
+    :raises DataError: if there is no such file, or a line of it is none of a record, by its number.
+    """
+    path = _file(Path(place))
+    notes: list[str] = []
+    building = _Building(str(path))
+    for number, event in _events(path, notes):
+        building.take(number, event)
+    if not building.count:
+        raise DataError(
+            f"{path} holds no measurements: no line is an event of "
+            f"{', '.join(kind.name for kind in _READ)}, so there is nothing to replay"
+        )
+    described = _described(path.parent)
+    recorded = _whole(described.get("max_steps")) or None
+    whole = max_steps or max(recorded or 0, building.last)
+    if recorded is not None and not max_steps and building.last < recorded:
+        notes.append(f"the run was recorded up to step {building.last} of {recorded}")
+    if max_steps is not None and max_steps > building.last:
+        notes.append(f"nothing was measured after step {building.last}")
+    usable = _whole((described.get("buffers") or {}).get("demonstrations_usable"))
+    return building.trace(whole, notes, usable)
+
+
+def _file(place: Path) -> Path:
+    for path in (place / FOLDER / FILE, place / FILE, place):
+        if path.is_file():
+            return path
+    if place.is_dir():
+        raise DataError(
+            f"'{place}' is no run: there is no {FOLDER}/{FILE} in it; give a run's output "
+            f"folder, or an {FILE}"
+        )
+    raise DataError(f"there is no trace '{place}'{near_path(place)}")
+
+
+def _events(path: Path, notes: list[str]) -> Iterator[tuple[int, Event]]:
+    try:
+        for line in read_lines(path):
+            try:
+                event = event_in(line)
+            except DataError:
+                if line.is_cut_off:
+                    notes.append(f"line {line.number}, the last one, is cut off and was left out")
+                    return
+                raise
+            if event is not None:
+                yield line.number, event
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _described(folder: Path) -> Mapping[str, Any]:
+    """The description of the run; nothing where there is none."""
+    return read_description(folder) if (folder / DESCRIPTION).is_file() else {}
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and value >= 0 else None
+
+
+@dataclass
+class _Building:
+    """A trace that grows event by event."""
+
+    path: str
+    count: int = 0
+    last: int = 0
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    evaluations: list[tuple[int, Mapping[str, float]]] = field(default_factory=list)
+    phases: list[PhaseRecord] = field(default_factory=list)
+    clock: list[tuple[int, float]] = field(default_factory=list)
+    in_phases_s: float = 0.0
+
+    def take(self, number: int, event: Event) -> None:
+        if not isinstance(event, (*_READ, DecisionEvent)):
+            return
+        if event.step < self.last:
+            raise DataError(
+                f"{self.path}, line {number}: {event.name} goes back from step {self.last} to "
+                f"{event.step}; a record has one run, whose steps only rise"
+            )
+        self.last = event.step
+        self.count += isinstance(event, _READ)
+        if isinstance(event, LogEvent) and event.loss is not None:
+            self.losses.append((event.step, event.loss))
+        elif isinstance(event, EvaluationEvent):
+            self.evaluations.append((event.step, event.metrics))
+        elif isinstance(event, PhaseEvent) and event.kind != "fine_tune":
+            self.phases.append(event.record)
+            self.in_phases_s += seconds_of(event.record)
+        if event.time is not None and event.step:
+            spent = max(event.time - self.in_phases_s, self.clock[-1][1] if self.clock else 0.0)
+            if self.clock and self.clock[-1][0] == event.step:
+                self.clock.pop()
+            self.clock.append((event.step, spent))
+
+    def trace(self, max_steps: int, notes: Iterable[str], demonstrations: int | None) -> Trace:
+        notes = [*notes]
+        if not self.evaluations:
+            notes.append("the run has no evaluations; what asks for them has to do without")
+        if not self.clock:
+            notes.append("the run has no times: fine-tuning takes none here")
+        if not any(phase.kind == "risen" for phase in self.phases):
+            notes.append(
+                "the run has no RISEN phase: what one would have gained or taken is not known, and "
+                "counts as nothing"
+            )
+        return Trace(
+            self.path,
+            max_steps,
+            tuple(self.losses),
+            tuple(self.evaluations),
+            tuple(self.phases),
+            tuple(self.clock),
+            tuple(notes),
+            demonstrations,
+        )
