@@ -26,7 +26,7 @@ LIBRARIES = (
     "numpy",
     "pyarrow",
 )
-_OF_ONE_START = ("output_dir",)  # of a description, what does not make another run of it
+_OF_ONE_START = ("format", "output_dir")  # make no other run of a description
 
 
 def surroundings(

@@ -105,7 +105,7 @@ class Record:
             while (aside := self.folder.with_name(f"{FOLDER}.{number}")).exists():
                 number += 1
             self.folder.rename(aside)
-        write_json(self.folder / DESCRIPTION, {"format": FORMAT, **description})
+        write_json(self.folder / DESCRIPTION, description)
 
     def _forget_after(self, step: int) -> None:
         path = self.folder / events.FILE

@@ -541,7 +541,7 @@ def test_a_live_run_is_read_up_to_its_last_whole_line(run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("rnu", "there is no run '"), ("empty", "is no run's folder")],
+    [("rnu", "there is no run '"), ("empty", "has no record")],
 )
 def test_what_is_no_run_is_refused(run: Path, name: str, told: str) -> None:
     (run.parent / "empty").mkdir()

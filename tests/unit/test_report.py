@@ -125,6 +125,17 @@ def script(tmp_path: Path) -> Script:
 # Reading
 
 
+@pytest.mark.parametrize("written", [2, "later"])
+def test_a_record_of_a_newer_release_is_refused_in_one_line(tmp_path: Path, written: Any) -> None:
+    Record(tmp_path).begin({"format": written, "risen_plugin": "9.0"})
+    with pytest.raises(DataError) as raised:
+        read_run(tmp_path)
+    assert str(raised.value) == (
+        f"the record in {tmp_path / 'risen'} has format {written}, and this release reads 1; "
+        "install the release that wrote it: risen-plugin 9.0"
+    )
+
+
 def test_a_run_is_read_from_its_output_folder_or_the_record_in_it(script: Script) -> None:
     for place in (script.place, script.place / "risen"):
         run = read_run(place)

@@ -163,7 +163,7 @@ LOG = '{"event": "log", "step": 4, "loss": 1.0}\n'
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (LOG + "{\n" + LOG, "events.jsonl, line 2 is no JSON: Expecting"),
+        (LOG + "{\n" + LOG, "events.jsonl:2 is not JSON: Expecting"),
         (LOG + "[]\n", "line 2 is no event: it is an object with 'event' and 'step'"),
         (LOG + '{"step": 4}\n', "line 2 is no event"),
         (LOG + '{"event": "log"}\n', "line 2: log has the step None; it is a whole number from 0"),
@@ -199,8 +199,8 @@ def test_a_trace_that_is_not_there_is_told_with_the_near_miss(tmp_path: Path) ->
         read_trace(tmp_path / "oot")
     with pytest.raises(DataError, match=r"'.*out' is no run: there is no risen/events\.jsonl in"):
         read_trace(tmp_path / "out")
-    (tmp_path / "out" / "events.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match=r"cannot read .*: it is not UTF-8 text"):
+    (tmp_path / "out" / "events.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(DataError, match=r"events\.jsonl:1 is no UTF-8"):
         read_trace(tmp_path / "out")
 
 
