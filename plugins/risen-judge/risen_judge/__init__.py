@@ -1,6 +1,6 @@
 """A language model as judge, one criterion at a time, over any OpenAI-compatible endpoint.
 
-Importing it is quick: the HTTP client is loaded with the first request.
+The HTTP client is that of risen-plugin, ``risen_plugin.kit.chat_client``.
 """
 
 from __future__ import annotations

@@ -11,19 +11,17 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from risen_judge.asking import asked
 from risen_judge.cache import Cache, key_of
-from risen_judge.endpoint import AskError, Endpoint, GarbledError, Secret
 from risen_judge.messages import messages
 from risen_judge.settings import check_criteria, check_extra, check_numbers, key_in, url_of
 from risen_judge.spending import Spending
 from risen_judge.verdicts import Verdict, VerdictError, short, verdict_of
 from risen_plugin.contracts import Completion, Failed, text_of
 from risen_plugin.errors import ConfigError, DataError, near_miss
-
-if TYPE_CHECKING:
-    import httpx
+from risen_plugin.kit.chat_client import AskError, ChatClient, GarbledError, Secret
 
 _ASKED_FOR_A_VERDICT = 2  # times, where what comes is none
 
@@ -162,47 +160,42 @@ class Judge:
         """A verdict on each body, or why there is none."""
         if not bodies:
             return {}
-        import httpx
-
         try:
-            endpoint = self._endpoint(key_in(self.api_key_env))
-            limits = httpx.Limits(max_connections=self.concurrency)
-            client = httpx.AsyncClient(timeout=None, limits=limits)
-        except (ConfigError, ValueError, OSError) as error:  # the key is gone, or a bad proxy
+            client = self._client(key_in(self.api_key_env))
+        except ConfigError as error:  # the key is gone
             return dict.fromkeys(bodies, Failed(" ".join(str(error).split())))
         turns = asyncio.Semaphore(self.concurrency)
 
         async def judged(key: str, body: dict[str, Any]) -> Verdict | Failed:
             async with turns:
-                return await self._verdict(endpoint, client, key, body)
+                return await self._verdict(client, key, body)
 
-        async with client:
-            found = await asyncio.gather(*(judged(key, body) for key, body in bodies.items()))
+        found = await asyncio.gather(*(judged(key, body) for key, body in bodies.items()))
         return dict(zip(bodies, found, strict=True))
 
     async def _verdict(
-        self, endpoint: Endpoint, client: httpx.AsyncClient, key: str, body: dict[str, Any]
+        self, client: ChatClient, key: str, body: dict[str, Any]
     ) -> Verdict | Failed:
         rng, reason = random.Random(f"judge {self.seed} {key}"), ""
         for _ in range(_ASKED_FOR_A_VERDICT):
             said = ""
             try:
-                said = await endpoint.ask(client, body, self.spending, rng)
+                said = await asked(client, body, self.spending, rng)
                 verdict = verdict_of(said)
             except VerdictError:
-                reason = f"no verdict: it said {short(endpoint.key.hidden_in(said))}"
+                reason = f"no verdict: it said {short(client.key.hidden_in(said))}"
             except GarbledError as error:
                 reason = str(error)
             except AskError as error:
                 return Failed(str(error))
             else:
-                told = endpoint.key.hidden_in(verdict.reason)
+                told = client.key.hidden_in(verdict.reason)
                 self._verdicts.keep(key, Verdict(verdict.met, told), self.model)
                 return verdict
         return Failed(reason)
 
-    def _endpoint(self, key: Secret) -> Endpoint:
-        return Endpoint(
+    def _client(self, key: Secret) -> ChatClient:
+        return ChatClient(
             url_of(self.base_url),
             key,
             request_timeout_s=self.request_timeout_s,

@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from risen_judge.endpoint import Secret
 from risen_plugin.errors import ConfigError
+from risen_plugin.kit.chat_client import PATH, Secret
 
-_PATH = "/chat/completions"
 _OURS = ("messages", "model", "n", "stream")
 
 
@@ -39,9 +38,9 @@ def url_of(base_url: str) -> str:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname or " " in base_url.strip():
         raise ConfigError(f"base_url {base_url!r} is no address like http://localhost:8000/v1")
-    if parts.path.rstrip("/").endswith(_PATH):
-        raise ConfigError(f"base_url ends with {_PATH}, which is added to it; leave that out")
-    return base_url.strip().rstrip("/") + _PATH
+    if parts.path.rstrip("/").endswith(PATH):
+        raise ConfigError(f"base_url ends with {PATH}, which is added to it; leave that out")
+    return base_url.strip().rstrip("/") + PATH
 
 
 def key_in(variable: str | None) -> Secret:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+BUDGET_SPENT = "budget spent"
 _CHARACTERS_PER_TOKEN = 4  # where an endpoint does not say what a request took
+_counting = threading.Lock()  # requests are made in several threads
 
 
 @dataclass
@@ -28,12 +31,13 @@ class Spending:
         calls_gone = self.max_calls is not None and self.calls >= self.max_calls
         return calls_gone or (self.max_tokens is not None and self.tokens >= self.max_tokens)
 
-    def begin_call(self) -> bool:
-        """Count a request that is about to be sent; False if the budget is spent."""
-        if self.is_over:
-            return False
-        self.calls += 1
-        return True
+    def refused(self) -> str | None:
+        """Count a request that is about to be sent, or say that the budget is spent."""
+        with _counting:
+            if self.is_over:
+                return BUDGET_SPENT
+            self.calls += 1
+            return None
 
     def take(self, usage: Any, characters: int) -> None:
         """Count the tokens of a request.
@@ -44,4 +48,5 @@ class Spending:
         told = usage.get("total_tokens") if isinstance(usage, Mapping) else None
         if not isinstance(told, int) or isinstance(told, bool) or told < 0:
             told = -(-characters // _CHARACTERS_PER_TOKEN)
-        self.tokens += told
+        with _counting:
+            self.tokens += told

@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("httpx", reason="httpx is not installed")
-
 
 @dataclass
 class Reply:

@@ -1,13 +1,12 @@
 """Asking again: when, after how long, and when not. No test waits: the waits are recorded."""
 
-import asyncio
 import random
 import socket
 
-import httpx
 import pytest
-from risen_judge.endpoint import AskError, Endpoint, GarbledError, Secret
 from risen_judge.spending import Spending
+
+from risen_plugin.kit.chat_client import AskError, ChatClient, GarbledError, Secret
 
 KEY = "sk-very-secret"
 BODY = {"model": "m", "messages": []}
@@ -19,24 +18,22 @@ class Asked:
     def __init__(self, url, *, spending=None, seed=0, now=0.0, **settings):
         self.waits = []
         self.spending = spending or Spending()
-        self.endpoint = Endpoint(
+        self.client = ChatClient(
             f"{url}/chat/completions",
             Secret(KEY),
-            sleep=self.wait,
             now=lambda: now,
             **{"request_timeout_s": 5.0, **settings},
         )
         self.rng = random.Random(seed)
 
-    async def wait(self, seconds):
-        self.waits.append(seconds)
-
     def __call__(self):
-        async def ask():
-            async with httpx.AsyncClient(timeout=None) as client:
-                return await self.endpoint.ask(client, BODY, self.spending, self.rng)
-
-        return asyncio.run(ask())
+        return self.client.ask(
+            BODY,
+            refused=self.spending.refused,
+            used=self.spending.take,
+            rng=self.rng,
+            sleep=self.waits.append,
+        )
 
     def refusal(self):
         with pytest.raises(AskError) as refused:
@@ -121,7 +118,7 @@ def test_an_outage_is_told_in_one_line():
         port = taken.getsockname()[1]
     asked = Asked(f"http://127.0.0.1:{port}/v1", retries=2)
     refusal = asked.refusal()
-    assert refusal.startswith("the endpoint cannot be reached (ConnectError")
+    assert refusal.startswith("the endpoint cannot be reached (ConnectionRefusedError")
     assert refusal.endswith("after 3 requests")
     assert len(asked.waits) == 2
 
@@ -205,4 +202,4 @@ def test_the_key_is_shown_nowhere(server, replies):
     )
     asked = Asked(server.url)
     assert asked.refusal() == "HTTP 401 (wrong key ***)"
-    assert KEY not in repr(asked.endpoint)
+    assert KEY not in repr(asked.client)

@@ -479,3 +479,21 @@ def test_loading_it_is_quick():
     code = "import risen_judge, sys; sys.exit('httpx' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0
+
+
+def test_a_judge_that_nobody_waits_for_makes_no_further_request(server, replies, judge):
+    server.script = lambda body, number: replies.Reply(b"", 503)
+
+    async def given_up():
+        waiting = asyncio.create_task(
+            judge(retries=5, backoff_s=0.2)(prompts=["Name one."], completions=["Blue."])
+        )
+        while not server.bodies:
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.sleep(0.5)
+
+    asyncio.run(given_up())
+    assert len(server.bodies) == 1

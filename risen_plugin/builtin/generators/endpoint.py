@@ -1,29 +1,28 @@
-"""Ask a model behind an OpenAI-compatible endpoint: time limit, retries, budget, cache.
+"""Ask a model behind an endpoint for many texts: at once, within a budget, with a cache.
 
 The key is read from the environment when a request is made and stands in no message, state or file.
 """
 
 from __future__ import annotations
 
-import hashlib
-import http.client
+import itertools
 import json
 import os
 import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import ConfigError, RecordError
+from risen_plugin.errors import ConfigError, DataError, RecordError
+from risen_plugin.kit.chat_client import PATH, AskError, ChatClient, Secret
+from risen_plugin.kit.files import text_sha256
+from risen_plugin.kit.json_lines import read_lines
 
 _MOST_BYTES = 4_000_000  # of an answer
-_TRANSIENT = (408, 409, 425, 429, 500, 502, 503, 504)
 _LONGEST_PAUSE_S = 30.0
 
 
@@ -32,21 +31,6 @@ class NoAnswer:
     """Why there is none, in one line."""
 
     reason: str
-
-
-class _TransientError(Exception):
-    """It may go better the next time."""
-
-
-class _FinalError(Exception):
-    """It will not go better."""
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would take the key to another host."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
 
 
 @dataclass
@@ -60,7 +44,7 @@ class Endpoint:
     :param retries: further requests after one that failed in passing.
     :param backoff_s: seconds before the first of them, doubled for each further one.
     :param budget: the most requests in all; None sets no limit.
-    :param cache: a file that keeps the answers, so that the same question is asked once.
+    :param cache: a file of the answers, so that the same question is asked once.
     :param parallel: requests at a time.
     :param sleep: waits so many seconds.
     :param clock: seconds, for the time limit.
@@ -79,7 +63,7 @@ class Endpoint:
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False, compare=False)
     clock: Callable[[], float] = field(default=time.monotonic, repr=False, compare=False)
     spent: int = field(default=0, init=False, compare=False)
-    _kept: dict[str, str] | None = field(default=None, init=False, repr=False, compare=False)
+    _known: dict[str, str] | None = field(default=None, init=False, repr=False, compare=False)
     _lock: Any = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -116,89 +100,59 @@ class Endpoint:
         return answers
 
     def _known_or_granted(self, body: Mapping[str, Any]) -> str | NoAnswer | None:
-        """The answer that is kept; why none may be asked for; None to ask."""
+        """The answer in the cache; why none may be asked for; None to ask."""
         with self._lock:
             known = self._cached().get(_key(self.base_url, body))
-        return known if known is not None else self._refused()
+        if known is not None:
+            return known
+        refusal = self._refused()
+        return None if refusal is None else NoAnswer(refusal)
 
     def _answer(self, body: Mapping[str, Any], known: str | NoAnswer | None) -> str | NoAnswer:
         if known is not None:
             return known
-        failure = ""
-        for attempt in range(self.retries + 1):
-            if attempt:
-                self.sleep(min(_LONGEST_PAUSE_S, self.backoff_s * 2 ** (attempt - 1)))
-                if (refused := self._refused()) is not None:
-                    return refused
-            try:
-                text = self._request(body)
-            except _TransientError as error:
-                failure = str(error)
-            except _FinalError as error:
-                return NoAnswer(str(error))
-            else:
-                self._keep(_key(self.base_url, body), text)
-                return text
-        return NoAnswer(failure)
+        refusals = itertools.chain([None], iter(self._refused, object()))  # the first was granted
+        try:
+            text = self._client().ask(body, refused=lambda: next(refusals), sleep=self.sleep)
+        except AskError as error:
+            return NoAnswer(str(error))
+        self._save(_key(self.base_url, body), text)
+        return text
 
-    def _refused(self) -> NoAnswer | None:
+    def _client(self) -> ChatClient:
+        return ChatClient(
+            f"{self.base_url.rstrip('/')}{PATH}",
+            Secret(os.environ.get(self.api_key_env, "") if self.api_key_env else ""),
+            request_timeout_s=self.request_timeout_s,
+            retries=self.retries,
+            backoff_s=self.backoff_s,
+            max_wait_s=_LONGEST_PAUSE_S,
+            most_bytes=_MOST_BYTES,
+            insists=True,
+            clock=self.clock,
+        )
+
+    def _refused(self) -> str | None:
         """Count one request, or say why it may not be made."""
         with self._lock:
             if self.budget is not None and self.spent >= self.budget:
-                return NoAnswer(f"the budget of {self.budget} requests is spent")
+                return f"the budget of {self.budget} requests is spent"
             self.spent += 1
             return None
 
-    def _request(self, body: Mapping[str, Any]) -> str:
-        headers = {"Content-Type": "application/json"}
-        if self.api_key_env:
-            headers["Authorization"] = f"Bearer {os.environ.get(self.api_key_env, '')}"
-        request = urllib.request.Request(
-            f"{self.base_url.rstrip('/')}/chat/completions",
-            json.dumps(body).encode(),
-            headers,
-        )
-        deadline = self.clock() + self.request_timeout_s
-        opener = urllib.request.build_opener(_NoRedirect)
-        try:
-            with opener.open(request, timeout=self.request_timeout_s) as response:
-                return _content(self._read(response, deadline))
-        except urllib.error.HTTPError as error:
-            error.close()
-            kind = _TransientError if error.code in _TRANSIENT else _FinalError
-            raise kind(f"the endpoint answered with HTTP {error.code}") from None
-        except TimeoutError:
-            raise _TransientError(f"no answer in {self.request_timeout_s:g} s") from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, TimeoutError):
-                raise _TransientError(f"no answer in {self.request_timeout_s:g} s") from None
-            raise _TransientError(f"the endpoint cannot be reached: {reason}") from None
-
-    def _read(self, response: Any, deadline: float) -> bytes:
-        """What comes until the deadline: a limit per read alone lets an answer drip for ever."""
-        chunks: list[bytes] = []
-        while chunk := response.read1(65536):
-            chunks.append(chunk)
-            if self.clock() > deadline:
-                raise TimeoutError
-            if sum(map(len, chunks)) > _MOST_BYTES:
-                raise _FinalError(f"the answer is longer than {_MOST_BYTES} bytes")
-        return b"".join(chunks)
-
     def _cached(self) -> dict[str, str]:
-        if self._kept is None:
-            self._kept = {}
+        if self._known is None:
+            self._known = {}
             if self.cache is not None and Path(self.cache).is_file():
-                for line in Path(self.cache).read_text(encoding="utf-8").split("\n"):
+                for line in read_lines(self.cache):
                     try:
-                        entry = json.loads(line)
-                        self._kept[entry["key"]] = str(entry["text"])
-                    except (ValueError, TypeError, KeyError):
-                        continue  # the last line of a run that was killed, or a blank one
-        return self._kept
+                        entry = line.value()
+                        self._known[entry["key"]] = str(entry["text"])
+                    except (DataError, TypeError, KeyError):
+                        continue  # the last line of a run that was killed
+        return self._known
 
-    def _keep(self, key: str, text: str) -> None:
+    def _save(self, key: str, text: str) -> None:
         with self._lock:
             self._cached()[key] = text
             if self.cache is None:
@@ -211,22 +165,12 @@ class Endpoint:
                 raise RecordError(f"cannot write the cache '{self.cache}': {error}") from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_kept")}
+        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_known")}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock(), _kept=None)
+        vars(self).update(state, _lock=threading.Lock(), _known=None)
 
 
 def _key(base_url: str, body: Mapping[str, Any]) -> str:
     text = json.dumps([base_url.rstrip("/"), body], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _content(raw: bytes) -> str:
-    try:
-        content = json.loads(raw)["choices"][0]["message"]["content"]
-    except (ValueError, RecursionError, TypeError, KeyError, IndexError):
-        raise _TransientError("the answer is no chat completion") from None
-    if not isinstance(content, str) or not content.strip():
-        raise _TransientError("the answer holds no text")
-    return content
+    return text_sha256(text)[:32]
