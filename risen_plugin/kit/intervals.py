@@ -1,8 +1,7 @@
 """Say how sure a difference is: one-sided ends for what was measured twice on the same rows.
 
-Pure, and without tables or scipy. Both ends of a phase are measured on the same rows, so rows are
-compared with themselves: what makes one row hard and another easy cancels out. What follows from a
-difference is the guard's business.
+Pure, and without tables or scipy. Rows are compared with themselves: what makes one row hard and
+another easy cancels out.
 
 Shares are compared exactly with no difference (McNemar's test on the rows that changed) and by the
 score test with any other; means and losses per token by Student's t on the rows' own differences.
@@ -31,7 +30,7 @@ class Interval:
 
 
 NOTHING = Interval(math.nan, math.nan, math.nan)
-"""What was not measured."""
+"""The difference where nothing was measured."""
 
 
 def of_means(
@@ -64,7 +63,7 @@ def of_shares(risen: int, fallen: int, rows: int, confidence: float) -> Interval
     """The difference of two shares of the same rows, given how many of them changed.
 
     The ends are those of the score test for paired shares (Tango, 1998), which hold for whatever
-    difference is asked about; a guard's threshold need not be 0. Whether it is above 0 at all is
+    difference is asked about; it need not be 0. Whether it is above 0 at all is
     decided exactly: the lower end is above 0 only where the one-sided McNemar test rejects.
     """
     low = _least(risen, fallen, rows, confidence)
@@ -108,17 +107,17 @@ def of_gap(
     """
     means, errors, counts = [], [], []
     for before, after in (first, second):
-        given = [
+        risen = [
             float(a) - float(b)
             for b, a in zip(before, after, strict=True)
             if b is not None and a is not None
         ]
-        if not given or not all(map(math.isfinite, given)):
+        if not risen or not all(map(math.isfinite, risen)):
             return NOTHING
-        mean = math.fsum(given) / len(given)
-        squares = math.fsum((value - mean) ** 2 for value in given) + 1.0 + 2.0 * mean**2
+        mean = math.fsum(risen) / len(risen)
+        squares = math.fsum((value - mean) ** 2 for value in risen) + 1.0 + 2.0 * mean**2
         means.append(mean)
-        counts.append(len(given) + 2)
+        counts.append(len(risen) + 2)
         errors.append(squares / (counts[-1] - 1) / counts[-1])
     value = means[0] - means[1]
     if confidence is None:

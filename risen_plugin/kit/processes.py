@@ -1,8 +1,8 @@
-"""What the processes of a run tell each other, so that all of them do the same.
+"""Work of several processes that stay together, so that all of them do the same.
 
 Work is done in all of them or in the main one, and either every process gets the result or every
-process raises the same error: none is left waiting for one that has stopped. Knows no torch; how
-values travel is left to ``distributed``.
+process raises the same error: none is left waiting for one that has stopped. Knows no torch; a
+subclass makes the values travel.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Stopped:
 
 
 class Processes:
-    """The processes of a run; alone, as this class is, there is one.
+    """The processes of a program; alone, as this class is, there is one.
 
     :param rank: this process's number; 0 is the main one.
     :param count: how many there are.
@@ -73,13 +73,13 @@ class Processes:
             own = error
             payload = pickle.dumps((None, _Stopped.by(error, self.rank)))
         received: list[tuple[Any, _Stopped | None]] = [
-            pickle.loads(told) for told in self.exchange(payload)
+            pickle.loads(sent) for sent in self.exchange(payload)
         ]
         for rank, (_, stopped) in enumerate(received):
             if stopped is not None:
-                told = own if own is not None and rank == self.rank else stopped.as_error()
-                told.__dict__["everywhere"] = True
-                raise told
+                error = own if own is not None and rank == self.rank else stopped.as_error()
+                error.__dict__["everywhere"] = True
+                raise error
         return [value for value, _ in received]
 
     def together(self, work: Callable[[], T]) -> T:
