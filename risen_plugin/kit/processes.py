@@ -77,9 +77,9 @@ class Processes:
         ]
         for rank, (_, stopped) in enumerate(received):
             if stopped is not None:
-                error = own if own is not None and rank == self.rank else stopped.as_error()
-                error.__dict__["everywhere"] = True
-                raise error
+                first = own if own is not None and rank == self.rank else stopped.as_error()
+                first.__dict__["everywhere"] = True
+                raise first
         return [value for value, _ in received]
 
     def together(self, work: Callable[[], T]) -> T:

@@ -21,7 +21,7 @@ from risen_plugin.errors import PluginError, RisenError
 Scores: TypeAlias = list[float | None]
 """What one reward says of each completion: a finite score, None to abstain, or ``Failed``."""
 
-Outcome: TypeAlias = Literal["score", "abstain", "error"]
+Kind: TypeAlias = Literal["score", "abstain", "error"]
 _NO_LISTS = (str, bytes, Mapping, set, frozenset)  # a set forgets which score is whose
 _FEWEST = 2  # answers that can be compared with each other
 
@@ -30,15 +30,15 @@ class OutageError(RisenError):
     """A reward fails too often for a phase to go on; the phase is dropped and the run goes on."""
 
 
-def outcome_of(score: float | None) -> Outcome:
-    """Which of the three outcomes a checked score is.
+def kind_of(score: float | None) -> Kind:
+    """The kind of a score: a number that is not finite is an error too.
 
-    >>> [outcome_of(score) for score in (0.0, None, Failed("no answer"))]
+    >>> [kind_of(score) for score in (0.0, None, Failed("no answer"))]
     ['score', 'abstain', 'error']
     """
     if score is None:
         return "abstain"
-    return "error" if isinstance(score, Failed) else "score"
+    return "score" if math.isfinite(score) else "error"
 
 
 def check_scores(scores: Any, expected: int, label: str) -> Scores:

@@ -18,9 +18,9 @@ from risen_plugin.rewards.scores import (
     Scores,
     errors_in,
     groups_of,
+    kind_of,
     learnable,
     outage,
-    outcome_of,
 )
 
 F = Failed("down")
@@ -38,7 +38,7 @@ def test_a_failed_score_is_nan_to_trl_and_keeps_its_reason() -> None:
     ("score", "outcome"), [(0.0, "score"), (-1.5, "score"), (None, "abstain"), (F, "error")]
 )
 def test_an_outcome_is_one_of_three(score: float | None, outcome: str) -> None:
-    assert outcome_of(score) == outcome
+    assert kind_of(score) == outcome
 
 
 def test_groups_are_consecutive_rows() -> None:
@@ -181,7 +181,7 @@ def test_the_bar_lets_all_but_the_quantile_pass(
 ) -> None:
     threshold = bar(qualities, quantile)
     assert threshold is not None
-    known = [q for q in qualities if outcome_of(q) == "score" and q is not None]
+    known = [q for q in qualities if kind_of(q) == "score" and q is not None]
     assert sorted(q for q in known if q > threshold) == pass_
 
 

@@ -25,12 +25,12 @@ from risen_plugin.record.rollouts import (
     Rollout,
     RolloutLog,
     logged_rewards,
-    outcome_name,
     read_rollouts,
     reason_of,
     rollout_files,
 )
 from risen_plugin.rewards.batch import Batch
+from risen_plugin.rewards.scores import kind_of
 
 CHAT = [{"role": "user", "content": "Name a river."}]
 ANSWERS = [[{"role": "assistant", "content": text}] for text in ("Rhine", "Elbe", "Po", "")]
@@ -103,7 +103,7 @@ def test_score_abstention_and_error_are_kept_apart(run):
     ],
 )
 def test_an_outcome_has_a_name_and_an_error_a_reason(outcome, name, reason):
-    assert (outcome_name(outcome), reason_of(outcome)) == (name, reason)
+    assert (kind_of(outcome), reason_of(outcome)) == (name, reason)
 
 
 def test_the_columns_are_those_that_the_reference_names(run):

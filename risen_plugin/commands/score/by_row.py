@@ -40,7 +40,7 @@ class Scored:
     row: int
     where: str
     text: str
-    outcome: Outcome
+    outcome: Score
     judgements: tuple[Judgement, ...] | None = None
     note: str = ""
 
@@ -69,9 +69,9 @@ class Scored:
         return data
 
 
-def outcome_data(outcome: Outcome) -> dict[str, Any]:
+def outcome_data(outcome: Score) -> dict[str, Any]:
     """``score``, ``outcome`` and, for an error, ``error``."""
-    name = outcome_name(outcome)
+    name = kind_of(outcome)
     data: dict[str, Any] = {"score": outcome if name == "score" else None, "outcome": name}
     return data | ({"error": reason_of(outcome)} if name == "error" else {})
 
@@ -170,7 +170,7 @@ def _score_batch(
         raise fault
 
 
-def _without_place(row: Answer | Unusable, outcome: Outcome) -> Outcome:
+def _without_place(row: Answer | Unusable, outcome: Score) -> Score:
     """An error's reason without the place: what carries it says which row it is."""
     if isinstance(outcome, Failed) and outcome.reason.startswith(f"{row.where}: "):
         return Failed(outcome.reason.removeprefix(f"{row.where}: "))
@@ -196,7 +196,7 @@ def lacking(reward: NamedReward, answer: Answer) -> str:
 
 def _outcomes(
     reward: NamedReward, answers: Sequence[Answer]
-) -> tuple[list[Outcome], dict[int, DataError]]:
+) -> tuple[list[Score], dict[int, DataError]]:
     """The outcomes, and by index the errors of the answers that made the reward fail."""
     if not answers:
         return [], {}
@@ -209,8 +209,8 @@ def _outcomes(
 
 def _one_by_one(
     reward: NamedReward, answers: Sequence[Answer], whole: RisenError
-) -> tuple[list[Outcome], dict[int, DataError]]:
-    outcomes: list[Outcome] = []
+) -> tuple[list[Score], dict[int, DataError]]:
+    outcomes: list[Score] = []
     failures: dict[int, DataError] = {}
     for index, answer in enumerate(answers):
         try:
@@ -235,14 +235,14 @@ def _one_by_one(
 
 def _settled(
     reward: NamedReward, answers: Sequence[Answer], scores: Any
-) -> tuple[list[Outcome], dict[int, DataError]]:
+) -> tuple[list[Score], dict[int, DataError]]:
     """The scores held to the contract; a wrong number of them is nobody's row."""
     if hasattr(scores, "tolist"):  # arrays and tensors
         scores = scores.tolist()
     if not isinstance(scores, list | tuple) or len(scores) != len(answers):
         check_scores(scores, len(answers), reward.label)
         scores = list(scores)
-    outcomes: list[Outcome] = []
+    outcomes: list[Score] = []
     failures: dict[int, DataError] = {}
     for index, (answer, score) in enumerate(zip(answers, scores, strict=True)):
         if isinstance(score, Failed):

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from risen_plugin.commands.score.summary import share
-from risen_plugin.record.rollouts import Outcome, OutcomeName, outcome_name
+from risen_plugin.record.rollouts import Score
+from risen_plugin.rewards.scores import Kind, kind_of
 
 _NO_DIFFERENCE = 1e-6  # a smaller one is rounding
 
 
-def is_flat(outcomes: Sequence[Outcome]) -> bool:
+def is_flat(outcomes: Sequence[Score]) -> bool:
     """Whether a group teaches nothing: fewer than two scores, or no difference between them.
 
     >>> is_flat([0.5, 0.5, None]), is_flat([0.5, 1.0])
@@ -30,7 +31,7 @@ def is_flat(outcomes: Sequence[Outcome]) -> bool:
     return len(scores) < 2 or max(scores) - min(scores) <= _NO_DIFFERENCE
 
 
-def best_changes(first: Sequence[Outcome], second: Sequence[Outcome]) -> bool | None:
+def best_changes(first: Sequence[Score], second: Sequence[Score]) -> bool | None:
     """Whether two rewards prefer different answers of a group: none is best by both.
 
     Only answers that both scored count; None if those are fewer than two.
@@ -76,7 +77,7 @@ class Moments:
 class One:
     """What one reward made of all answers."""
 
-    outcomes: Counter[OutcomeName] = field(default_factory=Counter)
+    outcomes: Counter[Kind] = field(default_factory=Counter)
     total: float = 0.0
     passed: int = 0
     groups: int = 0
@@ -105,7 +106,7 @@ class Disagreement:
     first: str
     second: str
     about: Any
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, Score]
 
 
 class Comparison:
@@ -138,9 +139,7 @@ class Comparison:
         self._serial = itertools.count()
         self._largest: list[tuple[float, int, Disagreement]] = []
 
-    def add(
-        self, group: Sequence[Mapping[str, Outcome]], about: Sequence[Any] | None = None
-    ) -> None:
+    def add(self, group: Sequence[Mapping[str, Score]], about: Sequence[Any] | None = None) -> None:
         """Take in one group.
 
         :param group: per answer the outcome by each reward; one that is absent did not see it.
@@ -204,8 +203,8 @@ class Comparison:
             "flat_share": share(one.flat_groups, one.groups),
         }
 
-    def _count(self, one: One, outcome: Outcome) -> None:
-        one.outcomes[outcome_name(outcome)] += 1
+    def _count(self, one: One, outcome: Score) -> None:
+        one.outcomes[kind_of(outcome)] += 1
         if _is_score(outcome):
             one.total += outcome
             one.passed += outcome >= self.passes_at
@@ -228,7 +227,7 @@ class Comparison:
             heapq.heapreplace(self._largest, entry)
 
     def _distances(
-        self, group: Sequence[Mapping[str, Outcome]]
+        self, group: Sequence[Mapping[str, Score]]
     ) -> Iterator[tuple[float, str, str, int]]:
         for index, outcomes in enumerate(group):
             for first, second in self.pairs:
@@ -237,5 +236,5 @@ class Comparison:
                     yield abs(a - b), first, second, index
 
 
-def _is_score(outcome: Outcome) -> TypeGuard[float]:
+def _is_score(outcome: Score) -> TypeGuard[float]:
     return outcome is not None and math.isfinite(outcome)

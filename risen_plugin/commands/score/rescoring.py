@@ -120,7 +120,7 @@ def logged_label(name: str) -> str:
     return f"{name} (logged)"
 
 
-def _outcomes(rollout: Rollout, again: Mapping[str, Outcome]) -> dict[str, Outcome]:
+def _outcomes(rollout: Rollout, again: Mapping[str, Score]) -> dict[str, Score]:
     return {logged_label(name): outcome for name, outcome in rollout.outcomes.items()} | dict(again)
 
 

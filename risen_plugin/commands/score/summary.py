@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from risen_plugin.commands.score.by_row import Scored
-from risen_plugin.record.rollouts import OutcomeName, outcome_name, reason_of
+from risen_plugin.record.rollouts import reason_of
+from risen_plugin.rewards.scores import Kind, kind_of
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Summary:
 
     passes_at: float = 1.0
     rows: int = 0
-    outcomes: Counter[OutcomeName] = field(default_factory=Counter)
+    outcomes: Counter[Kind] = field(default_factory=Counter)
     total: float = 0.0
     passed: int = 0
     adherence: Passed = field(default_factory=Passed)
@@ -53,7 +54,7 @@ class Summary:
     def add(self, scored: Scored) -> None:
         """Count one more answer."""
         self.rows += 1
-        name = outcome_name(scored.outcome)
+        name = kind_of(scored.outcome)
         self.outcomes[name] += 1
         if name == "error" and not self.first_error:
             self.first_error = f"{scored.where}: {reason_of(scored.outcome)}"

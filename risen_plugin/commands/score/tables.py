@@ -8,7 +8,8 @@ from risen_plugin.commands.score.by_row import Scored, verdict
 from risen_plugin.commands.score.comparison import Comparison, Disagreement
 from risen_plugin.commands.score.summary import Summary
 from risen_plugin.contracts import text_of
-from risen_plugin.record.rollouts import Outcome, Rollout, outcome_name, reason_of
+from risen_plugin.record.rollouts import Rollout, Score, reason_of
+from risen_plugin.rewards.scores import kind_of
 
 _INDENT = " " * 9
 _MARKS = {"met": "+", "met loosely": "~", "missed": "-"}
@@ -21,7 +22,7 @@ def score_head(*, by_constraint: bool) -> str:
 
 def score_lines(scored: Scored, width: int, *, by_constraint: bool) -> Iterator[str]:
     """One row: its outcome and the beginning of its answer, then a line per constraint."""
-    name = outcome_name(scored.outcome)
+    name = kind_of(scored.outcome)
     shown = f"{scored.outcome:.3f}" if name == "score" else name
     line = f"{scored.row:>7}  {shown:>7}  "
     if by_constraint:
@@ -135,6 +136,6 @@ def _counted(count: int, of_all: float | None) -> str:
     return f"{count} ({_number(of_all)})" if of_all is not None else "-"
 
 
-def _shown(outcome: Outcome) -> str:
-    name = outcome_name(outcome)
+def _shown(outcome: Score) -> str:
+    name = kind_of(outcome)
     return f"{outcome:.3f}" if name == "score" else name

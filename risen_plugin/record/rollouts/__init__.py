@@ -4,7 +4,7 @@ One Parquet file per phase, ``risen/phase-NNN/completions.parquet``, one row per
 answers are compared by is left to others. pyarrow is loaded when a file is written or read.
 """
 
-from risen_plugin.record.rollouts.form import FILE, Outcome, OutcomeName, outcome_name, reason_of
+from risen_plugin.record.rollouts.form import FILE, Score, reason_of
 from risen_plugin.record.rollouts.reading import (
     Rollout,
     logged_rewards,
@@ -16,12 +16,10 @@ from risen_plugin.record.rollouts.writing import ROWS_AT_ONCE, RolloutLog
 __all__ = [
     "FILE",
     "ROWS_AT_ONCE",
-    "Outcome",
-    "OutcomeName",
     "Rollout",
     "RolloutLog",
+    "Score",
     "logged_rewards",
-    "outcome_name",
     "read_rollouts",
     "reason_of",
     "rollout_files",

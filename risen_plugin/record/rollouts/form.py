@@ -1,16 +1,15 @@
-"""The form of a log of answers: its columns, and what a reward can make of an answer."""
+"""The form of a log of answers: its columns, and the scores in it."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from risen_plugin.contracts import Failed
+from risen_plugin.rewards.scores import kind_of
 
 FILE = "completions.parquet"
-Outcome: TypeAlias = float | Failed | None
-"""What a reward made of one answer: a score, an abstention, or an error with its reason."""
-OutcomeName: TypeAlias = Literal["score", "abstain", "error"]
+Score: TypeAlias = float | Failed | None
+"""The score of one answer by one reward: a number, an abstention, or an error with its reason."""
 
 COLUMNS = {
     "phase": "int32",
@@ -21,19 +20,12 @@ COLUMNS = {
     "columns": "string",
 }
 DERIVED = {"family": "string", "constraints": "strings", "met": "bools"}
-"""What is told of the columns and the answer for readers of Parquet; logs may lack it."""
+"""Columns made of the others for readers of Parquet; logs may lack them."""
 OF_A_REWARD = {"score": "float64", "outcome": "string", "error": "string"}
 
 
-def outcome_name(outcome: Outcome) -> OutcomeName:
-    """``score``, ``abstain`` or ``error``."""
-    if outcome is None:
-        return "abstain"
-    return "score" if math.isfinite(outcome) else "error"
-
-
-def reason_of(outcome: Outcome) -> str | None:
+def reason_of(outcome: Score) -> str | None:
     """Why there is no score where that is an error; None otherwise."""
-    if outcome_name(outcome) != "error":
+    if kind_of(outcome) != "error":
         return None
     return outcome.reason if isinstance(outcome, Failed) else f"the score is {outcome}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from risen_plugin.contracts import Completion, Failed
 from risen_plugin.errors import DataError, near_miss, near_path, one_line
-from risen_plugin.record.rollouts.form import COLUMNS, FILE, OF_A_REWARD, Outcome
+from risen_plugin.record.rollouts.form import COLUMNS, FILE, OF_A_REWARD, Score
 from risen_plugin.record.run_record import FOLDER
 
 
@@ -32,7 +32,7 @@ class Rollout:
     prompt: Any
     completion: Completion
     columns: Mapping[str, Any]
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, Score]
 
 
 def read_rollouts(place: str | Path, *, phase: int | None = None) -> Iterator[Rollout]:
@@ -143,7 +143,7 @@ def _read(path: Path, file: Any) -> Iterator[Rollout]:
             yield rollout
 
 
-def _outcome(row: Mapping[str, Any], name: str) -> Outcome:
+def _outcome(row: Mapping[str, Any], name: str) -> Score:
     told = row[f"outcome/{name}"]
     if told == "error":
         return Failed(row[f"error/{name}"] or "no reason was logged")

@@ -14,16 +14,10 @@ from risen_plugin.constraints.counting import constraints_of, met_by
 from risen_plugin.errors import RecordError, RisenError
 from risen_plugin.kit.files import put
 from risen_plugin.kit.jsonable import json_text
-from risen_plugin.record.rollouts.form import (
-    COLUMNS,
-    DERIVED,
-    OF_A_REWARD,
-    Outcome,
-    outcome_name,
-    reason_of,
-)
+from risen_plugin.record.rollouts.form import COLUMNS, DERIVED, OF_A_REWARD, Score, reason_of
 from risen_plugin.record.run_record import writing
 from risen_plugin.rewards.batch import Batch
+from risen_plugin.rewards.scores import kind_of
 
 ROWS_AT_ONCE = 1024
 _log = logging.getLogger("risen_plugin")
@@ -226,8 +220,8 @@ class RolloutLog:
             raise
 
 
-def _of_a_reward(name: str, score: Outcome) -> dict[str, Any]:
-    kind = outcome_name(score)
+def _of_a_reward(name: str, score: Score) -> dict[str, Any]:
+    kind = kind_of(score)
     return {
         f"score/{name}": score if kind == "score" else None,
         f"outcome/{name}": kind,
