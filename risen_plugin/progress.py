@@ -19,8 +19,9 @@ Series: TypeAlias = Sequence[tuple[int, float]]
 EVAL_LOSS = "eval_loss"
 
 # Names of metrics of a phase. Those that are measured twice end in _before and _after.
-ADHERENCE = "guard/adherence_strict"
-PROBE_LOSS = "guard/probe_loss"
+OF_THE_GUARD = "guard/"
+ADHERENCE = f"{OF_THE_GUARD}adherence_strict"
+PROBE_LOSS = f"{OF_THE_GUARD}probe_loss"
 REPORTED_ADHERENCE = "adherence_strict"
 UNSEEN_ADHERENCE = "unseen/adherence_strict"
 VERDICT = "verdict"

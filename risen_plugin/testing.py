@@ -29,6 +29,7 @@ from risen_plugin.commands.audit.elsewhere import same_path
 from risen_plugin.commands.audit.run import CHECKS, run_check, subject_of
 from risen_plugin.contracts import Decision, Failed, PhaseRecord, Progress, Stateful
 from risen_plugin.plugins import Plugins
+from risen_plugin.progress import ADHERENCE, PROBE_LOSS, SECONDS
 
 if TYPE_CHECKING:
     import pytest
@@ -379,7 +380,7 @@ def _run(scheduler: Callable[..., Any], run: _Run) -> list[tuple[Progress, Decis
             continue
         past += [now, _phase(decision, step, run, sum(p.kind == "risen" for p in past))]
         began, reason = step, f"the {decision.phase} phase ended"
-        seconds += past[-1].metrics["seconds"]
+        seconds += past[-1].metrics[SECONDS]
         if decision.phase == "risen":
             rollouts += 8 * decision.steps
             unsolved += 40 if run.buffers else 0
@@ -391,17 +392,17 @@ def _run(scheduler: Callable[..., Any], run: _Run) -> list[tuple[Progress, Decis
 def _phase(decision: Decision, step: int, run: _Run, done: int) -> PhaseRecord:
     """A phase as it would be recorded: each one gains less than the one before."""
     if decision.phase == "burst":
-        measured: dict[str, Any] = {"seconds": 0.5 * decision.steps}
+        measured: dict[str, Any] = {SECONDS: 0.5 * decision.steps}
         return PhaseRecord("burst", decision.steps, step, decision.reason, None, measured)
     before = 1.0 - 0.5**done
     measured = {
-        "guard/adherence_strict_before": before,
-        "guard/adherence_strict_after": 1.0 - 0.5 ** (done + 1),
-        "guard/probe_loss_before": 1.0,
-        "guard/probe_loss_after": 1.01,
+        f"{ADHERENCE}_before": before,
+        f"{ADHERENCE}_after": 1.0 - 0.5 ** (done + 1),
+        f"{PROBE_LOSS}_before": 1.0,
+        f"{PROBE_LOSS}_after": 1.01,
         "rollouts": 8 * decision.steps,
         "tokens": 160 * decision.steps,
-        "seconds": 2.0 * decision.steps,
+        SECONDS: 2.0 * decision.steps,
     }
     return PhaseRecord("risen", decision.steps, step, decision.reason, run.accepted, measured)
 

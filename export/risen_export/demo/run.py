@@ -20,6 +20,7 @@ from risen_export.exporting import export
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.embedded import base_model, orders
 from risen_plugin.kit.files import write_json
+from risen_plugin.progress import TIMED
 from risen_plugin.run.history import timeline
 
 QUESTIONS = 4
@@ -58,8 +59,7 @@ def run_demo(
         "before_risen": before.figures,
         "after_risen": after,
         "risen_s": {
-            name: round(sum(p.metrics.get(name, 0.0) for p in callback.phases), 2)
-            for name in ("guard_s", "enter_s", "reinforce_s", "leave_s")
+            name: round(sum(p.metrics.get(name, 0.0) for p in callback.phases), 2) for name in TIMED
         },
     }
     with wall.stage("export", "merging, compiling to ONNX Runtime, checking"):

@@ -34,6 +34,7 @@ from risen_plugin.commands.train.training import arguments, build, prepare, quie
 from risen_plugin.config import effective_grpo
 from risen_plugin.config.grpo import steps_per_batch
 from risen_plugin.contracts import text_of
+from risen_plugin.progress import ADHERENCE, ENTER_S, GUARD_S, LEAVE_S, REINFORCE_S
 from risen_plugin.rewards.adherence import grade, verdicts
 from risen_plugin.training.answering import answers
 from risen_plugin.training.clean_room import clean_room, finite_attention
@@ -177,16 +178,16 @@ class Measuring:
         figures = phase.metrics
         return RewardsMeasured(
             held_out=rows,
-            adherence=figures["guard/adherence_strict_before"],
+            adherence=figures[f"{ADHERENCE}_before"],
             groups=len(seen.groups),
             k=seen.k,
             pass_at_1=seen.pass_at_1,
             pass_at_k=seen.pass_at_k,
             zero_variance=seen.zero_variance,
-            tokens_s=seen.tokens / max(figures["reinforce_s"], 1e-9),
-            step_s=seen.step_s(figures["reinforce_s"]) / steps_a_batch,
-            measure_s=figures["guard_s"] / rows,
-            phase_s=figures["enter_s"] + figures["leave_s"],
+            tokens_s=seen.tokens / max(figures[REINFORCE_S], 1e-9),
+            step_s=seen.step_s(figures[REINFORCE_S]) / steps_a_batch,
+            measure_s=figures[GUARD_S] / rows,
+            phase_s=figures[ENTER_S] + figures[LEAVE_S],
         )
 
     def _data(self, run: RunConfig, model: Any, tokenizer: Any) -> tuple[DataMeasured, float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from risen_plugin.commands.simulate.trace import Trace
 from risen_plugin.contracts import Decision, PhaseRecord
-from risen_plugin.progress import finite, held_by_model, seconds_of
+from risen_plugin.progress import GUARD_S, SECONDS, finite, held_by_model, seconds_of
 
 COUNTED = ("rollouts", "tokens")
 """Metrics that grow with the steps of a phase."""
@@ -28,7 +28,7 @@ def measured(
     if not recorded:
         kept = True if decision.phase == "risen" else None
         seconds = trace.fine_tune_seconds(step) * decision.steps / step
-        alone = {"seconds": seconds} if decision.phase == "burst" else {}
+        alone = {SECONDS: seconds} if decision.phase == "burst" else {}
         return dataclasses.replace(bare, accepted=kept, metrics=alone), None
     number = min(done, len(recorded) - 1)
     like = recorded[number]
@@ -47,9 +47,9 @@ def _scaled(like: PhaseRecord, factor: float) -> dict[str, Any]:
 
     Measuring before and after takes what it took; the rest of the seconds grows.
     """
-    metrics = {**like.metrics, "seconds": seconds_of(like)}
-    measuring = min(finite(like.metrics.get("guard_s")) or 0.0, metrics["seconds"])
-    metrics["seconds"] = measuring + factor * (metrics["seconds"] - measuring)
+    metrics = {**like.metrics, SECONDS: seconds_of(like)}
+    measuring = min(finite(like.metrics.get(GUARD_S)) or 0.0, metrics[SECONDS])
+    metrics[SECONDS] = measuring + factor * (metrics[SECONDS] - measuring)
     for name in COUNTED:
         value = finite(like.metrics.get(name))
         if value is not None:

@@ -272,7 +272,7 @@ def refusal(accepted: bool, metrics: Mapping[str, Any], guard: GuardConfig) -> s
     """
     if accepted:
         return None
-    before, after = (metrics.get(f"guard/probe_loss_{when}") for when in ("before", "after"))
+    before, after = (metrics.get(f"{PROBE_LOSS}_{when}") for when in ("before", "after"))
     if before is None or after is None:
         return "the phase was cut short"
     if not after - before <= guard.max_probe_loss_rise + _ROUNDING:
@@ -285,7 +285,7 @@ def refusal(accepted: bool, metrics: Mapping[str, Any], guard: GuardConfig) -> s
         **{f"task/{name}_drop": task.max_drop for name, task in guard.tasks.items()},
     }
     for name, most in allowed.items():
-        value = metrics.get(f"guard/{name}", math.nan)
+        value = metrics.get(f"{OF_THE_GUARD}{name}", math.nan)
         if most is not None and value > most + _ROUNDING:
             return f"the phase's {name.replace('_', ' ')} was too large"
     return None
