@@ -33,6 +33,7 @@ PUBLIC: Mapping[str, Sequence[str] | None] = {
     "risen_plugin.constraints": None,
     "risen_plugin.constraints.made_to_order.construct": ("satisfying", "violating"),
     "risen_plugin.instructions.validity": ("Validity",),
+    "risen_plugin.kit.chat_client": ("AskError", "ChatClient", "GarbledError", "Secret"),
     "risen_plugin.rewards.batch": ("Batch",),
     "risen_plugin.builtin.generators": ("Constraints", "Jsonl"),
     "risen_plugin.builtin.schedulers.budget": ("Budget",),

@@ -28,7 +28,10 @@ VERDICT = "verdict"
 LOOKS = "looks"
 REWARD_ERRORS = "reward_errors/"
 SECONDS = "seconds"
-GUARD_S, ENTER_S, REINFORCE_S, LEAVE_S = "guard_s", "enter_s", "reinforce_s", "leave_s"
+GUARD_S = "guard_s"
+ENTER_S = "enter_s"
+REINFORCE_S = "reinforce_s"
+LEAVE_S = "leave_s"
 TIMED = (GUARD_S, ENTER_S, REINFORCE_S, LEAVE_S)
 """Seconds of the parts of a RISEN phase."""
 

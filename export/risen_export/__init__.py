@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from risen_export.bundle import Bundle
     from risen_export.exporting import Exported, ExportResult, export
     from risen_export.manifest import bytes_by_kind, check
-    from risen_export.pipeline import Exported, ExportResult, export
     from risen_export.verify import Verdict
 
 __all__ = [
