@@ -179,7 +179,7 @@ class ChatClient:
         deadline = self.clock() + self.request_timeout_s
         opener = urllib.request.build_opener(_NoRedirect)
         try:
-            response = opener.open(request, timeout=self.request_timeout_s)
+            response: Any = opener.open(request, timeout=self.request_timeout_s)
         except urllib.error.HTTPError as error:
             response = error
         with response:
