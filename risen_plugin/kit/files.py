@@ -1,10 +1,11 @@
-"""Files and folders that appear whole or not at all, and are known by their SHA-256.
+"""Files and folders that appear whole or not at all, their SHA-256, and locks on files.
 
 Each is written beside its place under a hidden name and renamed there.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,8 +18,15 @@ from typing import Any
 
 from risen_plugin.errors import one_line
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 MANIFEST = "manifest.json"
+HAS_LOCKS = fcntl is not None
 _FORMAT = 1  # of a manifest
+_TAKEN = (errno.EACCES, errno.EAGAIN)
 
 
 @contextmanager
@@ -94,6 +102,21 @@ def sha256(path: Path) -> str:
 def text_sha256(text: str) -> str:
     """The hexadecimal SHA-256 of a text in UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the POSIX record lock of an open file; False if another process has it.
+
+    True also where the system or the file system has no such locks. The lock belongs to the
+    process: it ends with it, and when the process closes any descriptor of the file.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _TAKEN
+    return True
 
 
 # Folders

@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.kit.files import MANIFEST, damage, publish
-from risen_plugin.kit.locks import try_lock
+from risen_plugin.kit.files import MANIFEST, damage, publish, try_lock
 from risen_plugin.record.run_record import FOLDER
 
 STATE = "state.json"

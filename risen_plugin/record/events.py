@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import DataError
-from risen_plugin.kit.json_lines import Line, read_lines
+from risen_plugin.kit.json_lines import Line
 from risen_plugin.kit.jsonable import as_number
+from risen_plugin.record.run_record import read_events
 
-FILE = "events.jsonl"
 _KINDS = ("fine_tune", "risen", "burst")
 
 
@@ -124,20 +124,6 @@ class PluginErrorEvent(Event):
     plugin: str | None = None
     reason: str = ""
     count: int | None = None
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """The lines of a record that are events, oldest first, as JSON objects.
-
-    A line that is torn, as a crash may leave the last one, is no event.
-    """
-    events: list[dict[str, Any]] = []
-    for line in read_lines(path):
-        with suppress(DataError):
-            data = line.value()
-            if isinstance(data, dict) and isinstance(data.get("step"), int) and "event" in data:
-                events.append(data)
-    return events
 
 
 def typed_events(path: Path) -> list[Event]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.errors import RecordError
-from risen_plugin.kit.locks import HAS_LOCKS, try_lock
+from risen_plugin.kit.files import HAS_LOCKS, try_lock
 
 NAME = "risen.lock"
 

@@ -15,10 +15,9 @@ from typing import Any, TypeVar
 from risen_plugin.errors import DataError, near_path, one_line
 from risen_plugin.kit.jsonable import as_number
 from risen_plugin.progress import seconds_of
-from risen_plugin.record import events as recorded
 from risen_plugin.record.events import DecisionEvent, Event, PhaseEvent, typed_events
 from risen_plugin.record.lock import Holder, holder_of
-from risen_plugin.record.run_record import DESCRIPTION, FOLDER, FORMAT
+from risen_plugin.record.run_record import DESCRIPTION, EVENTS, FOLDER, FORMAT
 
 E = TypeVar("E", bound=Event)
 _FINE_TUNE = "fine_tune"
@@ -108,7 +107,7 @@ def read_run(place: str | Path) -> Run:
     folder = record_folder(place)
     description = read_description(folder)
     try:
-        path = folder / recorded.FILE
+        path = folder / EVENTS
         events = typed_events(path) if path.is_file() else []
     except OSError as error:
         raise DataError(f"cannot read the record in {folder}: {error}") from error

@@ -10,20 +10,20 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from risen_plugin.errors import RecordError, one_line
+from risen_plugin.errors import DataError, RecordError, one_line
 from risen_plugin.kit.files import write_json, write_text
-from risen_plugin.record import events
-from risen_plugin.record import lock as run_lock
-from risen_plugin.record.events import read_events
+from risen_plugin.kit.json_lines import read_lines
+from risen_plugin.record import lock
 
 FOLDER = "risen"
 DESCRIPTION = "run.json"
+EVENTS = "events.jsonl"
 FORMAT = 1
 """Of a record; a reader refuses a newer one."""
 _log = logging.getLogger("risen_plugin")
@@ -97,7 +97,7 @@ class Record:
 
         :raises RecordError: if another run writes to the folder.
         """
-        run_lock.take(self.output_dir)
+        lock.take(self.output_dir)
         if step:
             self._forget_after(step)
         elif self.folder.exists():
@@ -108,7 +108,7 @@ class Record:
         write_json(self.folder / DESCRIPTION, description)
 
     def _forget_after(self, step: int) -> None:
-        path = self.folder / events.FILE
+        path = self.folder / EVENTS
         if path.is_file():
             kept = [event for event in read_events(path) if event["step"] <= step]
             write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
@@ -123,7 +123,7 @@ class Record:
         stamped = {"event": name, "step": step, "time": round(self.clock(), 3), **values}
         line = (json.dumps(stamped, default=str) + "\n").encode()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        file = os.open(self.folder / events.FILE, flags, 0o644)
+        file = os.open(self.folder / EVENTS, flags, 0o644)
         try:
             end = os.fstat(file).st_size
             written = 0
@@ -138,17 +138,17 @@ class Record:
 
     def close(self) -> None:
         """Let another run have the folder."""
-        run_lock.release(self.output_dir)
+        lock.release(self.output_dir)
 
     def position(self) -> int:
         """Where ``events.jsonl`` ends now, to be cut there by a run that is resumed from here."""
-        path = self.folder / events.FILE
+        path = self.folder / EVENTS
         return path.stat().st_size if path.is_file() else 0
 
     def cut(self, position: int) -> None:
         """Forget the events after ``position``: they will happen again."""
         if self.position() > position:
-            os.truncate(self.folder / events.FILE, position)
+            os.truncate(self.folder / EVENTS, position)
 
     @property
     def pool(self) -> Path:
@@ -157,6 +157,20 @@ class Record:
 
     def phase_folder(self, number: int) -> Path:
         return self.folder / f"phase-{number:03d}"
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The lines of a record that are events, oldest first, as JSON objects.
+
+    A line that is torn, as a crash may leave the last one, is no event.
+    """
+    events: list[dict[str, Any]] = []
+    for line in read_lines(path):
+        with suppress(DataError):
+            data = line.value()
+            if isinstance(data, dict) and isinstance(data.get("step"), int) and "event" in data:
+                events.append(data)
+    return events
 
 
 def state_path(checkpoint: str | Path) -> Path:

@@ -14,8 +14,8 @@ import pytest
 
 from risen_plugin import RisenCallback
 from risen_plugin.errors import ConfigError, RecordError
-from risen_plugin.record.events import read_events
 from risen_plugin.record.rollouts import read_rollouts
+from risen_plugin.record.run_record import read_events
 
 from .conftest import at_step
 from .refusing import (

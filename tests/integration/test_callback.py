@@ -16,8 +16,8 @@ from risen_plugin import Progress, RisenCallback, hookimpl
 from risen_plugin.config import RisenConfig, Weighted
 from risen_plugin.embedded import orders
 from risen_plugin.instructions.rows import no_answers
-from risen_plugin.record.events import read_events
 from risen_plugin.record.rollouts import read_rollouts
+from risen_plugin.record.run_record import read_events
 
 from .conftest import DROP, Messages, ascii_share, at_step, never, phase_events
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from risen_plugin import RisenCallback
-from risen_plugin.record.events import read_events
+from risen_plugin.record.run_record import read_events
 
 from .conftest import KEEP, Messages, at_step, phase_events
 

@@ -19,7 +19,7 @@ from risen_plugin.config import ControlConfig, GuardConfig, Weighted
 from risen_plugin.errors import ConfigError, RecordError
 from risen_plugin.phases.checkpoints import PhaseCheckpoints
 from risen_plugin.record.checkpoints import MANIFEST, manifest_of
-from risen_plugin.record.events import read_events
+from risen_plugin.record.run_record import read_events
 from risen_plugin.run.resuming import Resuming
 
 from .conftest import KEEP, Messages, phase_events

@@ -13,8 +13,8 @@ import yaml
 
 from risen_plugin.commands.train import training
 from risen_plugin.commands.train.rows import split_off
-from risen_plugin.record.events import read_events
 from risen_plugin.record.lock import held
+from risen_plugin.record.run_record import read_events
 
 from .run_commands import done, everything, refused, run_yaml, same, weights
 

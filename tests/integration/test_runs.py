@@ -17,7 +17,7 @@ import yaml
 from risen_plugin.commands.advise import measuring
 from risen_plugin.commands.train import training
 from risen_plugin.embedded import orders
-from risen_plugin.record.events import read_events
+from risen_plugin.record.run_record import read_events
 
 from .run_commands import (
     CODE,

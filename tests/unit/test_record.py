@@ -16,9 +16,8 @@ import pytest
 
 from risen_plugin.errors import RecordError
 from risen_plugin.kit.files import write_json
-from risen_plugin.record import lock as run_lock
-from risen_plugin.record.events import read_events
-from risen_plugin.record.run_record import Record, read_state, state_path
+from risen_plugin.record import lock
+from risen_plugin.record.run_record import Record, read_events, read_state, state_path
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -164,7 +163,7 @@ def test_a_second_run_in_a_folder_is_refused_and_told_who_is_there(
     )
     assert str(caught.value).endswith("; wait until it has ended, or choose another output_dir")
     assert json.loads((tmp_path / "risen" / "run.json").read_text()) == {"run": "other"}
-    holder = run_lock.holder_of(tmp_path)
+    holder = lock.holder_of(tmp_path)
     assert holder is not None
     assert holder.process == other.pid
 
@@ -175,12 +174,12 @@ def test_a_killed_run_leaves_no_lock_behind(
 ) -> None:
     other.send_signal(signal.SIGKILL)
     other.wait()
-    assert run_lock.holder_of(tmp_path) is None
+    assert lock.holder_of(tmp_path) is None
     record = Record(tmp_path)
     record.begin({"run": "next"}, step=int(resumed))
     assert json.loads((tmp_path / "risen" / "run.json").read_text()) == {"run": "next"}
     record.close()
-    assert run_lock.holder_of(tmp_path) is None
+    assert lock.holder_of(tmp_path) is None
     assert not (tmp_path / "risen.lock").exists()
 
 
@@ -188,7 +187,7 @@ def test_a_run_that_failed_leaves_its_folder_to_the_next_one_of_its_process(tmp_
     Record(tmp_path).begin({"run": 1})
     again = Record(tmp_path)
     again.begin({"run": 2})
-    holder = run_lock.holder_of(tmp_path)
+    holder = lock.holder_of(tmp_path)
     assert holder is not None
     assert holder.process == os.getpid()
     looked = subprocess.run(
@@ -202,7 +201,7 @@ def test_looking_at_a_lock_does_not_let_go_of_it(tmp_path: Path) -> None:
     record = Record(tmp_path)
     record.begin({})
     for _ in range(2):
-        assert run_lock.holder_of(tmp_path) is not None
+        assert lock.holder_of(tmp_path) is not None
     looked = subprocess.run(
         [sys.executable, "-c", HOLD, str(tmp_path)], capture_output=True, text=True, check=False
     )

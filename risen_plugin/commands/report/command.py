@@ -12,8 +12,7 @@ from pathlib import Path
 import click
 
 from risen_plugin.hookspecs import hookimpl
-from risen_plugin.record import events
-from risen_plugin.record.run_record import FOLDER
+from risen_plugin.record.run_record import EVENTS, FOLDER
 
 
 @hookimpl
@@ -90,7 +89,7 @@ def watch_command(run: Path, once: bool, every: float) -> None:
 
 def _mark(run: Path) -> tuple[int, int] | None:
     """Changes when the events do."""
-    for path in (run / FOLDER / events.FILE, run / events.FILE):
+    for path in (run / FOLDER / EVENTS, run / EVENTS):
         try:
             status = os.stat(path)
         except OSError:

@@ -16,7 +16,6 @@ from risen_plugin.errors import DataError, near_path
 from risen_plugin.kit.json_lines import read_lines
 from risen_plugin.progress import Series, seconds_of
 from risen_plugin.record.events import (
-    FILE,
     DecisionEvent,
     EvaluationEvent,
     Event,
@@ -25,7 +24,7 @@ from risen_plugin.record.events import (
     event_in,
 )
 from risen_plugin.record.reading import read_description
-from risen_plugin.record.run_record import DESCRIPTION, FOLDER
+from risen_plugin.record.run_record import DESCRIPTION, EVENTS, FOLDER
 
 _READ = (LogEvent, EvaluationEvent, PhaseEvent)
 
@@ -97,13 +96,13 @@ def read_trace(place: str | Path, *, max_steps: int | None = None) -> Trace:
 
 
 def _file(place: Path) -> Path:
-    for path in (place / FOLDER / FILE, place / FILE, place):
+    for path in (place / FOLDER / EVENTS, place / EVENTS, place):
         if path.is_file():
             return path
     if place.is_dir():
         raise DataError(
-            f"'{place}' is no run: there is no {FOLDER}/{FILE} in it; give a run's output "
-            f"folder, or an {FILE}"
+            f"'{place}' is no run: there is no {FOLDER}/{EVENTS} in it; give a run's output "
+            f"folder, or an {EVENTS}"
         )
     raise DataError(f"there is no trace '{place}'{near_path(place)}")
 
