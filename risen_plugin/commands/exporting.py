@@ -14,7 +14,7 @@ from risen_plugin.phases.leftovers.buffers import FILE, unsolved_in
 from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
 from risen_plugin.phases.leftovers.holding import Attempted
 from risen_plugin.phases.leftovers.journal import read_journal
-from risen_plugin.record.run_record import FOLDER
+from risen_plugin.record.reading import read_description, record_folder
 
 
 def unsolved_of(run: Path, after: int | None, demonstrations: str | None) -> list[Attempted]:

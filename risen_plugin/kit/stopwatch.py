@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 
-class Clock:
+class Stopwatch:
     """Adds up seconds under names.
 
     :param parts: the names that are there from the start, at 0.

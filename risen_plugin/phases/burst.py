@@ -38,6 +38,7 @@ from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import announce_measured
 from risen_plugin.phases.measuring import Measurement, metrics_of
 from risen_plugin.phases.trial import Announce, Trial
+from risen_plugin.progress import GUARD_S, SECONDS
 from risen_plugin.training.adapters import Snapshot, fresh_lora
 from risen_plugin.training.answering import longest_prompt
 from risen_plugin.training.compat import checkpointing_setting, checkpoints_activations
@@ -95,7 +96,7 @@ class Burst(Trial):
             announce=announce,
             grpo=effective_grpo(context.config.grpo),
             seed=derived_seed(context.config.seed, "burst", number),
-            stopwatch=Clock(),
+            stopwatch=Stopwatch(),
         )
         self.config = check_burst_fields(decision.parameters, context.config.buffers, self.label)
         self.mixture = context.buffers.mixture(
@@ -185,8 +186,8 @@ class Burst(Trial):
             "rows_demonstrations": self.mixture.demonstrations,
             "loss_first": self.losses[0] if self.losses else math.nan,
             "loss": self.losses[-1] if self.losses else math.nan,
-            "guard_s": round(self.stopwatch.seconds["guard_s"], 4),
-            "seconds": round(time.perf_counter() - self._began, 4),
+            GUARD_S: round(self.stopwatch.seconds[GUARD_S], 4),
+            SECONDS: round(time.perf_counter() - self._began, 4),
             "verdict": verdict.reason,
         }
 

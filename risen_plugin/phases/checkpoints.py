@@ -153,7 +153,7 @@ class PhaseCheckpoints:
                 **state(),
             }
             for name in data["log"]["parts"]:
-                self._digests[name] = self._digests.get(name) or digest(self.path / name)
+                self._digests[name] = self._digests.get(name) or sha256(self.path / name)
             data["parts"] = self._digests
             (folder / _STATE).write_text(json.dumps(data, default=str), encoding="utf-8")
             held = {
@@ -184,7 +184,7 @@ class PhaseCheckpoints:
     def _lacking(self, parts: Mapping[str, str]) -> str | None:
         """Which part of the log of answers is not as it was, in a few words."""
         for name, wanted in parts.items():
-            if not (self.path / name).is_file() or digest(self.path / name) != wanted:
+            if not (self.path / name).is_file() or sha256(self.path / name) != wanted:
                 return f"{name} is not what was written"
         return None
 

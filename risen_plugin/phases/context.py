@@ -58,6 +58,6 @@ class PhaseContext:
     domain_reward: NamedReward | None = None
     tasks: Sequence[Task] = ()
     quiet: bool = False
-    tolerant: Keeping = field(default_factory=Keeping)
+    tolerant: Tolerant = field(default_factory=Tolerant)
     log_series: LogSeries = no_series
     processes: Processes = ALONE

@@ -23,6 +23,7 @@ from risen_plugin.guard.verdicts import (
 from risen_plugin.kit.jsonable import from_plain, to_plain
 from risen_plugin.phases.measuring import Measurement, metrics_of
 from risen_plugin.phases.trial import Announce, Trial
+from risen_plugin.progress import GUARD_S, LOOKS, REINFORCE_S
 from risen_plugin.training.answering import Encoded, sampled_answers
 
 
@@ -95,7 +96,7 @@ class PhaseGuard:
     def enter(self) -> Measurement:
         """Measure the model as it enters the phase, and sample what its forward KL is taken on."""
         phase, context = self.phase, self.phase.context
-        with phase.stopwatch.time("guard_s"):
+        with phase.stopwatch.time(GUARD_S):
             self._entry_answers = context.processes.main(
                 lambda: sampled_answers(
                     context.model,
@@ -131,7 +132,7 @@ class PhaseGuard:
             f"step {step}",
             entry_answers=self._entry_answers,
             is_whole=False,
-            within="reinforce_s",
+            within=REINFORCE_S,
         )
         for module, training in modes:
             module.training = training
@@ -182,7 +183,7 @@ class PhaseGuard:
             **metrics_of(self.before, self.after, self.changes),
             "actions": self.taken.actions,
             "wants_burst": self.wants_burst,
-            "looks": len(self._gains),
+            LOOKS: len(self._gains),
         }
 
     def _verdict(self, steps: int, outage: str | None) -> Verdict:

@@ -286,8 +286,10 @@ def metrics_of(
     for when, measured in (("before", before), ("after", after)):
         if measured is None:
             continue
-        metrics |= {f"guard/{k}": v for k, v in measured.guard.as_metrics(f"_{when}").items()}
-        metrics[f"guard/errors_{when}"] = measured.errors
+        metrics |= {
+            f"{OF_THE_GUARD}{k}": v for k, v in measured.guard.as_metrics(f"_{when}").items()
+        }
+        metrics[f"{OF_THE_GUARD}errors_{when}"] = measured.errors
         if measured.reported is not None:
             metrics[f"adherence_strict_{when}"] = measured.reported.strict
             metrics[f"adherence_soft_{when}"] = measured.reported.soft
@@ -307,7 +309,7 @@ def metrics_of(
         metrics["trip_wire_rate"] = after.tripped.rate
         metrics["trip_wires"] = dict(after.tripped.by_wire)
     if changes is not None:
-        metrics |= {f"guard/{name}": value for name, value in changes.as_metrics().items()}
+        metrics |= {f"{OF_THE_GUARD}{name}": value for name, value in changes.as_metrics().items()}
         for name in ("gap", "trip_wire_rise"):
             if name in changes.harms:
                 metrics[name] = changes.harms[name].amount.value

@@ -26,6 +26,7 @@ from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import PhaseGuard
 from risen_plugin.phases.steering import Steering
 from risen_plugin.phases.trial import Announce, Trial
+from risen_plugin.progress import ENTER_S, REINFORCE_S, REWARD_ERRORS, TIMED
 from risen_plugin.record.rollouts import FILE, RolloutLog
 from risen_plugin.record.run_record import writing
 from risen_plugin.rewards.batch import Batch
@@ -36,7 +37,6 @@ from risen_plugin.training.answering import answers, longest_prompt
 from risen_plugin.training.grpo import GrpoLogs, Plan, build_trainer, train
 from risen_plugin.training.likelihood import Likelihood
 
-_TIMED = ("guard_s", "enter_s", "reinforce_s", "leave_s")
 _LOGGED = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
 
 
@@ -74,7 +74,7 @@ class RisenPhase(Trial):
             announce=announce,
             grpo=_grpo_fields(context, decision, resumed),
             seed=derived_seed(context.config.seed, "phase", number),
-            stopwatch=Clock(_TIMED, data.get("seconds", {})),
+            stopwatch=Stopwatch(TIMED, data.get("seconds", {})),
         )
         self.resumed = resumed
         self.checkpoints = checkpoints
@@ -147,7 +147,7 @@ class RisenPhase(Trial):
         if self.guard.before.outage is not None:
             return None
         resumed = self.resumed
-        with self.stopwatch.time("enter_s"):
+        with self.stopwatch.time(ENTER_S):
             trainer = self.context.processes.together(self._build)
             steering = self._connect(trainer, snapshot)
             if resumed is not None:
@@ -155,7 +155,7 @@ class RisenPhase(Trial):
             self.checkpoints.follow(trainer, partial(self._write_checkpoint, trainer))
         try:
             if resumed is None or not resumed.is_finished:
-                with self.stopwatch.time("reinforce_s"):
+                with self.stopwatch.time(REINFORCE_S):
                     train(trainer, self.plan, self.grpo_logs, steering=steering)
                 self._write_checkpoint(trainer, finished=True)
         except OutageError as error:
@@ -176,7 +176,7 @@ class RisenPhase(Trial):
         """Save the adapter if asked to, and have the controllers learn from it."""
         if self.context.config.keep_dropped and trained is not None:
             self.save(trained, "dropped")
-        self.context.controllers.dropped()
+        self.context.controllers.drop()
         if self.context.processes.is_main:
             shutil.rmtree(entry_folder(self.folder), ignore_errors=True)
 
@@ -335,7 +335,7 @@ def _logged(logs: GrpoLogs) -> dict[str, Any]:
 
 def _error_metrics(panel: Panel) -> dict[str, Any]:
     metrics: dict[str, Any] = {
-        f"reward_errors/{name}": count.errors for name, count in panel.errors.items()
+        f"{REWARD_ERRORS}{name}": count.errors for name, count in panel.errors.items()
     }
     examples = {name: count.example for name, count in panel.errors.items() if count.errors}
     if examples:

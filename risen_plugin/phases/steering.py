@@ -11,8 +11,8 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from risen_plugin.guard.control_rules import Orders
 from risen_plugin.guard.controllers import Controllers
+from risen_plugin.guard.rules import Orders
 from risen_plugin.phases.guarding import PhaseGuard
 from risen_plugin.phases.trial import Announce
 from risen_plugin.training.live_settings import Live

@@ -21,10 +21,11 @@ from peft import PeftModel
 
 from risen_plugin.contracts import Decision, PhaseKind, PhaseRecord
 from risen_plugin.guard.verdicts import Verdict
-from risen_plugin.kit.stopwatch import Clock
+from risen_plugin.kit.files import write_json
+from risen_plugin.kit.stopwatch import Stopwatch
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.measuring import Measurement, measure
-from risen_plugin.record.run_record import write_json
+from risen_plugin.progress import GUARD_S, LEAVE_S
 from risen_plugin.training.adapters import Snapshot, merge, save_adapter
 from risen_plugin.training.answering import Encoded
 from risen_plugin.training.clean_room import clean_room
@@ -57,7 +58,7 @@ class Trial(ABC):
         announce: Announce,
         grpo: Mapping[str, Any],
         seed: int,
-        stopwatch: Clock,
+        stopwatch: Stopwatch,
     ) -> None:
         self.context = context
         self.decision = decision
@@ -86,10 +87,10 @@ class Trial(ABC):
             trained = self.train(snapshot)
             self.measure_exit(trained)
             verdict = self.judge()
-            with self.stopwatch.time("leave_s"):
+            with self.stopwatch.time(LEAVE_S):
                 self._keep_or_drop(verdict, trained, snapshot)
             del trained
-        with self.stopwatch.time("leave_s"):
+        with self.stopwatch.time(LEAVE_S):
             gc.collect()  # a trainer and its adapter hold each other in cycles
         record = processes.agree(
             PhaseRecord(
@@ -179,7 +180,7 @@ class Trial(ABC):
 
         :param within: the part of the trial whose time this is not.
         """
-        with self.stopwatch.time("guard_s", within=within):
+        with self.stopwatch.time(GUARD_S, within=within):
             measurement = measure(
                 self.context,
                 model,

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from risen_plugin.contracts import PhaseRecord, Progress
 from risen_plugin.kit.processes import Processes
 from risen_plugin.plugins import Plugins
+from risen_plugin.progress import REWARD_ERRORS
 from risen_plugin.record.run_record import Record
 
 _log = logging.getLogger("risen_plugin")
@@ -82,7 +83,7 @@ class Announcer:
         if left:
             self.announce(f"step {step}: {name}: {left}")
         for reward, example in record.metrics.get("error_examples", {}).items():
-            count = record.metrics[f"reward_errors/{reward}"]
+            count = record.metrics[f"{REWARD_ERRORS}{reward}"]
             self.announce(
                 f"step {step}: {name}: {reward} failed on {count} answers, which were left out; "
                 f"for example: {example}"

@@ -163,7 +163,7 @@ class Start:
             domain=outer.domain(most) if outer else None,
             others=outer.restored() if outer else (),
             quiet=self.quiet,
-            tolerant=self.record.keeping,
+            tolerant=self.record.tolerant,
             log_series=no_series if outer is None else self._series_logger(outer),
             processes=self.processes,
         )

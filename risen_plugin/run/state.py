@@ -16,6 +16,7 @@ from risen_plugin.guard.controllers import Controllers
 from risen_plugin.instructions.supply import Instructions
 from risen_plugin.phases.leftovers.buffers import Buffers
 from risen_plugin.record.made_of import made_of, without_address
+from risen_plugin.record.run_record import FORMAT
 from risen_plugin.rewards.named import NamedReward
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.pass_rates import PassRates
@@ -94,6 +95,7 @@ class RunState:
     def describe(self, *, processes: int, output_dir: str | None) -> dict[str, Any]:
         """The configuration with its defaults, and the origins of its parts, for ``run.json``."""
         return {
+            "format": FORMAT,
             "risen_plugin": __version__,
             "plugins": dict(self.parts.origins),
             "rewards": [_reward(reward) for reward in self.parts.rewards],

@@ -22,6 +22,7 @@ from risen_plugin.phases.leftovers.holding import Attempted, Unsolved, VerifiedA
 from risen_plugin.phases.leftovers.journal import Journal, Position
 from risen_plugin.phases.leftovers.mixing import Mixture, mix
 from risen_plugin.phases.leftovers.selection import Moment, Unmet, Verified, select
+from risen_plugin.progress import OF_THE_GUARD, PROBE_LOSS
 from risen_plugin.rewards.batch import Batch
 
 FILE = "buffers.jsonl"
