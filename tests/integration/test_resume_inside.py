@@ -17,8 +17,8 @@ from peft import LoraConfig, get_peft_model
 from risen_plugin import Decision, Progress, RisenCallback
 from risen_plugin.config import ControlConfig, GuardConfig, Weighted
 from risen_plugin.errors import ConfigError, RecordError
+from risen_plugin.kit.files import MANIFEST, manifest_of
 from risen_plugin.phases.checkpoints import PhaseCheckpoints
-from risen_plugin.record.checkpoints import MANIFEST, manifest_of
 from risen_plugin.record.run_record import read_events
 from risen_plugin.run.resuming import Resuming
 
