@@ -209,7 +209,7 @@ class Comparison:
             one.total += outcome
             one.passed += outcome >= self.passes_at
 
-    def _collect(self, group: Sequence[Mapping[str, Outcome]], about: Sequence[Any] | None) -> None:
+    def _collect(self, group: Sequence[Mapping[str, Score]], about: Sequence[Any] | None) -> None:
         """Keep the largest disagreement of the group, if it is among the largest of all."""
         distance, first, second, index = max(
             self._distances(group), default=(0.0, "", "", 0), key=lambda found: found[0]
