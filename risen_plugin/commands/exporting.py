@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.config import BuffersConfig
-from risen_plugin.errors import DataError, RecordError, near_path
+from risen_plugin.errors import RecordError
 from risen_plugin.instructions.rows import key_of
-from risen_plugin.kit.plain_json import json_text
+from risen_plugin.kit.files import write_text
+from risen_plugin.kit.jsonable import json_text
 from risen_plugin.phases.leftovers.buffers import FILE, unsolved_in
 from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
 from risen_plugin.phases.leftovers.holding import Attempted

@@ -19,6 +19,7 @@ from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.guard.changes import Changes, RowByRow
 from risen_plugin.guard.verdicts import Measured
 from risen_plugin.phases.context import PhaseContext
+from risen_plugin.progress import OF_THE_GUARD
 from risen_plugin.rewards.adherence import Adherence, adherence, score, unjudged, verdicts
 from risen_plugin.rewards.named import NamedReward
 from risen_plugin.rewards.scores import Scores

@@ -20,7 +20,7 @@ from risen_plugin.config.grpo import effective_grpo
 from risen_plugin.contracts import Decision, text_of
 from risen_plugin.guard.verdicts import Verdict
 from risen_plugin.instructions.rows import derived_seed
-from risen_plugin.kit.stopwatch import Clock
+from risen_plugin.kit.stopwatch import Stopwatch
 from risen_plugin.phases.checkpoints import PhaseCheckpoint, PhaseCheckpoints
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import PhaseGuard

@@ -23,7 +23,6 @@ from risen_plugin.kit.processes import is_everywhere
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.risen import RisenPhase
 from risen_plugin.phases.trial import Trial
-from risen_plugin.progress import ADHERENCE
 from risen_plugin.record.run_record import Record, writing
 from risen_plugin.run.announcing import Announcer
 from risen_plugin.run.deciding import decide

@@ -10,7 +10,7 @@ from risen_plugin.commands.score.by_row import lacking, score_rows
 from risen_plugin.commands.score.comparison import Comparison
 from risen_plugin.commands.score.rows import Answer
 from risen_plugin.errors import ConfigError, DataError, near_miss
-from risen_plugin.record.rollouts import Outcome, Rollout
+from risen_plugin.record.rollouts import Rollout, Score
 from risen_plugin.rewards.named import NamedReward
 
 _LABELLED = re.compile(r"([\w-]+)=(.+)", re.DOTALL)
