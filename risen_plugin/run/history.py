@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from risen_plugin.contracts import PhaseRecord, Progress
+from risen_plugin.progress import ADHERENCE
 from risen_plugin.rewards.pass_rates import PassRates
 
 
@@ -42,7 +43,7 @@ class History:
 
     def held_out_adherence(self) -> list[float]:
         """Strict adherence on the guard's rows after each phase that measured it."""
-        name = "guard/adherence_strict_after"
+        name = f"{ADHERENCE}_after"
         return [float(phase.metrics[name]) for phase in self.phases if name in phase.metrics]
 
     def add(self, phase: PhaseRecord) -> None:
