@@ -40,10 +40,12 @@ if TYPE_CHECKING:
         use,
     )
     from risen_plugin.record.rollouts import RolloutLog, read_rollouts
+    from risen_plugin.rewards.batch import Batch
     from risen_plugin.training.torch_processes import leave_processes
 
 __version__ = "0.1.0"
 __all__ = [
+    "Batch",
     "BreakerConfig",
     "BuffersConfig",
     "Completion",
@@ -79,6 +81,7 @@ __all__ = [
 
 _LATER = {
     "RisenCallback": "risen_plugin.callback",
+    "Batch": "risen_plugin.rewards.batch",
     "BreakerConfig": "risen_plugin.config",
     "BuffersConfig": "risen_plugin.config",
     "GateConfig": "risen_plugin.config",

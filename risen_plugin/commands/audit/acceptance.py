@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from risen_plugin.commands.audit.calling import Outcome
+from risen_plugin.commands.audit.calling import CallResult
 from risen_plugin.commands.audit.empty_answers import (
     BLANK,
     CLAIM,
@@ -70,7 +70,7 @@ def _judged(subject: Subject, name: str, probes: Sequence[_Probe]) -> Check:
     ]
     besides = subject.outcomes([(p.row, p.beside or "") for p in open_ones])
     beside = dict(zip(map(id, open_ones), besides, strict=True))
-    wrong: list[tuple[_Probe, Outcome]] = []
+    wrong: list[tuple[_Probe, CallResult]] = []
     by_shape: list[_Probe] = []
     for probe, outcome in zip(probes, outcomes, strict=True):
         if not subject.accepts(outcome):

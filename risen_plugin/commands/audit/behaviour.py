@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from risen_plugin.commands.audit.acceptance import discriminates
-from risen_plugin.commands.audit.calling import Form, Item, Outcome, arguments, read
+from risen_plugin.commands.audit.calling import CallResult, Form, Item, arguments, read
 from risen_plugin.commands.audit.elsewhere import in_another_process
 from risen_plugin.commands.audit.empty_answers import degenerate
 from risen_plugin.commands.audit.material import IDS
@@ -98,7 +98,7 @@ def ignores_order(subject: Subject) -> Check:
     first = _called(subject, items)
     for order in (list(reversed(range(len(items)))), _shuffled(len(items))):
         moved = _called(subject, [items[index] for index in order])
-        back: list[Outcome] = list(first)
+        back: list[CallResult] = list(first)
         for place, index in enumerate(order):
             back[index] = moved[place]
         if check := _differs("order", items, first, back, "in another order"):
@@ -214,15 +214,15 @@ def _mixed(subject: Subject) -> list[Item]:
     return subject.mixed(24 if subject.quick else 48)
 
 
-def _called(subject: Subject, items: Sequence[Item], form: Form | None = None) -> list[Outcome]:
+def _called(subject: Subject, items: Sequence[Item], form: Form | None = None) -> list[CallResult]:
     return _settled(lambda: subject.caller.raw(items, form), len(items))
 
 
-def _settled(call: Any, count: int) -> list[Outcome]:
+def _settled(call: Any, count: int) -> list[CallResult]:
     try:
         return read(call(), count)
     except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
-        return [Outcome(None, "crash", typed_line(error))] * count
+        return [CallResult(None, "crash", typed_line(error))] * count
 
 
 def _takes(subject: Subject, form: Form) -> bool:
@@ -241,7 +241,11 @@ def _shuffled(count: int) -> list[int]:
 
 
 def _differs(
-    name: str, items: Sequence[Item], first: Sequence[Outcome], second: Sequence[Outcome], how: str
+    name: str,
+    items: Sequence[Item],
+    first: Sequence[CallResult],
+    second: Sequence[CallResult],
+    how: str,
 ) -> Check | None:
     """The failed check if an answer has two outcomes; None if all agree."""
     pairs = list(zip(items, first, second, strict=True))
@@ -253,11 +257,11 @@ def _differs(
     return Check(name, "fail", seen)
 
 
-def _key(outcome: Outcome) -> Any:
+def _key(outcome: CallResult) -> Any:
     return outcome.fault or outcome.score
 
 
-def _said(outcome: Outcome) -> str:
+def _said(outcome: CallResult) -> str:
     if outcome.fault:
         return outcome.why if outcome.fault in _CRASHING else short(outcome.raw, 16)
     return "None" if outcome.score is None else f"{outcome.score:g}"

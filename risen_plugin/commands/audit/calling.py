@@ -42,7 +42,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CallResult:
     """What a reward made of one answer.
 
     :param score: a finite number; None for an abstention and for a fault.
@@ -76,7 +76,7 @@ class Caller:
     form: Form = "plain"
     clock: Clock = time.perf_counter
     limit_s: float = 10.0
-    seen: list[tuple[Item, Outcome]] = field(default_factory=list)
+    seen: list[tuple[Item, CallResult]] = field(default_factory=list)
     scored: int = 0
     per_answer_s: list[float] = field(default_factory=list)
 
@@ -114,9 +114,9 @@ class Caller:
             self.per_answer_s.append((self.clock() - began) / count)
         return result
 
-    def outcomes(self, items: Sequence[Item], form: Form | None = None) -> list[Outcome]:
+    def outcomes(self, items: Sequence[Item], form: Form | None = None) -> list[CallResult]:
         """One outcome per item; after a fault in a batch its items are tried one at a time."""
-        found: list[Outcome] = []
+        found: list[CallResult] = []
         for start in range(0, len(items), BATCH):
             batch = items[start : start + BATCH]
             made = self._batch(batch, form)
@@ -128,31 +128,33 @@ class Caller:
         self.seen += zip(items, found, strict=True)
         return found
 
-    def _batch(self, batch: Sequence[Item], form: Form | None) -> list[Outcome]:
+    def _batch(self, batch: Sequence[Item], form: Form | None) -> list[CallResult]:
         try:
             scores = self.raw(batch, form)
         except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
-            return [Outcome(None, "crash", typed_line(error))] * len(batch)
+            return [CallResult(None, "crash", typed_line(error))] * len(batch)
         return read(scores, len(batch))
 
 
-def read(scores: Any, expected: int) -> list[Outcome]:
+def read(scores: Any, expected: int) -> list[CallResult]:
     """What a reward returned for ``expected`` answers, answer by answer."""
     try:
         if isinstance(scores, list | tuple) and len(scores) == expected:
             return [_one(score) for score in scores]
-        return [Outcome(score, raw=score) for score in check_scores(scores, expected, "the reward")]
+        return [
+            CallResult(score, raw=score) for score in check_scores(scores, expected, "the reward")
+        ]
     except PluginError as error:
-        return [Outcome(None, "count", str(error), scores)] * expected
+        return [CallResult(None, "count", str(error), scores)] * expected
 
 
-def _one(score: Any) -> Outcome:
+def _one(score: Any) -> CallResult:
     if isinstance(score, Failed):
-        return Outcome(None, "declined", score.reason, score)
+        return CallResult(None, "declined", score.reason, score)
     try:
-        return Outcome(check_scores([score], 1, "the reward")[0], raw=score)
+        return CallResult(check_scores([score], 1, "the reward")[0], raw=score)
     except PluginError as error:
-        return Outcome(None, "number", str(error), score)
+        return CallResult(None, "number", str(error), score)
 
 
 def arguments(items: Sequence[Item], form: Form) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from risen_plugin.commands.audit.calling import Caller, Item, Outcome, read
+from risen_plugin.commands.audit.calling import Caller, CallResult, Item, read
 from risen_plugin.errors import typed_line
 from risen_plugin.plugins import Built, Plugins
 from risen_plugin.plugins.lookup import look_up
@@ -45,7 +45,7 @@ class Source:
 
 def in_another_process(
     caller: Caller, source: Source | None, items: Sequence[Item], *, hash_seed: int
-) -> list[Outcome] | str:
+) -> list[CallResult] | str:
     """The outcomes there, or in one line why there are none."""
     try:
         # Made anew from its source, so that what is drawn while it is made shows.
@@ -82,8 +82,8 @@ def same_path() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
 
 
-def _outcome(score: float | None, fault: str | None, why: str, raw: str) -> Outcome:
-    return Outcome(score, fault, why, raw)
+def _outcome(score: float | None, fault: str | None, why: str, raw: str) -> CallResult:
+    return CallResult(score, fault, why, raw)
 
 
 def _answer(request: dict[str, Any]) -> list[list[Any]]:
@@ -96,7 +96,7 @@ def _answer(request: dict[str, Any]) -> list[list[Any]]:
     try:
         outcomes = read(caller.raw(items), len(items))
     except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
-        outcomes = [Outcome(None, "crash", typed_line(error))] * len(items)
+        outcomes = [CallResult(None, "crash", typed_line(error))] * len(items)
     return [[o.score, o.fault, o.why, repr(o.raw)] for o in outcomes]
 
 

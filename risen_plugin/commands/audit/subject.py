@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from risen_plugin.commands.audit.calling import Caller, Item, Outcome
+from risen_plugin.commands.audit.calling import Caller, CallResult, Item
 from risen_plugin.commands.audit.elsewhere import Source
 from risen_plugin.commands.audit.empty_answers import FAMILIES
 from risen_plugin.commands.audit.material import IDS, Instruction
@@ -41,18 +41,18 @@ class Subject:
     slow_s: float = 0.1
     options: Mapping[str, Any] = field(default_factory=dict)
     quick: bool = False
-    _scored: dict[tuple[int, str], Outcome] = field(default_factory=dict)
+    _scored: dict[tuple[int, str], CallResult] = field(default_factory=dict)
 
     @property
     def reads_constraints(self) -> bool:
         """Whether the reward reads constraint rows."""
         return IDS in self.needs and any(one.reads_constraints for one in self.instructions)
 
-    def accepts(self, outcome: Outcome) -> bool:
+    def accepts(self, outcome: CallResult) -> bool:
         """Whether an answer with this outcome counts as accepted."""
         return outcome.score is not None and outcome.score >= self.passes_at
 
-    def outcomes(self, asked: Sequence[tuple[Row, str]]) -> list[Outcome]:
+    def outcomes(self, asked: Sequence[tuple[Row, str]]) -> list[CallResult]:
         """What the reward makes of answers to rows of the instructions; each is scored once."""
         keys = [(id(row), answer) for row, answer in asked]
         new = {
