@@ -22,8 +22,8 @@ def unsolved_of(run: Path, after: int | None, demonstrations: str | None) -> lis
     """The unsolved instructions of a run, those most often tried first.
 
     :param run: its output folder, or the ``risen`` folder in it.
-    :param after: visits from which an instruction counts; the run's own where None.
-    :param demonstrations: a file of demonstrations; what it answers is left out.
+    :param after: visits from which an instruction counts as unsolved; None takes the run's setting.
+    :param demonstrations: a file of demonstrations; instructions that it answers are left out.
     :raises DataError: if there is no such run.
     """
     folder = record_folder(run)
@@ -31,15 +31,14 @@ def unsolved_of(run: Path, after: int | None, demonstrations: str | None) -> lis
     path = folder / FILE
     lines = list(read_journal(path)) if path.exists() else []  # no phase has left anything yet
     least = after or _unsolved_after(folder)
-    found = [tried for tried in unsolved_in(lines, least) if tried.best.key not in known]
-    return sorted(found, key=lambda tried: -tried.visits)
+    unsolved = [tried for tried in unsolved_in(lines, least) if tried.best.key not in known]
+    return sorted(unsolved, key=lambda tried: -tried.visits)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write JSON Lines, whole or not at all.
 
-    :raises RecordError: where the place takes no file, or has one that somebody may have written
-        demonstrations into.
+    :raises RecordError: if the file cannot be written, or exists and may hold demonstrations.
     """
     if path.exists():
         raise RecordError(

@@ -1,4 +1,4 @@
-"""Options that the commands share, and how a command line writes values, times and sizes."""
+"""Options that the commands share, and readers of their values, times and sizes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
 
 
 def shared(command: _Command) -> _Command:
-    """The options that every run has."""
+    """Add the options that every run has to ``command``."""
     for decorate in (
         click.option("--quiet", is_flag=True, help="Show no progress bars."),
         click.option(
@@ -45,7 +45,7 @@ def shared(command: _Command) -> _Command:
 
 
 def rewarded(command: _Command) -> _Command:
-    """The options that name instructions and how answers to them are scored."""
+    """Add the options that name instructions and rewards to ``command``."""
     for decorate in reversed(
         (
             click.option("--instructions", metavar="FILE", help="Rows to answer: JSON Lines, ..."),
@@ -81,13 +81,13 @@ def options_of(pairs: Sequence[str]) -> dict[str, Any]:
     >>> options_of(["seconds=60", "scheduler=after", "scheduler.steps=20"])
     {'seconds': 60, 'scheduler': {'use': 'after', 'options': {'steps': 20}}}
 
-    :raises ConfigError: for a pair that means nothing.
+    :raises ConfigError: for a pair that cannot be read.
     """
     return nested(parse_options(pairs))
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """Options from ``name=value`` pairs; what is no YAML scalar is a text.
+    """Options from ``name=value`` pairs; a value that is no YAML scalar is a text.
 
     >>> parse_options(["low=20", "partial=false", "pattern=[a-z]+", "slack=1e-1"])
     {'low': 20, 'partial': False, 'pattern': '[a-z]+', 'slack': 0.1}
@@ -113,7 +113,7 @@ def _scalar(text: str) -> Any:
         return float(text)
     try:
         value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: a date that there is not
+    except (yaml.YAMLError, ValueError):  # ValueError: an impossible date
         return text
     if isinstance(value, str):
         return value if text.strip()[:1] in ("'", '"') else text
@@ -127,7 +127,7 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
     >>> nested({"seconds": 60, "scheduler": "after", "scheduler.steps": 20})
     {'seconds': 60, 'scheduler': {'use': 'after', 'options': {'steps': 20}}}
 
-    :raises ConfigError: for options of what is not named.
+    :raises ConfigError: for an option of a plugin that is not named.
     """
     plain = {name: value for name, value in options.items() if "." not in name}
     inner: dict[str, dict[str, Any]] = {}
@@ -135,14 +135,14 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
         outer, dot, rest = name.partition(".")
         if dot:
             inner.setdefault(outer, {})[rest] = value
-    for outer, given in inner.items():
+    for outer, pairs in inner.items():
         if not isinstance(plain.get(outer), str):
             hint = near_miss(outer, plain)
             raise ConfigError(
-                f"'{outer}.{next(iter(given))}' is an option of {outer}, which is not named{hint}; "
+                f"'{outer}.{next(iter(pairs))}' is an option of {outer}, which is not named{hint}; "
                 f"add -o {outer}=NAME"
             )
-        plain[outer] = {"use": plain[outer], "options": nested(given)}
+        plain[outer] = {"use": plain[outer], "options": nested(pairs)}
     return plain
 
 
@@ -175,7 +175,7 @@ def bytes_of(option: str, text: str) -> int:
 
 
 def _number(text: str, units: Mapping[str, float]) -> float | None:
-    found = _NUMBER.fullmatch(text)
-    if found is None or found[2].lower() not in units:
+    match = _NUMBER.fullmatch(text)
+    if match is None or match[2].lower() not in units:
         return None
-    return float(found[1]) * units[found[2].lower()]
+    return float(match[1]) * units[match[2].lower()]

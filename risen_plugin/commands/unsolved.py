@@ -1,4 +1,4 @@
-"""``risen unsolved``: the instructions that nobody solved, for a person to write demonstrations."""
+"""``risen unsolved``: instructions without a passed answer, for a person to demonstrate."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def risen_register_commands(cli: click.Group) -> None:
 @click.option(
     "--demonstrations",
     metavar="FILE",
-    help="Leave out what is demonstrated in this file already.",
+    help="Leave out instructions that this file answers already.",
 )
 @click.option(
     "--after",
@@ -44,31 +44,31 @@ def unsolved_command(
     """List the instructions of RUN that nobody has solved, or write them down.
 
     RUN is a run's output folder; it may still be training. Write your answers into the empty
-    completions of the file, and give it back to the next run, or to the resumed one, as
-    buffers.demonstrations. Rows that you leave empty are passed over.
+    completions of the file, and name it as buffers.demonstrations in the next run, or in the
+    resumed one. Rows that you leave empty are skipped.
     """
     from risen_plugin.commands.exporting import unsolved_of, write_rows
 
-    found = unsolved_of(Path(run), after, demonstrations)
+    instructions = unsolved_of(Path(run), after, demonstrations)
     if output is not None:
-        write_rows(output, [attempted.as_row() for attempted in found])
-        click.echo(f"{len(found)} instructions written to {output}", err=True)
+        write_rows(output, [attempted.as_row() for attempted in instructions])
+        click.echo(f"{len(instructions)} instructions written to {output}", err=True)
     elif as_json:
         from risen_plugin.kit.jsonable import json_text
 
-        for attempted in found:
+        for attempted in instructions:
             click.echo(json_text(attempted.as_row()))
     else:
-        _list(found)
+        _list(instructions)
 
 
-def _list(found: list[Attempted]) -> None:
-    if not found:
+def _list(instructions: list[Attempted]) -> None:
+    if not instructions:
         click.echo("every instruction has been solved, or was not asked often enough")
         return
-    click.echo(f"{len(found)} instructions that nobody has solved\n")
+    click.echo(f"{len(instructions)} instructions that nobody has solved\n")
     click.secho("visits  best  prompt", bold=True)
-    for attempted in found:
+    for attempted in instructions:
         best = attempted.best
         click.echo(f"{attempted.visits:6}  {best.total:4.2f}  {_start(best.row['prompt'])}")
 

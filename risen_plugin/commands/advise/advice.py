@@ -1,4 +1,4 @@
-"""What to do with a model, rows and rewards, decided from what was measured. Pure.
+"""Recommend fine-tuning, RISEN, both or neither from measurements. Pure.
 
 Fine-tune where there is good data that still teaches; RISEN where instructions change, or data is
 short; both where the domain must be right and instructions vary. Every reason carries its number.
@@ -14,19 +14,19 @@ Course: TypeAlias = Literal["fine_tune", "risen", "both", "nothing"]
 
 ENOUGH_ROWS = 64  # fewer teach a model their wording
 LEAST_DROP = 0.02  # of the held-out loss, relative: below it fine-tuning has stopped paying
-ADHERENT = 0.95  # strict; what is left is within the noise of a guard's rows
+ADHERENT = 0.95  # strict; the rest is within the noise of a guard's rows
 LEAST_HEADROOM = 0.02  # pass@k above pass@1
 NO_VARIANCE = 0.9  # share of groups without a difference, from which GRPO has nothing to learn
 FOLLOWED = 0.9  # share of recorded answers that follow: fine-tuning teaches it then
 NOVEL = 0.5  # share of the instructions that ask for what the data never asks
 RISEN_STEPS = 40
 EPOCHS_OF_FEW, EPOCHS_OF_MANY, MANY_ROWS = 3, 1, 2000
-FINE_TUNE_SHARE = 0.6  # of the time that is given, where both are done
+FINE_TUNE_SHARE = 0.6  # of the limited time, where both are done
 
 
 @dataclass(frozen=True)
 class DataMeasured:
-    """What a few steps of fine-tuning on a slice showed.
+    """The losses and times of a few fine-tuning steps on a slice of the data.
 
     :param rows: rows to train on.
     :param loss: on held-out rows, nats per token, as the model is.
@@ -47,20 +47,20 @@ class DataMeasured:
 
     @property
     def drop(self) -> float:
-        """By how much of itself the held-out loss fell."""
+        """The fall of the held-out loss, as a share of that loss."""
         return (self.loss - self.loss_after) / self.loss if self.loss > 0 else 0.0
 
 
 @dataclass(frozen=True)
 class RewardsMeasured:
-    """What the model does with the instructions, answered greedily and in groups of ``k``.
+    """How the model follows the instructions, answered greedily and in groups of ``k``.
 
     :param held_out: instructions answered greedily.
     :param adherence: strict, greedy.
     :param pass_at_k: share of the groups with an answer that passes; ``pass_at_1`` of the answers.
     :param zero_variance: share of the groups whose answers all score the same.
-    :param novel: share of the instructions that ask for what no row of the data asks for; None
-        where rows do not tell.
+    :param novel: share of the instructions with a constraint or family that no row of the data
+        has; None where rows name neither.
     :param tokens_s: tokens sampled per second of a GRPO step.
     :param step_s: seconds of one GRPO step.
     :param measure_s: seconds of measuring one held-out instruction.
@@ -82,7 +82,7 @@ class RewardsMeasured:
 
     @property
     def headroom(self) -> float:
-        """What sampling reaches beyond one answer."""
+        """The gain of ``k`` sampled answers over one: pass@k less pass@1."""
         return self.pass_at_k - self.pass_at_1
 
     @property
@@ -93,7 +93,7 @@ class RewardsMeasured:
 
 @dataclass(frozen=True)
 class MemoryMeasured:
-    """Bytes that are available, needed by the way that fits, and measured at the peak."""
+    """Bytes: available, needed by the way of training that fits, and measured at the peak."""
 
     available: int
     needed: int
@@ -104,20 +104,20 @@ class MemoryMeasured:
 
 @dataclass(frozen=True)
 class Measurements:
-    """All that advice is given by.
+    """All measurements that the advice follows from.
 
     :param start_s: seconds until a model is loaded and ready.
     :param guard_rows: held-out instructions that are measured at each end of a phase.
-    :param evaluations: evaluations that a run of fine-tuning makes on its way, at the most; one
-        more comes before it and one after.
+    :param evaluations: the most evaluations during fine-tuning; one more comes before it and one
+        after.
     :param tuned: the rewards measured again after the steps of ``data``; None where not done.
-    :param checkpoint_s: seconds of writing a checkpoint; ``save_s`` of what is kept at the end.
+    :param checkpoint_s: seconds of writing a checkpoint; ``save_s`` of writing the final model.
     :param save_every: steps from one checkpoint to the next; below 1, their share of the run; 0
         for none.
     :param within_s: seconds that following the advice may take; None for no limit.
     :param risen_steps: GRPO steps that are wanted.
-    :param fine_tune_steps: steps of fine-tuning that are wanted; None for ``epochs``, and None
-        there for as many as the number of rows suggests.
+    :param fine_tune_steps: steps of fine-tuning that are wanted; None takes ``epochs``, and None
+        there follows from the number of rows.
     :param has_probe: whether there are rows for the probe; else the model answers first.
     :param spent_s: seconds that measuring took.
     """
@@ -171,7 +171,7 @@ class Advice:
 
 
 def recommend(m: Measurements) -> Advice:
-    """What the measurements speak for."""
+    """The course that the measurements support, with steps, time and reasons."""
     if not m.memory.fits:
         return Advice("nothing", (_too_large(m.memory),), memory=m.memory.needed)
     pays, of_data = _data_pays(m.data)
@@ -183,7 +183,7 @@ def recommend(m: Measurements) -> Advice:
 
 
 def scheduler_for(course: Course, risen_steps: int) -> dict[str, Any]:
-    """The scheduler that a course uses: the one place that chooses it."""
+    """The scheduler of a course, as a configuration names it; empty without RISEN."""
     if course not in ("risen", "both"):
         return {}
     return {"use": "after", "options": {"steps": risen_steps}}
@@ -253,7 +253,7 @@ def _risen_pays(m: Measurements, *, pays: bool) -> tuple[bool, tuple[str, ...]]:
 
 
 def _planned(m: Measurements, course: Course, reasons: tuple[str, ...]) -> Advice:
-    """Steps that fit the time, with what they take."""
+    """The course with steps that fit the time limit, and the seconds and bytes that they take."""
     rewards = (m.tuned if course == "both" and m.tuned is not None else m.rewards) or None
     tune_s = risen_s = fixed_risen = evaluation_s = 0.0
     if course in ("fine_tune", "both") and m.data is not None:

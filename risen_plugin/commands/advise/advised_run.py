@@ -14,7 +14,7 @@ _PROBE_ROWS = 256
 def drafted(
     model: str, *, data: str | None, risen: Mapping[str, Any] | None, seed: int
 ) -> dict[str, Any]:
-    """The run that is measured: everything that there is."""
+    """The run that is measured, with both the data and the instructions."""
     draft: dict[str, Any] = {"model": model}
     if data is not None:
         draft["data"] = data
@@ -24,7 +24,7 @@ def drafted(
 
 
 def fitted(draft: Mapping[str, Any], tune: Fit | None, risen: Fit | None) -> dict[str, Any]:
-    """The draft with batches, and an adapter, that fit the memory."""
+    """The draft with batch sizes, and an adapter if need be, that fit into memory."""
     changed = dict(draft)
     if tune is not None and "data" in draft:
         changed["fine_tune"] = {
@@ -45,7 +45,7 @@ def fitted(draft: Mapping[str, Any], tune: Fit | None, risen: Fit | None) -> dic
 
 
 def run_of(advice: Advice, draft: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What ``run.yaml`` says; None where nothing is to be trained."""
+    """The mapping of ``run.yaml`` for the advice; None where nothing is to be trained."""
     if advice.course == "nothing":
         return None
     run = dict(draft)
@@ -59,8 +59,8 @@ def run_of(advice: Advice, draft: Mapping[str, Any]) -> dict[str, Any] | None:
         if data is not None:
             run["evaluation"] = _as_probe(data, run.get("evaluation"))
     else:
-        given = {k: v for k, v in run.get("fine_tune", {}).items() if k != "num_train_epochs"}
-        run["fine_tune"] = {**given, "max_steps": advice.fine_tune_steps}
+        settings = {k: v for k, v in run.get("fine_tune", {}).items() if k != "num_train_epochs"}
+        run["fine_tune"] = {**settings, "max_steps": advice.fine_tune_steps}
     return run
 
 

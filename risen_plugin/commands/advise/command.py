@@ -99,7 +99,7 @@ def advise_command(
         started=started,
         within_s=within_s,
         risen_steps=steps,
-        say=(lambda stage: None)
+        announce=(lambda stage: None)
         if quiet
         else (lambda stage: click.echo(f"risen: {stage}", err=True)),
     )
@@ -113,12 +113,12 @@ def advise_command(
         return
     click.echo("\n".join([*measured_lines(measured), "", *advice_lines(advice)]))
     if write is not None:
-        said = f"next: risen train {write}" if run is not None else f"{write} was not written"
-        click.echo(said)
+        written = run is not None
+        click.echo(f"next: risen train {write}" if written else f"{write} was not written")
 
 
 def _with_evaluation(draft: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The draft with some of its data set aside to evaluate on, where it has no rows for that."""
+    """The draft with a part of its data to evaluate on, where it names no evaluation rows."""
     if draft.get("data") is None or draft.get("evaluation") is not None:
         return draft
     source = RunConfig.from_dict({k: draft[k] for k in ("model", "data")}, "risen advise").data

@@ -1,4 +1,4 @@
-"""Which way to train fits into memory: the shape of a loaded model, of its rows and answers."""
+"""Choose a way of training that fits into memory, by the sizes of model, rows and answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LONGEST_SEEN_IN = 64
 
 @dataclass(frozen=True)
 class Fitted:
-    """What memory says.
+    """A way of training that fits, if there is one.
 
     :param draft: the run, with batches, and an adapter, that fit.
     :param is_recast: whether the weights have to be loaded again, as an adapter takes them.
@@ -52,11 +52,11 @@ def fit_to_memory(
     instructions: Sequence[Row],
     available: int | None = None,
 ) -> Fitted:
-    """The way to train that fits.
+    """Batches, and an adapter if need be, with which training fits into memory.
 
-    :param model: as it was loaded for ``draft``.
-    :param instructions: what it is to answer, where it is.
-    :param available: bytes that may be used; None for what there is.
+    :param model: the model as it was loaded for ``draft``.
+    :param instructions: rows that the model will answer; empty without RISEN.
+    :param available: bytes that may be used; None for all that are free.
     """
     run = RunConfig.from_dict(draft, "risen advise")
     available = available_memory() if available is None else available
@@ -83,11 +83,11 @@ def fit_to_memory(
         shape = dataclasses.replace(shape, base=shape.base + phase_memory())
         risen = fit(shape, batch, answer, available, only_adapter=True)
     wanted = [(run.data is not None, tune), (run.risen is not None, risen)]
-    if any(want and found is None for want, found in wanted):
+    if any(is_wanted and way is None for is_wanted, way in wanted):
         return Fitted(MemoryMeasured(available, least(shape, tokens), fits=False), draft)
     batches = fitted(draft, tune, risen)
     only_adapter = run.lora is None and tune is not None and tune.only_adapter
-    needed = max(found.memory for found in (tune, risen) if found is not None)
+    needed = max(way.memory for way in (tune, risen) if way is not None)
     return Fitted(
         MemoryMeasured(available, needed, only_adapter=only_adapter),
         batches,

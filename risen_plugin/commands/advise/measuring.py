@@ -1,7 +1,7 @@
-"""Measure what advice is given by, with the real Trainer and real phases, within a budget.
+"""Measure fine-tuning and RISEN with the real Trainer and real phases, within a budget.
 
 RISEN is measured by a phase without a learning rate, which ends when its time is up and leaves the
-model as it was; fine-tuning by its first steps. Deciding is left to ``advice``.
+model as it was; fine-tuning by its first steps. ``advice`` decides by the measurements.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _SHARES = {"rewards": 0.45, "tune": 0.5, "tuned": 1.0}  # of what is left of the
 class Measuring:
     """One measurement under way.
 
-    :param draft: the run that is measured, as a mapping; :attr:`draft` ends as one that fits.
+    :param draft: the run that is measured, as a mapping; afterwards with batches that fit.
     :param budget_s: seconds for everything, from the beginning of the command.
-    :param available: bytes that may be used; None for what there is.
-    :param say: told what is measured next.
+    :param available: bytes that may be used; None for all that are free.
+    :param announce: called with the name of each stage as it begins.
     :param started: when the command began.
     """
 
@@ -64,14 +64,14 @@ class Measuring:
     available: int | None = None
     within_s: float | None = None
     risen_steps: int = 0
-    say: Callable[[str], None] = lambda stage: None
+    announce: Callable[[str], None] = lambda stage: None
     started: float = field(default_factory=command_began)
 
     @finite_attention()
     def measure(self) -> Measurements:
-        """Everything that can be measured of the draft.
+        """Measure everything that the draft has.
 
-        :raises RisenError: as ``risen train`` would of the draft.
+        :raises RisenError: as ``risen train`` does for the draft.
         """
         quieten()
         with _silent():
@@ -81,7 +81,7 @@ class Measuring:
         run = RunConfig.from_dict(self.draft, "risen advise")
         with self._folder() as folder:
             prepare(run, folder, quiet=True)
-        self.say("loading the model")
+        self.announce("loading the model")
         model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
         start_s = self._spent()
         lacks_adapter = run.lora is None
@@ -95,7 +95,7 @@ class Measuring:
         memory, self.draft = fitted.memory, fitted.draft
         run = RunConfig.from_dict(self.draft, "risen advise")
         parameters = sum(p.numel() for p in model.parameters())
-        found = Measurements(
+        measured = Measurements(
             parameters=parameters,
             memory=memory,
             start_s=start_s,
@@ -106,7 +106,7 @@ class Measuring:
             spent_s=self._spent(),
         )
         if not memory.fits:
-            return found
+            return measured
         if lacks_adapter and run.lora is not None:
             if fitted.is_recast:
                 del model  # it is loaded again, as it will be trained
@@ -115,27 +115,27 @@ class Measuring:
                 model = with_adapter(model, run.lora)
         if run.risen is not None:
             guard = run.risen.guard
-            self.say("answering instructions")
+            self.announce("answering instructions")
             rewards = self._rewards(run, model, tokenizer, self._share("rewards", run))
             novel = self._novel(run)
-            found = dataclasses.replace(
-                found,
+            measured = dataclasses.replace(
+                measured,
                 rewards=dataclasses.replace(rewards, novel=novel),
                 guard_rows=guard.rows + guard.report_rows,
                 has_probe=run.risen.probe is not None or run.data is not None,
             )
         if run.data is not None:
-            self.say("fine-tuning on a slice")
+            self.announce("fine-tuning on a slice")
             data, build_s = self._data(run, model, tokenizer)
-            found = dataclasses.replace(found, data=data, start_s=start_s + build_s)
-            if found.rewards is not None and data.steps and self._lasts(found.rewards):
-                self.say("answering instructions again, after the slice")
+            measured = dataclasses.replace(measured, data=data, start_s=start_s + build_s)
+            if measured.rewards is not None and data.steps and self._lasts(measured.rewards):
+                self.announce("answering instructions again, after the slice")
                 tuned = self._rewards(run, model, tokenizer, self._share("tuned", run))
-                found = dataclasses.replace(found, tuned=tuned)
+                measured = dataclasses.replace(measured, tuned=tuned)
         return dataclasses.replace(
-            found,
+            measured,
             memory=dataclasses.replace(memory, peak=peak_memory()),
-            **self._writing(run, model, 0 if found.data is None else found.data.rows),
+            **self._writing(run, model, 0 if measured.data is None else measured.data.rows),
             spent_s=self._spent(),
         )
 
@@ -144,7 +144,7 @@ class Measuring:
     def _rewards(
         self, run: RunConfig, model: Any, tokenizer: Any, seconds: float
     ) -> RewardsMeasured:
-        """One phase that learns nothing, until its time is up."""
+        """Measure one phase that learns nothing, until its time is up."""
         assert run.risen is not None
         ends = time.perf_counter() + seconds
         rows = self._held_out(run, model, tokenizer, seconds)
@@ -191,7 +191,7 @@ class Measuring:
         )
 
     def _data(self, run: RunConfig, model: Any, tokenizer: Any) -> tuple[DataMeasured, float]:
-        """The first steps of fine-tuning, and the seconds that its Trainer took to be made."""
+        """Measure the first steps of fine-tuning, and the seconds of building its Trainer."""
         followed = self._followed(run)
         quick = {
             **{
@@ -235,19 +235,19 @@ class Measuring:
         ), built
 
     def _writing(self, run: RunConfig, model: Any, rows: int) -> dict[str, Any]:
-        """How long a checkpoint and what is kept take to be written, and how often that is."""
+        """Seconds of writing a checkpoint and the final model, and steps between checkpoints."""
         with self._folder() as folder:
             args = arguments(run, folder, quiet=True)
             rate = write_rate(model, folder)
-        kept, checkpoint = saved_bytes(model)
+        saved, checkpoint = saved_bytes(model)
         return {
             "checkpoint_s": checkpoint / rate,
-            "save_s": kept / rate,
+            "save_s": saved / rate,
             "save_every": save_every(args, rows),
         }
 
     def _held_out(self, run: RunConfig, model: Any, tokenizer: Any, seconds: float) -> int:
-        """As many held-out instructions as a quarter of the time answers."""
+        """The number of held-out instructions that a quarter of the time is enough to answer."""
         assert run.risen is not None
         guard = run.risen.guard
         grpo = effective_grpo(run.risen.grpo)
@@ -266,27 +266,29 @@ class Measuring:
         return max(1, min(most, max(_FEWEST_ROWS, int(seconds / 4 / row_s))))
 
     def _followed(self, run: RunConfig) -> float | None:
-        """The share of recorded answers that the rewards pass, where rows have what they need."""
+        """The share of recorded answers that the rewards pass, of rows with the needed columns."""
         if run.risen is None or run.data is None:
             return None
         with self._folder() as folder:
             callback = prepare(run, folder, quiet=True).callback
         assert callback is not None
         rewards = [reward for reward in callback.run_state.parts.rewards if reward.grading.graded]
-        rows, told = [], []
+        rows, completions = [], []
         for row, columns in itertools.islice(read_with_columns(run.data), _JUDGED):
             if "prompt" in row and all(n in columns for r in rewards for n in r.needs):
                 rows.append({**columns, "prompt": row["prompt"]})
-                told.append(row["completion"])
+                completions.append(row["completion"])
         if not rows:
             return None
         judged = [
-            passed for passed in verdicts(rewards, grade(rewards, rows, told)) if passed is not None
+            passed
+            for passed in verdicts(rewards, grade(rewards, rows, completions))
+            if passed is not None
         ]
         return sum(judged) / len(judged) if judged else None
 
     def _novel(self, run: RunConfig) -> float | None:
-        """The share of the instructions that ask for what no row of the data asks for."""
+        """The share of the instructions with a constraint or family that no row of the data has."""
         if run.data is None:
             return None
         known: set[str] = set()
@@ -316,7 +318,7 @@ class Measuring:
         return self.budget_s - self._spent() > needed
 
     def _share(self, part: str, run: RunConfig) -> float:
-        """Seconds for a part of what is left."""
+        """Seconds of the remaining budget that a stage may take."""
         left = max(1.0, self.budget_s - self._spent())
         if part == "rewards" and run.data is None:
             return left
@@ -332,7 +334,7 @@ class Measuring:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep what phases say of themselves out of a measurement."""
+    """Silence the log lines of the measured phases."""
     level = _log.level
     _log.setLevel(logging.ERROR)
     try:
@@ -342,7 +344,7 @@ def _silent() -> Iterator[None]:
 
 
 def _asked(row: Mapping[str, Any]) -> set[str]:
-    """What a row asks for: its constraints, else its family."""
+    """The constraints that a row asks for, else its family."""
     ids = row.get("instruction_id_list") or ()
     if ids:
         return set(map(str, ids))

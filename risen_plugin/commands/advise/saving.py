@@ -1,4 +1,4 @@
-"""What a run writes, and how long that takes: soon the longest step of a large model.
+"""The bytes that a run writes, and the rate of writing: saving a large model takes long.
 
 A checkpoint holds the weights, or the adapter alone, and AdamW's two moments of what is trained.
 """
@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 _SAMPLE = 256 * 2**20
-"""Bytes that are written to see how fast that goes."""
+"""Bytes that are written to measure the rate."""
 
 
 def saved_bytes(model: Any) -> tuple[int, int]:
-    """Bytes of what is kept of ``model`` at the end, and of a checkpoint on the way."""
+    """Bytes of the final ``model``, or of its adapter, and of a checkpoint on the way."""
     trained = [p.numel() * p.element_size() for p in model.parameters() if p.requires_grad]
     is_adapter = hasattr(model, "peft_config")
     every = [p.numel() * p.element_size() for p in model.parameters()]
-    kept = sum(trained if is_adapter else every)
-    return kept, kept + 2 * sum(trained)
+    final = sum(trained if is_adapter else every)
+    return final, final + 2 * sum(trained)
 
 
 def write_rate(model: Any, folder: Path) -> float:
-    """Bytes per second in which weights of ``model`` come into a file in ``folder``.
+    """Bytes per second at which weights of ``model`` are written to a file in ``folder``.
 
-    Up to 256 MB of them are written there; infinite where the folder takes none.
+    Writes up to 256 MB; infinite where the folder takes no file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file

@@ -1,7 +1,7 @@
 """How much memory training takes, and which batch fits. Pure arithmetic on a model's shape.
 
-An estimate: weights, gradients and AdamW's two moments are exact, what the layers keep for the
-backward pass is the usual count.
+An estimate: weights, gradients and AdamW's two moments are exact; the values that layers hold for
+the backward pass are the usual count.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _FP32 = 4
-_KEPT_PER_LAYER = 34  # values per token and hidden unit that a layer keeps for its gradient
-_KEPT_OF_LOGITS = 3  # logits, their log-softmax and its gradient
+_HELD_PER_LAYER = 34  # values per token and hidden unit that a layer holds for its gradient
+_HELD_OF_LOGITS = 3  # logits, their log-softmax and its gradient
 _USABLE = 0.9  # of what is available
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides a model's appetite.
+    """The sizes of a model that decide how much memory its training takes.
 
     :param parameters: weights in all.
     :param adapter: weights that an adapter would have beside them.
     :param hidden: the width of a layer.
     :param base: bytes that the process holds with the model loaded to train every weight.
-    :param spared: bytes fewer where only an adapter is trained, and the weights stay as they are.
-    :param value: bytes of a value that is kept for the gradient.
+    :param spared: bytes less where only an adapter is trained and the weights stay as loaded.
+    :param value: bytes of a value that is held for the gradient.
     """
 
     parameters: int
@@ -39,11 +39,11 @@ class Shape:
         """Bytes at the peak of a step on ``rows`` at once of ``tokens`` each."""
         trained = self.adapter if only_adapter else self.parameters
         extra = self.adapter * _FP32 - self.spared if only_adapter else 0
-        return self.base + extra + trained * 3 * _FP32 + rows * self._kept_per_row(tokens)
+        return self.base + extra + trained * 3 * _FP32 + rows * self._held_per_row(tokens)
 
-    def _kept_per_row(self, tokens: int) -> int:
-        kept = self.layers * self.hidden * _KEPT_PER_LAYER + self.vocabulary * _KEPT_OF_LOGITS
-        return tokens * kept * self.value
+    def _held_per_row(self, tokens: int) -> int:
+        per_token = self.layers * self.hidden * _HELD_PER_LAYER + self.vocabulary * _HELD_OF_LOGITS
+        return tokens * per_token * self.value
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def fit(
 ) -> Fit | None:
     """The largest batch that fits, of all weights if they do, else of an adapter.
 
-    :param wanted: rows of an optimizer step, which stay what they are.
+    :param wanted: rows of an optimizer step, which does not change.
     :returns: None if not even one row with an adapter fits.
     """
     for adapter in (True,) if only_adapter else (False, True):

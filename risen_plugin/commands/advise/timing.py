@@ -1,4 +1,4 @@
-"""Watch a phase and a Trainer at work: what came of answers, how long steps take, when to end."""
+"""Listeners that count answers and time steps, and end a phase or training when time is up."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Seen:
     def take(self, batch: Batch) -> None:
         """Count a batch.
 
-        :raises OutageError: to end the phase, once its time is up and two batches were seen.
+        :raises OutageError: to end the phase, once its time is up and two batches were counted.
         """
         self.times.append(time.perf_counter())
         self.k = batch.group or self.k
         self.tokens += batch.tokens
         for group in batch.groups:
-            judged = [p for place in group if (p := batch.verdicts[place]) is not None]
-            worth = {round(r, 6) for place in group if (r := batch.totals[place]) is not None}
+            judged = [p for index in group if (p := batch.verdicts[index]) is not None]
+            worth = {round(r, 6) for index in group if (r := batch.totals[index]) is not None}
             if judged:
                 self.groups.append((judged, len(worth) <= 1))
         if len(self.times) >= 2:
@@ -61,7 +61,7 @@ class Seen:
 
 
 class StopAt(TrainerCallback):
-    """Notes when each step ends, and ends training when its time is up."""
+    """Records when each step ends, and ends training when its time is up."""
 
     def __init__(self, ends: float) -> None:
         self.ends = ends

@@ -1,4 +1,4 @@
-"""The run that ``risen adapt`` stands for: RISEN alone, on an adapter. Data, without torch."""
+"""The configuration that ``risen adapt`` runs: RISEN alone, on an adapter. Loads no torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SURE = GuardConfig.confidence or 0.99
 
 
 def rewards_of(named: Sequence[str], pairs: Sequence[str]) -> list[dict[str, Any]]:
-    """Rewards as a configuration has them.
+    """The ``rewards`` list of a configuration.
 
-    :param named: names or places of code, one or more in each, separated by commas.
-    :param pairs: options as ``name=value``; ``reward.name=value`` where there are several.
-    :raises ConfigError: if none is named, one is named twice, or an option is nobody's.
+    :param named: names or ``file.py:NAME``, one or more in each text, separated by commas.
+    :param pairs: options as ``name=value``; ``reward.name=value`` where there are several rewards.
+    :raises ConfigError: if no reward is named, one is named twice, or an option fits none of them.
     """
     names = [name.strip() for text in named for name in text.split(",") if name.strip()]
     if not names:
@@ -34,9 +34,9 @@ def rewards_of(named: Sequence[str], pairs: Sequence[str]) -> list[dict[str, Any
 
 
 def held_out(path: str, generator: str) -> dict[str, int]:
-    """Rows for the guard and the report that leave most of a file to train on.
+    """The guard's row counts that leave most of a file to train on.
 
-    :raises DataError: if there are too few rows for the guard to be sure of anything.
+    :raises DataError: if the file has too few rows for the guard to be sure of any gain.
     """
     if generator != "jsonl":
         return {}
@@ -63,7 +63,7 @@ def risen_section(
     scheduler: Mapping[str, Any],
     probe: str | None = None,
 ) -> dict[str, Any]:
-    """The ``risen`` mapping of a run on the instructions of a file."""
+    """The ``risen`` section of a run on the instructions of a file."""
     section: dict[str, Any] = {
         "rewards": [dict(reward) for reward in rewards],
         "generator": {"use": generator, "options": {"path": instructions}},
@@ -78,11 +78,11 @@ def risen_section(
 
 
 def adaptation(model: str, section: Mapping[str, Any], *, keep_anyway: bool) -> dict[str, Any]:
-    """The mapping of a run of RISEN alone that trains a new adapter on ``model``."""
+    """The RUN.yaml mapping of a run that trains a new adapter on ``model`` by RISEN alone."""
     risen = {**section, "keep_dropped": True} if keep_anyway else dict(section)
     return {"model": model, "risen": risen, "lora": {}}
 
 
 def in_one_phase(steps: int) -> dict[str, Any]:
-    """The scheduler of one RISEN phase at the end of whatever else there is."""
+    """The scheduler that runs one RISEN phase, after all fine-tuning."""
     return {"use": "after", "options": {"steps": steps}}

@@ -1,4 +1,4 @@
-"""Say what came of a run, and what to do next, in a few lines."""
+"""The lines that a command prints last: the result of a run, measurements, advice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from risen_plugin.commands.advise.advice import Advice, Measurements
 from risen_plugin.contracts import PhaseRecord
 
-_WORTH_TELLING_S = 0.5
+_LEAST_SHOWN_S = 0.5
 
 
 def phase_lines(phases: Sequence[PhaseRecord]) -> list[str]:
@@ -21,7 +21,7 @@ def phase_lines(phases: Sequence[PhaseRecord]) -> list[str]:
     ]
 
 
-def closing(
+def closing_lines(
     output: Path,
     *,
     steps: int,
@@ -31,23 +31,23 @@ def closing(
     is_adapter: bool,
     reinforces: bool,
 ) -> list[str]:
-    """What was done and gained, where it lies, and the next command."""
+    """Steps, losses and verdicts of the run, the folder of its result, and the next command."""
     lines = []
     if steps:
         measured = "" if losses is None else f", evaluation loss {losses[0]:.4f} -> {losses[1]:.4f}"
         lines.append(f"fine-tuned {steps} steps{measured}")
     elif losses is not None:
         lines.append(f"evaluation loss {losses[0]:.4f} -> {losses[1]:.4f}")
-    told = phase_lines(phases)
-    lines += told or (["no RISEN phase began"] if reinforces else [])
-    what = "adapter and tokenizer" if is_adapter else "model and tokenizer"
-    lines.append(f"saved {what} to {output} in {seconds:.0f} s")
+    verdicts = phase_lines(phases)
+    lines += verdicts or (["no RISEN phase began"] if reinforces else [])
+    saved = "adapter and tokenizer" if is_adapter else "model and tokenizer"
+    lines.append(f"saved {saved} to {output} in {seconds:.0f} s")
     lines.append(f"next: risen export {output} {output}-bundle")
     return lines
 
 
 def measured_lines(m: Measurements) -> list[str]:
-    """What was measured, one line per subject."""
+    """The measurements, one line per subject."""
     lines = [
         f"model        {m.parameters:,} parameters, ready after {m.start_s:.1f} s",
         f"memory       {m.memory.available / 1e9:.2f} GB available, "
@@ -61,22 +61,22 @@ def measured_lines(m: Measurements) -> list[str]:
         )
     elif m.data is not None:
         lines.append(f"data         {m.data.rows} rows")
-    for title, found in (("instructions", m.rewards), ("  after that", m.tuned)):
-        if found is not None:
+    for title, rewards in (("instructions", m.rewards), ("  after that", m.tuned)):
+        if rewards is not None:
             lines.append(
-                f"{title:12} adherence {found.adherence:.3f} on {found.held_out}; in "
-                f"{found.groups} groups of {found.k}: pass@1 {found.pass_at_1:.3f}, "
-                f"pass@{found.k} {found.pass_at_k:.3f}, without variance "
-                f"{found.zero_variance:.3f}; {found.step_s:.2f} s a step, "
-                f"{found.tokens_s:.0f} tokens/s"
+                f"{title:12} adherence {rewards.adherence:.3f} on {rewards.held_out}; in "
+                f"{rewards.groups} groups of {rewards.k}: pass@1 {rewards.pass_at_1:.3f}, "
+                f"pass@{rewards.k} {rewards.pass_at_k:.3f}, without variance "
+                f"{rewards.zero_variance:.3f}; {rewards.step_s:.2f} s a step, "
+                f"{rewards.tokens_s:.0f} tokens/s"
             )
-    if m.checkpoint_s >= _WORTH_TELLING_S and m.save_every:
+    if m.checkpoint_s >= _LEAST_SHOWN_S and m.save_every:
         lines.append(f"writing      {m.checkpoint_s:.1f} s a checkpoint")
     return [*lines, f"measured in  {m.spent_s:.0f} s"]
 
 
 def advice_lines(advice: Advice) -> list[str]:
-    """The advice with its reasons and what it takes."""
+    """The advice with its reasons, and the time and memory that it takes."""
     lines = [f"advice: {advice.in_words}", *(f"  - {reason}" for reason in advice.reasons)]
     if advice.course != "nothing":
         adapter = ", training an adapter" if advice.only_adapter else ""

@@ -1,4 +1,4 @@
-"""``risen train`` and ``risen adapt``. What is heavy is imported when a command runs."""
+"""``risen train`` and ``risen adapt``. Heavy libraries are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from risen_plugin.commands.train.adaptation import (
     rewards_of,
     risen_section,
 )
-from risen_plugin.commands.train.closing import closing, phase_lines
+from risen_plugin.commands.train.closing import closing_lines, phase_lines
 from risen_plugin.commands.train.folders import (
     Ending,
     check_folder,
     check_unchanged,
     ending_of,
-    forget_ending,
-    keep_ending,
+    remove_ending,
+    save_ending,
     seed_of,
 )
 from risen_plugin.commands.train.overrides import overridden
@@ -167,9 +167,9 @@ def _read(
     default: Path,
     resume: bool,
 ) -> tuple[RunConfig, Path]:
-    """The run and its folder, which must be there to resume and must hold nothing otherwise.
+    """The run and its folder: one with a run to resume, else a new or empty one.
 
-    A run that is resumed has the seed that it was begun with, unless it is told one.
+    A resumed run has the seed that it was begun with, unless ``seed`` names another.
     """
     if seed is not None:
         data = {**data, "seed": seed}
@@ -178,7 +178,7 @@ def _read(
     begun_with = seed_of(folder) if resume and data.get("seed") is None else None
     if begun_with is not None:
         run = RunConfig.from_dict({**data, "seed": begun_with}, where)
-    if _is_first():  # the others come a little later
+    if _is_first():  # the other processes look a little later, when the first has written there
         check_folder(folder, resume=resume)
     return run, folder
 
@@ -188,36 +188,37 @@ def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _say(text: str, *, err: bool = False) -> None:
-    """Say something that all processes know, once."""
+def _print_once(text: str, *, err: bool = False) -> None:
+    """Print a text from the first process alone."""
     if _is_first():
         click.echo(text, err=err)
 
 
 def _forced(data: Mapping[str, Any], force: bool) -> Mapping[str, Any]:
-    """The run with ``--force`` where the callback looks for it."""
+    """``data`` with ``--force`` in its ``risen`` section, where the callback reads it."""
     if not force or not isinstance(data.get("risen"), Mapping):
         return data
     return {**data, "risen": {**data["risen"], "force": True}}
 
 
 def _ended(folder: Path, data: Mapping[str, Any], where: str, force: bool) -> bool | None:
-    """None if the run can go on; else says again how it ended, and gives whether that was kept.
+    """Whether a run that has ended was kept, after its closing lines are printed again.
 
-    :raises ConfigError: if it is another run than the one in the folder, unless forced.
+    :returns: None if the run has not ended.
+    :raises ConfigError: if the folder holds another run, unless forced.
     """
     for line in check_unchanged(folder, data, where, force=force):
-        _say(f"risen: goes on with a change: {line}", err=True)
+        _print_once(f"risen: goes on with a change: {line}", err=True)
     ending = None if force else ending_of(folder)
     if ending is None:
         return None
-    _say(f"risen: the run in {folder} has ended; there is nothing left to do", err=True)
-    _say("\n".join(ending.lines))
+    _print_once(f"risen: the run in {folder} has ended; there is nothing left to do", err=True)
+    _print_once("\n".join(ending.lines))
     return ending.kept
 
 
 def _check_early(run: RunConfig) -> None:
-    """What need not wait for torch to be loaded: that files are there, and plugins fit.
+    """Refuse missing files and unfit plugins before torch is loaded.
 
     :raises RisenError: naming the key.
     """
@@ -241,9 +242,9 @@ def _carry_out(
     quiet: bool,
     only_kept: bool = False,
 ) -> Finished:
-    """Carry the run out, with the folder to itself, and say what came of it.
+    """Carry out the run under the lock of its folder, and print its closing lines.
 
-    :param where: what the run was read from, for messages.
+    :param where: the file or command that the run was read from, for messages.
     """
     with held(folder) if _is_first() else nullcontext():
         described = {**data, "seed": run.seed, "output": str(folder)}
@@ -254,18 +255,18 @@ def _carry_out(
 
             prepared = prepare(run, folder, quiet=quiet, described=described)
         if _is_first():
-            forget_ending(folder)
+            remove_ending(folder)
         try:
             done = train(prepared, resume=resume, only_kept=only_kept)
         except KeyboardInterrupt:
             if any(folder.glob("checkpoint-*")):
                 click.echo(f"risen: the run in {folder} goes on with --resume", err=True)
             raise
-        del prepared  # and with it what was trained in the group of processes
+        del prepared  # it holds what was trained in the group of processes
         leave_processes()
         lines = phase_lines(done.phases)
         if done.is_kept or not only_kept:
-            lines = closing(
+            lines = closing_lines(
                 folder,
                 steps=done.steps,
                 losses=done.losses,
@@ -275,6 +276,6 @@ def _carry_out(
                 reinforces=run.risen is not None,
             )
         if done.is_main:
-            keep_ending(folder, Ending(lines, done.is_kept))
+            save_ending(folder, Ending(lines, done.is_kept))
             click.echo("\n".join(lines))
         return done

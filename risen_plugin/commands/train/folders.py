@@ -1,4 +1,4 @@
-"""What the folder of a run says: whether it can be had, what run it is of, and how that ended."""
+"""The folder of a run: whether a run may use it, which run it holds, and how that run ended."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _OF_ONE_START = ("output",)
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse a folder that another run has, that takes no files, or that does not fit resume.
+    """Refuse a folder that another run uses, that takes no files, or that does not fit ``resume``.
 
     :raises ConfigError: with what to do instead.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; name a folder with --output")
     holder = holder_of(folder)
-    if holder is not None and holder.process != os.getpid():  # its own it takes over
+    if holder is not None and holder.process != os.getpid():  # this process may go on
         raise ConfigError(
             f"another run writes to {folder} ({holder}); wait until it has ended, or name another "
             "folder with --output"
@@ -55,12 +55,12 @@ def check_folder(folder: Path, *, resume: bool) -> None:
 
 
 def content_of(folder: Path) -> list[Path]:
-    """What a folder holds beside the lock of a run that is about to begin."""
+    """The entries of a folder, except the lock of a run that is about to begin."""
     return [path for path in folder.glob("*") if path.name != LOCK] if folder.is_dir() else []
 
 
 def empty(folder: Path) -> None:
-    """Remove what a run has made that did not come to begin; the folder too, if that is all."""
+    """Remove all that a run wrote before it failed to begin, and the folder if it is then empty."""
     for path in content_of(folder):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -71,17 +71,17 @@ def empty(folder: Path) -> None:
 
 
 def _runs_beside(folder: Path) -> str:
-    """The near miss among the folders that hold runs."""
+    """A hint that names the folder beside this one whose run was probably meant."""
     beside = folder.parent.glob(f"*/{_RUN}") if folder.parent.is_dir() else ()
-    return near_miss(folder.name, [place.parent.name for place in beside])
+    return near_miss(folder.name, [path.parent.name for path in beside])
 
 
 def check_unchanged(folder: Path, data: Mapping[str, Any], where: str, *, force: bool) -> list[str]:
-    """Refuse to go on with a run that was begun with something else; with ``force``, give what.
+    """The differences between ``data`` and the run in the folder, which only ``force`` allows.
 
-    A run that has not ended compares its own risen section, where its parts are known.
+    The risen section of a run that has not ended is compared by the callback, which knows plugins.
 
-    :raises ConfigError: naming each difference.
+    :raises ConfigError: naming each difference, unless forced.
     """
     if not (folder / _RUN).is_file():
         return []
@@ -99,7 +99,7 @@ def check_unchanged(folder: Path, data: Mapping[str, Any], where: str, *, force:
 
 
 def seed_of(folder: Path) -> int | None:
-    """The seed of the run in ``folder``; None if it tells none."""
+    """The seed of the run in ``folder``; None if no seed is written there."""
     if not (folder / _RUN).is_file():
         return None
     seed = read_run(folder / _RUN).get("seed")
@@ -115,9 +115,9 @@ def _compared(data: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Ending:
-    """What a run said when it ended, to be said again.
+    """The closing lines of a run, to be printed again.
 
-    :param kept: whether there is something to show for it; what decides over the exit code.
+    :param kept: whether a phase was kept; ``risen adapt`` ends with exit code 1 if not.
     """
 
     lines: Sequence[str]
@@ -127,14 +127,14 @@ class Ending:
 def ending_of(folder: Path) -> Ending | None:
     """How the run in ``folder`` ended; None if it has not."""
     try:
-        told = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        return Ending([str(line) for line in told["lines"]], bool(told["kept"]))
+        ending = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        return Ending([str(line) for line in ending["lines"]], bool(ending["kept"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def keep_ending(folder: Path, ending: Ending) -> None:
-    """Write down that the run has ended.
+def save_ending(folder: Path, ending: Ending) -> None:
+    """Write ``finished.json``, which marks the run as ended.
 
     :raises RecordError: if that cannot be written.
     """
@@ -142,6 +142,6 @@ def keep_ending(folder: Path, ending: Ending) -> None:
         write_json(folder / _FILE, asdict(ending))
 
 
-def forget_ending(folder: Path) -> None:
-    """The run goes on after all."""
+def remove_ending(folder: Path) -> None:
+    """Delete ``finished.json``, since the run goes on."""
     (folder / _FILE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Find and load the model of a run with its tokenizer, refusing in one line what cannot be used."""
+"""Load the model and tokenizer of a run; refuse an unusable one in one line."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ _HUB_ID = re.compile(r"^\w[\w.-]*(/\w[\w.-]*)?$")
 
 
 def check_name(name: str) -> str:
-    """``name`` as it is loaded: an absolute folder, so that an adapter can name it, or a hub id.
+    """The absolute folder or hub id that ``name`` is loaded from.
 
-    :raises ConfigError: if it can be neither, with the near miss, or is an adapter.
+    Absolute, so that an adapter can name its base model by it.
+
+    :raises ConfigError: if ``name`` is neither, with the near miss, or is an adapter.
     """
     path = Path(name).expanduser()
     if name == EMBEDDED and not path.exists():
@@ -50,16 +52,16 @@ def load(name: str, dtype: DType, *, lora: LoraSettings | None, seed: int) -> tu
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    place = check_name(name)
+    source = check_name(name)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(place)
+        tokenizer: Any = AutoTokenizer.from_pretrained(source)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            place, dtype=_dtype(dtype, only_adapter=lora is not None), output_loading_info=True
+            source, dtype=_dtype(dtype, only_adapter=lora is not None), output_loading_info=True
         )
     except Exception as error:  # configs, weight files and tokenizers each have their own types
-        told = one_line(error)
-        hint = "" if Path(place).is_dir() else _beside(place)
-        raise ConfigError(f"model {name} cannot be loaded{hint}: {told}") from error
+        reason = one_line(error)
+        hint = "" if Path(source).is_dir() else _beside(source)
+        raise ConfigError(f"model {name} cannot be loaded{hint}: {reason}") from error
     model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:

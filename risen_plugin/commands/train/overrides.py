@@ -14,7 +14,7 @@ def overridden(data: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any]:
     """``data`` with the values that ``pairs`` set; the original stays as it is.
 
     A value is read as YAML reads it, lists and mappings included; a mapping that is not there is
-    made, and a number in the path is a place in a list.
+    made, and a number in the path is an index of a list.
 
     >>> overridden({"rewards": ["exact"]}, ["grpo.beta=0.04", "rewards.0=regex"])
     {'rewards': ['regex'], 'grpo': {'beta': 0.04}}
@@ -32,32 +32,32 @@ def overridden(data: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _put(data: dict[str, Any], keys: Sequence[str], value: Any, pair: str) -> None:
-    place: Any = data
+    node: Any = data
     for depth, key in enumerate(keys):
         is_last = depth == len(keys) - 1
-        if isinstance(place, list):
-            if not key.isdigit() or int(key) >= len(place):
+        if isinstance(node, list):
+            if not key.isdigit() or int(key) >= len(node):
                 where = ".".join(keys[:depth])
                 raise ConfigError(
-                    f"--set '{pair}': {where} is a list of {len(place)}; name a place from 0 to "
-                    f"{len(place) - 1}"
+                    f"--set '{pair}': {where} is a list of {len(node)}; name a place from 0 to "
+                    f"{len(node) - 1}"
                 )
             if is_last:
-                place[int(key)] = value
+                node[int(key)] = value
                 return
-            place = place[int(key)]
+            node = node[int(key)]
             continue
-        if not isinstance(place, dict):
+        if not isinstance(node, dict):
             where = ".".join(keys[:depth])
             raise ConfigError(
-                f"--set '{pair}': {where} is {place!r:.40} and holds no '{key}'; set {where} itself"
+                f"--set '{pair}': {where} is {node!r:.40} and holds no '{key}'; set {where} itself"
             )
         if is_last:
-            place[key] = value
+            node[key] = value
             return
-        if place.get(key) is None:
-            place[key] = {}
-        place = place[key]
+        if node.get(key) is None:
+            node[key] = {}
+        node = node[key]
 
 
 def _value(text: str, pair: str) -> Any:

@@ -1,9 +1,9 @@
-"""A probe for those who have none: what the model itself answered before RISEN.
+"""A probe made of the model's own answers before RISEN, for runs without probe rows.
 
-Its loss on them says how far the model has moved from what it used to say. Where rows tell the
-plain ``query``, the answers to that are taken, since nothing about them should change. Where they
-do not, those answers to the held-out instructions are taken that follow them already: what was
-right should stay.
+The loss on these answers shows how far the model has moved from them. Where rows have the plain
+``query``, the probe takes the answers to the queries, since nothing about them should change.
+Elsewhere it takes those answers to the held-out instructions that follow them already, since a
+right answer should stay right.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FEWEST = 8  # passing answers, below which all of them are taken
 
 
 class OwnAnswers:
-    """Rows of a probe, made when they are asked for: the model has to be there by then."""
+    """Rows of a probe, made when they are first read, which needs a bound model."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -26,7 +26,7 @@ class OwnAnswers:
         self._tokenizer: Any = None
 
     def bind(self, callback: Any, model: Any, tokenizer: Any) -> None:
-        """Name whose instructions are answered, and by whom."""
+        """Set the callback with the instructions, and the model that answers them."""
         self._callback, self._model, self._tokenizer = callback, model, tokenizer
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
@@ -41,7 +41,7 @@ class OwnAnswers:
         rows = [*held_out.guard, *held_out.report]
         prompts = [plain_query(row["prompt"], row.get("query")) for row in rows]
         with clean_room(self._model, self._tokenizer):
-            told = answers(
+            completions = answers(
                 self._model,
                 self._tokenizer,
                 prompts,
@@ -49,17 +49,17 @@ class OwnAnswers:
                 batch_size=config.guard.batch_size,
                 progress=None if self.quiet else "probe: its own answers",
             )
-        usable = [not is_blank(text_of(answer)) for answer in told]
+        usable = [not is_blank(text_of(answer)) for answer in completions]
         if not all(row.get("query") for row in rows):
             rewards = self._callback.run_state.parts.rewards
-            passed = verdicts(rewards, grade(rewards, rows, told))
+            passed = verdicts(rewards, grade(rewards, rows, completions))
             right = [bool(p) and u for p, u in zip(passed, usable, strict=True)]
             usable = right if sum(right) >= _FEWEST else usable
         if not any(usable):
             return ({"text": text_of(prompt)} for prompt in prompts)
         return (
             {"prompt": prompt, "completion": answer}
-            for prompt, answer, use in zip(prompts, told, usable, strict=True)
+            for prompt, answer, use in zip(prompts, completions, usable, strict=True)
             if use
         )
 

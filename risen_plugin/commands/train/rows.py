@@ -1,6 +1,6 @@
-"""Read the rows of a run: find their form, refuse what has none, with the place of the row.
+"""Read the rows of a run, tell their form, and refuse unfit rows by file and line.
 
-Understood are ``prompt`` and ``completion`` (text or chat messages), ``messages``, and ``text``.
+The forms are ``prompt`` and ``completion`` (text or chat messages), ``messages``, and ``text``.
 Knows no tokenizer and leaves tokens to the trainer.
 """
 
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 def read_rows(source: DataSource) -> list[Row]:
     """Every row of ``source`` with the columns of its form alone, all of one form.
 
-    :raises DataError: if it cannot be read, is empty, or a row does not fit, naming its place.
+    :raises DataError: if it cannot be read or is empty, or a row does not fit, with file and line.
     """
     rows = [usable for usable, _ in read_with_columns(source)]
     if not rows:
@@ -35,9 +35,9 @@ def read_rows(source: DataSource) -> list[Row]:
 
 
 def read_with_columns(source: DataSource) -> list[tuple[Row, Mapping[str, Any]]]:
-    """As :func:`read_rows`, and beside each row all the columns that it came with."""
+    """The rows of :func:`read_rows`, each with all the columns of its source."""
     opened = open_source(source.path, source.dataset, source.split, None)
-    found: list[tuple[Row, Mapping[str, Any]]] = []
+    rows: list[tuple[Row, Mapping[str, Any]]] = []
     form: str | None = None
     first = ""
     for where, row in itertools.islice(opened, source.limit):
@@ -46,12 +46,14 @@ def read_with_columns(source: DataSource) -> list[tuple[Row, Mapping[str, Any]]]
         if form is None:
             form, first = this, where
         if this != form:
-            raise DataError(f"{where} has {_told(this)} but {first} {_told(form)}; keep to one")
-        found.append((_checked(renamed, FORMS[this], where), renamed))
-    kinds = {isinstance(row.get("prompt"), str) for row, _ in found}
+            raise DataError(
+                f"{where} has {_columns_of(this)} but {first} {_columns_of(form)}; keep to one"
+            )
+        rows.append((_checked(renamed, FORMS[this], where), renamed))
+    kinds = {isinstance(row.get("prompt"), str) for row, _ in rows}
     if form == "completions" and len(kinds) > 1:
         raise DataError(f"{source.name} has text and chat prompts side by side; keep to one form")
-    return found
+    return rows
 
 
 def split_off(rows: Sequence[Row], part: float | int, seed: int) -> tuple[list[Row], list[Row]]:
@@ -64,10 +66,10 @@ def split_off(rows: Sequence[Row], part: float | int, seed: int) -> tuple[list[R
         raise DataError(
             f"evaluation takes {count} of {len(rows)} rows of data; leave some on both sides"
         )
-    places = set(random.Random(f"evaluation {seed}").sample(range(len(rows)), count))
+    indices = set(random.Random(f"evaluation {seed}").sample(range(len(rows)), count))
     return (
-        [row for place, row in enumerate(rows) if place not in places],
-        [row for place, row in enumerate(rows) if place in places],
+        [row for index, row in enumerate(rows) if index not in indices],
+        [row for index, row in enumerate(rows) if index in indices],
     )
 
 
@@ -101,8 +103,8 @@ def _form_of(row: Mapping[str, Any], where: str) -> str:
 
 
 def _checked(row: Mapping[str, Any], names: Sequence[str], where: str) -> Row:
-    kept = {name: row[name] for name in names}
-    for name, value in kept.items():
+    chosen = {name: row[name] for name in names}
+    for name, value in chosen.items():
         is_text = isinstance(value, str)
         if not (is_text if name == "text" else is_text or _is_chat(value)) or (
             name == "messages" and is_text
@@ -113,12 +115,14 @@ def _checked(row: Mapping[str, Any], names: Sequence[str], where: str) -> Row:
             raise DataError(f"{where}: column '{name}' is {value!r:.60}; it is {wanted}")
         if name != "completion" and not value:
             raise DataError(f"{where}: column '{name}' is empty")
-    if "prompt" in kept and isinstance(kept["prompt"], str) != isinstance(kept["completion"], str):
-        if isinstance(kept["completion"], str):
-            kept["completion"] = [{"role": "assistant", "content": kept["completion"]}]
+    if "prompt" in chosen and isinstance(chosen["prompt"], str) != isinstance(
+        chosen["completion"], str
+    ):
+        if isinstance(chosen["completion"], str):
+            chosen["completion"] = [{"role": "assistant", "content": chosen["completion"]}]
         else:
-            kept["prompt"] = [{"role": "user", "content": kept["prompt"]}]
-    return kept
+            chosen["prompt"] = [{"role": "user", "content": chosen["prompt"]}]
+    return chosen
 
 
 def _is_chat(value: Any) -> bool:
@@ -130,5 +134,5 @@ def _is_chat(value: Any) -> bool:
     )
 
 
-def _told(form: str) -> str:
+def _columns_of(form: str) -> str:
     return f"the columns {' and '.join(FORMS[form])}"

@@ -1,7 +1,7 @@
-"""A whole run as data: model, rows, fine-tuning arguments, RISEN, where to put it. ``RUN.yaml``.
+"""``RUN.yaml`` as frozen data: model, rows, fine-tuning arguments, RISEN section, output folder.
 
-Frozen data, read and checked without torch. What the libraries know better, such as the fields of
-TRL's ``SFTConfig``, is checked where they are loaded, and still before a model is.
+Read and checked without torch. The fields of TRL's ``SFTConfig`` are checked later, when TRL is
+loaded, and still before a model is.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DataSource:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name of the source in messages."""
         return str(self.path or f"dataset '{self.dataset}', split '{self.split}'")
 
 
@@ -52,7 +52,7 @@ class RunConfig:
 
     :param model: the folder or hub id of a causal language model.
     :param data: rows to fine-tune on; None for RISEN alone.
-    :param evaluation: rows to evaluate on, or so much of ``data``: a share below 1, or a whole
+    :param evaluation: rows to evaluate on, or a part of ``data``: a share below 1, or a whole
         number of rows; None for none.
     :param fine_tune: fields of TRL's ``SFTConfig``, those of ``TrainingArguments`` among them.
     :param lora: train an adapter of this shape in place of the model; None trains the model.
@@ -109,22 +109,22 @@ class RunConfig:
             )
 
     def _check_fine_tune(self) -> None:
-        given = self.fine_tune
-        if not isinstance(given, Mapping):
+        fields = self.fine_tune
+        if not isinstance(fields, Mapping):
             raise ConfigError(
-                f"fine_tune is {given!r:.60}; it is a mapping of TRL's SFTConfig fields to values"
+                f"fine_tune is {fields!r:.60}; it is a mapping of TRL's SFTConfig fields to values"
             )
-        for name, value in given.items():
+        for name, value in fields.items():
             if isinstance(value, str) and EXPONENT.fullmatch(value):
                 raise ConfigError(f"fine_tune.{name} is {shown(value)}")
-        if given and self.data is None:
+        if fields and self.data is None:
             raise ConfigError("fine_tune has settings, but there is no data to fine-tune on")
-        if "max_steps" in given and "num_train_epochs" in given:
+        if "max_steps" in fields and "num_train_epochs" in fields:
             raise ConfigError(
                 "fine_tune sets both max_steps and num_train_epochs, which say the same; leave "
                 "one out"
             )
-        evaluates = given.get("eval_strategy", "no") not in ("no", None, False)
+        evaluates = fields.get("eval_strategy", "no") not in ("no", None, False)
         if evaluates and self.evaluation is None:
             raise ConfigError(
                 "fine_tune.eval_strategy asks for evaluations, but there is no evaluation set; "
@@ -144,7 +144,7 @@ class RunConfig:
         """Read the form that YAML has; a key without a value counts as left out.
 
         :raises RisenError: for an unknown or missing key, naming it and the near miss, and for
-            values that no run can use, naming ``where`` they stand.
+            values that no run can use, naming ``where`` they were read.
         """
         with located(where):
             return cls._read(
@@ -175,17 +175,17 @@ class RunConfig:
 
 
 def read_run(path: str | Path) -> Mapping[str, Any]:
-    """What a run's YAML file says, unchecked."""
+    """The mapping in a run's YAML file, unchecked."""
     if not Path(path).exists():
         raise ConfigError(f"there is no file '{path}'{near_path(Path(path))}")
     return read_mapping(path, _NEEDS)
 
 
-def _source(given: str | Mapping[str, Any], where: str) -> DataSource:
-    if isinstance(given, str):
-        return DataSource(path=given)
-    check_keys(given, {entry.name for entry in dataclasses.fields(DataSource)}, where)
-    known = {key: value for key, value in given.items() if value is not None}
+def _source(source: str | Mapping[str, Any], where: str) -> DataSource:
+    if isinstance(source, str):
+        return DataSource(path=source)
+    check_keys(source, {entry.name for entry in dataclasses.fields(DataSource)}, where)
+    known = {key: value for key, value in source.items() if value is not None}
     sources = [name for name in ("path", "dataset") if name in known]
     if len(sources) != 1:
         raise ConfigError(
@@ -212,21 +212,21 @@ def _source(given: str | Mapping[str, Any], where: str) -> DataSource:
     return DataSource(**known)
 
 
-def _lora(given: Any, where: str) -> LoraSettings:
-    if not isinstance(given, Mapping):
+def _lora(settings: Any, where: str) -> LoraSettings:
+    if not isinstance(settings, Mapping):
         raise ConfigError(
-            f"{where} is {given!r:.60}; it is a mapping such as {{r: 16, alpha: 32}}, or {{}}"
+            f"{where} is {settings!r:.60}; it is a mapping such as {{r: 16, alpha: 32}}, or {{}}"
         )
-    check_keys(given, {entry.name for entry in dataclasses.fields(LoraSettings)}, where)
-    return LoraSettings(**given)
+    check_keys(settings, {entry.name for entry in dataclasses.fields(LoraSettings)}, where)
+    return LoraSettings(**settings)
 
 
-def _risen(given: Any, seed: Any, where: str) -> RisenConfig:
-    if not isinstance(given, Mapping):
+def _risen(section: Any, seed: Any, where: str) -> RisenConfig:
+    if not isinstance(section, Mapping):
         raise ConfigError(
-            f"{where} is {given!r:.60}; it is a mapping with rewards, generator and scheduler"
+            f"{where} is {section!r:.60}; it is a mapping with rewards, generator and scheduler"
         )
-    config = RisenConfig.from_dict({"seed": seed, **given}, where)
+    config = RisenConfig.from_dict({"seed": seed, **section}, where)
     if config.guard.domain_metric is not None:
         raise ConfigError(
             f"{where}: guard.domain is {config.guard.domain!r}, but a run without a script has no "

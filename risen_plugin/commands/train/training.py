@@ -1,8 +1,7 @@
 """Carry out a run: rows, model and Trainer from a :class:`RunConfig`, then train and save.
 
 Fine-tuning is TRL's ``SFTTrainer``; the phases are the callback's. A run without data gets a
-Trainer whose only step changes nothing, so that RISEN alone goes the same way, with the same
-record and checkpoints.
+Trainer whose only step changes nothing, so that RISEN alone has the same record and checkpoints.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ MANAGED: Mapping[str, str] = {
 class Prepared:
     """A run that has been checked as far as it can be without a model.
 
-    :param described: what ``run.yaml`` in the output folder will say; None writes none.
+    :param described: the mapping written to ``run.yaml`` in the output folder; None writes none.
     """
 
     run: RunConfig
@@ -73,9 +72,9 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Finished:
-    """What came of a run.
+    """The result of a run.
 
-    :param is_main: whether this process speaks for all of a run's processes.
+    :param is_main: whether this process prints for all processes of the run.
     :param losses: evaluation loss before and after, in nats per token; None where not measured.
     :param seconds: from the first step to the saved model.
     """
@@ -106,8 +105,8 @@ def prepare(
 ) -> Prepared:
     """Check names, rows and settings, and read the rows; loads no model.
 
-    :param described: the mapping that the run was read from, to be kept beside its result.
-    :raises RisenError: for whatever does not fit, in one line.
+    :param described: the mapping that the run was read from, to be saved beside its result.
+    :raises RisenError: naming the setting or row that does not fit, in one line.
     """
     check_name(run.model)
     train_rows: list[Row] = []
@@ -121,18 +120,18 @@ def prepare(
     elif run.evaluation is not None:
         train_rows, eval_rows = split_off(train_rows, run.evaluation, run.seed)
     args = arguments(run, output, quiet=quiet)
-    own: OwnAnswers | None = None
+    own_answers: OwnAnswers | None = None
     callback: RisenCallback | None = None
     if run.risen is not None:
         check_arguments(args)
         config = run.risen
         if config.probe is None and not eval_rows:
-            own = OwnAnswers(quiet=quiet)
-            config = dataclasses.replace(config, probe=own)  # type: ignore[arg-type]
+            own_answers = OwnAnswers(quiet=quiet)
+            config = dataclasses.replace(config, probe=own_answers)  # type: ignore[arg-type]
         elif config.probe is None and run.data is None:
             config = dataclasses.replace(config, probe=eval_rows)
         callback = RisenCallback(config)
-    return Prepared(run, output, args, train_rows, eval_rows, callback, own, described)
+    return Prepared(run, output, args, train_rows, eval_rows, callback, own_answers, described)
 
 
 def arguments(run: RunConfig, output: Path, *, quiet: bool = False) -> SFTConfig:
@@ -142,21 +141,21 @@ def arguments(run: RunConfig, output: Path, *, quiet: bool = False) -> SFTConfig
     """
     check_fields(SFTConfig, run.fine_tune, MANAGED, "fine_tune")
     # An unquoted no is false in YAML.
-    given = {
+    chosen = {
         k: "no" if v is False and k.endswith("_strategy") else v for k, v in run.fine_tune.items()
     }
-    fields = {**defaults(run), **given}
+    fields = {**defaults(run), **chosen}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return SFTConfig(**fields, output_dir=str(output), seed=run.seed, disable_tqdm=quiet)
     except (TypeError, ValueError, ImportError, AttributeError) as error:
-        told = one_line(error)
-        raise ConfigError(f"fine_tune is refused by TRL: {told}") from error
+        reason = one_line(error)
+        raise ConfigError(f"fine_tune is refused by TRL: {reason}") from error
 
 
 def defaults(run: RunConfig) -> dict[str, Any]:
-    """What a run sets of ``SFTConfig`` where ``fine_tune`` says nothing."""
+    """Our defaults for the fields of ``SFTConfig`` that ``fine_tune`` leaves out."""
     has_gpu = torch.cuda.is_available()
     bf16 = has_gpu and torch.cuda.is_bf16_supported() and not run.fine_tune.get("fp16")
     chosen: dict[str, Any] = {
@@ -194,8 +193,8 @@ def build(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
     except RisenError:
         raise
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
-        told = one_line(error)
-        raise ConfigError(f"the Trainer refuses {run.model} with these rows: {told}") from error
+        reason = one_line(error)
+        raise ConfigError(f"the Trainer refuses {run.model} with these rows: {reason}") from error
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     if prepared.callback is not None:
@@ -213,13 +212,12 @@ def build(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
 def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) -> Finished:
     """Load the model, train, save model and tokenizer into the output folder.
 
-    :param only_kept: save only what a kept phase has made.
-
-    :raises RisenError: in one line; a run that has not begun leaves nothing behind.
+    :param only_kept: save no model unless a phase was kept.
+    :raises RisenError: in one line; a run that has not begun leaves no files behind.
     """
     quieten()
     run, output = prepared.run, prepared.output
-    was_there = content_of(output)
+    earlier_files = content_of(output)
     started = time.perf_counter()
     trainer: Trainer | None = None
     model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
@@ -234,17 +232,17 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
         if last is not None:
             trainer.args.eval_on_start = False  # it is in the record already
         if trainer.is_world_process_zero() and not resume:
-            _keep_description(prepared)
+            _write_description(prepared)
         trainer.train(resume_from_checkpoint=last)
-        if trainer.is_world_process_zero() and resume:  # what is refused changes nothing
-            _keep_description(prepared)
+        if trainer.is_world_process_zero() and resume:  # a refused run leaves run.yaml as it was
+            _write_description(prepared)
         losses = _losses(trainer, prepared.eval_rows)
         phases = prepared.callback.phases if prepared.callback is not None else ()
         with writing(output):
             if not only_kept or any(phase.accepted for phase in phases):
                 trainer.save_model()
             if trainer.is_world_process_zero():
-                _forget_checkpoints(prepared)
+                _delete_checkpoints(prepared)
     except KeyboardInterrupt:
         if trainer is not None:
             _close_bars(trainer)
@@ -253,7 +251,7 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
         if trainer is not None:
             _close_bars(trainer)
         begun = trainer is not None and trainer.state.global_step > 0
-        if not was_there and not begun:
+        if not earlier_files and not begun:
             empty(output)
         raise
     steps = trainer.state.global_step if run.data is not None else 0
@@ -262,7 +260,7 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
     return Finished(output, steps, losses, phases, seconds, is_main)
 
 
-def _keep_description(prepared: Prepared) -> None:
+def _write_description(prepared: Prepared) -> None:
     if prepared.described is None:
         return
     import yaml
@@ -274,7 +272,7 @@ def _keep_description(prepared: Prepared) -> None:
 
 
 def quieten() -> None:
-    """Keep the libraries' own bars and remarks out of ours."""
+    """Turn off the libraries' progress bars and warnings."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     disable_progress_bar()
@@ -306,7 +304,7 @@ def _trainer(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
 
 
 def _losses(trainer: Trainer, eval_rows: Sequence[Row]) -> tuple[float, float] | None:
-    """The evaluation loss at the beginning and now, after everything."""
+    """The evaluation loss before training and after it, phases included."""
     if not eval_rows or trainer.eval_dataset is None:
         return None
     history = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
@@ -316,22 +314,22 @@ def _losses(trainer: Trainer, eval_rows: Sequence[Row]) -> tuple[float, float] |
     return (float(history[0] if history else now), float(now))
 
 
-def _forget_checkpoints(prepared: Prepared) -> None:
-    """A run of RISEN alone is done in one go; its checkpoints hold no more than its result."""
+def _delete_checkpoints(prepared: Prepared) -> None:
+    """Delete the checkpoints of a run of RISEN alone, which hold no more than its result."""
     if prepared.run.data is None:
         for checkpoint in prepared.output.glob("checkpoint-*"):
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def _close_bars(trainer: Trainer) -> None:
-    """Leave the line of the bar, so that what is said next has one of its own."""
+    """End the bar's line, so that the next message begins a new one."""
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, _Bar) and callback.training_bar is not None:
             callback.training_bar.close()
 
 
 class _NothingToLearn(Trainer):
-    """A Trainer whose steps have no gradient, so that the optimizer changes nothing."""
+    """A Trainer whose steps have no gradient, so that no weight changes."""
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         return torch.zeros((), device=self.args.device)
