@@ -146,8 +146,8 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("resume", [(), ("--resume",)])
 def test_a_folder_that_another_process_writes_to_is_refused_at_once(resume: tuple[str, ...]):
     holder = (
-        "import sys; from pathlib import Path; from risen_plugin import run_lock;"
-        "run_lock.take(Path('out')); print('taken', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from risen_plugin.record import lock;"
+        "lock.take(Path('out')); print('taken', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", holder]
     pipe = subprocess.PIPE
