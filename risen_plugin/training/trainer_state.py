@@ -17,6 +17,7 @@ from risen_plugin.training.clean_room import random_states, set_random_states
 _OF_STATE = ("global_step", "num_input_tokens_seen", "total_flos")
 _OF_TRAINER = ("_step", "_total_train_tokens", "_total_loss_scalar", "_globalstep_last_logged")
 _CONTROLLED = ("beta", "temperature", "epsilon_low", "epsilon_high")
+_ADAPTIVE_ENTROPY = ("entropy_coef", "_last_world_entropy")
 
 
 def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
@@ -32,7 +33,9 @@ def used_up(trainer: Any) -> bool:
 
 def counters_of(trainer: Any) -> dict[str, Any]:
     """What a trainer counts and is controlled by, as JSON values."""
-    names = (*_OF_TRAINER, *_CONTROLLED)
+    names: tuple[str, ...] = (*_OF_TRAINER, *_CONTROLLED)
+    if trainer.args.use_adaptive_entropy:  # TRL's own checkpoint, which ours replaces, holds them
+        names += _ADAPTIVE_ENTROPY
     return {
         **{name: getattr(trainer.state, name) for name in _OF_STATE},
         **{name: getattr(trainer, name) for name in names if hasattr(trainer, name)},
@@ -78,7 +81,7 @@ class GoingOn(TrainerCallback):
         trainer, counters = self.trainer, self.counters
         for name in _OF_STATE:
             setattr(state, name, counters[name])
-        for name in (*_OF_TRAINER, *_CONTROLLED):
+        for name in (*_OF_TRAINER, *_CONTROLLED, *_ADAPTIVE_ENTROPY):
             if name in counters:
                 setattr(trainer, name, counters[name])
         trainer._initial_global_step = 0

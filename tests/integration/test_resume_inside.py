@@ -98,6 +98,27 @@ def test_a_users_adapter_goes_on_inside_a_phase(run: Make, make_model: Make) -> 
     assert same(again.model, whole.model)
 
 
+def test_trls_adaptive_entropy_goes_on_inside_a_phase(run: Make, make_model: Make) -> None:
+    """Its controller has raised the coefficient by then, and holds the entropy of the last step."""
+    grpo = {"use_adaptive_entropy": True, "entropy_target": 10.0, "entropy_coef_delta": 0.05}
+    whole, first = run(make_model(), folder="whole", config={"grpo": grpo})
+    run(make_model(), folder="cut", dies_at=3, config={"grpo": grpo})
+    again, second = run(make_model(), folder="cut", resume=True, config={"grpo": grpo})
+    coefficients = [_entropy_coefficients(trainer) for trainer in (whole, again)]
+    assert coefficients[0] == coefficients[1] == pytest.approx([0.05, 0.1, 0.15, 0.2])
+    assert first.phases[1].metrics["entropy"] == second.phases[1].metrics["entropy"]
+    assert same(again.model, whole.model)
+
+
+def _entropy_coefficients(trainer: Any) -> list[float]:
+    record = Path(trainer.args.output_dir) / "risen" / "phase-001" / "phase.json"
+    return [
+        log["entropy_coef"]
+        for log in json.loads(record.read_text())["logs"]
+        if "entropy_coef" in log
+    ]
+
+
 def test_what_a_killed_run_did_not_come_to_delete_is_deleted_by_the_next(
     run: Make, make_model: Make, tmp_path: Path
 ) -> None:
