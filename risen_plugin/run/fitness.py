@@ -12,6 +12,7 @@ from peft import PeftModel
 
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.rewards.named import NamedReward
+from risen_plugin.training.seam import check_seam
 from risen_plugin.training.torch_processes import running_processes
 
 _SHARDED = (
@@ -30,12 +31,13 @@ _SHARDED = (
 
 
 def check_arguments(args: Any) -> None:
-    """Check the outer Trainer's arguments.
+    """Check the libraries that a run reaches into, and the outer Trainer's arguments.
 
-    :raises ConfigError: for several devices in one process, for processes that know nothing of one
-        another, for DeepSpeed and FSDP, for
-        ``load_best_model_at_end``, and for an ``output_dir`` that cannot be written.
+    :raises ConfigError: for a release of a library without a name that is reached for, for several
+        devices in one process, for processes that know nothing of one another, for DeepSpeed and
+        FSDP, for ``load_best_model_at_end``, and for an ``output_dir`` that cannot be written.
     """
+    check_seam()
     if args.n_gpu > 1:
         raise ConfigError(
             f"this process trains on {args.n_gpu} devices at once (DataParallel), which RISEN "

@@ -56,7 +56,7 @@ class Live:
                 if name in group:
                     group[name] *= factor
         # The schedule sets each rate anew from these.
-        schedule = getattr(self.trainer.lr_scheduler, "scheduler", self.trainer.lr_scheduler)
+        schedule = self.trainer.lr_scheduler
         if hasattr(schedule, "base_lrs"):
             schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
 

@@ -72,10 +72,10 @@ class OuterTrainer:
     def unlogged(self) -> dict[str, Any] | None:
         """The loss that the Trainer has summed up and not logged yet, which no checkpoint holds.
 
-        None where a release of transformers keeps it elsewhere.
+        None before it trains.
         """
         trainer: Any = self.trainer
-        if not hasattr(trainer, "_globalstep_last_logged") or not hasattr(trainer, "_tr_loss"):
+        if not hasattr(trainer, "_tr_loss"):
             return None
         return {"loss": float(trainer._tr_loss), "logged_at": trainer._globalstep_last_logged}
 

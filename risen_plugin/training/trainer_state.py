@@ -38,8 +38,8 @@ def counters_of(trainer: Any) -> dict[str, Any]:
         names += _ADAPTIVE_ENTROPY
     return {
         **{name: getattr(trainer.state, name) for name in _OF_STATE},
-        **{name: getattr(trainer, name) for name in names if hasattr(trainer, name)},
-        "loss": float(getattr(trainer, "_tr_loss", 0.0)),
+        **{name: getattr(trainer, name) for name in names},
+        "loss": float(trainer._tr_loss),
         "metrics": {name: list(values) for name, values in trainer._metrics["train"].items()},
     }
 
@@ -84,9 +84,7 @@ class GoingOn(TrainerCallback):
         for name in (*_OF_TRAINER, *_CONTROLLED, *_ADAPTIVE_ENTROPY):
             if name in counters:
                 setattr(trainer, name, counters[name])
-        trainer._initial_global_step = 0
-        if hasattr(trainer, "_tr_loss"):  # transformers 4 keeps it in a local variable
-            trainer._tr_loss += counters["loss"]
+        trainer._tr_loss += counters["loss"]
         for name, values in counters["metrics"].items():
             trainer._metrics["train"][name] = list(values)
         kwargs["optimizer"].load_state_dict(self.optimization["optimizer"])

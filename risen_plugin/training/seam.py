@@ -1,0 +1,172 @@
+"""The seam to other libraries: every name of theirs that they promise to nobody.
+
+A run reaches into transformers, TRL, accelerate and PEFT where they have no public way. Each name
+that is reached for is listed here with what it is for. Code in this room alone reaches for them.
+:func:`check_seam` looks for them when a run begins, so that a release without one of them is
+refused before anything is trained; ``tests/contract/test_seam.py`` holds what is assumed of each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Literal
+
+from risen_plugin import __version__
+from risen_plugin.errors import ConfigError
+
+Kind = Literal["function", "method", "override", "class attribute", "attribute"]
+
+
+SINCE = {"transformers": "5.3", "trl": "1.16", "accelerate": "1.10.1", "peft": "0.18"}
+"""The oldest release of each library that has the names, as setup.cfg requires it."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """One name of another library that is reached for.
+
+    :param owner: the module or class that has it, as it is imported.
+    :param name: of a function, method or attribute.
+    :param kind: an ``override`` is called by the library; an ``attribute`` is one of instances.
+    :param why: its use.
+    :param takes: the names of the arguments that it is called with.
+    """
+
+    owner: str
+    name: str
+    kind: Kind
+    why: str
+    takes: tuple[str, ...] = ()
+
+    @property
+    def library(self) -> str:
+        return self.owner.partition(".")[0]
+
+    @property
+    def since(self) -> str:
+        return SINCE[self.library]
+
+
+_TRAINER = "transformers.trainer.Trainer"
+_GRPO = "trl.trainer.grpo_trainer.GRPOTrainer"
+_UTILS = "trl.trainer.utils"
+_STATE = "accelerate.state"
+
+_PHASE = "a checkpoint of a phase holds it"
+_LOSS = "a resumed run logs the mean loss that an uninterrupted one does"
+_SHARED = "process-wide state that a nested trainer writes; the clean room puts it back"
+_HOT = "holds the temperature too"
+_CHECKPOINTS = "a phase writes checkpoints of its own"
+_BEFORE = "saves the model as it was before a phase that failed"
+_RESUMED = "the checkpoint that a run resumes from is read off the running call"
+_MIXED = "a burst takes its rows in the order in which they were mixed"
+_DRAWN = "the rows of a batch are drawn when they are answered, not a batch ahead"
+_HEAD = "the forward that it puts on holds the temperature in a closure"
+_REFERENCE = "TRL's copy for its reference looks for an adapter called 'default' in it"
+
+SEAM: tuple[Reach, ...] = (
+    Reach(_TRAINER, "_save_checkpoint", "method", _BEFORE, ("model", "trial")),
+    Reach(_TRAINER, "_tr_loss", "attribute", _LOSS),
+    Reach(_TRAINER, "_globalstep_last_logged", "attribute", _LOSS),
+    Reach(_TRAINER, "_total_loss_scalar", "attribute", _PHASE),
+    Reach(_TRAINER, "_get_train_sampler", "override", _MIXED, ("train_dataset",)),
+    Reach(_TRAINER, "train", "method", _RESUMED, ("resume_from_checkpoint",)),
+    Reach(_GRPO, "_generate_and_score_completions", "override", _DRAWN, ("inputs",)),
+    Reach(_GRPO, "_save_checkpoint", "override", _CHECKPOINTS, ("model", "trial")),
+    Reach(_GRPO, "_step", "attribute", _PHASE),
+    Reach(_GRPO, "_metrics", "attribute", _PHASE),
+    Reach(_GRPO, "_total_train_tokens", "attribute", _PHASE),
+    Reach(_GRPO, "_last_world_entropy", "attribute", _PHASE),
+    Reach(_GRPO, "entropy_coef", "attribute", _PHASE),
+    Reach(_GRPO, "epsilon_low", "attribute", _PHASE),
+    Reach(_GRPO, "epsilon_high", "attribute", _PHASE),
+    Reach(_GRPO, "beta", "attribute", "controllers change it, and TRL reads it at each use"),
+    Reach(_GRPO, "temperature", "attribute", "controllers change it"),
+    Reach(_GRPO, "generation_config", "attribute", _HOT),
+    Reach(_GRPO, "generation_kwargs", "attribute", _HOT),
+    Reach(_GRPO, "vllm_generation", "attribute", _HOT),
+    Reach(_GRPO, "num_iterations", "attribute", "says when answers are used up"),
+    Reach(_GRPO, "num_generations", "attribute", "says how a batch is grouped"),
+    Reach(
+        _UTILS,
+        "add_fused_lm_head",
+        "function",
+        _HEAD,
+        ("model", "temperature", "cast_lm_head_to_fp32", "outputs"),
+    ),
+    Reach(f"{_STATE}.AcceleratorState", "_shared_state", "class attribute", _SHARED),
+    Reach(f"{_STATE}.PartialState", "_shared_state", "class attribute", _SHARED),
+    Reach(f"{_STATE}.GradientState", "_shared_state", "class attribute", _SHARED),
+    Reach("accelerate.accelerator.Accelerator", "scaler", "attribute", _PHASE),
+    Reach("peft.peft_model.PeftModel", "peft_config", "attribute", _REFERENCE),
+)
+
+
+def check_seam(names: Iterable[Reach] = SEAM) -> None:
+    """Refuse a release of a library that lacks a name which a run reaches for.
+
+    Looks at the code alone, which takes milliseconds, so that an attribute that a trainer gets
+    only in its training is looked for before any.
+
+    :raises ConfigError: in one line, naming library, release and name.
+    """
+    for reach in names:
+        reason = lacking(reach)
+        if reason is not None:
+            raise ConfigError(
+                f"risen-plugin {__version__} does not work with {reach.library} "
+                f"{_release(reach.library)}: {reason} ({reach.why}); it works with some releases "
+                f"from {reach.since} on, so install another one of {reach.library}"
+            )
+
+
+def lacking(reach: Reach) -> str | None:
+    """What a library lacks of a name, in a few words; None where it has it."""
+    try:
+        owner = _imported(reach.owner)
+    except (ImportError, AttributeError):
+        return f"it has no {reach.owner}"
+    if reach.kind == "attribute":
+        named = any(reach.name in _names(cls) for cls in inspect.getmro(owner))
+        return None if named else f"{reach.owner} has no attribute '{reach.name}'"
+    found = getattr(owner, reach.name, None)
+    if found is None:
+        return f"it has no {reach.owner}.{reach.name}"
+    if reach.kind == "class attribute":
+        return None
+    taken = inspect.signature(found).parameters
+    missing = [name for name in reach.takes if name not in taken]
+    return f"{reach.owner}.{reach.name} takes no '{missing[0]}'" if missing else None
+
+
+def _imported(path: str) -> Any:
+    """A module, or a class in one."""
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        module, _, name = path.rpartition(".")
+        if not module or error.name != path:
+            raise
+        return getattr(importlib.import_module(module), name)
+
+
+def _names(cls: type) -> set[str]:
+    """Every attribute that the code of a class names."""
+    names = set(vars(cls).get("__annotations__", {}))
+    for value in vars(cls).values():
+        called = value.fget if isinstance(value, property) else value
+        code = getattr(inspect.unwrap(called) if callable(called) else None, "__code__", None)
+        if code is not None:
+            names.update(code.co_names)
+    return names
+
+
+def _release(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "(which is not installed)"

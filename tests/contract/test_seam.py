@@ -1,0 +1,367 @@
+"""What is assumed of every private name of another library that a run reaches for.
+
+Also run against the newest releases and against the lowest that are required: ``tox -e newest`` and
+``tox -e lowest``.
+"""
+
+from __future__ import annotations
+
+import configparser
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from risen_plugin.config import LoraSettings, effective_grpo
+from risen_plugin.embedded import orders
+from risen_plugin.errors import ConfigError
+from risen_plugin.run.fitness import check_arguments
+from risen_plugin.training.grpo import Plan, build_trainer, train
+from risen_plugin.training.outer_trainer import given_to_train
+from risen_plugin.training.seam import SEAM, SINCE, Reach, check_seam, lacking
+
+ROOT = Path(__file__).parents[2]
+Make = Callable[..., Any]
+ONLY_WITH_VLLM = {"vllm_generation"}
+
+
+# The list ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reach", SEAM, ids=lambda reach: f"{reach.owner}.{reach.name}")
+def test_the_installed_release_has_the_name(reach: Reach):
+    assert lacking(reach) is None
+
+
+def test_each_name_is_listed_once_and_says_why():
+    assert len({(reach.owner, reach.name) for reach in SEAM}) == len(SEAM)
+    assert all(reach.why and reach.library in SINCE for reach in SEAM)
+
+
+def test_the_lowest_releases_that_are_required_are_those_that_it_was_tried_with():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    required = dict(
+        re.findall(r"^([\w-]+)>=([\w.]+)", setup["options"]["install_requires"], re.MULTILINE)
+    )
+    assert {library: required[library] for library in SINCE} == SINCE
+    pins = re.findall(
+        r"^([\w-]+)==([\w.]+)", (ROOT / "constraints-lowest.txt").read_text(), re.MULTILINE
+    )
+    tried = dict(pins)
+    for library, lowest in required.items():
+        if library != "torch":  # another one would be gigabytes more
+            assert _parts(tried[library])[: len(_parts(lowest))] == _parts(lowest), library
+
+
+def _parts(release: str) -> list[str]:
+    return release.split(".")
+
+
+# Missing names -------------------------------------------------------------------------------
+
+MISSING = [
+    (
+        Reach("trl.trainer.utils", "put_a_head_on", "function", "it is needed"),
+        "trl {trl}: it has no trl.trainer.utils.put_a_head_on (it is needed)",
+    ),
+    (
+        Reach("trl.trainer.no_such_module", "put_a_head_on", "function", "it is needed"),
+        "trl {trl}: it has no trl.trainer.no_such_module (it is needed)",
+    ),
+    (
+        Reach("transformers.trainer.NoTrainer", "train", "method", "it is needed"),
+        "transformers {transformers}: it has no transformers.trainer.NoTrainer (it is needed)",
+    ),
+    (
+        Reach("transformers.trainer.Trainer", "train", "method", "it is needed", ("from_where",)),
+        "transformers {transformers}: transformers.trainer.Trainer.train takes no 'from_where'",
+    ),
+    (
+        Reach("transformers.trainer.Trainer", "_no_loss", "attribute", "it is needed"),
+        "transformers {transformers}: transformers.trainer.Trainer has no attribute '_no_loss'",
+    ),
+    (
+        Reach("accelerate.state.PartialState", "_no_state", "class attribute", "it is needed"),
+        "accelerate {accelerate}: it has no accelerate.state.PartialState._no_state",
+    ),
+]
+
+
+@pytest.mark.parametrize(("reach", "said"), MISSING)
+def test_a_missing_name_is_said_in_one_line_with_library_and_release(reach: Reach, said: str):
+    with pytest.raises(ConfigError) as caught:
+        check_seam([reach])
+    releases = {library: metadata.version(library) for library in SINCE}
+    assert said.format(**releases) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_refused_at_its_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.delattr("trl.trainer.utils.add_fused_lm_head")
+    with pytest.raises(ConfigError, match=r"trl [\d.]+: it has no .*add_fused_lm_head"):
+        check_arguments(TrainingArguments(str(tmp_path), use_cpu=True))
+
+
+# A trainer at work ---------------------------------------------------------------------------
+
+
+class Watching(TrainerCallback):
+    """Notes the events of a trainer, its step counter beside them, and asks for a checkpoint."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int]] = []
+        self.trainer: Any = None
+        self.begun: dict[str, Any] = {}
+
+    def note(self, event: str) -> None:
+        self.events.append((event, self.trainer._step))
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        self.begun = {
+            "loss": float(trainer._tr_loss),
+            "total": trainer._total_loss_scalar,
+            "logged": trainer._globalstep_last_logged,
+            "scheduler": kwargs["lr_scheduler"],
+        }
+        self.note("begin")
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.note("step begins")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.note("step ends")
+        control.should_save = state.global_step == 2
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.note("log")
+
+
+@pytest.fixture
+def phase(
+    make_model: Make, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SimpleNamespace:
+    """Four GRPO steps on a tiny model, two to each batch of answers, with what happened."""
+    watching = Watching()
+
+    def supply(count: int) -> list[Any]:
+        watching.note("drawn")
+        return orders.draw(count, len(watching.events))
+
+    def reward(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
+        return [float(place % 2) for place, _ in enumerate(completions)]
+
+    reward.weight = 1.0  # type: ignore[attr-defined]
+    plan = Plan(
+        steps=4,
+        grpo=effective_grpo(
+            {
+                "num_generations": 2,
+                "per_device_train_batch_size": 4,
+                "max_completion_length": 4,
+                "gradient_accumulation_steps": 1,
+                "steps_per_generation": 2,
+                "logging_steps": 1,
+                "use_adaptive_entropy": True,
+                "entropy_target": 10.0,
+            }
+        ),
+        lora=LoraSettings(r=2),
+        seed=0,
+        output_dir=str(tmp_path),
+        label="",
+        quiet=True,
+    )
+    outer = TrainingArguments(
+        str(tmp_path), use_cpu=True, report_to=[], dataloader_pin_memory=False
+    )
+    model = make_model()
+    trainer: Any = build_trainer(model, tokenizer, [reward], supply, outer=outer, plan=plan)
+    built = set(vars(trainer))
+    watching.trainer = trainer
+    trainer.add_callback(watching)
+    monkeypatch.setattr(
+        type(trainer), "_save_checkpoint", lambda self, model, trial: watching.note("save")
+    )
+    train(trainer, plan)
+    return SimpleNamespace(model=model, trainer=trainer, built=built, watching=watching)
+
+
+@pytest.mark.slow
+def test_a_trainer_has_the_attributes_when_they_are_reached_for(phase: SimpleNamespace):
+    objects = {
+        "Trainer": phase.trainer,
+        "GRPOTrainer": phase.trainer,
+        "Accelerator": phase.trainer.accelerator,
+        "PeftModel": phase.trainer.model,
+    }
+    attributes = [reach for reach in SEAM if reach.kind == "attribute"]
+    for reach in attributes:
+        if reach.name not in ONLY_WITH_VLLM:
+            assert hasattr(objects[reach.owner.rpartition(".")[2]], reach.name), reach
+    after_construction = {reach.name for reach in attributes if reach.owner.endswith("GRPOTrainer")}
+    assert after_construction - ONLY_WITH_VLLM <= phase.built
+
+
+@pytest.mark.slow
+def test_a_trainer_begins_with_a_loss_of_zero_to_which_one_is_added(phase: SimpleNamespace):
+    begun = phase.watching.begun
+    assert (begun["loss"], begun["total"], begun["logged"]) == (0.0, 0.0, 0)
+    trainer = phase.trainer
+    assert isinstance(trainer._tr_loss, torch.Tensor)
+    assert trainer._globalstep_last_logged == 4
+    assert begun["scheduler"] is trainer.lr_scheduler
+    assert isinstance(trainer.lr_scheduler.base_lrs, list)
+
+
+@pytest.mark.slow
+def test_metrics_are_lists_by_name(phase: SimpleNamespace):
+    assert all(isinstance(values, list) for values in phase.trainer._metrics["train"].values())
+
+
+@pytest.mark.slow
+def test_rows_are_drawn_where_a_batch_is_answered_and_a_step_is_saved_after_its_log(
+    phase: SimpleNamespace,
+):
+    """Two steps to a batch; the step counter counts micro-batches, and is even between batches."""
+    assert phase.watching.events == [
+        ("begin", 0),
+        ("step begins", 0),
+        ("drawn", 0),
+        ("step ends", 1),
+        ("log", 1),
+        ("step begins", 1),
+        ("step ends", 2),
+        ("log", 2),
+        ("save", 2),
+        ("step begins", 2),
+        ("drawn", 2),
+        ("step ends", 3),
+        ("log", 3),
+        ("step begins", 3),
+        ("step ends", 4),
+        ("log", 4),
+        ("log", 4),
+    ]
+
+
+@pytest.mark.slow
+def test_adaptive_entropy_is_two_numbers(phase: SimpleNamespace):
+    trainer = phase.trainer
+    assert trainer.entropy_coef == pytest.approx(4 * trainer.args.entropy_coef_delta)
+    assert 0.0 < trainer._last_world_entropy < 10.0
+
+
+@pytest.mark.slow
+def test_the_temperature_is_where_it_is_set(phase: SimpleNamespace):
+    trainer = phase.trainer
+    assert trainer.temperature == trainer.args.temperature == 1.0
+    assert trainer.generation_config.temperature == 1.0
+    assert trainer.generation_kwargs["temperature"] == 1.0
+
+
+def test_the_fused_head_puts_a_forward_over_the_models(make_model: Make):
+    model = make_model()
+    assert "forward" not in vars(model)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    spread = []
+    for temperature in (1.0, 100.0):
+        vars(model).pop("forward", None)
+        add_fused_lm_head(
+            model,
+            temperature=temperature,
+            cast_lm_head_to_fp32=False,
+            outputs=("log_probs", "entropy"),
+        )
+        assert "forward" in vars(model)
+        spread.append(
+            float(model(input_ids=ids, labels=ids, fused_lm_head=True).entropy.detach().mean())
+        )
+    assert spread[0] < spread[1]
+
+
+# The outer Trainer ---------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_running_call_has_the_checkpoint_that_it_resumes_from(make_model: Make, tmp_path: Path):
+    class Looking(TrainerCallback):
+        def __init__(self) -> None:
+            self.seen: list[Path | None] = []
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.seen.append(given_to_train())
+
+    args = TrainingArguments(
+        str(tmp_path), max_steps=1, save_steps=1, use_cpu=True, report_to=[], disable_tqdm=True
+    )
+    looking = Looking()
+    rows = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}] * 8
+
+    def trainer() -> Trainer:
+        return Trainer(make_model(), args, train_dataset=rows, callbacks=[looking])
+
+    trainer().train()
+    trainer().train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert looking.seen == [None, tmp_path / "checkpoint-1"]
+
+
+@pytest.mark.slow
+def test_a_trainer_saves_where_it_is_asked_and_takes_its_sampler_from_the_method(
+    make_model: Make, tmp_path: Path
+):
+    asked: list[Any] = []
+
+    class Sampled(Trainer):
+        def _get_train_sampler(self, *given: Any, **named: Any) -> Any:
+            asked.append((given, named))
+            return torch.utils.data.SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+    args = TrainingArguments(
+        str(tmp_path), max_steps=1, save_strategy="no", use_cpu=True, report_to=[]
+    )
+    rows = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}] * 8
+    trainer = Sampled(make_model(), args, train_dataset=rows)
+    trainer.train()
+    assert len(asked) == 1
+    trainer._save_checkpoint(trainer.model, trial=None)
+    assert (tmp_path / "checkpoint-1" / "trainer_state.json").is_file()
+
+
+# accelerate and PEFT -------------------------------------------------------------------------
+
+
+def test_accelerates_shared_state_is_the_attributes_of_every_instance():
+    for state in (AcceleratorState, PartialState, GradientState):
+        assert isinstance(state._shared_state, dict)
+    made = GradientState()
+    assert vars(made) is GradientState._shared_state
+
+
+def test_an_adapters_parameters_have_its_name_between_dots(make_model: Make):
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = get_peft_model(make_model(), lora, "mine")
+    assert isinstance(model, PeftModel)
+    assert set(model.peft_config) == {"mine"}
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trained
+    assert all(".mine." in name for name in trained)
+
+
+def test_trls_reference_is_an_adapter_called_ref_made_from_the_one_called_default():
+    source = inspect.getsource(sys.modules[GRPOTrainer.__module__])
+    assert '"ref"' in source
+    assert '"default"' in source
