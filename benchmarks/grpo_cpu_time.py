@@ -104,7 +104,7 @@ def _stock(rows: list[dict[str, Any]], steps: int, folder: str) -> tuple[float, 
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     from risen_plugin.builtin.rewards import Constraints
-    from risen_plugin.training.compat import checkpointing_setting
+    from risen_plugin.training.seam import checkpointing_setting
 
     needed = ("prompt", "instruction_id_list", "kwargs")
     model, tokenizer = _model()

@@ -31,8 +31,8 @@ from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, effectiv
 from risen_plugin.embedded import orders
 from risen_plugin.instructions.rows import derived_seed
 from risen_plugin.training.answering import answers
-from risen_plugin.training.compat import checkpointing_setting
 from risen_plugin.training.grpo import GrpoLogs, Plan, train
+from risen_plugin.training.seam import checkpointing_setting
 
 Measured = dict[str, float]
 ARMS = ("risen", "trl", "trl-fp32", "trl-same")

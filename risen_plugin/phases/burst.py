@@ -8,24 +8,10 @@ from __future__ import annotations
 import math
 import shutil
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
-
-from peft import PeftModel, get_peft_model
-from torch.utils.data import SequentialSampler
-from tqdm.auto import tqdm
-from transformers import (
-    DataCollatorForSeq2Seq,
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    set_seed,
-)
 
 from risen_plugin.config import BuffersConfig, effective_grpo
 from risen_plugin.contracts import Decision
@@ -39,9 +25,9 @@ from risen_plugin.phases.guarding import announce_measured
 from risen_plugin.phases.measuring import Measurement, metrics_of
 from risen_plugin.phases.trial import Announce, Trial
 from risen_plugin.progress import GUARD_S, SECONDS
-from risen_plugin.training.adapters import Snapshot, fresh_lora
+from risen_plugin.training.adapters import Snapshot
 from risen_plugin.training.answering import longest_prompt
-from risen_plugin.training.compat import checkpointing_setting, checkpoints_activations
+from risen_plugin.training.fine_tuning import build_fine_tuning, fine_tune
 from risen_plugin.training.losses import encode_probe
 
 CHANGEABLE = ("learning_rate", "batch_size", "own_share", "min_gain", "max_probe_loss_rise")
@@ -126,10 +112,7 @@ class Burst(Trial):
         """Fine-tune on the mixture."""
         context = self.context
         longest = longest_prompt(context.model, 1) + 1
-        rows = [
-            {"input_ids": ids, "labels": labels}
-            for ids, labels in encode_probe(context.tokenizer, self.mixture.rows, longest)
-        ]
+        rows = encode_probe(context.tokenizer, self.mixture.rows, longest)
         settings = {
             "output_dir": str(self.folder),
             "max_steps": self.decision.steps,
@@ -137,8 +120,17 @@ class Burst(Trial):
             "learning_rate": self.config.learning_rate,
             "per_device_train_batch_size": -(-self.config.batch_size // context.args.world_size),
         }
-        trainer = context.processes.together(lambda: _build(context, rows, settings))
-        self.losses += _train(trainer, self.decision.steps, self.label, quiet=context.quiet)
+        trainer = context.processes.together(
+            lambda: build_fine_tuning(
+                context.model,
+                context.tokenizer,
+                rows,
+                outer=context.args,
+                lora=context.config.lora,
+                settings=settings,
+            )
+        )
+        self.losses += fine_tune(trainer, self.decision.steps, self.label, quiet=context.quiet)
         return trainer.model
 
     def measure_exit(self, trained: Any) -> None:
@@ -190,72 +182,3 @@ class Burst(Trial):
             SECONDS: round(time.perf_counter() - self._began, 4),
             "verdict": verdict.reason,
         }
-
-
-class _InOrder(Trainer):
-    """Takes the rows in the order in which they were mixed."""
-
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]  # a list has a length
-
-
-def _build(context: PhaseContext, rows: Any, settings: Mapping[str, Any]) -> Trainer:
-    """A trainer on an adapter, with the precision and device of the outer one."""
-    outer = context.args
-    model = context.model
-    arguments: dict[str, Any] = {
-        **settings,
-        "lr_scheduler_type": "constant",
-        "logging_steps": 1,
-        "bf16": bool(outer.bf16),
-        "fp16": bool(outer.fp16),
-        "use_cpu": bool(outer.use_cpu),
-        "report_to": [],
-        "ddp_backend": outer.ddp_backend,
-        "ddp_timeout": outer.ddp_timeout,
-        "save_strategy": "no",
-        "eval_strategy": "no",
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": bool(outer.dataloader_pin_memory) and not outer.use_cpu,
-        "disable_tqdm": True,
-        **checkpointing_setting(TrainingArguments, checkpoints_activations(outer)),
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT warns about what is meant here
-        set_seed(settings["seed"])  # the adapter's first weights; a Trainer seeds itself later
-        if not isinstance(model, PeftModel):
-            model = get_peft_model(model, fresh_lora(context.config.lora))
-        if checkpoints_activations(outer):
-            model.enable_input_require_grads()
-        trainer = _InOrder(
-            model=model,
-            args=TrainingArguments(**arguments),
-            train_dataset=rows,
-            data_collator=DataCollatorForSeq2Seq(context.tokenizer),
-            processing_class=context.tokenizer,
-        )
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
-    return trainer
-
-
-def _train(trainer: Trainer, steps: int, label: str, *, quiet: bool) -> list[float]:
-    """Train to the end behind one progress bar; the loss of each step."""
-    losses: list[float] = []
-    with tqdm(total=steps, desc=label, unit="step", leave=False, disable=quiet) as bar:
-        trainer.add_callback(_Listener(losses, bar))
-        trainer.train()
-    return losses
-
-
-class _Listener(TrainerCallback):
-    def __init__(self, losses: list[float], bar: Any) -> None:
-        self.losses = losses
-        self.bar = bar
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.update(1)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
-            self.losses.append(float(logs["loss"]))

@@ -117,11 +117,10 @@ class PhaseCheckpoints:
             else:
                 path.unlink()
 
-    def follow(self, trainer: Any, write: Callable[[], None]) -> None:
-        """Have checkpoints written by ``write`` while ``trainer`` trains."""
+    def follow(self, trainer: Any) -> None:
+        """Have ``trainer`` asked for checkpoints while it trains."""
         if self.every:
             trainer.add_callback(_Asking(self, trainer))
-            trainer.keep = write
 
     def is_due(self, trainer: Any) -> bool:
         """Whether it is time for one, and the answers sampled so far are used up."""

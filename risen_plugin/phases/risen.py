@@ -9,12 +9,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from risen_plugin.config.grpo import effective_grpo
 from risen_plugin.contracts import Decision, text_of
@@ -34,7 +32,7 @@ from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.scores import OutageError
 from risen_plugin.training.adapters import Snapshot, entry_folder
 from risen_plugin.training.answering import answers, longest_prompt
-from risen_plugin.training.grpo import GrpoLogs, Plan, build_trainer, train
+from risen_plugin.training.grpo import GrpoLogs, PhaseTrainer, Plan, build_trainer, train
 from risen_plugin.training.likelihood import Likelihood
 
 _LOGGED = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
@@ -152,7 +150,7 @@ class RisenPhase(Trial):
             steering = self._connect(trainer, snapshot)
             if resumed is not None:
                 resumed.restore(trainer)
-            self.checkpoints.follow(trainer, partial(self._write_checkpoint, trainer))
+            self.checkpoints.follow(trainer)
         try:
             if resumed is None or not resumed.is_finished:
                 with self.stopwatch.time(REINFORCE_S):
@@ -228,7 +226,7 @@ class RisenPhase(Trial):
             "log": self.answer_log.cut(),
         }
 
-    def _write_checkpoint(self, trainer: Any, *, finished: bool = False) -> None:
+    def _write_checkpoint(self, trainer: PhaseTrainer, *, finished: bool = False) -> None:
         """Write a checkpoint of the phase; a disk that takes none stops no training."""
         with self.context.tolerant(self.checkpoints.path):
             try:
@@ -238,7 +236,7 @@ class RisenPhase(Trial):
 
     # The trainer
 
-    def _build(self) -> GRPOTrainer:
+    def _build(self) -> PhaseTrainer:
         context = self.context
         longest = longest_prompt(context.model, self.grpo["max_completion_length"])
 
@@ -261,10 +259,11 @@ class RisenPhase(Trial):
             supply,
             outer=context.args,
             plan=self.plan,
+            save=self._write_checkpoint,
         )
         return trainer
 
-    def _connect(self, trainer: GRPOTrainer, snapshot: Snapshot) -> Steering:
+    def _connect(self, trainer: PhaseTrainer, snapshot: Snapshot) -> Steering:
         """Let rewards ask the model in training, and steer it."""
         context, trained = self.context, trainer.model
         context.panel.begin(

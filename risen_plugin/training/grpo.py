@@ -28,8 +28,9 @@ from risen_plugin.config.grpo import rows_per_batch
 from risen_plugin.config.trl_fields import check_fields
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, one_line
-from risen_plugin.training.adapters import fresh_lora
-from risen_plugin.training.compat import checkpointing_setting, checkpoints_activations
+from risen_plugin.training.adapters import base_of, fresh_lora
+from risen_plugin.training.live_settings import set_temperature
+from risen_plugin.training.seam import checkpointing_setting, checkpoints_activations
 
 MANAGED: Mapping[str, str] = {
     "output_dir": "the phase has a folder of its own",
@@ -124,9 +125,11 @@ def build_trainer(
     *,
     outer: TrainingArguments,
     plan: Plan,
-) -> GRPOTrainer:
+    save: Callable[[PhaseTrainer], None] | None = None,
+) -> PhaseTrainer:
     """TRL's trainer around ``model``: a fresh LoRA on a plain model, the user's adapter else.
 
+    :param save: writes a checkpoint of the phase when a callback asks the trainer for one.
     :raises ConfigError: if TRL refuses the settings, with its reason.
     """
     with _settings_refused(), warnings.catch_warnings():
@@ -134,15 +137,18 @@ def build_trainer(
         args = GRPOConfig(**grpo_arguments(outer, plan, rewards))
     rows = rows_per_batch(effective_grpo(plan.grpo), outer.world_size)
     own = isinstance(model, PeftModel)
-    base = model.get_base_model() if own else model
-    bare = vars(base).get("forward")
+    base = base_of(model)
     with (
         _adapter_called_default(model, enabled=own and args.beta != 0.0),
         _settings_refused(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        trainer = _DrawingTrainer(
+        trainer = PhaseTrainer(
+            supply=supply,
+            rows=rows,
+            save=save,
+            bare_forward=vars(base).get("forward"),
             model=model,
             reward_funcs=list(rewards),
             args=args,
@@ -150,7 +156,6 @@ def build_trainer(
             processing_class=tokenizer,
             peft_config=None if own else fresh_lora(plan.lora),
         )
-    trainer.supply, trainer.rows, trainer.bare_forward = supply, rows, bare
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     return trainer
@@ -253,30 +258,50 @@ def _places(count: int) -> Iterator[dict[str, int]]:
             yield {_PLACE: place}
 
 
-class _DrawingTrainer(GRPOTrainer):
+class PhaseTrainer(GRPOTrainer):
     """Draws the rows of a generation batch when it is to be answered, and not before.
 
     TRL takes the answers of all processes one after another for the batch, and groups them by their
-    place in it; so each process answers the stretch of it that it stands for. ``before_answers`` is
-    called before that, once: what holds for sampling may not change between answers and the updates
-    by them. ``bare_forward`` is what TRL's forward was put over.
+    place in it; so each process answers the stretch of it that it stands for.
+
+    :param supply: draws rows, as many as it is asked for.
+    :param rows: those of one generation batch.
+    :param save: writes a checkpoint of the phase when one is asked for.
+    :param bare_forward: what TRL's forward was put over; None for the forward of the model's class.
     """
 
-    supply: Supply
-    rows: int
-    before_answers: Callable[[], None] | None = None
-    bare_forward: Any = None
-    keep: Callable[[], None] | None = None
+    def __init__(
+        self,
+        *,
+        supply: Supply,
+        rows: int,
+        save: Callable[[PhaseTrainer], None] | None,
+        bare_forward: Any,
+        **fields: Any,
+    ) -> None:
+        self.supply = supply
+        self.rows = rows
+        self.save = save
+        self.bare_forward = bare_forward
+        self._next_temperature: float | None = None
+        super().__init__(**fields)
+
+    def sample_at(self, temperature: float) -> None:
+        """Sample at another temperature from the next answers on.
+
+        It may not change between answers and the updates by them.
+        """
+        self._next_temperature = temperature
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Asked for by the phase alone, which knows what belongs to a checkpoint of it."""
-        if self.keep is not None:
-            self.keep()
+        if self.save is not None:
+            self.save(self)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if self.before_answers is not None:
-            self.before_answers()
-            self.before_answers = None
+        if self._next_temperature is not None:
+            set_temperature(self, self._next_temperature)
+            self._next_temperature = None
         drawn = self.supply(self.rows)
         first = self.accelerator.process_index * len(inputs)
         made: dict[str, Any] = super()._generate_and_score_completions(

@@ -36,8 +36,7 @@ class Live:
         """Stand by the orders of a phase that was cut off; its optimizer has the rate."""
         self.rate = 1.0 if orders.rate is None else orders.rate
         if orders.temperature is not None:
-            temperature = orders.temperature
-            self.trainer.before_answers = lambda: set_temperature(self.trainer, temperature)
+            self.trainer.sample_at(orders.temperature)
 
     def follow(self, orders: Orders) -> None:
         """Change what the orders say; the temperature from the next answers on."""
@@ -47,8 +46,7 @@ class Live:
             self._scale_rate(orders.rate / self.rate)
             self.rate = orders.rate
         if orders.temperature is not None and orders.temperature != self.trainer.temperature:
-            temperature = orders.temperature
-            self.trainer.before_answers = lambda: set_temperature(self.trainer, temperature)
+            self.trainer.sample_at(orders.temperature)
 
     def _scale_rate(self, factor: float) -> None:
         for group in self.trainer.optimizer.param_groups:

@@ -4,10 +4,12 @@ A run reaches into transformers, TRL, accelerate and PEFT where they have no pub
 that is reached for is listed here with what it is for. Code in this room alone reaches for them.
 :func:`check_seam` looks for them when a run begins, so that a release without one of them is
 refused before anything is trained; ``tests/contract/test_seam.py`` holds what is assumed of each.
+Where releases that are accepted differ, one function stands for both.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Iterable
@@ -170,3 +172,19 @@ def _release(library: str) -> str:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return "(which is not installed)"
+
+
+def checkpoints_activations(args: Any) -> bool:
+    """Whether these training arguments ask for gradient (activation) checkpointing.
+
+    transformers 5 renames ``gradient_checkpointing`` to ``activation_checkpointing``.
+    """
+    new = getattr(args, "activation_checkpointing", None)
+    return bool(getattr(args, "gradient_checkpointing", False) if new is None else new)
+
+
+def checkpointing_setting(config: type, wanted: bool) -> dict[str, bool]:
+    """The setting that turns it on or off in a training-arguments class, without a warning."""
+    names = {entry.name for entry in dataclasses.fields(config)}
+    new = "activation_checkpointing" in names
+    return {"activation_checkpointing" if new else "gradient_checkpointing": wanted}

@@ -231,7 +231,7 @@ def test_a_burst_that_was_cut_off_begins_anew_as_it_had_begun(
 
     whole, first = train("whole")
     with monkeypatch.context() as patched:
-        patched.setattr("risen_plugin.phases.burst._train", interrupted)
+        patched.setattr("risen_plugin.phases.burst.fine_tune", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train("cut")
     again, second = train("cut", resume_from_checkpoint=True)

@@ -18,12 +18,9 @@ from typing import Any
 
 import torch
 import transformers
-from datasets import Dataset
 from datasets.utils.logging import disable_progress_bar
 from transformers import PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_utils import get_last_checkpoint
-from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer
 
 from risen_plugin.callback import RisenCallback
 from risen_plugin.commands.advise.machine import processes_started
@@ -32,15 +29,22 @@ from risen_plugin.commands.train.models import check_name, load
 from risen_plugin.commands.train.own_answers import OwnAnswers
 from risen_plugin.commands.train.rows import Row, read_rows, split_off
 from risen_plugin.commands.train.run_config import DataSource, RunConfig
-from risen_plugin.config.trl_fields import check_fields
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import ConfigError, RisenError, located, one_line
 from risen_plugin.kit.files import write_text
 from risen_plugin.record.run_record import writing
 from risen_plugin.run.fitness import check_arguments
 from risen_plugin.training.clean_room import finite_attention
-from risen_plugin.training.compat import checkpointing_setting
 from risen_plugin.training.outer_trainer import NoStepTooMany
+from risen_plugin.training.sft import (
+    NO_CHECKPOINTING,
+    NothingToLearn,
+    SftArguments,
+    check_sft_fields,
+    sft_config,
+    sft_trainer,
+    train_from,
+)
 
 _log = logging.getLogger("risen_plugin")
 MANAGED: Mapping[str, str] = {
@@ -62,7 +66,7 @@ class Prepared:
 
     run: RunConfig
     output: Path
-    args: SFTConfig
+    args: SftArguments
     train_rows: Sequence[Row]
     eval_rows: Sequence[Row]
     callback: RisenCallback | None
@@ -134,24 +138,18 @@ def prepare(
     return Prepared(run, output, args, train_rows, eval_rows, callback, own_answers, described)
 
 
-def arguments(run: RunConfig, output: Path, *, quiet: bool = False) -> SFTConfig:
+def arguments(run: RunConfig, output: Path, *, quiet: bool = False) -> SftArguments:
     """TRL's arguments: ours where nothing is said, then the run's.
 
     :raises ConfigError: for an unknown or managed field, a wrong value, and what TRL refuses.
     """
-    check_fields(SFTConfig, run.fine_tune, MANAGED, "fine_tune")
+    check_sft_fields(run.fine_tune, MANAGED, "fine_tune")
     # An unquoted no is false in YAML.
     chosen = {
         k: "no" if v is False and k.endswith("_strategy") else v for k, v in run.fine_tune.items()
     }
     fields = {**defaults(run), **chosen}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return SFTConfig(**fields, output_dir=str(output), seed=run.seed, disable_tqdm=quiet)
-    except (TypeError, ValueError, ImportError, AttributeError) as error:
-        reason = one_line(error)
-        raise ConfigError(f"fine_tune is refused by TRL: {reason}") from error
+    return sft_config(**fields, output_dir=str(output), seed=run.seed, disable_tqdm=quiet)
 
 
 def defaults(run: RunConfig) -> dict[str, Any]:
@@ -165,7 +163,7 @@ def defaults(run: RunConfig) -> dict[str, Any]:
         "logging_steps": 10,
         "dataloader_pin_memory": has_gpu,
         "use_cpu": not has_gpu and processes_started() > 1,  # or each trains alone
-        **checkpointing_setting(SFTConfig, False),
+        **NO_CHECKPOINTING,
     }
     if run.data is None:
         # One step that changes nothing, a checkpoint to go on from, and the phase after it.
@@ -229,11 +227,9 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
             _log.info(
                 "%s", f"resuming from {last}" if last else "no checkpoint yet: from the start"
             )
-        if last is not None:
-            trainer.args.eval_on_start = False  # it is in the record already
         if trainer.is_world_process_zero() and not resume:
             _write_description(prepared)
-        trainer.train(resume_from_checkpoint=last)
+        train_from(trainer, last)
         if trainer.is_world_process_zero() and resume:  # a refused run leaves run.yaml as it was
             _write_description(prepared)
         losses = _losses(trainer, prepared.eval_rows)
@@ -281,26 +277,8 @@ def quieten() -> None:
 
 def _trainer(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
     if prepared.run.data is None:
-        return _NothingToLearn(
-            model=model,
-            args=prepared.args,
-            train_dataset=Dataset.from_list([{"input_ids": [0], "attention_mask": [1]}]),
-            processing_class=tokenizer,
-        )
-    trainer = SFTTrainer(
-        model=model,
-        args=prepared.args,
-        train_dataset=Dataset.from_list(list(prepared.train_rows)),
-        eval_dataset=Dataset.from_list(list(prepared.eval_rows)) if prepared.eval_rows else None,
-        processing_class=tokenizer,
-    )
-    for name, rows in (("data", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
-        if rows is not None and not len(rows):  # type: ignore[arg-type]
-            raise ConfigError(
-                f"no row of {name} keeps a token to learn within fine_tune.max_length "
-                f"{prepared.args.max_length}; raise it"
-            )
-    return trainer
+        return NothingToLearn(model, tokenizer, prepared.args)
+    return sft_trainer(model, tokenizer, prepared.args, prepared.train_rows, prepared.eval_rows)
 
 
 def _losses(trainer: Trainer, eval_rows: Sequence[Row]) -> tuple[float, float] | None:
@@ -326,13 +304,6 @@ def _close_bars(trainer: Trainer) -> None:
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, _Bar) and callback.training_bar is not None:
             callback.training_bar.close()
-
-
-class _NothingToLearn(Trainer):
-    """A Trainer whose steps have no gradient, so that no weight changes."""
-
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        return torch.zeros((), device=self.args.device)
 
 
 class _Bar(ProgressCallback):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.training.compat import checkpointing_setting, checkpoints_activations
+from risen_plugin.training.seam import checkpointing_setting, checkpoints_activations
 
 
 @dataclass

@@ -1,0 +1,104 @@
+"""A short stretch of fine-tuning on an adapter, inside the clean room: a burst's training."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peft import PeftModel, get_peft_model
+from torch.utils.data import SequentialSampler
+from tqdm.auto import tqdm
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from risen_plugin.config import LoraSettings
+from risen_plugin.training.adapters import fresh_lora
+from risen_plugin.training.answering import Encoded
+from risen_plugin.training.seam import checkpointing_setting, checkpoints_activations
+
+
+class _InOrder(Trainer):
+    """Takes the rows in the order in which they were mixed."""
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]  # a list has a length
+
+
+def build_fine_tuning(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Encoded],
+    *,
+    outer: TrainingArguments,
+    lora: LoraSettings,
+    settings: Mapping[str, Any],
+) -> Trainer:
+    """A trainer on an adapter, with the precision and device of the outer one.
+
+    :param settings: fields of ``TrainingArguments``, the seed among them.
+    """
+    arguments: dict[str, Any] = {
+        **settings,
+        "lr_scheduler_type": "constant",
+        "logging_steps": 1,
+        "bf16": bool(outer.bf16),
+        "fp16": bool(outer.fp16),
+        "use_cpu": bool(outer.use_cpu),
+        "report_to": [],
+        "ddp_backend": outer.ddp_backend,
+        "ddp_timeout": outer.ddp_timeout,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": bool(outer.dataloader_pin_memory) and not outer.use_cpu,
+        "disable_tqdm": True,
+        **checkpointing_setting(TrainingArguments, checkpoints_activations(outer)),
+    }
+    encoded: Any = [{"input_ids": ids, "labels": labels} for ids, labels in rows]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT warns about what is meant here
+        set_seed(settings["seed"])  # the adapter's first weights; a Trainer seeds itself later
+        if not isinstance(model, PeftModel):
+            model = get_peft_model(model, fresh_lora(lora))
+        if checkpoints_activations(outer):
+            model.enable_input_require_grads()
+        trainer = _InOrder(
+            model=model,
+            args=TrainingArguments(**arguments),
+            train_dataset=encoded,
+            data_collator=DataCollatorForSeq2Seq(tokenizer),
+            processing_class=tokenizer,
+        )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    return trainer
+
+
+def fine_tune(trainer: Trainer, steps: int, label: str, *, quiet: bool) -> list[float]:
+    """Train to the end behind one progress bar; the loss of each step."""
+    losses: list[float] = []
+    with tqdm(total=steps, desc=label, unit="step", leave=False, disable=quiet) as bar:
+        trainer.add_callback(_Listener(losses, bar))
+        trainer.train()
+    return losses
+
+
+class _Listener(TrainerCallback):
+    def __init__(self, losses: list[float], bar: Any) -> None:
+        self.losses = losses
+        self.bar = bar
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.bar.update(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            self.losses.append(float(logs["loss"]))
