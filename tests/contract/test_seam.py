@@ -6,6 +6,7 @@ Also run against the newest releases and against the lowest that are required: `
 
 from __future__ import annotations
 
+import ast
 import configparser
 import inspect
 import re
@@ -365,3 +366,110 @@ def test_trls_reference_is_an_adapter_called_ref_made_from_the_one_called_defaul
     source = inspect.getsource(sys.modules[GRPOTrainer.__module__])
     assert '"ref"' in source
     assert '"default"' in source
+
+
+# Nobody else reaches -------------------------------------------------------------------------
+
+ROOMS = [ROOT / "risen_plugin", ROOT / "export" / "risen_export"]
+SEAMS = [ROOT / "risen_plugin" / "training", ROOT / "export" / "risen_export" / "build.py"]
+LIBRARIES = {
+    *("transformers", "trl", "accelerate", "peft", "torch", "datasets", "tokenizers"),
+    *("onnxruntime", "onnxruntime_genai", "onnx_ir", "huggingface_hub", "safetensors", "pyarrow"),
+}
+ONLY_IN_THE_SEAM = {"trl", "accelerate", "onnxruntime_genai"}
+
+
+def _outside() -> list[Path]:
+    files = [file for room in ROOMS for file in sorted(room.rglob("*.py"))]
+    return [file for file in files if not any(file.is_relative_to(seam) for seam in SEAMS)]
+
+
+def reaches_of(source: str) -> list[str]:
+    """What a module outside the seam reaches for and may not, each with its line."""
+    tree = ast.parse(source)
+    ours = _private_names_of(tree)
+    found = []
+    for node in ast.walk(tree):
+        for what in _reached(node, ours):
+            found.append(f"{getattr(node, 'lineno', 0)}: {what}")
+    return found
+
+
+def _private_names_of(tree: ast.AST) -> set[str]:
+    """Private names that a module makes itself: of its functions, classes and its own objects."""
+    made = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"):
+                made.add(node.attr)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            made.add(node.target.id)
+    return made
+
+
+def _reached(node: ast.AST, ours: set[str]) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [name for alias in node.names for name in _refused(alias.name)]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        paths = [f"{node.module}.{alias.name}" for alias in node.names]
+        return [name for path in paths for name in _refused(path)]
+    if isinstance(node, ast.Attribute) and _is_private(node.attr) and not _is_of_self(node):
+        return [] if node.attr in ours - THEIRS else [f".{node.attr}"]
+    if isinstance(node, ast.ClassDef) and any("Trainer" in ast.unparse(b) for b in node.bases):
+        return [f"{node.name}.{name}" for name in sorted(THEIRS & _names_in(node))]
+    if isinstance(node, ast.Constant) and node.value in THEIRS:
+        return [f"{node.value!r}"]
+    return []
+
+
+def _is_of_self(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+
+
+def _names_in(tree: ast.AST) -> set[str]:
+    """Names of a class's methods, and of what they set or read of the instance."""
+    nodes = list(ast.walk(tree))
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef)} | {
+        node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_of_self(node)
+    }
+
+
+THEIRS = {reach.name for reach in SEAM if reach.name.startswith("_")}
+
+
+def _refused(path: str) -> list[str]:
+    library, *names = path.split(".")
+    if library in ONLY_IN_THE_SEAM or (
+        library in LIBRARIES and any(_is_private(name) for name in names)
+    ):
+        return [path]
+    return []
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+@pytest.mark.parametrize("file", _outside(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_other_module_reaches_for_a_private_name(file: Path):
+    assert reaches_of(file.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import trl",
+        "def f():\n    from accelerate.state import PartialState",
+        "from transformers._private import name",
+        "from peft.utils import _get_submodules",
+        "import onnxruntime_genai.models.builder",
+        "def f(trainer):\n    return trainer._tr_loss",
+        "def f(trainer):\n    return getattr(trainer, '_tr_loss')",
+        "class A(Trainer):\n    def _get_train_sampler(self): ...",
+        "class A(Trainer):\n    def f(self):\n        self._step = 1",
+    ],
+)
+def test_the_search_finds_what_is_reached_for(source: str):
+    assert len(reaches_of(source)) == 1
