@@ -15,9 +15,30 @@ from risen_export.manifest import DATA, GRAPH, write_json
 from risen_export.quiet import quiet
 from risen_export.source import read_json
 from risen_plugin.errors import ExportError, near_miss, one_line
+from risen_plugin.training.seam import Reach, check_seam
 
 PRECISIONS = ("fp32", "int8")
 _NEEDED = ("onnxruntime", "onnxruntime_genai", "onnx", "onnx_ir")
+_BUILDER = "onnxruntime_genai.models.builder"
+_FOLDERS = (
+    "model_name",
+    "input_path",
+    "output_dir",
+    "precision",
+    "execution_provider",
+    "cache_dir",
+)
+BUILDER = (
+    Reach(
+        _BUILDER,
+        "parse_extra_options",
+        "function",
+        "reads windowed_kv_cache",
+        (*_FOLDERS, "extra_options"),
+    ),
+    Reach(_BUILDER, "create_model", "function", "writes the graph", _FOLDERS),
+)
+"""Names of the model builder, documented as a command; reached for in this module alone."""
 
 
 def require_runtime() -> None:
@@ -74,6 +95,7 @@ def build(
     :raises ExportError: if the builder does not support the architecture, or fails.
     """
     with quiet(show=show_log):
+        check_seam(BUILDER)
         try:
             from onnxruntime_genai.models import builder
 

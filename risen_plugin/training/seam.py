@@ -23,8 +23,14 @@ from risen_plugin.errors import ConfigError
 Kind = Literal["function", "method", "override", "class attribute", "attribute"]
 
 
-SINCE = {"transformers": "5.3", "trl": "1.16", "accelerate": "1.10.1", "peft": "0.18"}
-"""The oldest release of each library that has the names, as setup.cfg requires it."""
+SINCE = {
+    "transformers": "5.3",
+    "trl": "1.16",
+    "accelerate": "1.10.1",
+    "peft": "0.18",
+    "onnxruntime_genai": "0.18",
+}
+"""The oldest release of each library that the names were looked for in."""
 
 
 @dataclass(frozen=True)

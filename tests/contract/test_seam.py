@@ -46,6 +46,14 @@ def test_the_installed_release_has_the_name(reach: Reach):
     assert lacking(reach) is None
 
 
+def test_the_installed_model_builder_has_its_names():
+    pytest.importorskip("onnxruntime_genai")
+    from risen_export.build import BUILDER
+
+    for reach in BUILDER:
+        assert lacking(reach) is None
+
+
 def test_each_name_is_listed_once_and_says_why():
     assert len({(reach.owner, reach.name) for reach in SEAM}) == len(SEAM)
     assert all(reach.why and reach.library in SINCE for reach in SEAM)
@@ -57,7 +65,10 @@ def test_the_lowest_releases_that_are_required_are_those_that_it_was_tried_with(
     required = dict(
         re.findall(r"^([\w-]+)>=([\w.]+)", setup["options"]["install_requires"], re.MULTILINE)
     )
-    assert {library: required[library] for library in SINCE} == SINCE
+    trained_with = {reach.library for reach in SEAM}
+    assert {library: required[library] for library in trained_with} == {
+        library: SINCE[library] for library in trained_with
+    }
     pins = re.findall(
         r"^([\w-]+)==([\w.]+)", (ROOT / "constraints-lowest.txt").read_text(), re.MULTILINE
     )
@@ -105,7 +116,7 @@ MISSING = [
 def test_a_missing_name_is_said_in_one_line_with_library_and_release(reach: Reach, said: str):
     with pytest.raises(ConfigError) as caught:
         check_seam([reach])
-    releases = {library: metadata.version(library) for library in SINCE}
+    releases = {reach.library: metadata.version(reach.library) for reach in SEAM}
     assert said.format(**releases) in str(caught.value)
     assert "\n" not in str(caught.value)
 
