@@ -1,1 +1,1 @@
-"""What risen-plugin itself offers, registered through the same hooks as any plugin."""
+"""The rewards, generators and schedulers of risen-plugin, registered by the same hooks as any."""

@@ -64,7 +64,7 @@ class Regex:
     """1.0 for an answer in which the pattern is found, else 0.0.
 
     :param pattern: a Python regular expression; flags go inside it, such as ``(?i)``.
-    :param must_match: False turns it round: 1.0 where the pattern is not found.
+    :param must_match: False scores the reverse: 1.0 where the pattern is not found.
     :param full: whether the pattern must cover the whole answer, white space around it apart.
     :raises ValueError: if the pattern is no regular expression.
     """
@@ -92,8 +92,8 @@ class Regex:
         text = text.strip()
         if is_blank(text):
             return 0.0
-        found = re.fullmatch(self.pattern, text) if self.full else re.search(self.pattern, text)
-        return float((found is not None) == self.must_match)
+        match = re.fullmatch(self.pattern, text) if self.full else re.search(self.pattern, text)
+        return float((match is not None) == self.must_match)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Constraints:
     def check_row(self, row: Row) -> None:
         """Refuse a row whose constraints are unknown or wrong, before any answer to it is scored.
 
-        :raises DataError: saying what is wrong with it.
+        :raises DataError: naming the constraint or kwarg.
         """
         ids = row.get("instruction_id_list")
         if ids:

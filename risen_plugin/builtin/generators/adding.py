@@ -1,7 +1,7 @@
-"""Put constraints into a prompt: which ones agree, in what words, before or after the query.
+"""Put constraints into a prompt: choose ones that agree, and word them before or after the query.
 
-Pure functions of plain values and a random generator; where prompts come from and how hard the
-constraints should be is left to the generators.
+Pure functions of plain values and a random generator. The generators choose the prompts, and how
+hard the constraints should be.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.instructions.validity import ids_and_kwargs
 
 Position: TypeAlias = Literal["after", "before", "both"]
-OWN_COLUMNS = ("query", "instruction_id_list", "kwargs", "family", "level")
-"""What a row has beside ``prompt`` once constraints were added."""
+ADDED_COLUMNS = ("query", "instruction_id_list", "kwargs", "family", "level")
+"""The columns of a row, beside ``prompt``, once constraints were added."""
 
 _TRIES = 50  # random picks of compatible constraints before giving up
 _SELDOM_FIT = frozenset(
@@ -32,12 +32,12 @@ def families() -> list[str]:
 
 
 def _fit(include: Iterable[str] | None) -> set[str]:
-    """Ids that most questions go with, and of a family that is asked for and has none, all."""
+    """Ids that suit most questions; of an included family without such ids, all of them."""
     fit = set(KNOWN) - _SELDOM_FIT
     for family in include or ():
-        own = {id_ for id_, constraint in KNOWN.items() if constraint.family() == family}
-        if not own & fit:
-            fit |= own
+        of_family = {id_ for id_, constraint in KNOWN.items() if constraint.family() == family}
+        if not of_family & fit:
+            fit |= of_family
     return fit
 
 
@@ -90,7 +90,7 @@ def agreeing(
 ) -> list[str]:
     """``wanted`` ids that agree with one another and with the ``stated`` ones; fewer if need be.
 
-    :param weight: how readily an id is chosen, above 0; all alike without it.
+    :param weight: the weight of an id in the choice, above 0; without it all weigh the same.
     """
     best: list[str] = []
     for _ in range(_TRIES):
@@ -117,7 +117,7 @@ def _shuffled(
 
 
 def question_of(row: Row) -> str:
-    """What the last message of the user asks, or the text prompt.
+    """The text of the user's last message, or the text prompt.
 
     :raises DataError: if there is no such message.
     """
@@ -159,8 +159,8 @@ def constrained(
 ) -> Row:
     """``row`` with ``added`` asked for in its prompt and stated in its columns.
 
-    :param position: where the words go; ``both`` is either, by chance. What speaks of the request
-        itself always comes after it.
+    :param position: side of the query on which the words go; ``both`` is either, by chance. A
+        constraint about the request itself always comes after it.
     :param chat: whether a text prompt becomes a chat of one message.
     """
     ids, kwargs = stated_by(row)

@@ -1,6 +1,6 @@
 """The generator ``constraints``: the user's own prompts, with constraints that code can check.
 
-Unless it must keep duplicates out it is a pure function of its options and the arguments, like the
+Unless it drops duplicates it is a pure function of its options and the arguments, like the
 generator ``jsonl`` that it takes its prompts from.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from risen_plugin.builtin.generators.adding import (
-    OWN_COLUMNS,
+    ADDED_COLUMNS,
     Position,
     agreeing,
     chosen_ids,
@@ -40,8 +40,8 @@ class Constraints:
 
     Takes its prompts as ``jsonl`` does, or from ``prompts``. Rows get ``instruction_id_list`` and
     ``kwargs`` as IFEval writes them, ``family`` (of the first constraint added), ``level`` (how
-    many constraints it has) and ``query`` (the question without them), and keep their other
-    columns. Constraints that a row states already are kept, and those added agree with them. An
+    many constraints it has) and ``query`` (the question without them); other columns stay.
+    Constraints that a row states already stay, and those added agree with them. An
     instruction that is not valid is dropped, counted in ``report()`` and made anew.
 
     :param path: a file or saved dataset, as for ``jsonl``.
@@ -66,7 +66,7 @@ class Constraints:
     :param chat: whether text prompts become chats of one message.
     :param longest: most characters of a prompt.
     :param against: evaluation files; a query that shares words with them is not used.
-    :param overlap: so many words in a row that also stand in such a file are too many.
+    :param overlap: so many words in a row that are also in such a file are too many.
     :param distinct: whether no instruction comes twice, over all draws: the same query with equal
         constraints. When all have been made there are fewer rows.
     """
@@ -146,14 +146,14 @@ class Constraints:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that every row has beside ``prompt``, as far as the first rows tell."""
-        return tuple(dict.fromkeys((*self.source.columns, *OWN_COLUMNS)))
+        return tuple(dict.fromkeys((*self.source.columns, *ADDED_COLUMNS)))
 
     def report(self) -> FilterReport:
-        """What was dropped, and why; a query counts each time that it is drawn."""
+        """Counts of dropped instructions by reason; a query counts each time that it is drawn."""
         return self.valid.report
 
     def state_dict(self) -> dict[str, Any]:
-        """What was made, where duplicates are kept out, and the report."""
+        """The instructions made so far, if ``distinct``, and the report."""
         return self.valid.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -161,7 +161,7 @@ class Constraints:
 
     @functools.cached_property
     def source(self) -> Jsonl:
-        """Where the prompts come from."""
+        """The generator that the prompts come from."""
         rows = self.rows
         if self.prompts is not None:
             rows = [{self.prompt: prompt} for prompt in self.prompts]
@@ -229,9 +229,9 @@ def first_valid(
 
     Where ``row`` gives none, others of the ``supply`` take its place.
 
-    :param what: the seed of all that is drawn here.
-    :returns: the instruction, which is remembered; None if one after the other was made before.
-    :raises DataError: if one after the other is not valid, with the reasons.
+    :param what: the seed of all draws in here.
+    :returns: the instruction, which is remembered; None if only duplicates can be made.
+    :raises DataError: if too many tries in a row are not valid, with the reasons.
     """
     fault, is_fit = None, True
     for attempt in range(_PATIENCE):

@@ -1,7 +1,7 @@
 """How hard constraints should be for the present model: the rules that ``evolve`` follows.
 
-Pure functions of plain values, tested by tables. A pass rate is evidence; None and NaN, which come
-of errors and abstentions, are none.
+Pure functions of plain values, tested by tables. A pass rate is evidence; None and NaN, which
+errors and abstentions give, are not.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Band:
 
 @dataclass(frozen=True)
 class Family:
-    """What is known of a constraint family.
+    """The difficulty and pass rate of a constraint family.
 
     :param tightness: from 0, the easiest kwargs, to 1, the hardest.
-    :param rate: the pass rate seen last; None before any.
+    :param rate: the latest pass rate; None before any.
     :param in_vain: instructions made of it at its easiest while nothing passed.
     :param retired: whether it is no longer asked for.
     """
@@ -64,8 +64,8 @@ def is_evidence(rate: Any) -> bool:
 def adjusted(family: Family, rate: Any, made: int, band: Band) -> Family:
     """``family`` after ``made`` of its instructions and with this pass rate now.
 
-    The same rate as before is no new evidence, except a rate of 0: there it goes on to its easiest
-    and, once ``patience`` is over, into retirement.
+    The same rate as before is no new evidence, except a rate of 0: the family then becomes easier
+    step by step and, at its easiest for ``patience`` instructions, is retired.
     """
     if not is_evidence(rate) or family.retired:
         return family
@@ -81,9 +81,9 @@ def adjusted(family: Family, rate: Any, made: int, band: Band) -> Family:
 
 
 def next_level(level: int, rate: Any, tightness: float, limits: tuple[int, int], band: Band) -> int:
-    """How many constraints to ask for, by the pass rate of ``level`` constraints.
+    """The number of constraints to ask for, by the pass rate of ``level`` constraints.
 
-    One more once the kwargs are at least half tight, one fewer at once.
+    Raised once the kwargs are at least half tight, lowered at once.
     """
     lowest, highest = limits
     if not is_evidence(rate):
@@ -108,14 +108,14 @@ def still_rises(adherence: Sequence[float], rounds: int, least: float) -> bool:
 
 
 def weight_of(rate: float | None) -> float:
-    """How readily a family is chosen: most where about half of the answers pass."""
+    """The weight of a family in the choice: highest where about half of the answers pass."""
     return 1.0 if rate is None else max(_LEAST_WEIGHT, 4 * rate * (1 - rate))
 
 
 def sampled(
     kind: type[Constraint], rng: random.Random, query: str, tightness: float
 ) -> Mapping[str, Any]:
-    """Kwargs of ``kind`` that are as hard as ``tightness`` says among those that it samples."""
+    """Kwargs of ``kind``: of several samples, the one at the rank that ``tightness`` names."""
     first, *others = [kind.sample(rng, query) for _ in range(_CANDIDATES)]
     alike = [first, *(kwargs for kwargs in others if _relations(kwargs) == _relations(first))]
     alike.sort(key=hardness)
@@ -123,7 +123,7 @@ def sampled(
 
 
 def hardness(kwargs: Mapping[str, Any]) -> float:
-    """What makes kwargs of one relation harder than others: more to do, or less room.
+    """A number that is higher for harder kwargs of one relation: more to do, or less room.
 
     >>> hardness({"num_words": 100, "relation": "less than"})
     -100
@@ -143,7 +143,7 @@ def _relations(kwargs: Mapping[str, Any]) -> list[Any]:
 
 
 def brought_back(families: Mapping[str, Family]) -> Mapping[str, Family]:
-    """``families`` with at least one that is not retired: that which failed least."""
+    """``families``, where the one that failed least comes back if all are retired."""
     if not families or any(not family.retired for family in families.values()):
         return families
     name = min(sorted(families), key=lambda each: families[each].in_vain)

@@ -1,6 +1,6 @@
 """Ask a model behind an endpoint for many texts: at once, within a budget, with a cache.
 
-The key is read from the environment when a request is made and stands in no message, state or file.
+The key is read from the environment when a request is made, and is in no message, state or file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True)
 class NoAnswer:
-    """Why there is none, in one line."""
+    """The reason why there is no answer, in one line."""
 
     reason: str
 
@@ -41,7 +41,7 @@ class Endpoint:
     :param model: the name of the model there.
     :param api_key_env: the environment variable that holds the key; empty sends none.
     :param request_timeout_s: seconds that one request may take.
-    :param retries: further requests after one that failed in passing.
+    :param retries: further requests after a failure that may pass.
     :param backoff_s: seconds before the first of them, doubled for each further one.
     :param budget: the most requests in all; None sets no limit.
     :param cache: a file of the answers, so that the same question is asked once.
@@ -82,7 +82,7 @@ class Endpoint:
                 raise ConfigError(f"{name} must be at least {least}, not {value}")
 
     def ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[str | NoAnswer]:
-        """The answer to each request body, or why there is none.
+        """The answer to each request body, or the reason why there is none.
 
         When every request of a round of ``parallel`` fails, the rest are not made: an endpoint that
         is down costs one round.
@@ -100,7 +100,7 @@ class Endpoint:
         return answers
 
     def _known_or_granted(self, body: Mapping[str, Any]) -> str | NoAnswer | None:
-        """The answer in the cache; why none may be asked for; None to ask."""
+        """The cached answer, or why no request may be made; None once one is granted."""
         with self._lock:
             known = self._cached().get(_key(self.base_url, body))
         if known is not None:
@@ -133,7 +133,7 @@ class Endpoint:
         )
 
     def _refused(self) -> str | None:
-        """Count one request, or say why it may not be made."""
+        """Count one request, or give the reason why it may not be made."""
         with self._lock:
             if self.budget is not None and self.spent >= self.budget:
                 return f"the budget of {self.budget} requests is spent"

@@ -1,6 +1,6 @@
 """The generator ``evolve``: instructions that grow with the model that is trained on them.
 
-What to do with a pass rate is decided in ``difficulty``; this module keeps the state.
+``difficulty`` decides by the pass rates; this module holds the state.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from risen_plugin.instructions.validity import FilterReport, Validity
 class Evolve:
     """Prompts with constraints that become more and tighter as answers pass, and the reverse.
 
-    Follows the pass rates that a run tells: ``pass_rates`` by family (``pool_rates`` where a
-    curriculum keeps them) and ``level_rates`` by number of constraints. Answers that nobody could
-    judge count for nothing. A family of which nothing passes even at its easiest is retired. No
-    instruction comes twice, resumed runs included; when all have been made there are fewer rows.
+    Follows the pass rates of the run: ``pass_rates`` by family (``pool_rates`` with a curriculum)
+    and ``level_rates`` by number of constraints. Answers that could not be judged do not count. A
+    family of which nothing passes even at its easiest is retired. No instruction comes twice,
+    resumed runs included; when all have been made there are fewer rows.
 
     :param constraints: the options of the generator ``constraints``: where the prompts come from,
         which constraints may be added, and from how many (``minimum``) to how many (``maximum``).
@@ -80,7 +80,7 @@ class Evolve:
         self._level = self.base.minimum
 
     def __call__(self, *, count: int, seed: int, **context: Any) -> Iterator[Row]:
-        """``count`` rows for the model as the pass rates show it.
+        """``count`` rows, as hard as the pass rates allow.
 
         :raises DataError: as ``constraints``.
         """
@@ -106,26 +106,26 @@ class Evolve:
 
     @property
     def level(self) -> int:
-        """How many constraints are asked for now."""
+        """The number of constraints that are asked for now."""
         return self._level
 
     @property
     def families(self) -> Mapping[str, Family]:
-        """What is known of each family so far."""
+        """The difficulty and pass rate of each family so far."""
         return dict(self._families)
 
     def report(self) -> FilterReport:
-        """What was dropped, and why."""
+        """Counts of the dropped instructions, by reason."""
         return self.valid.report
 
     @functools.cached_property
     def base(self) -> Constraints:
-        """The generator whose prompts and constraints these are."""
+        """The generator ``constraints`` that prompts and constraints come from."""
         return constraints_of(self.constraints, "evolve")
 
     @functools.cached_property
     def valid(self) -> Validity:
-        """The filter that every instruction passes, with the memory of all that were made.
+        """The filter of every instruction, which remembers all that were made.
 
         :raises DataError: if an evaluation file cannot be read.
         """
@@ -180,7 +180,7 @@ class Evolve:
         return weight_of(self._family(id_).rate)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that was made and learned, as JSON values."""
+        """The instructions made so far, and their difficulty, as JSON values."""
         return {
             "made": self._made,
             "level": self._level,
@@ -191,7 +191,7 @@ class Evolve:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Go on from a state of :meth:`state_dict`."""
         self._made = state["made"]
         self._level = state["level"]
         self._level_rate = state["level_rate"]

@@ -1,8 +1,8 @@
 """The public forms of rows that state constraints, turned into ids and kwargs.
 
 ``rlvr`` is the form of RLVR-IFeval: ``ground_truth`` names one function and its arguments.
-``multi`` is that of IF_multi_constraints: ``ground_truth`` lists mappings with ids and kwargs. What
-a row asks for and no constraint of ours checks is an error here, never a constraint left out.
+``multi`` is that of IF_multi_constraints: ``ground_truth`` lists mappings with ids and kwargs. A
+demand of a row that no constraint here can check is an error; it is never left out.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Asked: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 class UnusableError(DataError):
-    """A row asks for what no constraint here can check, or states it wrongly.
+    """A row has a constraint that nothing here can check, or states one wrongly.
 
-    :param reason: in few words, the same for all rows of its sort.
+    :param reason: in few words, the same for all rows with this fault.
     """
 
     def __init__(self, message: str, reason: str) -> None:
@@ -59,7 +59,7 @@ def form_of(row: Any) -> Form:
 def adapted(row: Row, form: Form, where: str) -> Row:
     """``row`` with ``instruction_id_list``, ``kwargs``, ``family`` and ``level``.
 
-    :raises UnusableError: naming ``where``, for what cannot be checked or is stated wrongly.
+    :raises UnusableError: naming ``where``, if a constraint cannot be checked or is stated wrongly.
     """
     if "ground_truth" not in row:
         raise DataError(
@@ -88,7 +88,7 @@ def adapted(row: Row, form: Form, where: str) -> Row:
 
 
 def _loaded(value: Any) -> Any:
-    """What a text holds as JSON or as a Python literal; another value as it is."""
+    """The value that a text holds as JSON or as a Python literal; any other value as it is."""
     if not isinstance(value, str):
         return value
     try:
@@ -156,12 +156,14 @@ def _of_rlvr(truth: Any, where: str) -> tuple[Asked, int]:
     if not isinstance(call, Mapping) or not isinstance(call.get("func_name"), str):
         raise _malformed(where, truth, "a mapping with 'func_name' and its arguments")
     name = call["func_name"]
-    given = {key: value for key, value in call.items() if value is not None and key != "func_name"}
+    arguments = {
+        key: value for key, value in call.items() if value is not None and key != "func_name"
+    }
     if name not in _FUNCTIONS:
         hint = near_miss(name, _FUNCTIONS)
         raise UnusableError(f"{where}: unknown func_name '{name}'{hint}", f"no check for {name}")
     try:
-        return _FUNCTIONS[name](given), 1
+        return _FUNCTIONS[name](arguments), 1
     except KeyError as error:
         message = f"{where}: {name} needs the argument {error}"
         raise UnusableError(message, f"wrong arguments of {name}") from None
@@ -174,16 +176,16 @@ def _of_rlvr(truth: Any, where: str) -> tuple[Asked, int]:
 
 
 class _NoEquivalentError(Exception):
-    """No constraint checks this."""
+    """No constraint here checks the same as the function."""
 
 
 def _renamed(id_: str, **names: str) -> Callable[[Mapping[str, Any]], Asked]:
-    """The constraint ``id_``, each of whose kwargs has another name there."""
-    return lambda given: [(id_, {ours: given[theirs] for ours, theirs in names.items()})]
+    """A reader for the constraint ``id_``, whose kwargs are arguments of other names there."""
+    return lambda arguments: [(id_, {ours: arguments[theirs] for ours, theirs in names.items()})]
 
 
-def _number(given: Mapping[str, Any]) -> int:
-    value = given["N"]
+def _number(arguments: Mapping[str, Any]) -> int:
+    value = arguments["N"]
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         raise ValueError(f"'N' must be a whole number, not {value!r:.40}")
     return int(value)
@@ -198,9 +200,9 @@ def _between(id_: str, count: str, relation: str, low: int, high: int, **others:
 
 
 def _exactly(id_: str, count: str, relation: str, name: str, theirs: str) -> Any:
-    def read(given: Mapping[str, Any]) -> Asked:
-        number = _number(given)
-        return _between(id_, count, relation, number, number, **{name: given[theirs]})
+    def read(arguments: Mapping[str, Any]) -> Asked:
+        number = _number(arguments)
+        return _between(id_, count, relation, number, number, **{name: arguments[theirs]})
 
     return read
 
@@ -208,8 +210,8 @@ def _exactly(id_: str, count: str, relation: str, name: str, theirs: str) -> Any
 def _quantified(id_: str, count: str, relation: str, slack: Callable[[int], int]) -> Any:
     """``at least``, ``at most`` and ``around`` a number; ``slack`` is what around means."""
 
-    def read(given: Mapping[str, Any]) -> Asked:
-        number, quantifier = _number(given), given["quantifier"]
+    def read(arguments: Mapping[str, Any]) -> Asked:
+        number, quantifier = _number(arguments), arguments["quantifier"]
         if quantifier == "at least":
             return [(id_, {count: number, relation: "at least"})]
         if quantifier == "at most":
@@ -224,15 +226,15 @@ def _quantified(id_: str, count: str, relation: str, slack: Callable[[int], int]
     return read
 
 
-def _choice(given: Mapping[str, Any]) -> Asked:
-    options = given["options"]
+def _choice(arguments: Mapping[str, Any]) -> Asked:
+    options = arguments["options"]
     if not isinstance(options, list) or {*map(str, options)} != {*OPTIONS}:
         raise _NoEquivalentError("constrained_response knows only IFEval's three options")
     return [("detectable_format:constrained_response", {})]
 
 
-def _paragraphs(given: Mapping[str, Any]) -> Asked:
-    _number(given)
+def _paragraphs(arguments: Mapping[str, Any]) -> Asked:
+    _number(arguments)
     raise _NoEquivalentError("its paragraphs are divided by '* * *', not by '***'")
 
 

@@ -69,8 +69,8 @@ class Jsonl:
         """
         supply, seed = self.supply, context.get("run_seed", seed)
         for index in range(start, start + count):
-            turn, place = divmod(index, len(supply))
-            yield dict(supply[_order(len(supply), seed, turn)[place] if self.shuffle else place])
+            turn, rank = divmod(index, len(supply))
+            yield dict(supply[_order(len(supply), seed, turn)[rank] if self.shuffle else rank])
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class Jsonl:
         return self.supply.columns
 
     def report(self) -> FilterReport:
-        """What was left out of the source, and why.
+        """Counts of the rows left out of the source, by reason.
 
         :raises DataError: as a call does.
         """
@@ -89,7 +89,7 @@ class Jsonl:
 
     @functools.cached_property
     def supply(self) -> Supply:
-        """The rows, found and checked once.
+        """The rows, opened and checked once.
 
         :raises DataError: as a call does.
         """
@@ -103,7 +103,7 @@ class Jsonl:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """The options alone: what was read is read again where it is needed."""
+        """The options alone: rows are read again by whoever needs them."""
         return {k: v for k, v in vars(self).items() if k != "supply"}
 
 
@@ -118,10 +118,10 @@ def _order(size: int, seed: int, turn: int) -> array[int]:
 def one_source(**sources: Any) -> None:
     """Refuse none or several of ``sources``.
 
-    :raises ConfigError: naming those that were given.
+    :raises ConfigError: naming the sources that are set.
     """
-    given = [name for name, value in sources.items() if value is not None]
-    if len(given) != 1:
+    named = [name for name, value in sources.items() if value is not None]
+    if len(named) != 1:
         raise ConfigError(
-            f"give exactly one of {', '.join(sources)}, not {' and '.join(given) or 'none of them'}"
+            f"give exactly one of {', '.join(sources)}, not {' and '.join(named) or 'none of them'}"
         )

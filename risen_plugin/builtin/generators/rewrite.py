@@ -1,7 +1,7 @@
 """The generator ``rewrite``: prompts that a model rewrote or invented, with constraints added.
 
-The model is asked in ``endpoint`` or by the run, in the words of ``wording``. What it says is never
-taken on trust: each answer passes the validity filter, or the original prompt stands in.
+The model is asked through ``endpoint`` or by the run, in the words of ``wording``. No answer is
+taken on trust: each passes the validity filter, or the original prompt takes its place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from risen_plugin.builtin.generators.adding import OWN_COLUMNS, question_of, with_question
+from risen_plugin.builtin.generators.adding import ADDED_COLUMNS, question_of, with_question
 from risen_plugin.builtin.generators.constrain import Constraints, constraints_of, first_valid
 from risen_plugin.builtin.generators.endpoint import Endpoint, NoAnswer
 from risen_plugin.builtin.generators.wording import cleaned, fault_of_answer, to_invent, to_rewrite
@@ -46,9 +46,9 @@ class Rewrite:
     :param temperature: of the endpoint's sampling.
     :param max_tokens: most tokens of its answer.
     :param request_timeout_s: seconds that one request may take.
-    :param retries: further requests after one that failed in passing.
+    :param retries: further requests after a failure that may pass.
     :param budget: the most requests in all; without it there is no limit.
-    :param cache: a file that keeps the endpoint's answers; with it, a run can be repeated exactly.
+    :param cache: a file for the endpoint's answers; with it, a run can be repeated exactly.
     :param parallel: requests at a time.
     """
 
@@ -121,20 +121,20 @@ class Rewrite:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that every row has beside ``prompt``, as far as the first rows tell."""
-        return OWN_COLUMNS if self.mode == "invent" else self.base.columns
+        return ADDED_COLUMNS if self.mode == "invent" else self.base.columns
 
     def report(self) -> FilterReport:
-        """What was dropped, and why: answers of the model, and instructions made of them."""
+        """Counts of dropped answers of the model, and of instructions made of them, by reason."""
         return self.valid.report
 
     @functools.cached_property
     def base(self) -> Constraints:
-        """The generator whose prompts and constraints these are."""
+        """The generator ``constraints`` that prompts and constraints come from."""
         return constraints_of(self.constraints, "rewrite")
 
     @functools.cached_property
     def valid(self) -> Validity:
-        """The filter that everything passes, with its memory.
+        """The filter of every answer and instruction, which remembers those that passed.
 
         :raises DataError: if an evaluation file cannot be read.
         """
@@ -149,10 +149,10 @@ class Rewrite:
     def _shown(self, row: Row) -> Row:
         if self.mode == "rewrite":
             return row
-        return {name: row[name] for name in ("prompt", *OWN_COLUMNS)}
+        return {name: row[name] for name in ("prompt", *ADDED_COLUMNS)}
 
     def _replaced(self, rows: Sequence[Row], seed: int, generate: Any) -> list[Row]:
-        """``rows`` with what the model made of their prompts, where that can be used."""
+        """``rows`` with the prompts that the model wrote, where these can be used."""
         asked: dict[int, str] = {}
         for index, row in enumerate(rows):
             rng = random.Random(f"ask {seed} {self._made + index}")
@@ -232,12 +232,12 @@ class Rewrite:
         return with_question(row, text)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that was made, and the requests that were spent, as JSON values."""
+        """The instructions made so far, and the requests spent, as JSON values."""
         spent = self.endpoint.spent if self.endpoint is not None else 0
         return {"made": self._made, "spent": spent, "valid": self.valid.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Go on from a state of :meth:`state_dict`."""
         self._made = state["made"]
         if self.endpoint is not None:
             self.endpoint.spent = state["spent"]

@@ -1,7 +1,7 @@
-"""Where instructions come from: a file, a dataset or a list, one row at a time.
+"""Sources of instructions: a file, a dataset or a list, read one row at a time.
 
-A row is read when it is asked for, so that a file of a million lines costs eight bytes a line.
-Knows nothing of orders and seeds, and leaves what a row must hold to ``supply``.
+A row is read when it is drawn, so that a file of a million lines costs eight bytes a line.
+Knows nothing of orders and seeds; ``supply`` checks the rows.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from typing import Any, Protocol
 from risen_plugin.errors import DataError, near_miss, near_path, one_line
 from risen_plugin.kit.json_lines import IndexedLines
 
-Place = tuple[str, Any]
-"""Where a row came from, such as ``data.jsonl:7``, and the row."""
+LocatedRow = tuple[str, Any]
+"""The origin of a row, such as ``data.jsonl:7``, and the row."""
 
 
 class Source(Protocol):
-    """Rows by their number, each with the name of its place."""
+    """Rows by their number, each with its origin."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Place: ...
+    def __getitem__(self, index: int, /) -> LocatedRow: ...
 
-    def __iter__(self) -> Iterator[Place]: ...
+    def __iter__(self) -> Iterator[LocatedRow]: ...
 
 
 def open_source(
     path: str | None, dataset: str | None, split: str, rows: Sequence[Any] | None
 ) -> Source:
-    """The one source that is given.
+    """The rows of a file, a dataset or a list, whichever is named.
 
     :raises DataError: if it cannot be read.
     """
@@ -45,7 +45,7 @@ def open_source(
 
 
 def check_there(path: Path) -> None:
-    """Refuse a path that leads nowhere, before anything slow is done.
+    """Refuse a path without a file, before anything slow is done.
 
     :raises DataError: with the near miss.
     """
@@ -54,7 +54,7 @@ def check_there(path: Path) -> None:
 
 
 class _Listed:
-    """Rows that lie in memory, or in a table that hands them out."""
+    """Rows of a list, or of a table that is indexed like one."""
 
     def __init__(self, rows: Any, name: str) -> None:
         self._rows = rows
@@ -63,10 +63,10 @@ class _Listed:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> Place:
+    def __getitem__(self, index: int) -> LocatedRow:
         return self._name.format(index), self._rows[index]
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[LocatedRow]:
         return (self[index] for index in range(len(self)))
 
 
@@ -79,14 +79,14 @@ class _Lines:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def __getitem__(self, index: int) -> Place:
+    def __getitem__(self, index: int) -> LocatedRow:
         try:
             line = self._lines[index]
         except OSError as error:
             raise DataError(f"cannot read '{self._lines.path}': {one_line(error)}") from error
         return line.where, line.value()
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[LocatedRow]:
         return ((line.where, line.value()) for line in self._lines)
 
 

@@ -1,6 +1,6 @@
 """A source as a supply of instructions: each row has a prompt, and all prompts have one form.
 
-Rows are checked as they are read, the first ones at once, with errors that name the place. The
+Rows are checked as they are read, the first ones at once, with errors that name the line. The
 generators draw from a supply in their own order.
 """
 
@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from risen_plugin.builtin.generators.forms import Form, UnusableError, adapted, form_of
-from risen_plugin.builtin.generators.sources import Place, Source
+from risen_plugin.builtin.generators.sources import LocatedRow, Source
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.instructions.validity import FilterReport
 
 Unusable: TypeAlias = Literal["error", "skip"]
 CHECKED_AT_ONCE = 10_000
-"""So many rows are checked before the first one is used, and tell what columns there are."""
+"""So many rows are checked before the first one is used; the columns are those of them all."""
 
 
 class Supply:
@@ -33,7 +33,7 @@ class Supply:
     :param unusable: whether a row whose ``ground_truth`` no constraint can check is an error or
         left out and counted in ``report``. A source of the forms ``rlvr`` and ``multi`` is read
         through once to know.
-    :raises DataError: if there is no row, or one of the first is not as it should be.
+    :raises DataError: if there is no row, or one of the first is unfit.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Supply:
         self._append = append
         self._has_appended = False
         self._prompt = prompt
-        self._first: tuple[str, bool] | None = None  # place, and whether it is a chat
+        self._first: tuple[str, bool] | None = None  # its origin, and whether it is a chat
         self._usable: array[int] | None = None
         if not len(source):
             raise DataError(f"{name} holds no instructions")
@@ -69,22 +69,22 @@ class Supply:
     def __getitem__(self, index: int) -> Row:
         """The row of this number, a new mapping each time.
 
-        :raises DataError: naming the place, if it is no mapping or has no usable prompt.
+        :raises DataError: naming its origin, if it is no mapping or has no usable prompt.
         """
         return self._row(self._source[index if self._usable is None else self._usable[index]])
 
     def _look_at_the_first(self) -> None:
         columns: dict[str, None] | None = None
-        for place in itertools.islice(self._source, CHECKED_AT_ONCE):
-            columns = _shared(columns, self._row(place))
+        for located in itertools.islice(self._source, CHECKED_AT_ONCE):
+            columns = _shared(columns, self._row(located))
         self.columns = tuple(columns or ())
 
     def _look_at_all(self, name: str, *, skip: bool) -> None:
         columns: dict[str, None] | None = None
         usable = array("Q")
-        for index, place in enumerate(self._source):
+        for index, located in enumerate(self._source):
             try:
-                row = self._row(place)
+                row = self._row(located)
             except UnusableError as error:
                 if not skip:
                     raise DataError(
@@ -101,8 +101,8 @@ class Supply:
         self._usable = usable if len(usable) < len(self._source) else None
         self.columns = tuple(columns or ())
 
-    def _row(self, place: Place) -> Row:
-        where, row = place
+    def _row(self, located: LocatedRow) -> Row:
+        where, row = located
         if not isinstance(row, Mapping):
             raise DataError(f"{where} is of type {type(row).__name__}, not a mapping of columns")
         prompt = self._prompt
@@ -130,8 +130,8 @@ class Supply:
         first, was_chat = self._first
         if is_chat != was_chat:
             raise DataError(
-                f"{where} has a {_told(is_chat)} prompt but {first} has a {_told(was_chat)} "
-                "one; a supply of instructions has one form"
+                f"{where} has a {_form_name(is_chat)} prompt but {first} has a "
+                f"{_form_name(was_chat)} one; a supply of instructions has one form"
             )
 
 
@@ -156,7 +156,7 @@ def _shared(columns: dict[str, None] | None, row: Row) -> dict[str, None]:
     return {name: None for name in columns if name in row}
 
 
-def _told(is_chat: bool) -> str:
+def _form_name(is_chat: bool) -> str:
     return "chat" if is_chat else "text"
 
 
@@ -191,7 +191,7 @@ def _appended(prompt: Any, row: Row, path: str, where: str) -> Any:
 
 
 def _inside(value: Any, step: str) -> Any:
-    """What stands at ``step`` in a mapping or list; None where nothing does."""
+    """The value at ``step`` in a mapping or list; None if there is none."""
     if isinstance(value, Mapping):
         return value.get(step)
     if isinstance(value, list) and step.isdigit() and int(step) < len(value):

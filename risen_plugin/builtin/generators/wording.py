@@ -1,4 +1,4 @@
-"""What a model is asked when it rewrites or invents a request, and what is made of its answer."""
+"""The questions that make a model rewrite or invent a request, and the reading of its answer."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def to_rewrite(rng: random.Random, query: str) -> str:
 
 def to_invent(examples: Sequence[str]) -> str:
     """Ask for a new request in the manner of ``examples``."""
-    told = "\n\n".join(f"<request>\n{example}\n</request>" for example in examples)
+    shown = "\n\n".join(f"<request>\n{example}\n</request>" for example in examples)
     return (
         "Below are requests that people made. Write one new request of this kind, about another "
-        "subject, that can be answered as it stands. Answer with the new request alone.\n\n" + told
+        "subject, that can be answered as it stands. Answer with the new request alone.\n\n" + shown
     )
 
 

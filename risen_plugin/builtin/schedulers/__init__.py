@@ -1,7 +1,7 @@
 """The schedulers that come with risen-plugin; ``after`` and ``alternate`` are written here.
 
-Pure functions of the progress: what has been done is read from its phases, so that a resumed run
-decides as an uninterrupted one does.
+Pure functions of the progress: they read earlier phases from it, so that a resumed run decides as
+an uninterrupted one does.
 """
 
 from __future__ import annotations

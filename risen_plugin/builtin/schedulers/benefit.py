@@ -1,4 +1,4 @@
-"""The scheduler ``benefit``: what a second of fine-tuning and of RISEN has gained decides."""
+"""The scheduler ``benefit``: compare the gain per second of fine-tuning and of RISEN."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Benefit:
     guard's instructions, and the fall of the held-out loss in nats per token. RISEN's is measured
     in its latest ``memory`` phases (a dropped one has cost its seconds and gained nothing);
     fine-tuning's loss by its latest ``memory`` pairs of evaluations without a RISEN phase between
-    them, or by the probe or the training loss where there are none, and its adherence by what the
-    guard found after it.
+    them, or by the probe or the training loss where there are none, and its adherence by the
+    guard's measurement after it.
 
     The run begins with ``start`` of fine-tuning and then ``explore`` RISEN phases, so that there
     is something to compare. A phase also comes when RISEN has not been tried for ``again`` of the
@@ -79,8 +79,8 @@ class Benefit:
             return _fine_tune(waiting)
         if len(done) < self.explore:
             return self._risen(f"exploring, phase {len(done) + 1} of {self.explore}")
-        pays, told = self._compared(progress, done)
-        return self._risen(told) if pays else _fine_tune(told)
+        pays, reason = self._compared(progress, done)
+        return self._risen(reason) if pays else _fine_tune(reason)
 
     def _waiting(self, progress: Progress, *, begun: bool) -> str:
         """Why it is too early for a RISEN phase; empty if it is not."""
@@ -93,35 +93,35 @@ class Benefit:
         return ""
 
     def _compared(self, progress: Progress, done: list[PhaseRecord]) -> tuple[bool, str]:
-        """Whether RISEN pays now, and by what."""
-        risen, risen_told = self._risen_rate(done)
+        """Whether RISEN pays now, and the gains that say so, in words."""
+        risen, risen_gain = self._risen_rate(done)
         if progress.step >= progress.max_steps:
-            return risen > 0, f"the run ends, RISEN gained {risen_told}"
-        fine_tuning, fine_tune_told = self._fine_tune_rate(progress, done)
-        told = f"RISEN gained {risen_told}, fine-tuning {fine_tune_told}"
+            return risen > 0, f"the run ends, RISEN gained {risen_gain}"
+        fine_tuning, fine_tune_gain = self._fine_tune_rate(progress, done)
+        gains = f"RISEN gained {risen_gain}, fine-tuning {fine_tune_gain}"
         if risen > max(fine_tuning, 0.0):
-            return True, told
+            return True, gains
         since = progress.step - last_risen_step(progress)
         if self.again and since >= self._steps(self.again, progress):
-            return True, f"RISEN was not tried for {since} fine-tune steps; {told}"
+            return True, f"RISEN was not tried for {since} fine-tune steps; {gains}"
         why = "fine-tuning gains more" if risen > 0 else "RISEN does not gain"
-        return False, f"{why}: {told}"
+        return False, f"{why}: {gains}"
 
     def _steps(self, share: float, progress: Progress) -> int:
         return max(1, round(share * progress.max_steps))
 
     def _worth(self, gain: Gain) -> float:
-        """Gain per second; of a stretch whose time is not known, the gain."""
+        """Gain per second; the gain alone where the time is not known."""
         value = gain.adherence + self.exchange * gain.loss
         return value / gain.seconds if gain.seconds > 0 else value
 
     def _risen_rate(self, done: list[PhaseRecord]) -> tuple[float, str]:
         latest = done[-self.memory :]
         gain = sum(map(gain_of, latest), Gain())
-        return self._told(gain, f"{len(latest)} phase{'s' if len(latest) > 1 else ''}")
+        return self._in_words(gain, f"{len(latest)} phase{'s' if len(latest) > 1 else ''}")
 
     def _fine_tune_rate(self, progress: Progress, done: list[PhaseRecord]) -> tuple[float, str]:
-        """The gain per second of the run's own steps: in loss, and in what the guard found."""
+        """The gain per second of fine-tuning, in loss and in adherence as the guard measured it."""
         per_step = fine_tune_seconds(progress) / progress.step if progress.step else 0.0
         loss, over = self._loss_gain(progress, done, per_step)
         adherence = _between(done, ADHERENCE, self.memory, per_step)
@@ -150,7 +150,7 @@ class Benefit:
         count = f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} of {what}"
         return Gain(0.0, fall, steps * per_step), count
 
-    def _told(self, gain: Gain, over: str) -> tuple[float, str]:
+    def _in_words(self, gain: Gain, over: str) -> tuple[float, str]:
         rate = self._worth(gain)
         return rate, (
             f"{rate:+.3g}/s (adherence {gain.adherence:+.3f}, loss {-gain.loss:+.4f} in "
@@ -163,7 +163,7 @@ class Benefit:
 
 @dataclass(frozen=True)
 class _Between:
-    """What changed from the end of each RISEN phase to the beginning of the next."""
+    """The change of a measurement from the end of RISEN phases to the beginning of the next."""
 
     change: float = 0.0
     seconds: float = 0.0
@@ -171,13 +171,13 @@ class _Between:
 
 
 def _between(done: list[PhaseRecord], name: str, memory: int, per_step: float) -> _Between:
-    found = []
+    changes = []
     for earlier, later in itertools.pairwise(done):
         left = held_by_model(earlier, name)
         met = finite(later.metrics.get(f"{name}_before"))
         if left is not None and met is not None:
-            found.append((met - left, later.at_step - earlier.at_step))
-    latest = found[-memory:]
+            changes.append((met - left, later.at_step - earlier.at_step))
+    latest = changes[-memory:]
     return _Between(
         sum(change for change, _ in latest),
         per_step * sum(steps for _, steps in latest),

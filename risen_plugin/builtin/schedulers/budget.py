@@ -1,4 +1,4 @@
-"""The scheduler ``budget``: another scheduler, until its RISEN phases have had their share."""
+"""The scheduler ``budget``: follow another scheduler until its phases have spent a budget."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from risen_plugin.progress import GUARD_S, LOOKS, finite, seconds_of
 class Budget:
     """Follow another scheduler until a budget is spent, then only fine-tune.
 
-    A phase that would cost more than what is left is shortened, by what the earlier phases have
-    cost per step and for measuring them; the first phase is as long as it is asked for. A phase
-    that was dropped has cost what it cost.
+    A phase that would cost more than is left is shortened, by the cost of earlier phases per step
+    and for measuring them; the first phase is as long as it is asked for. A dropped phase counts
+    at its full cost.
 
     :param scheduler: the scheduler that is followed: an object, a name, or
         ``{use: NAME, options: {...}}``.
@@ -60,19 +60,20 @@ class Budget:
             return wanted
         for limit in self._limits(progress):
             if limit.left <= 0:
-                return Decision("fine_tune", reason=f"budget: {limit.told}; {wanted.reason}")
-        steps, told = wanted.steps, ""
+                return Decision("fine_tune", reason=f"budget: {limit.in_words}; {wanted.reason}")
+        steps, shortened = wanted.steps, ""
         for limit in self._limits(progress):
             fits = limit.fits(progress, wanted)
             if fits < steps:
-                steps, told = fits, f"budget: {limit.told}, so {fits} of {wanted.steps} steps; "
+                shortened = f"budget: {limit.in_words}, so {fits} of {wanted.steps} steps; "
+                steps = fits
             if not fits:
-                told = f"budget: {limit.told}, less than measuring takes; "
-                return Decision("fine_tune", reason=f"{told}{wanted.reason}")
-        return dataclasses.replace(wanted, steps=steps, reason=f"{told}{wanted.reason}")
+                shortened = f"budget: {limit.in_words}, less than measuring takes; "
+                return Decision("fine_tune", reason=f"{shortened}{wanted.reason}")
+        return dataclasses.replace(wanted, steps=steps, reason=f"{shortened}{wanted.reason}")
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the scheduler that is followed; empty if it keeps none."""
+        """The state of the scheduler that is followed; empty if it has none."""
         return self.scheduler.state_dict() if isinstance(self.scheduler, Stateful) else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -82,13 +83,13 @@ class Budget:
 
     def _limits(self, progress: Progress) -> list[_Limit]:
         spent_s = sum(seconds_of(phase) for phase in progress.phases if phase.kind != "fine_tune")
-        given = [
+        limits = [
             _Limit("s", self.seconds, spent_s, "seconds"),
             _Limit("s of the run", self.run_seconds, progress.elapsed_s, "seconds"),
             _Limit("rollouts", self.rollouts, progress.rollouts, "rollouts"),
             _Limit("tokens", self.tokens, progress.tokens, "tokens"),
         ]
-        return [limit for limit in given if limit.whole is not None]
+        return [limit for limit in limits if limit.whole is not None]
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,14 @@ class _Limit:
         return (self.whole or 0.0) - self.spent
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         whole = f"{self.whole or 0:g} {self.unit}"
         if self.left <= 0:
             return f"{whole} are spent"
         return f"{self.left:.4g} of {whole} left"
 
     def fits(self, progress: Progress, wanted: Decision) -> int:
-        """How many steps of the wanted phase fit into what is left, beside measuring it.
+        """The number of steps of the wanted phase that fit into the rest, beside measuring it.
 
         0 where not even measuring fits; else at least one.
         """
@@ -131,9 +132,9 @@ class _Limit:
 
 
 def _measuring(phase: PhaseRecord, what: str) -> float:
-    """What a phase takes however short it is: being measured before and after.
+    """The cost of measuring a phase before and after, however short the phase is.
 
-    Looks on its way count as much as either, and grow with its steps.
+    Measurements during the phase cost as much each, but grow in number with its steps.
     """
     if what != "seconds":
         return 0.0

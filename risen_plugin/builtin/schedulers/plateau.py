@@ -46,9 +46,9 @@ class Plateau:
     Trainer an ``eval_strategy``.
 
     :param steps: GRPO optimizer steps of each RISEN phase.
-    :param evaluations: how many evaluations fine-tuning has to show that it pays.
+    :param evaluations: evaluations within which fine-tuning has to show that it pays.
     :param least: the improvement over them that pays, as a share of the value.
-    :param metric: the metric of the evaluations that tells; the held-out loss unless given.
+    :param metric: the metric of the evaluations that decides; the held-out loss unless given.
     :param higher_is_better: whether a higher value of ``metric`` is a better one.
     :param in_a_row: the most RISEN phases without a new plateau.
     :param least_gain: the gain in strict adherence from which RISEN pays, as a share of the
@@ -98,7 +98,7 @@ class Plateau:
         return self._risen(reason) if stopped else _fine_tune(reason)
 
     def _after_risen(self, progress: Progress, done: list[PhaseRecord]) -> Decision | None:
-        """What the latest RISEN phase calls for: a burst, RISEN again, or no more; None if nothing.
+        """The decision that the latest RISEN phase calls for; None where it calls for nothing.
 
         A burst takes the place of one step's decision, so that RISEN may go on a step later.
         """
@@ -134,7 +134,7 @@ class Plateau:
         return _fine_tune(f"the run ends, {since} fine-tune steps after the last RISEN phase")
 
     def _judged(self, progress: Progress) -> tuple[bool, str]:
-        """Whether fine-tuning has stopped paying since the latest RISEN phase, and by what."""
+        """Whether fine-tuning has stopped paying since the latest RISEN phase, and the reason."""
         begun = last_risen_step(progress)
         everything = evaluated(progress, self.metric)
         if everything:
@@ -167,12 +167,12 @@ class Plateau:
         best = max if self.higher_is_better else min
         before, since = best(values[: -self.evaluations]), best(values[-self.evaluations :])
         better = sign * (since - before) / abs(before) if before else sign * (since - before)
-        told = (
+        reason = (
             f"{name} {before:.4g} -> {since:.4g} over {self.evaluations} {what}, "
             f"{'better' if better >= 0 else 'worse'} by {abs(better):.2%}"
             + (f", below {self.least:.2%}" if 0 <= better < self.least else "")
         )
-        return better < self.least, told
+        return better < self.least, reason
 
     def _risen(self, reason: str) -> Decision:
         return Decision("risen", self.steps, self.parameters, f"plateau: {reason}")
