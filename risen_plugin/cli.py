@@ -1,4 +1,4 @@
-"""The ``risen`` command: a group that plugins add to, and the listings of what they offer.
+"""The ``risen`` command: a group that plugins add commands to, and the listings of their offers.
 
 Loads nothing heavy; a command imports what it needs when it runs. A ``RisenError`` is shown as its
 message alone and ends with exit code 2; ``--debug`` adds the traceback.
@@ -35,14 +35,14 @@ _WHAT: dict[Kind, str] = {
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run ``risen`` and exit.
 
-    :param arguments: what follows ``risen``; the process's own if None.
+    :param arguments: the words after ``risen``; those of the process if None.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     _log_to_stderr()
     try:
-        command_line().main(given, prog_name="risen")
-    except RisenError as error:  # before the group ran: a plugin, where they are strict
-        shown = _ShownError(error, debug="--debug" in itertools.takewhile(_is_flag, given))
+        command_line().main(words, prog_name="risen")
+    except RisenError as error:  # raised before the group ran, by a plugin in strict mode
+        shown = _ShownError(error, debug="--debug" in itertools.takewhile(_is_flag, words))
         shown.show()
         sys.exit(shown.exit_code)
     except KeyboardInterrupt:
@@ -59,7 +59,7 @@ def command_line() -> click.Group:
 class _RisenGroup(click.Group):
     """A group that shows a ``RisenError`` as its message and suggests near misses.
 
-    :ivar plugins: the installed ones; their commands are in the group.
+    :ivar plugins: the installed plugins, whose commands are in the group.
     """
 
     def __init__(self) -> None:
@@ -128,16 +128,16 @@ class _ShownError(click.ClickException):
 
 
 class _ShownUsage(click.ClickException):
-    """A command line that means nothing, in one line as every other error."""
+    """A command line that cannot be read, shown in one line like every other error."""
 
     exit_code = _USER_ERROR
 
     def __init__(self, error: click.UsageError) -> None:
-        told = " ".join(error.format_message().split()).rstrip(".")
-        told = told.replace(". (Did", " (did").replace(". Did", "; did")
+        text = " ".join(error.format_message().split()).rstrip(".")
+        text = text.replace(". (Did", " (did").replace(". Did", "; did")
         where = error.ctx.command_path if error.ctx is not None else "risen"
-        see = f" See {where} --help" if told.endswith("?") else f"; see {where} --help"
-        super().__init__(f"{told[:1].lower()}{told[1:]}{see}")
+        see = f" See {where} --help" if text.endswith("?") else f"; see {where} --help"
+        super().__init__(f"{text[:1].lower()}{text[1:]}{see}")
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"risen: {self.message}", file=file, err=file is None)
@@ -148,9 +148,9 @@ def _is_flag(argument: str) -> bool:
 
 
 class _Lines(logging.Handler):
-    """Shows what the package logs as the command's own words, on whatever stderr is then.
+    """Prints the log lines of the package on the present stderr, each led by ``risen:``.
 
-    A warning is shown once: plugins are found again for each configuration of a process.
+    A warning is shown once: plugins are loaded again for each configuration of a process.
     """
 
     def __init__(self) -> None:
@@ -183,12 +183,12 @@ def _plugins_command() -> click.Command:
     @click.option("--all", "everything", is_flag=True, help="Show built-in and disabled ones too.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.pass_obj
-    def plugins(found: Plugins, everything: bool, as_json: bool) -> None:
+    def plugins(installed: Plugins, everything: bool, as_json: bool) -> None:
         """List the installed plugins.
 
-        Each with what it offers, or with the reason why it was left out.
+        Each with its offers, or with the reason why it was left out.
         """
-        infos = found.infos()
+        infos = installed.infos()
         shown = [info for info in infos if everything or not _is_quiet(info)]
         if as_json:
             _print_json([_plugin_data(info) for info in shown])
@@ -243,13 +243,13 @@ def _listing(kind: Kind) -> click.Command:
     @click.argument("name", required=False)
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.pass_obj
-    def listing(found: Plugins, name: str | None, as_json: bool) -> None:
+    def listing(installed: Plugins, name: str | None, as_json: bool) -> None:
         if name is None:
-            _list_offers(kind, found.offers(kind), as_json)
+            _list_offers(kind, installed.offers(kind), as_json)
         elif as_json:
-            _print_json(_offer_data(found.find(kind, name), with_options=True))
+            _print_json(_offer_data(installed.find(kind, name), with_options=True))
         else:
-            _show_offer(found.find(kind, name))
+            _show_offer(installed.find(kind, name))
 
     return listing
 
@@ -309,14 +309,14 @@ def _offer_data(offer: Offer, *, with_options: bool = False) -> dict[str, Any]:
 
 
 def _column_names(factory: Callable[..., Any], attribute: str) -> list[str]:
-    """The columns that the factory's class declares; those that depend on options are not known."""
+    """The columns that the factory's class declares; it cannot declare those that options name."""
     names = getattr(factory, attribute, ())
     return [str(name) for name in names] if isinstance(names, list | tuple) else []
 
 
 def _doc(factory: Callable[..., Any]) -> str:
     doc = inspect.getdoc(factory) or ""
-    # A dataclass without a docstring is given its signature as one.
+    # A dataclass without a docstring has its signature as one.
     return "" if doc.startswith(f"{getattr(factory, '__name__', '')}(") else doc
 
 
@@ -325,7 +325,7 @@ def _summary(factory: Callable[..., Any]) -> str:
 
 
 def _plain(doc: str) -> str:
-    """Without the marks that documentation tools read."""
+    """``doc`` with the double backquotes of documentation tools made single."""
     return doc.replace("``", "`")
 
 

@@ -1,6 +1,6 @@
-"""What rewards, generators and schedulers agree on with the run: plain data and Protocols.
+"""The contract of rewards, generators and schedulers with a run: plain data and Protocols.
 
-Knows nobody else in the package and loads nothing heavy, so that a plugin's tests take seconds.
+Imports no other module of the package and nothing heavy, so that a plugin's tests take seconds.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Row: TypeAlias = Mapping[str, Any]
 def text_of(completion: Completion) -> str:
     """The text of a completion or prompt, whether it is plain text or chat messages.
 
-    Of chat messages, the contents are joined by newlines; content parts that are not text count
-    as nothing.
+    The contents of chat messages are joined by newlines; content parts that are not text are left
+    out.
 
     >>> text_of([{"role": "assistant", "content": "yes"}])
     'yes'
@@ -42,9 +42,9 @@ def _content(content: Any) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether a reader sees nothing of ``text``: white space, and characters without a shape.
+    """Whether ``text`` shows nothing: only white space and characters without a shape.
 
-    ``str.strip`` leaves zero-width characters standing, and an answer of those is no answer.
+    ``str.strip`` leaves zero-width characters in, and an answer of those is no answer.
 
     >>> is_blank("\u200b \u2060"), is_blank("a")
     (True, False)
@@ -62,7 +62,7 @@ _UNSEEN_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # Hangul fillers and the emp
 
 
 class Failed(float):
-    """A score that could not be had: an error on one completion, kept apart from an abstention.
+    """In place of a score: the reward failed to judge this completion, which is no abstention.
 
     Its value is NaN, which TRL takes for no score, so a reward that returns it works in a bare
     ``GRPOTrainer`` too.
@@ -86,14 +86,14 @@ class Failed(float):
 
 @dataclass(frozen=True)
 class PhaseRecord:
-    """One phase of the run as it went.
+    """One phase of the run.
 
     :param kind: ``fine_tune``, ``risen`` or ``burst``.
     :param steps: optimizer steps taken in it (the outer run's for ``fine_tune``).
     :param at_step: the outer run's step when the phase began.
     :param reason: the scheduler's reason for it.
     :param accepted: whether the guard kept a RISEN phase or a burst; None for fine-tuning.
-    :param metrics: what was measured in it, by name.
+    :param metrics: the measurements of the phase, by name.
     """
 
     kind: PhaseKind
@@ -106,7 +106,7 @@ class PhaseRecord:
 
 @dataclass(frozen=True)
 class Progress:
-    """All that a scheduler may decide by.
+    """The state of a run, by which a scheduler decides.
 
     :param step: optimizer steps that the outer run has taken.
     :param max_steps: optimizer steps that the outer run will take in all.
@@ -119,7 +119,7 @@ class Progress:
     :param tokens: completion tokens sampled so far.
     :param unsolved: instructions that nobody has solved yet.
     :param buffered: verified answers that a burst could be fine-tuned on.
-    :param demonstrations: answers that a person wrote, for the same.
+    :param demonstrations: answers that a person wrote, for a burst too.
     """
 
     step: int
@@ -138,11 +138,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a scheduler wants next.
+    """The next phase that a scheduler asks for.
 
     :param phase: ``fine_tune`` to go on with the outer run, ``risen`` to start a RISEN phase now,
         ``burst`` to fine-tune on the buffers now.
-    :param steps: optimizer steps of the RISEN phase or burst; without meaning for ``fine_tune``.
+    :param steps: optimizer steps of the RISEN phase or burst; unused for ``fine_tune``.
     :param parameters: fields for this phase alone: of TRL's ``GRPOConfig``, such as ``beta``; of a
         burst ``learning_rate``, ``batch_size`` and ``own_share``.
     :param reason: one line for the log and the record.
@@ -161,7 +161,7 @@ class Reward(Protocol):
     ``columns`` holds the other columns of the rows, one value per completion, and TRL's own
     extras (``completion_ids``, ``trainer_state``, ``log_extra``, ``log_metric``). One finite
     number per completion, or None to abstain, or :class:`Failed` where it could not judge. An
-    optional attribute ``needs`` names the columns that it cannot do without. May be ``async``.
+    optional attribute ``needs`` names the columns that it requires. May be ``async``.
     """
 
     def __call__(

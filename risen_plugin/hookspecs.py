@@ -1,4 +1,4 @@
-"""Every hook of risen-plugin. Hooks only offer things by name; a configuration uses them."""
+"""Every hook of risen-plugin. Hooks offer things by name; a configuration then uses them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def risen_register_commands(cli: click.Group) -> None:
 
     Called once per command-line process. A plugin that does nothing else has its entry point in the
     group ``risen_plugin.commands``, and is not imported where a callback is made. An exception
-    leaves the whole plugin out. Import what is heavy inside the command, so that ``risen --help``
+    leaves the whole plugin out. Import heavy libraries inside the command, so that ``risen --help``
     stays quick::
 
         @hookimpl
@@ -125,7 +125,7 @@ def risen_phase_ended(phase: PhaseRecord, progress: Progress, metrics: Mapping[s
 
     :param phase: the phase as it went, with the guard's verdict in ``accepted``.
     :param progress: the run at this moment.
-    :param metrics: what was measured in the phase, by name.
+    :param metrics: the measurements of the phase, by name.
 
     .. versionadded:: 0.1
     """

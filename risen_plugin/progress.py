@@ -1,6 +1,6 @@
 """Read a Progress: series of measurements, seconds, gains. Pure, for schedulers and their replay.
 
-What the numbers mean for the next phase is left to the schedulers.
+The schedulers decide what the numbers mean for the next phase.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def evaluated(progress: Progress, metric: str | None) -> Series:
 
 
 def loss_name(evaluations: Sequence[tuple[int, Mapping[str, float]]]) -> str:
-    """What these evaluations call the held-out loss: of the first set, if there are several."""
+    """The metric with the held-out loss in these evaluations: of the first set, if several."""
     names = [name for _, metrics in evaluations for name in metrics]
     losses = [name for name in names if name.startswith("eval_") and name.endswith("_loss")]
     return EVAL_LOSS if EVAL_LOSS in names or not losses else losses[0]
 
 
 def train_loss_blocks(progress: Progress, size: int) -> Series:
-    """The means of ``size`` logged losses each; the step is the last one's. A rest is left out."""
+    """The means of ``size`` losses each, with the step of the last; a remainder is left out."""
     losses = [(step, loss) for step, loss in progress.train_losses if math.isfinite(loss)]
     blocks = [losses[first : first + size] for first in range(0, len(losses) - size + 1, size)]
     return [(block[-1][0], sum(loss for _, loss in block) / size) for block in blocks]
@@ -78,11 +78,11 @@ def train_loss_blocks(progress: Progress, size: int) -> Series:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a stretch of the run changed.
+    """The change that a stretch of the run made.
 
     :param adherence: gain in strict adherence, a share of the guard's instructions.
     :param loss: by how much the held-out loss fell, in nats per token.
-    :param seconds: what it took.
+    :param seconds: wall-clock time of the stretch.
     """
 
     adherence: float = 0.0
@@ -98,7 +98,7 @@ class Gain:
 
 
 def gain_of(phase: PhaseRecord) -> Gain:
-    """What a RISEN phase gave to the model; a dropped one gave nothing for its seconds."""
+    """The gain of a RISEN phase; that of a dropped one is 0 for its seconds."""
     seconds = seconds_of(phase)
     if not phase.accepted:
         return Gain(seconds=seconds)
@@ -123,7 +123,7 @@ def fine_tune_seconds(progress: Progress) -> float:
 
 
 def held_by_model(phase: PhaseRecord, name: str) -> float | None:
-    """A measurement of the model as the phase left it: after a kept one, before a dropped one."""
+    """A measurement of the model after the phase: its entry's, if the phase was dropped."""
     return finite(phase.metrics.get(f"{name}_{'after' if phase.accepted else 'before'}"))
 
 

@@ -1,10 +1,10 @@
-"""Checks for the authors of plugins: does an object keep the contract of its kind?
+"""Checks for the authors of plugins: does an object hold to the contract of its kind?
 
 The checks are plain functions that raise ``AssertionError`` with the broken promise, and need no
 pytest. With pytest, ``pytest_plugins = ["risen_plugin.testing"]`` in a ``conftest.py`` brings the
 fixture ``plugins``. Nothing here loads torch or trains a model.
 
-PYTEST_DONT_REWRITE, since no check is written with ``assert``: tests import this module early.
+PYTEST_DONT_REWRITE: tests import this module early, and no check is written with ``assert``.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ class _Kind(enum.Enum):
 def check_reward(reward: Callable[..., Any], **columns: Any) -> None:
     """Run every check of ``REWARD_CHECKS``.
 
-    :param columns: a value for each column that the reward needs, given to it once per completion
-        as TRL does: ``check_reward(exact, answer="yes")``.
-    :raises AssertionError: with the promise that was broken.
+    :param columns: a value for each column that the reward needs, passed once per completion as
+        TRL does: ``check_reward(exact, answer="yes")``.
+    :raises AssertionError: with the broken promise.
     """
     for check in REWARD_CHECKS:
         check(reward, **columns)
 
 
 def reward_gives_one_score_per_completion(reward: Callable[..., Any], **columns: Any) -> None:
-    """As many scores as completions, each a finite number, None or :class:`Failed`."""
+    """There are as many scores as completions, each a finite number, None or :class:`Failed`."""
     for form, batch in SAMPLES.items():
         for score, text in zip(_scores(reward, batch, columns), TEXTS, strict=True):
             _require(
@@ -103,7 +103,7 @@ def reward_reads_chat_and_plain_alike(reward: Callable[..., Any], **columns: Any
 
 
 def reward_leaves_the_batch_alone(reward: Callable[..., Any], **columns: Any) -> None:
-    """What is passed in is not changed: the next reward gets the same lists."""
+    """The reward changes none of the passed lists, since the next reward gets the same ones."""
     for batch in SAMPLES.values():
         before = _call_arguments(batch, columns)
         passed = copy.deepcopy(before)
@@ -113,7 +113,7 @@ def reward_leaves_the_batch_alone(reward: Callable[..., Any], **columns: Any) ->
 
 
 def reward_takes_columns_it_does_not_know(reward: Callable[..., Any], **columns: Any) -> None:
-    """Other columns of the rows, and what TRL adds, are swallowed."""
+    """The reward accepts other columns of the rows, and the arguments that TRL adds."""
     batch = SAMPLES["plain"]
     extras = {
         "a_column_of_another_reward": [1] * len(TEXTS),
@@ -126,7 +126,7 @@ def reward_takes_columns_it_does_not_know(reward: Callable[..., Any], **columns:
 
 
 def reward_pickles(reward: Callable[..., Any], **columns: Any) -> None:
-    """It survives pickling, and scores the same afterwards."""
+    """The reward can be pickled, and scores the same afterwards."""
     try:
         twin = pickle.loads(pickle.dumps(reward))
     except Exception as error:
@@ -226,7 +226,7 @@ def parametrize_with_audit(
     ::
 
         @parametrize_with_audit([Vowels(0.5), (Exact(), {"answer": "yes"})])
-        def test_the_reward_stands_its_audit(reward, check):
+        def test_the_reward_passes_its_audit(reward, check):
             check(reward)
 
     :param rewards: rewards, or pairs of a reward and its columns.
@@ -239,8 +239,8 @@ def parametrize_with_audit(
     if unknown:
         raise ValueError(f"no audit check is called {unknown[0]!r}; there are: {', '.join(CHECKS)}")
     cases = []
-    for given in rewards:
-        reward, columns = given if isinstance(given, tuple) else (given, {})
+    for case in rewards:
+        reward, columns = case if isinstance(case, tuple) else (case, {})
         for name, check in zip(CHECKS, AUDIT_CHECKS, strict=True):
             if name not in allow:
                 bound = functools.partial(check, **columns)
@@ -254,10 +254,10 @@ def parametrize_with_audit(
 def check_generator(
     generator: Callable[..., Any], *, count: int = 8, seed: int = 0, **context: Any
 ) -> None:
-    """Rows that a run can use, and the same ones for the same arguments and state.
+    """The generator makes rows that a run can use, and the same for the same arguments and state.
 
-    :param context: what the generator reads beside ``pass_rates``, which is always passed.
-    :raises AssertionError: with the promise that was broken.
+    :param context: context that the generator reads beside ``pass_rates``, which is always passed.
+    :raises AssertionError: with the broken promise.
     """
     context = {"pass_rates": {}, "something_a_later_release_adds": 1, **context}
     passed = copy.deepcopy(context)
@@ -321,12 +321,12 @@ def _check_row(generator: Any, row: Any) -> None:
 
 
 def check_scheduler(scheduler: Callable[..., Any], *, max_steps: int = 60) -> None:
-    """Valid decisions at every step of some runs, by nothing but the progress.
+    """The scheduler decides validly at every step of several runs, by the progress alone.
 
-    In some of these runs phases are kept and in some dropped; some have evaluations and buffers
-    that fill, and some have neither; one has a single step.
+    In some of these runs phases are kept, in some dropped; some have evaluations, one has buffers
+    that fill, and one has a single step.
 
-    :raises AssertionError: with the promise that was broken.
+    :raises AssertionError: with the broken promise.
     """
     for run in (
         _Run(max_steps),
@@ -346,7 +346,7 @@ def check_scheduler(scheduler: Callable[..., Any], *, max_steps: int = 60) -> No
 
 @dataclass(frozen=True)
 class _Run:
-    """An imaginary run: how long, whether phases are kept, and what there is to see."""
+    """An imaginary run: its length, whether phases are kept, and what the scheduler can see."""
 
     max_steps: int
     accepted: bool = True
@@ -355,7 +355,7 @@ class _Run:
 
 
 def _run(scheduler: Callable[..., Any], run: _Run) -> list[tuple[Progress, Decision]]:
-    """What was decided after each step of a run that does as the scheduler says."""
+    """The decision after each step of a run that follows the scheduler."""
     decisions = []
     past: list[PhaseRecord] = []
     began, rollouts, unsolved, seconds, reason = 0, 0, 0, 0.0, "the run began"
@@ -390,7 +390,7 @@ def _run(scheduler: Callable[..., Any], run: _Run) -> list[tuple[Progress, Decis
 
 
 def _phase(decision: Decision, step: int, run: _Run, done: int) -> PhaseRecord:
-    """A phase as it would be recorded: each one gains less than the one before."""
+    """The record of an imaginary phase: each gains less than the one before."""
     if decision.phase == "burst":
         measured: dict[str, Any] = {SECONDS: 0.5 * decision.steps}
         return PhaseRecord("burst", decision.steps, step, decision.reason, None, measured)

@@ -32,13 +32,13 @@ class LengthBand:
         return [self.score(count_words(text_of(completion))) for completion in completions]
 
     def score(self, words: int) -> float:
-        """The score of an answer of so many words."""
+        """The score of an answer of ``words`` words."""
         outside = max(self.low - words, words - self.high, 0)
         return max(0.0, 1.0 - outside / self.slack)
 
 
 def count_words(text: str) -> int:
-    """What white space separates, except characters that nobody can see."""
+    """The number of words as white space separates them; invisible ones do not count."""
     return sum(not is_blank(word) for word in text.split())
 
 

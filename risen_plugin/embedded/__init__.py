@@ -1,4 +1,4 @@
-"""The tiny base model that makes everything run offline, and the text it is made of."""
+"""The tiny base model that makes everything run offline, and the text that it was trained on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Say how an answer should look, and write answers that do or do not look like that.
+"""Word constraints on the form of an answer, and write answers that obey or ignore them.
 
 A *wish* is one verifiable constraint (an IFEval id with its kwargs) in words. The embedded data
-is written with these wishes; some rows obey a wish and some ignore it, as data in the world does.
+states such wishes; the answers of some rows obey them and others do not, as in real data.
 Pure: plain values in, text out.
 """
 
@@ -76,7 +76,7 @@ class Wish:
 
 
 def clash(first: str, second: str) -> bool:
-    """Whether no answer of this kind can obey both constraint ids."""
+    """Whether no answer of this kind can obey both constraints."""
     return first == second or {first, second} in _CLASHES
 
 
@@ -100,7 +100,7 @@ def write(
 ) -> str:
     """An answer with ``fields`` that obeys the wishes marked in ``obeyed`` and no others.
 
-    ``verbose`` puts a lead-in before the answer, unless a word limit is obeyed.
+    ``verbose`` puts a lead-in before the answer, unless the answer obeys a word limit.
     """
     follow = {wish.id: wish for wish, met in zip(wishes, obeyed, strict=True) if met}
     ignored = {wish.id for wish, met in zip(wishes, obeyed, strict=True) if not met}

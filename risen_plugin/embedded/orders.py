@@ -1,7 +1,7 @@
-"""The demo's domain: customers write to an order desk, someone asks for the facts.
+"""The demo's domain: customers write to an order desk, and someone asks for facts of a message.
 
-Five desks have recorded answers. They all know the facts, but three of them seldom read how the
-answer was wanted, so fine-tuning on their records teaches the domain and only half of the manners.
+Five desks have recorded answers. They all know the facts, but three of them seldom obey the stated
+wishes, so fine-tuning on their records teaches the domain, and the wishes only by half.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def draw(
     """``count`` different rows; none has a prompt that is in ``without``.
 
     Each row has ``prompt`` and ``completion`` (chat messages), ``answer`` (the asked fields as
-    JSON), ``instruction_id_list`` and ``kwargs`` as IFEval writes them, ``obeyed`` (did the desk
-    obey each wish) and ``family`` (the desk).
+    JSON), ``instruction_id_list`` and ``kwargs`` as IFEval writes them, ``obeyed`` (whether the
+    desk obeyed each wish) and ``family`` (the desk).
     """
     rng = random.Random(seed)
     seen = set(without)
@@ -117,7 +117,7 @@ def _row(rng: random.Random, wish_counts: Sequence[int]) -> dict[str, Any]:
 
 
 def prompts(rows_: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The texts of the rows' prompts, to keep other draws apart from them."""
+    """The texts of the rows' prompts, which other draws can leave out by ``without``."""
     return {row["prompt"][0]["content"] for row in rows_}
 
 
@@ -133,7 +133,7 @@ def obedience(rows_: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def parse(text: str) -> dict[str, str]:
-    """The known fields that an answer states, in lower case, whatever form it has."""
+    """The known fields that an answer states, in lower case, in whatever form."""
     text = text.casefold()
     try:
         loaded = json.loads(text)
@@ -141,8 +141,8 @@ def parse(text: str) -> dict[str, str]:
         loaded = None
     if isinstance(loaded, dict):
         return {key: str(value).strip() for key, value in loaded.items() if key in FIELDS}
-    found = re.findall(rf"\b({'|'.join(FIELDS)}):[ ]*([^,;\n\"]+)", text)
-    return {key: value.strip() for key, value in found}
+    pairs = re.findall(rf"\b({'|'.join(FIELDS)}):[ ]*([^,;\n\"]+)", text)
+    return {key: value.strip() for key, value in pairs}
 
 
 def is_right(text: str, answer: str) -> bool:

@@ -34,7 +34,7 @@ _VALUES: Mapping[str, Callable[[random.Random], str]] = {
 
 @dataclass(frozen=True)
 class Desk:
-    """Whoever recorded the answers: their message templates and their habits.
+    """An order desk that recorded answers: its message templates and its habits.
 
     :param obeys: the probability that a stated wish is obeyed.
     :param verbose: the probability of a lead-in that nobody asked for.

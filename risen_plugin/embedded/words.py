@@ -1,7 +1,7 @@
 """Invent the names, numbers and things that the embedded data is about.
 
-Names are strung together from syllables, so that an answer cannot be remembered and has to be
-copied out of the message. Pure: everything comes from the random generator that is passed in.
+Names are made of syllables, so that an answer cannot be learned by heart and has to be copied out
+of the message. Pure: everything comes from the random generator that is passed in.
 """
 
 from __future__ import annotations

@@ -209,7 +209,7 @@ def test_an_audit_check_is_given_columns_and_a_right_answer():
 
 
 @parametrize_with_audit([rewards.Length(3, 60), (rewards.Exact(), {"answer": "yes"})])
-def test_a_sound_reward_stands_its_audit(reward, check):
+def test_a_sound_reward_passes_its_audit(reward, check):
     check(reward)
 
 

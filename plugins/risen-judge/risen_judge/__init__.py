@@ -1,6 +1,6 @@
 """A language model as judge, one criterion at a time, over any OpenAI-compatible endpoint.
 
-The HTTP client is that of risen-plugin, ``risen_plugin.kit.chat_client``.
+Requests go through risen-plugin's own client, ``risen_plugin.kit.chat_client``.
 """
 
 from __future__ import annotations

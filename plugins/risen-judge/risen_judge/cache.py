@@ -1,6 +1,6 @@
 """Remember verdicts, in memory or in an SQLite file that outlives the process.
 
-A cache that cannot be read or written is told of once, and judging goes on without it.
+If the file cannot be read or written, one warning says so, and judging goes on without it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TABLE = (
 
 
 def key_of(body: Mapping[str, Any]) -> str:
-    """A fingerprint of all that a verdict depends on: the request, without where it is sent."""
+    """A fingerprint of the request, without its address: a verdict depends on nothing else."""
     text = json.dumps(body, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -33,7 +33,7 @@ def key_of(body: Mapping[str, Any]) -> str:
 class Cache:
     """Verdicts by key.
 
-    :param path: the SQLite file; None keeps them in memory alone.
+    :param path: the SQLite file; None holds them in memory alone.
     :raises ValueError: if the file cannot be opened as one.
     """
 
@@ -50,26 +50,26 @@ class Cache:
                 raise ValueError(f"cache: cannot use '{path}': {error}") from error
 
     def find(self, keys: Sequence[str]) -> dict[str, Verdict]:
-        """The verdicts that are known among ``keys``."""
-        found = {key: self._known[key] for key in keys if key in self._known}
+        """The remembered verdicts, by those of ``keys`` that have one."""
+        verdicts = {key: self._known[key] for key in keys if key in self._known}
         if self.path is None or self._is_broken:
-            return found
+            return verdicts
         try:
             with closing(self._open()) as connection:
                 for key in keys:
-                    if key in found:
+                    if key in verdicts:
                         continue
                     row = connection.execute(
                         "SELECT met, reason FROM verdicts WHERE key = ?", (key,)
                     ).fetchone()
                     if row is not None:
-                        found[key] = Verdict(bool(row[0]), str(row[1]))
+                        verdicts[key] = Verdict(bool(row[0]), str(row[1]))
         except sqlite3.Error as error:
             self._give_up(error)
-        return found
+        return verdicts
 
-    def keep(self, key: str, verdict: Verdict, model: str) -> None:
-        """Remember a verdict at once: the next moment may be a crash."""
+    def save(self, key: str, verdict: Verdict, model: str) -> None:
+        """Write a verdict at once, since the process may crash at any time."""
         if self.path is None or self._is_broken:
             self._known[key] = verdict
             return

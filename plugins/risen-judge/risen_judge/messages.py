@@ -1,7 +1,7 @@
-"""What a judge is told and asked: one criterion, and an answer that cannot speak for itself.
+"""The messages for a judge: its instructions, one criterion, and an answer as mere data.
 
-The answer is data. It stands between two lines with a mark that is made from it, so that nothing
-in it can close them, and the judge is told beforehand to follow nothing inside.
+The answer is between two lines with a mark that is computed from it, so that nothing in the answer
+can close them. The instructions say to follow nothing between these lines.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ with one JSON object and nothing else: {"met": true or false, "reason": "one sho
 
 
 def messages(prompt: Any, completion: Completion, criterion: str) -> list[dict[str, str]]:
-    """The chat in which a judge is asked.
+    """The chat that asks a judge for a verdict.
 
-    Openings of special tokens (``<|``) are written apart in what is judged: some servers would take
-    them for the end of a message.
+    Special tokens in the judged texts are broken up (``< |``): some servers would take them for the
+    end of a message.
     """
     asked, answer = _harmless(_conversation(prompt)), _harmless(text_of(completion))
     mark = _mark(asked, answer, criterion)
@@ -56,7 +56,7 @@ def _harmless(text: str) -> str:
 
 
 def _mark(*texts: str) -> str:
-    """A mark that occurs in none of the texts, and is the same for the same ones."""
+    """A mark that occurs in none of the texts; the same texts give the same mark."""
     mark = ""
     while not mark or any(mark in text for text in texts):
         seen = "\0".join((mark, *texts)).encode("utf-8", "surrogatepass")

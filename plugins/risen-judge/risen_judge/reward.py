@@ -1,7 +1,7 @@
 """The reward ``judge``: each criterion of each answer is one question to a language model.
 
-Three outcomes are kept apart: a score, an abstention where a row has no criterion, and ``Failed``
-where the judge could not be had. An outage is never a score.
+There are three outcomes: a score, an abstention where a row has no criterion, and ``Failed`` where
+the judge gave no verdict. An outage is never a score.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from risen_plugin.contracts import Completion, Failed, text_of
 from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.kit.chat_client import AskError, ChatClient, GarbledError, Secret
 
-_ASKED_FOR_A_VERDICT = 2  # times, where what comes is none
+_TRIES = 2  # requests for a verdict, where a reply is none
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Judge:
     """Criteria judged one at a time by a language model behind an OpenAI-compatible endpoint.
 
     A row without criteria gets no score, a blank answer 0.0 without a request. Where the endpoint
-    is down, too slow, says no or answers nonsense, the completion counts as an error.
+    is down, too slow, refuses or answers nonsense, the completion counts as an error.
 
     :param base_url: the endpoint's address, such as ``http://localhost:8000/v1``.
     :param model: the model's name there.
@@ -40,14 +40,14 @@ class Judge:
     :param api_key_env: the environment variable that holds the key; none for no key.
     :param aggregate: ``mean`` scores the share of criteria met, ``all`` 1.0 if each one is.
     :param request_timeout_s: seconds for one request, to the last byte.
-    :param retries: further requests after one that failed in passing.
+    :param retries: further requests after a failure that may pass.
     :param backoff_s: seconds before the first of them, doubled for each further one.
     :param max_wait_s: the longest wait; an endpoint that asks for a longer one is given up.
     :param concurrency: the most requests under way at once.
     :param budget_calls: the most requests of a run; after them nothing is judged.
     :param budget_tokens: the most tokens of a run; requests under way may go beyond it.
     :param answer_tokens: the most tokens of a verdict.
-    :param cache: an SQLite file for verdicts; without one they are kept in memory.
+    :param cache: an SQLite file for verdicts; without one they are held in memory.
     :param extra: further fields of a request; null leaves one of the judge's own out.
     :param seed: of the jitter in the waits.
     """
@@ -119,14 +119,14 @@ class Judge:
         remembered = len(verdicts)
         verdicts |= await self._judged({k: b for k, b in bodies.items() if k not in verdicts})
         scores = [
-            self._score([verdicts[key] for key in own]) if wanted else None
-            for own, wanted in zip(keys, criteria, strict=True)
+            self._score([verdicts[key] for key in of_answer]) if wanted else None
+            for of_answer, wanted in zip(keys, criteria, strict=True)
         ]
         self._log(columns.get("log_metric"), scores, remembered)
         return scores
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been spent, so that a resumed run does not get its budget again."""
+        """The requests and tokens spent, so that a resumed run does not get its budget again."""
         return {"calls": self.spending.calls, "tokens": self.spending.tokens}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -157,7 +157,7 @@ class Judge:
         return {name: value for name, value in body.items() if value is not None}
 
     async def _judged(self, bodies: Mapping[str, dict[str, Any]]) -> dict[str, Verdict | Failed]:
-        """A verdict on each body, or why there is none."""
+        """A verdict for each body, or why there is none."""
         if not bodies:
             return {}
         try:
@@ -170,27 +170,27 @@ class Judge:
             async with turns:
                 return await self._verdict(client, key, body)
 
-        found = await asyncio.gather(*(judged(key, body) for key, body in bodies.items()))
-        return dict(zip(bodies, found, strict=True))
+        verdicts = await asyncio.gather(*(judged(key, body) for key, body in bodies.items()))
+        return dict(zip(bodies, verdicts, strict=True))
 
     async def _verdict(
         self, client: ChatClient, key: str, body: dict[str, Any]
     ) -> Verdict | Failed:
         rng, reason = random.Random(f"judge {self.seed} {key}"), ""
-        for _ in range(_ASKED_FOR_A_VERDICT):
-            said = ""
+        for _ in range(_TRIES):
+            reply = ""
             try:
-                said = await asked(client, body, self.spending, rng)
-                verdict = verdict_of(said)
+                reply = await asked(client, body, self.spending, rng)
+                verdict = verdict_of(reply)
             except VerdictError:
-                reason = f"no verdict: it said {short(client.key.hidden_in(said))}"
+                reason = f"no verdict: it said {short(client.key.hidden_in(reply))}"
             except GarbledError as error:
                 reason = str(error)
             except AskError as error:
                 return Failed(str(error))
             else:
-                told = client.key.hidden_in(verdict.reason)
-                self._verdicts.keep(key, Verdict(verdict.met, told), self.model)
+                safe_reason = client.key.hidden_in(verdict.reason)
+                self._verdicts.save(key, Verdict(verdict.met, safe_reason), self.model)
                 return verdict
         return Failed(reason)
 

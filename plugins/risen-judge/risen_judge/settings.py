@@ -1,6 +1,6 @@
-"""Hold the judge's options to what can work, each with one line that says what to do.
+"""Check the judge's options, each with one line that says how to mend it.
 
-No message repeats what may be a key: an address or a variable's name into which one was pasted.
+No message repeats a text that may be a key: an address or a variable's name may hold a pasted one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _OURS = ("messages", "model", "n", "stream")
 
 
 def url_of(base_url: str) -> str:
-    """Where chat completions are asked for.
+    """The address of the endpoint's chat completions.
 
-    :raises ConfigError: if ``base_url`` is no address, or holds more than one.
+    :raises ConfigError: if ``base_url`` is no address, or holds more than an address.
     """
     try:
         parts = urlsplit(base_url.strip())
@@ -46,7 +46,7 @@ def url_of(base_url: str) -> str:
 def key_in(variable: str | None) -> Secret:
     """The key that the environment variable holds; an empty one where none is named.
 
-    :raises ConfigError: if it holds none, or what cannot be one.
+    :raises ConfigError: if it holds no key, or a text that cannot be a key.
     """
     if variable is None:
         return Secret()
@@ -65,24 +65,24 @@ def key_in(variable: str | None) -> Secret:
 
 
 def check_criteria(criteria: str | Sequence[str] | None, column: str | None) -> None:
-    """One of the two, and something in it.
+    """Refuse neither or both of the two, and empty criteria.
 
-    :raises ConfigError: otherwise.
+    :raises ConfigError: naming the option.
     """
     if (criteria is None) == (column is None):
         both = "both" if criteria is not None else "neither of them"
         raise ConfigError(
             f"give either criteria, for all rows, or the column of the rows with them, not {both}"
         )
-    given = [criteria] if isinstance(criteria, str) else list(criteria or [])
-    if criteria is not None and not (given and all(text.strip() for text in given)):
+    texts = [criteria] if isinstance(criteria, str) else list(criteria or [])
+    if criteria is not None and not (texts and all(text.strip() for text in texts)):
         raise ConfigError("criteria must hold at least one text, and no empty ones")
     if column is not None and not column.strip():
         raise ConfigError("column must be the name of a column")
 
 
 def check_numbers(least: Mapping[str, tuple[float | None, float]]) -> None:
-    """Each number against the least it may be; None is let through.
+    """Refuse a number below its least value; None is allowed.
 
     :raises ConfigError: naming the option.
     """
@@ -92,7 +92,7 @@ def check_numbers(least: Mapping[str, tuple[float | None, float]]) -> None:
 
 
 def check_extra(extra: Mapping[str, Any]) -> None:
-    """Fields that a request can take beside its own.
+    """Refuse fields that the judge sets itself, or that are no JSON.
 
     :raises ConfigError: naming the field.
     """

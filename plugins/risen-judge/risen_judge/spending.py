@@ -1,4 +1,4 @@
-"""What judging may cost, and what it has cost."""
+"""The budget of a judge, and the requests and tokens spent of it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Spending:
         :param usage: ``usage`` of the response.
         :param characters: sent and received, for the estimate.
         """
-        told = usage.get("total_tokens") if isinstance(usage, Mapping) else None
-        if not isinstance(told, int) or isinstance(told, bool) or told < 0:
-            told = -(-characters // _CHARACTERS_PER_TOKEN)
+        total = usage.get("total_tokens") if isinstance(usage, Mapping) else None
+        if not isinstance(total, int) or isinstance(total, bool) or total < 0:
+            total = -(-characters // _CHARACTERS_PER_TOKEN)
         with _counting:
-            self.tokens += told
+            self.tokens += total

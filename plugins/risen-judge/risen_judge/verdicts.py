@@ -1,4 +1,4 @@
-"""Read a verdict out of what a judge said: strictly, since a guess would train.
+"""Read the verdict in a judge's reply: strictly, since the model would learn from a guess.
 
 Takes a JSON object with ``met``, or a plain yes or no, and nothing else.
 """
@@ -13,12 +13,12 @@ from typing import Any
 _THINKING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n\s*```\Z", re.DOTALL)
 _PLAIN = {"yes": True, "no": False}
-_LONGEST_REASON = 500  # characters that are kept
+_LONGEST_REASON = 500  # characters of it that are read
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge found.
+    """A judge's verdict on one criterion.
 
     :param met: whether the criterion is met.
     :param reason: the judge's own words, in one line; empty if it gave none.
@@ -29,24 +29,24 @@ class Verdict:
 
 
 class VerdictError(Exception):
-    """What came back is no verdict."""
+    """A judge's reply is no verdict."""
 
 
 def verdict_of(text: str) -> Verdict:
-    """The verdict in a judge's answer.
+    """The verdict in a judge's reply.
 
-    ``{"met": true, "reason": "..."}``, where the reason may be missing and a code fence around it
-    or a thinking section before it does no harm, or "yes" or "no" with nothing but punctuation.
+    Reads ``{"met": true, "reason": "..."}``, the reason optional, also in a code fence or after a
+    thinking section; and a bare "yes" or "no" with punctuation.
 
-    :raises VerdictError: for everything else.
+    :raises VerdictError: for any other reply.
     """
-    said = _THINKING.sub("", text, count=1).strip()
-    plain = said.strip(" .!*\"'`\n").casefold()
+    reply = _THINKING.sub("", text, count=1).strip()
+    plain = reply.strip(" .!*\"'`\n").casefold()
     if plain in _PLAIN:
         return Verdict(_PLAIN[plain])
-    fenced = _FENCE.match(said)
+    fenced = _FENCE.match(reply)
     try:
-        data = json.loads(fenced.group(1) if fenced else said, object_pairs_hook=_without_repeats)
+        data = json.loads(fenced.group(1) if fenced else reply, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError):
         raise VerdictError from None
     if not isinstance(data, dict) or not data.keys() <= {"met", "reason"}:
@@ -58,14 +58,14 @@ def verdict_of(text: str) -> Verdict:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A key that is given twice says two things."""
+    """A dictionary of the pairs; a repeated key is refused, since its values may disagree."""
     if len(dict(pairs)) < len(pairs):
         raise ValueError("a key is given twice")
     return dict(pairs)
 
 
 def short(text: str) -> str:
-    """How a text begins, as a message quotes it: in one line, without halves of surrogate pairs."""
+    """The start of a text as a message quotes it: one line, without halves of surrogate pairs."""
     line = _one_line(text)
     return repr(line if len(line) <= 80 else f"{line[:80]}...")
 

@@ -20,7 +20,7 @@ def test_the_contract_of_a_reward_is_kept(check):
 
 
 @parametrize_with_audit([BAND])
-def test_the_reward_stands_its_audit(reward, check):
+def test_the_reward_passes_its_audit(reward, check):
     check(reward)
 
 

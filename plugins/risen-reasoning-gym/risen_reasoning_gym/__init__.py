@@ -1,6 +1,6 @@
 """The tasks of reasoning-gym as instructions, and their own scorers as a reward.
 
-Importing it is quick: reasoning-gym itself is loaded when a task is first looked at.
+Importing it is quick: reasoning-gym itself is loaded when a task is first used.
 """
 
 from __future__ import annotations

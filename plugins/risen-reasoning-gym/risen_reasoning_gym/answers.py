@@ -1,8 +1,8 @@
-"""Find the answer in a completion, and tell which answers a scorer may be handed.
+"""Find the answer in a completion, and decide whether a scorer may get it.
 
 Some of reasoning-gym's scorers run the answer as Python (``eval``, or sympy's ``parse_expr``,
-which does). A model's text must not run in the process that trains it, so an answer is looked at
-first, and what is not plainly a literal or a formula is wrong without being scored.
+which does). A model's text must not run in the process that trains it. So an answer is parsed
+first, and one that is not plainly a literal or a formula is wrong without being scored.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _HIGHEST_POWER = 100
 def answer_of(text: str) -> str:
     r"""The answer that a completion gives; empty if it gives none.
 
-    In this order: what the last pair of ``<answer>`` and ``</answer>`` encloses, what the last
-    ``\boxed{}`` holds, the last line that is not blank, without a leading "Answer:".
+    The first of these that there is: the text between the last ``<answer>`` and ``</answer>``, the
+    content of the last ``\boxed{}``, the last line that is not blank, without a leading "Answer:".
     """
-    for found in (_tagged(text), _boxed(text)):
-        if found is not None:
-            return found.strip()
+    for marked in (_tagged(text), _boxed(text)):
+        if marked is not None:
+            return marked.strip()
     lines = text.split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     return _LED_IN.sub("", last, count=1) if _LED_IN.match(last) else last
@@ -62,9 +62,9 @@ def _boxed(text: str) -> str | None:
 
 
 def may_be_scored(task: str, answer: str, oracle: object) -> bool:
-    """Whether the scorer of ``task`` can be handed ``answer`` without running what it says.
+    """Whether the scorer of ``task`` can score ``answer`` without running code in it.
 
-    :param oracle: the item's own answer, which is always fit to be scored.
+    :param oracle: the item's own answer, which may always be scored.
     """
     if answer == oracle:
         return True
@@ -103,9 +103,9 @@ def _parsed(answer: str) -> ast.expr | None:
 def _is_formula(  # noqa: PLR0911  one line per kind of node
     node: ast.expr, names: frozenset[str], *, symbols: bool, powers: int = 2
 ) -> bool:
-    """Numbers, single letters, the functions in ``names``, and arithmetic that stays small.
+    """Whether a formula has only numbers, letters, functions in ``names`` and small arithmetic.
 
-    :param powers: how deep powers may be nested; each level multiplies the digits.
+    :param powers: the depth to which powers may be nested; each level multiplies the digits.
     """
 
     def fits(inner: ast.expr, left: int = powers) -> bool:

@@ -1,7 +1,7 @@
-"""What reasoning-gym has: tasks, the fields of their configurations, their levels.
+"""The tasks of reasoning-gym, the fields of their configurations, and their levels.
 
-Every use of the package is here, and it is loaded no earlier than needed. What is wrong with a
-task or its settings is told in one line.
+Every use of the package is here, and it is loaded no earlier than needed. A wrong task or setting
+is refused in one line.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def task_names() -> list[str]:
 def check_task(task: str) -> None:
     """Refuse a task that is unknown or cannot keep to its seed.
 
-    :raises ConfigError: with the near miss, or with what to do.
+    :raises ConfigError: with the near miss, or with a way out.
     """
     if task in _NOT_ALONE:
         raise ConfigError(f"the task '{task}' cannot be drawn from: {_NOT_ALONE[task]}")
@@ -57,7 +57,7 @@ def check_task(task: str) -> None:
 
 
 def check_config(task: str, config: Mapping[str, Any]) -> None:
-    """Refuse fields that the configuration of ``task`` does not have, or values it refuses.
+    """Refuse unknown fields and values for the configuration of ``task``.
 
     :raises ConfigError: with the near miss or the task's own words.
     """
@@ -79,7 +79,7 @@ def check_config(task: str, config: Mapping[str, Any]) -> None:
 
 
 def levels_of(task: str, config: Mapping[str, Any]) -> list[int]:
-    """The levels of the task's curriculum that agree with ``config``; empty if it has none."""
+    """The levels of the task's curriculum that agree with ``config``; empty if there are none."""
     if task not in _factory().CURRICULA:
         return []
     attributes = _factory().create_curriculum(task).attributes.values()
@@ -119,8 +119,8 @@ def _settings(task: str, config: Mapping[str, Any], level: int | None, seed: int
             settings.validate()
     except (AssertionError, TypeError, ValueError) as error:
         at = "" if level is None else f" at level {level}"
-        told = " ".join(str(error).split()) or "its values do not agree with one another"
-        raise ConfigError(f"config of '{task}'{at}: {told}") from error
+        reason = " ".join(str(error).split()) or "its values do not agree with one another"
+        raise ConfigError(f"config of '{task}'{at}: {reason}") from error
     return settings
 
 

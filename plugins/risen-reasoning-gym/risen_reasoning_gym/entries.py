@@ -1,7 +1,7 @@
 """Write an item of a task into one JSON text, and read it back as it was.
 
-Scorers compare tuples with tuples, look up keys that are no texts and reckon in fractions: all of
-them survive the way.
+Scorers need tuples, fractions and keys that are no texts, which JSON does not have: they are marked
+in the text, and restored when it is read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw instructions from the tasks of reasoning-gym, at a level that the policy can learn from.
+"""Draw instructions from the tasks of reasoning-gym, at a level that the model can learn from.
 
 A row is a function of the seed, its number in the run and the task's level, so that a resumed run
 sees what an uninterrupted one sees. Only the levels are state.
@@ -40,9 +40,9 @@ class Tasks:
         follow the pass rates. Without it, and for tasks without a curriculum, a task's defaults.
     :param raise_at: the pass rate from which ``adapt`` goes one level up.
     :param lower_at: the pass rate down to which it goes one level down.
-    :param patience: rows of a task between two changes of its level, so that the pass rate speaks
-        of the present one.
-    :param asked: what is added to each question; empty for nothing.
+    :param patience: rows of a task between two changes of its level, so that the pass rate is
+        that of the present one.
+    :param asked: a text that is added to each question; empty for none.
     :param chat: whether prompts are chats of one message.
     """
 
@@ -110,9 +110,9 @@ class Tasks:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state_dict()``."""
-        for own, name in ((self._levels, "levels"), (self._since, "since")):
-            own.clear()
-            own.update(state[name])
+        for counts, name in ((self._levels, "levels"), (self._since, "since")):
+            counts.clear()
+            counts.update(state[name])
 
     @property
     def _weights(self) -> Mapping[str, float]:
@@ -140,10 +140,10 @@ class Tasks:
             rate = pass_rates.get(task)
             if not ladder or rate is None or self._since.get(task, 0) < self.patience:
                 continue
-            place = ladder.index(self._levels.get(task, ladder[0]))
+            rung = ladder.index(self._levels.get(task, ladder[0]))
             step = 1 if rate >= self.raise_at else -1 if rate <= self.lower_at else 0
-            moved = ladder[min(max(place + step, 0), len(ladder) - 1)]
-            if moved != ladder[place]:
+            moved = ladder[min(max(rung + step, 0), len(ladder) - 1)]
+            if moved != ladder[rung]:
                 self._levels[task], self._since[task] = moved, 0
 
     def _level(self, task: str) -> int | None:
@@ -183,15 +183,15 @@ def _check_weights(weights: Mapping[str, float]) -> None:
 
 
 def _item(entry: Entry, seed: int, index: int) -> Entry:
-    """``entry`` with the item that belongs to this row of the run."""
-    chunk, place = divmod(index, catalogue.CHUNK)
+    """``entry`` with the item of row ``index`` of the run."""
+    chunk, offset = divmod(index, catalogue.CHUNK)
     config, reason = json.dumps(dict(entry.config)), ""
     for attempt in range(_TRIES):
         what = json.dumps([seed, entry.task, chunk, attempt]).encode()
-        own_seed = int.from_bytes(hashlib.sha256(what).digest()[:4], "big") >> 1
-        with isolated(own_seed + place):
+        chunk_seed = int.from_bytes(hashlib.sha256(what).digest()[:4], "big") >> 1
+        with isolated(chunk_seed + offset):
             try:
-                item = catalogue.dataset(entry.task, config, entry.level, own_seed)[place]
+                item = catalogue.dataset(entry.task, config, entry.level, chunk_seed)[offset]
                 made = dataclasses.replace(entry, item=item)
                 written(made, "")
             except Exception as error:  # noqa: BLE001  each task has its own ways of finding none

@@ -1,8 +1,8 @@
-"""Let a task draw from, and change, what a whole process shares, and put it back afterwards.
+"""Let a task use and change global state of the process, and restore that state afterwards.
 
 Seen with reasoning-gym 0.1.25: ``list_functions`` and ``codeio`` draw from the global generators of
 Python and numpy, ``pool_matrix`` seeds numpy's, ``decimal_arithmetic`` sets the decimal precision,
-and some print. A run's own draws must not depend on that, nor the other way round.
+and some print. Neither a run's draws nor a task's may depend on the other's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Seed the shared generators for what is inside; afterwards all is as it was."""
+    """Seed the global generators within the block; restore them and the precision after it."""
     numpy_random: Any = importlib.import_module("numpy.random")
     python_state, numpy_state = random.getstate(), numpy_random.get_state()
     random.seed(seed)

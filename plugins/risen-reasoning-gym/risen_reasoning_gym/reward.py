@@ -20,11 +20,11 @@ from risen_reasoning_gym.isolation import isolated
 class TaskScore:
     r"""The score that a task of reasoning-gym gives to the answer; abstains on all other rows.
 
-    The answer is what the last ``<answer>`` and ``</answer>`` enclose; without them what the last
-    ``\boxed{}`` holds, and without that the last line. A completion without one scores 0.0. A
-    scorer that breaks on an answer has judged nothing, and says so for that completion alone.
+    The answer is the text between the last ``<answer>`` and ``</answer>``; without them the content
+    of the last ``\boxed{}``, and without that the last line. A completion without an answer scores
+    0.0. Where a scorer raises, that completion alone is ``Failed``.
 
-    :param partial: False gives 0.0 for every score below 1.0; tasks give some for the form.
+    :param partial: False gives 0.0 for every score below 1.0; some tasks give a little for form.
     """
 
     partial: bool = True
@@ -47,8 +47,8 @@ class TaskScore:
         try:
             score = _scored(entry, answer)
         except Exception as error:  # noqa: BLE001  a scorer breaks in its own ways on odd answers
-            told = " ".join(f"{type(error).__name__}: {error}".split())
-            return Failed(f"the scorer of '{entry.task}' raised {told:.200}")
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            return Failed(f"the scorer of '{entry.task}' raised {reason:.200}")
         if not isinstance(score, Real) or not math.isfinite(score):
             return Failed(f"the scorer of '{entry.task}' gave {score!r:.60}")
         number = float(score)
