@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers import TrainingArguments
 
 from risen_plugin.config import RisenConfig
 from risen_plugin.guard.changes import Task
@@ -19,6 +19,7 @@ from risen_plugin.rewards.named import NamedReward
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.pass_rates import PassRates
 from risen_plugin.training.answering import Encoded
+from risen_plugin.training.protocols import Tokenizer
 
 DomainMetrics: TypeAlias = Callable[[], Mapping[str, float]]
 LogSeries: TypeAlias = Callable[[int, Mapping[str, float]], None]
@@ -43,7 +44,7 @@ class PhaseContext:
     """
 
     model: Any
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
     args: TrainingArguments
     config: RisenConfig
     rewards: Sequence[NamedReward]

@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError
+from risen_plugin.training.protocols import Tokenizer
 
 _NO_LIMIT = 1_000_000
 
@@ -36,7 +37,7 @@ _AS_IT_FINDS_THEM: dict[str, Any] = {
 """What a model's own generation settings would change of its distribution, switched off."""
 
 
-def prompt_ids(tokenizer: Any, prompt: Any) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, prompt: Any) -> list[int]:
     """Token ids of a prompt as the model sees it: text as it is, chat through the template."""
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
@@ -45,7 +46,7 @@ def prompt_ids(tokenizer: Any, prompt: Any) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def check_chat(tokenizer: Any) -> None:
+def check_chat(tokenizer: Tokenizer) -> None:
     """Refuse chat messages for a tokenizer that has no chat template.
 
     :raises ConfigError: saying what to do.
@@ -57,7 +58,7 @@ def check_chat(tokenizer: Any) -> None:
         )
 
 
-def end_ids(model: Any, tokenizer: Any) -> list[int]:
+def end_ids(model: Any, tokenizer: Tokenizer) -> list[int]:
     """Every token id that ends an answer, as TRL collects them."""
     declared = model.generation_config.eos_token_id
     ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
@@ -84,7 +85,7 @@ def longest_prompt(model: Any, answer_tokens: int, label: str = "grpo") -> int:
 @torch.no_grad()
 def answers(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prompts: Sequence[Any],
     *,
     max_new_tokens: int,
@@ -115,7 +116,7 @@ def answers(
 
 def answers_to(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     rows: Sequence[Row],
     *,
     max_new_tokens: int,
@@ -136,7 +137,7 @@ def answers_to(
 @torch.no_grad()
 def sampled_answers(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     rows: Sequence[Row],
     *,
     count: int,
@@ -183,7 +184,7 @@ def answered(prompt: list[int], answer: list[int]) -> Encoded:
     return [*prompt, *answer], [IGNORED] * len(prompt) + answer
 
 
-def _generation(model: Any, tokenizer: Any, **settings: Any) -> GenerationConfig:
+def _generation(model: Any, tokenizer: Tokenizer, **settings: Any) -> GenerationConfig:
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return GenerationConfig(
         **settings,

@@ -17,6 +17,7 @@ from torch import nn
 from risen_plugin.contracts import Failed, text_of
 from risen_plugin.rewards.scores import Scores
 from risen_plugin.training.answering import prompt_ids
+from risen_plugin.training.protocols import Tokenizer
 
 
 def plain_query(prompt: Any, query: Any) -> Any:
@@ -43,7 +44,7 @@ class Likelihood:
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         entry: Callable[[], AbstractContextManager[Any]],
         *,
         longest: int,

@@ -14,6 +14,7 @@ from torch import nn
 from risen_plugin.errors import DataError
 from risen_plugin.instructions.probe_rows import check_probe_row
 from risen_plugin.training.answering import IGNORED, Encoded, check_chat, prompt_ids
+from risen_plugin.training.protocols import Tokenizer
 
 
 def probe_loss(
@@ -61,7 +62,9 @@ def row_losses(
     return losses
 
 
-def encode_probe(tokenizer: Any, rows: Sequence[Mapping[str, Any]], longest: int) -> list[Encoded]:
+def encode_probe(
+    tokenizer: Tokenizer, rows: Sequence[Mapping[str, Any]], longest: int
+) -> list[Encoded]:
     """Token ids and labels of probe rows, cut to ``longest`` tokens.
 
     Understood are ``input_ids`` (with ``labels`` or masks, as trainers prepare them), ``prompt``
@@ -82,7 +85,7 @@ def encode_probe(tokenizer: Any, rows: Sequence[Mapping[str, Any]], longest: int
     return cut
 
 
-def _encode(tokenizer: Any, row: Mapping[str, Any], index: int) -> Encoded:
+def _encode(tokenizer: Tokenizer, row: Mapping[str, Any], index: int) -> Encoded:
     if "input_ids" in row:
         ids = [int(token) for token in row["input_ids"]]
         if row.get("labels") is not None:
@@ -105,7 +108,7 @@ def _encode(tokenizer: Any, row: Mapping[str, Any], index: int) -> Encoded:
     return ids, list(ids)
 
 
-def _conversation(tokenizer: Any, messages: Sequence[Any]) -> list[int]:
+def _conversation(tokenizer: Tokenizer, messages: Sequence[Any]) -> list[int]:
     check_chat(tokenizer)
     text = tokenizer.apply_chat_template(list(messages), tokenize=False)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])

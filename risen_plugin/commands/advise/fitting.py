@@ -27,6 +27,7 @@ from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError
 from risen_plugin.training.answering import prompt_ids
 from risen_plugin.training.losses import encode_probe
+from risen_plugin.training.protocols import Tokenizer
 
 _LONGEST_SEEN_IN = 64
 
@@ -47,7 +48,7 @@ class Fitted:
 def fit_to_memory(
     draft: Mapping[str, Any],
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     *,
     instructions: Sequence[Row],
     available: int | None = None,
