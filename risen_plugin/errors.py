@@ -28,11 +28,11 @@ class PluginError(RisenError):
 
 
 class DataError(RisenError):
-    """Rows that were given lack a column, cannot be read or do not fit the model."""
+    """Rows lack a column, cannot be read or do not fit the model."""
 
 
 class RecordError(RisenError):
-    """What a run keeps of itself cannot be written."""
+    """The record of a run cannot be written or resumed from."""
 
 
 class ExportError(RisenError):
@@ -42,7 +42,7 @@ class ExportError(RisenError):
 def near_miss(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the closest known name, or an empty string.
 
-    An ending that both have, as files of a kind do, makes them no more alike.
+    An ending that both have, such as ``.jsonl``, does not make them more alike.
     """
     likeness = {other: _likeness(name, other) for other in known}
     best = max(likeness, key=likeness.__getitem__, default="")
@@ -50,7 +50,9 @@ def near_miss(name: str, known: Iterable[str]) -> str:
 
 
 def near_path(path: Path, *, folders: bool = False) -> str:
-    """What may have been meant by a path that is not there; nothing where it is.
+    """A hint at a path that does not exist: its near miss, or that its folder is missing too.
+
+    An empty string where the path exists.
 
     :param folders: whether only folders could be meant.
     """
@@ -88,7 +90,7 @@ def typed_line(error: BaseException) -> str:
 def boundary(label: str) -> Iterator[None]:
     """Attach ``label`` to whatever a plugin raises; plugin authors raise plain Python errors.
 
-    What they say is told in one line, however many it had.
+    Their messages are put in one line.
     """
     try:
         yield
@@ -102,7 +104,7 @@ def boundary(label: str) -> Iterator[None]:
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Say ``where`` it stands, before what a person can cause there; once, however deep."""
+    """Put ``where`` before the message of an error that a person can cause; once, however deep."""
     try:
         yield
     except (ConfigError, DataError) as error:

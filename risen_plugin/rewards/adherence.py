@@ -51,7 +51,10 @@ def grade(
 def score(
     rewards: Sequence[NamedReward], rows: Sequence[Row], completions: Sequence[Any]
 ) -> dict[str, Scores]:
-    """The scores of ``rewards`` for answers to ``rows``, as :func:`grade` of the graded ones."""
+    """The scores of ``rewards``, graded or not, for answers to ``rows``, outside of any training.
+
+    :raises RisenError: if a reward fails that stops on errors.
+    """
     columns: dict[str, Any] = columns_of(rows) | {
         "completion_ids": [[] for _ in rows],
         "trainer_state": None,
@@ -76,7 +79,7 @@ Judged: TypeAlias = list[tuple[float, bool]]
 def judged_rows(
     rewards: Sequence[NamedReward], scores: Mapping[str, Scores]
 ) -> Iterator[Judged | None]:
-    """For each answer, what the graded rewards that scored it say; None where one failed on it."""
+    """For each answer, how the graded rewards that scored it judge it; None where one failed."""
     graded = [reward for reward in rewards if reward.grading.graded]
     for row in zip(*(scores[reward.__name__] for reward in graded), strict=True):
         if any(isinstance(score, Failed) for score in row):
@@ -101,16 +104,19 @@ def verdicts(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> li
 
 
 def totals(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> list[float | None]:
-    """For each answer, the weighted sum over the rewards that scored it; None as in verdicts."""
+    """For each answer, the weighted sum over the rewards that scored it.
+
+    None where none did, or one failed on it.
+    """
     sums: list[float | None] = []
     for row in zip(*(scores[reward.__name__] for reward in rewards), strict=True):
-        given = [
+        weighted = [
             reward.weight * score
             for reward, score in zip(rewards, row, strict=True)
             if score is not None
         ]
-        total = sum(given)
-        sums.append(total if given and math.isfinite(total) else None)
+        total = sum(weighted)
+        sums.append(total if weighted and math.isfinite(total) else None)
     return sums
 
 
@@ -138,15 +144,15 @@ def unjudged(
     rewards: Sequence[NamedReward], scores: Mapping[str, Scores], limit: float
 ) -> str | None:
     """One line if more than the share ``limit`` of answers could not be judged, or none could."""
-    found = adherence(rewards, scores)
-    errors = {name: errors_in(given) for name, given in scores.items()}
+    judged = adherence(rewards, scores)
+    errors = {name: errors_in(values) for name, values in scores.items()}
     worst = max(errors, key=lambda name: len(errors[name]))
     total = len(scores[worst])
-    if not found.errors or (found.errors <= limit * total and found.rows):
+    if not judged.errors or (judged.errors <= limit * total and judged.rows):
         return None
     [label] = [reward.label for reward in rewards if reward.__name__ == worst]
     return (
-        f"{found.errors} of {total} held-out answers could not be judged "
-        f"({found.errors / total:.0%}, limit {limit:.0%}): {label} failed on "
+        f"{judged.errors} of {total} held-out answers could not be judged "
+        f"({judged.errors / total:.0%}, limit {limit:.0%}): {label} failed on "
         f"{len(errors[worst])}, for example: {errors[worst][-1].reason}"
     )

@@ -1,7 +1,7 @@
-"""A generation batch with its scores, as everybody gets it who listens to the rewards of a phase.
+"""A generation batch with its scores, as every listener to the rewards of a phase gets it.
 
-Frozen; what follows from the scores is computed when it is first asked for, and once for all
-listeners.
+Frozen. Verdicts, sums, groups and trip wires are computed once for all listeners, when the first of
+them asks.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class Batch:
 
     @cached_property
     def groups(self) -> list[range]:
-        """The answers to each prompt, by their places in the batch."""
+        """The answers to each prompt, by their indices in the batch."""
         if self.group is not None:
             return groups_of(len(self), self.group)
         ends = [
-            place for place in range(1, len(self)) if self.prompts[place] != self.prompts[place - 1]
+            index for index in range(1, len(self)) if self.prompts[index] != self.prompts[index - 1]
         ]
         edges = [0, *ends, len(self)] if len(self) else []
         return list(itertools.starmap(range, itertools.pairwise(edges)))
@@ -77,8 +77,8 @@ class Batch:
             and len(values) == len(self)
         }
         return [
-            {"prompt": prompt, **{name: values[place] for name, values in columns.items()}}
-            for place, prompt in enumerate(self.prompts)
+            {"prompt": prompt, **{name: values[index] for name, values in columns.items()}}
+            for index, prompt in enumerate(self.prompts)
         ]
 
     @cached_property

@@ -1,7 +1,7 @@
 """Call rewards: ``async`` ones side by side, each under its time limit, and nothing hangs.
 
-What runs past its limit is left behind in a daemon thread, which does not keep the process from
-ending. What the answers mean is left to ``outcomes``.
+A call that runs past its limit is left behind in a daemon thread, which does not stop the process
+from ending. What its scores mean is left to ``scores``.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ _ANSWERS_S = 0.5  # an event loop that does not react within this is blocked
 def call_all(
     rewards: Sequence[NamedReward], arguments: Callable[[NamedReward], Arguments], count: int
 ) -> dict[str, Scores]:
-    """What each reward says of ``count`` completions, by name.
+    """The scores of each reward for ``count`` completions, by its name.
 
     Plain rewards are called in turn, then the ``async`` ones side by side.
 
-    :param arguments: what a reward is called with.
+    :param arguments: the arguments to call a reward with.
     :raises RisenError: if a reward that stops on errors raises, is too slow or returns nonsense.
     """
-    found: dict[str, Scores] = {}
+    scores: dict[str, Scores] = {}
     waiting: list[NamedReward] = []
     for reward in rewards:
         if reward.is_async:
             waiting.append(reward)
         else:
             ask = partial(_call, reward, arguments(reward))
-            found[reward.__name__] = _settled(reward, count, ask)
+            scores[reward.__name__] = _settled(reward, count, ask)
     with _Pending((reward, arguments(reward)) for reward in waiting) as pending:
         for reward in waiting:
-            found[reward.__name__] = _settled(reward, count, partial(pending.wait, reward))
-    return {reward.__name__: found[reward.__name__] for reward in rewards}
+            scores[reward.__name__] = _settled(reward, count, partial(pending.wait, reward))
+    return {reward.__name__: scores[reward.__name__] for reward in rewards}
 
 
 def _settled(reward: NamedReward, count: int, ask: Callable[[], Scores]) -> Scores:
     """The reward's scores; an error for each completion if it fails and that is to be skipped."""
     try:
         return ask()
-    except Exception as error:  # a reward may raise anything; NamedReward tells whose it is
+    except Exception as error:  # a reward may raise anything; NamedReward says whose it is
         if reward.grading.on_error == "stop":
             raise
         reason = " ".join(str(error).removeprefix(reward.label).strip(": ").split())
@@ -103,22 +103,22 @@ def _answer(reward: NamedReward, arguments: Arguments, answer: Future[Scores]) -
 
 
 class _Pending:
-    """Calls of ``async`` rewards under way; those still running at the end are given up."""
+    """Calls of ``async`` rewards under way; those that still run at the end are cancelled."""
 
     def __init__(self, calls: Iterable[tuple[NamedReward, Arguments]]) -> None:
         self.started = time.monotonic()
         self.futures: dict[str, Future[Scores]] = {}
         for reward, arguments in calls:
-            scores: Any = reward(**arguments)  # an async reward: what is to be awaited
+            scores: Any = reward(**arguments)  # an async reward returns an awaitable
             pending = asyncio.run_coroutine_threadsafe(scores, _loop.running())
             self.futures[reward.__name__] = pending
 
     def wait(self, reward: NamedReward) -> Scores:
         future = self.futures[reward.__name__]
         limit = reward.grading.timeout_s
-        left = None if limit is None else max(0.0, self.started + limit - time.monotonic())
+        left_s = None if limit is None else max(0.0, self.started + limit - time.monotonic())
         try:
-            return future.result(left)
+            return future.result(left_s)
         except TimeoutError as error:
             if future.done():  # at the last moment
                 return future.result()
@@ -130,10 +130,10 @@ class _Pending:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        left = [future for future in self.futures.values() if not future.done()]
-        for future in left:
+        running = [future for future in self.futures.values() if not future.done()]
+        for future in running:
             future.cancel()
-        if left:
+        if running:
             _loop.replace_if_blocked()
 
 
@@ -156,7 +156,7 @@ class _Loop:
         return self.loop
 
     def replace_if_blocked(self) -> None:
-        """Leave a loop behind that a reward blocks, so that the next call is not kept waiting."""
+        """Leave a loop behind that a reward blocks, so that the next call need not wait for it."""
         if self.loop is None:
             return
         reacted = threading.Event()

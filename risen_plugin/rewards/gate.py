@@ -1,8 +1,8 @@
 """A bar of quality for answers that a verifiable reward passes.
 
-Pure. An answer can meet every constraint and say nothing; what checks constraints cannot see that,
-so a second score decides whether meeting them was worth more or less than it says. Who gives that
-score is left to others.
+Pure. An answer can meet every constraint and say nothing, which no check of constraints sees. So a
+second score, its quality, decides whether it is worth more or less than its first one. Where the
+quality comes from is left to others.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Gate:
 
 
 def gated(value: float, quality: float, *, passes_at: float, threshold: float) -> float:
-    """What an answer is worth.
+    """The score of an answer behind the gate.
 
     >>> [gated(v, q, passes_at=1.0, threshold=0.5) for v, q in ((1, 0.9), (1, 0.5), (0.5, 0.9))]
     [2.0, 0.5, 0.5]
@@ -62,7 +62,7 @@ def gated(value: float, quality: float, *, passes_at: float, threshold: float) -
 
 
 def gate(values: Scores, qualities: Scores, *, passes_at: float, threshold: float) -> Scores:
-    """:func:`gated` for a batch; a value whose quality nobody has an opinion on stays as it is."""
+    """:func:`gated` for a batch; a value without a quality stays as it is."""
     return [
         value
         if value is None or quality is None

@@ -1,7 +1,7 @@
 """Wrap a reward under its configured name; it keeps TRL's call shape.
 
 The wrapper says whose the reward is when it fails, and refuses scores that would train silently on
-nonsense. Time limits, and what becomes of errors, are left to ``calling``.
+nonsense. Time limits and the handling of errors are left to ``calling``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from risen_plugin.config.choices import Grading
 from risen_plugin.errors import boundary
 from risen_plugin.rewards.scores import Scores, check_scores
 
-_GIVEN = frozenset(
+_FROM_TRL = frozenset(
     ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
 )  # what TRL hands to every reward, whatever columns the rows have
 
@@ -48,7 +48,7 @@ class NamedReward:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Columns that the reward cannot do without: its ``needs``, and what it asks by name."""
+        """Columns that the reward cannot do without: its ``needs``, and its arguments without a default."""
         names = getattr(self.reward, "needs", ())
         named = (names,) if isinstance(names, str) else tuple(names)
         return (*named, *(name for name in _asked_by_name(self.reward) if name not in named))
@@ -71,7 +71,7 @@ def _asked_by_name(reward: Callable[..., Any]) -> list[str]:
         for parameter in parameters
         if parameter.kind in by_name
         and parameter.default is inspect.Parameter.empty
-        and parameter.name not in _GIVEN
+        and parameter.name not in _FROM_TRL
     ]
 
 

@@ -1,9 +1,8 @@
-"""All rewards of a run as TRL gets to see them: one reward function each, decided together.
+"""All rewards of a run as TRL calls them: one function each, and all of them asked together.
 
-TRL calls its reward functions one by one, but what may be learned from an answer depends on the
-scores of every reward. So TRL gets a function per reward; the first one that it calls for a batch
-has all rewards asked at once. Knows nothing of models; what may be learned is decided in
-``scores`` and ``gate``.
+TRL calls its reward functions one by one, but which scores it may learn from depends on every
+reward. So the first function that it calls for a batch asks all rewards at once. Knows nothing of
+models; ``scores`` and ``gate`` decide which scores may be learned from.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ Listener: TypeAlias = Callable[[Batch], None]
 Scorer: TypeAlias = Callable[[list[Any], list[Any], Mapping[str, Any]], Scores]
 """Scores (prompts, completions, columns) by the model in training."""
 
-_TRLS_OWN = ("trainer_state", "log_extra", "log_metric")
+_FROM_TRL = ("trainer_state", "log_extra", "log_metric")
 
 
 class TrlReward:
@@ -61,7 +60,7 @@ class Panel:
 
     Where several processes answer a batch together, each asks the rewards about its own answers.
     Everything else is done in all of them with the answers of all: a group may be spread over them,
-    and what one of them cannot score ends the phase in all.
+    and an error in one of them ends the phase in all.
     """
 
     def __init__(
@@ -157,8 +156,8 @@ class Panel:
     ) -> Scores:
         """The scores of one reward that TRL may learn from.
 
-        A batch is known by its very list of completions, which is held while it is looked at, and
-        the scores of each reward are handed out once.
+        Calls with the same list object of completions are about the same batch. The list is held
+        until TRL has fetched the scores of each reward, once each.
 
         :raises OutageError: if a reward fails too often.
         :raises RisenError: if a reward fails that stops on errors.
@@ -186,7 +185,7 @@ class Panel:
                 "log_metric": log.log_metric,
             }
 
-        rows = {name: value for name, value in columns.items() if name not in _TRLS_OWN}
+        rows = {name: value for name, value in columns.items() if name not in _FROM_TRL}
 
         def ask() -> _Share:
             scores = call_all(self._asked, arguments, len(completions))
@@ -309,7 +308,7 @@ class _Share:
 
 
 class _Logs:
-    """The values that one reward logs in a call; a call that is given up logs nothing any more."""
+    """The values that one reward logs in a call; later ones are dropped."""
 
     def __init__(self) -> None:
         self.extras: list[tuple[str, list[Any]]] = []

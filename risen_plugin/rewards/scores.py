@@ -1,7 +1,7 @@
-"""Tell scores, abstentions and errors apart, and say what may be learned from them.
+"""Tell scores, abstentions and errors apart, select those to learn from, and count the errors.
 
-Pure: plain values in, plain values out. Calling rewards is left to ``calls``, and handing the
-result to TRL to ``panel``.
+Pure: plain values in, plain values out. Calling rewards is left to ``calling``, and handing the
+scores to TRL to ``panel``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from risen_plugin.contracts import Failed
 from risen_plugin.errors import PluginError, RisenError
 
 Scores: TypeAlias = list[float | None]
-"""What one reward says of each completion: a finite score, None to abstain, or ``Failed``."""
+"""One reward's score of each completion: a finite number, None to abstain, or ``Failed``."""
 
 Kind: TypeAlias = Literal["score", "abstain", "error"]
 _NO_LISTS = (str, bytes, Mapping, set, frozenset)  # a set forgets which score is whose
@@ -44,13 +44,13 @@ def kind_of(score: float | None) -> Kind:
 def check_scores(scores: Any, expected: int, label: str) -> Scores:
     """The scores as plain floats, Nones and :class:`Failed`.
 
-    :raises PluginError: for a wrong number of scores, NaN, infinity, or what is no number.
+    :raises PluginError: for a wrong number of scores, NaN, infinity, or a value that is no number.
     """
     try:
         if isinstance(scores, _NO_LISTS):
             raise TypeError
         count = len(scores)
-    except TypeError:  # what has no length, and also a tensor or array without dimensions
+    except TypeError:  # a value without a length, and also a tensor or array without dimensions
         raise PluginError(
             f"{label} returned {type(scores).__name__}, not a list of scores"
         ) from None
@@ -65,14 +65,14 @@ def check_scores(scores: Any, expected: int, label: str) -> Scores:
 def _number(score: Any, index: int, label: str) -> float | None:
     if score is None or isinstance(score, Failed):
         return score
-    given = score
+    returned = score
     if hasattr(score, "item"):  # numpy and torch scalars
         with contextlib.suppress(ValueError, RuntimeError):  # several scores in place of one
             score = score.item()
     if not isinstance(score, Real):
-        told = " ".join(reprlib.repr(given).split())
+        text = " ".join(reprlib.repr(returned).split())
         raise PluginError(
-            f"{label} returned {told} for completion {index}; a score is a number or None"
+            f"{label} returned {text} for completion {index}; a score is a number or None"
         )
     try:
         number = float(score)
@@ -91,28 +91,30 @@ def groups_of(rows: int, size: int) -> list[range]:
     return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def learnable(outcomes: Mapping[str, Scores], groups: Sequence[range]) -> dict[str, Scores]:
+def learnable(scores: Mapping[str, Scores], groups: Sequence[range]) -> dict[str, Scores]:
     """The scores that answers may be compared by; None where one may not count.
 
     An error of any reward takes the completion out of all of them: a row that lacks one reward
-    would look worse than its equals. A reward that abstains on part of what is left of a group is
-    left out for that group. A group of which a single completion is left has nothing to compare
-    it with, and goes as well.
+    would look worse than its equals. A reward that abstains on part of the rest of a group is left
+    out for that group. A group of which a single completion is left has nothing to compare it
+    with, and is left out whole.
     """
-    kept: dict[str, Scores] = {name: [None] * len(scores) for name, scores in outcomes.items()}
+    comparable: dict[str, Scores] = {
+        name: [None] * len(of_reward) for name, of_reward in scores.items()
+    }
     for group in groups:
         sound = [
             row
             for row in group
-            if not any(isinstance(scores[row], Failed) for scores in outcomes.values())
+            if not any(isinstance(of_reward[row], Failed) for of_reward in scores.values())
         ]
         if len(sound) < _FEWEST:
             continue
-        for name, scores in outcomes.items():
-            if all(scores[row] is not None for row in sound):
+        for name, of_reward in scores.items():
+            if all(of_reward[row] is not None for row in sound):
                 for row in sound:
-                    kept[name][row] = scores[row]
-    return kept
+                    comparable[name][row] = of_reward[row]
+    return comparable
 
 
 def errors_in(scores: Scores) -> list[Failed]:
@@ -120,11 +122,11 @@ def errors_in(scores: Scores) -> list[Failed]:
     return [score for score in scores if isinstance(score, Failed)]
 
 
-def failed_rows(outcomes: Mapping[str, Scores]) -> int:
+def failed_rows(scores: Mapping[str, Scores]) -> int:
     """Completions that at least one reward could not judge."""
     return sum(
         any(isinstance(score, Failed) for score in row)
-        for row in zip(*outcomes.values(), strict=True)
+        for row in zip(*scores.values(), strict=True)
     )
 
 
@@ -161,7 +163,7 @@ class ErrorCount:
 
 
 def outage(label: str, failed: int, of: int, limit: float, example: str) -> str | None:
-    """One line that tells of too many errors; None where there are not too many."""
+    """One line about the errors of a reward; None where they are not too many."""
     if not failed or failed <= limit * of:
         return None
     return (

@@ -1,8 +1,8 @@
 """Notice answers that please a check and nobody else. Pure: rows and answers in, a rate out.
 
-Each wire looks at one way of cheating. None trips on what the row asked for: a placeholder, a
-repetition or a section mark that was asked for is an answer. A wire decides nothing by itself; the
-guard may.
+Each wire looks at one way of cheating. None trips on something that the row asked for: a
+placeholder, a repetition or a section mark that was asked for is an answer. A wire decides nothing
+by itself; the guard may.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ _ASKING = re.compile(
 
 @dataclass(frozen=True)
 class Seen:
-    """One answer beside what was asked.
+    """One answer beside its instruction.
 
     :param prompt: the whole prompt as text.
-    :param query: the plain question in it, where the row tells.
+    :param query: the plain question in it, empty where the row has none.
     :param answer: the answer as text.
     :param wanted: the row's constraint ids with their kwargs.
     """
@@ -96,8 +96,8 @@ class Seen:
     @classmethod
     def of(cls, row: Row, completion: Completion) -> Seen:
         ids = list(row.get("instruction_id_list") or ())
-        given = list(row.get("kwargs") or [None] * len(ids))
-        wanted = {str(id_): dict(kw or {}) for id_, kw in zip(ids, given, strict=False)}
+        kwargs = list(row.get("kwargs") or [None] * len(ids))
+        wanted = {str(id_): dict(kw or {}) for id_, kw in zip(ids, kwargs, strict=False)}
         return cls(
             text_of(row["prompt"]),
             text_of(row["query"]) if row.get("query") else "",
@@ -130,14 +130,14 @@ def dummy_list(seen: Seen) -> bool:
     if len(entries) < 2 and re.match(r"\s*[*•]\s", seen.answer):
         entries = [part.strip() for part in re.split(r"\s*[*•]\s+", seen.answer) if part.strip()]
     if len(entries) >= 2:
-        given = [re.search(rf"\b{re.escape(entry)}(?!\w)", seen.prompt) for entry in entries]
-        return not all(given) and all(
+        in_prompt = [re.search(rf"\b{re.escape(entry)}(?!\w)", seen.prompt) for entry in entries]
+        return not all(in_prompt) and all(
             _DUMMY.fullmatch(entry) and not entry.isdigit() for entry in entries
         )
     words = seen.words
     if len(words) < 3 or re.search(r"\b(alphabet|letters)\b", seen.prompt, re.IGNORECASE):
         return False
-    return words == [chr(ord("a") + place) for place in range(len(words))][:26]
+    return words == [chr(ord("a") + index) for index in range(len(words))][:26]
 
 
 def repetition(seen: Seen) -> bool:
@@ -154,20 +154,20 @@ def repetition(seen: Seen) -> bool:
 
 
 def _loops(words: Sequence[str]) -> bool:
-    """Whether a word or phrase, a number alone aside, stands several times in a row."""
+    """Whether a word or phrase, a number alone aside, comes several times in a row."""
     for length in range(1, _LONGEST_PHRASE + 1):
         run = 0  # words in a row that equal the one a phrase before them
-        for place, word in enumerate(words[length:], start=length):
-            run = run + 1 if words[place - length] == word else 0
+        for index, word in enumerate(words[length:], start=length):
+            run = run + 1 if words[index - length] == word else 0
             if run >= (_LONGEST_RUN - 1) * length:
-                phrase = words[place - length + 1 : place + 1]
+                phrase = words[index - length + 1 : index + 1]
                 if not all(word.isdigit() for word in phrase):
                     return True
     return False
 
 
 def echo(seen: Seen) -> bool:
-    """Marks of the prompt's own sections, or a constraint's wording instead of its fulfilment."""
+    """Marks of the prompt's sections, or a constraint's wording instead of its fulfilment."""
     if seen.asks("combination:repeat_prompt"):
         return False
     for mark in _DELIMITER.finditer(seen.answer):
@@ -183,10 +183,10 @@ def echo(seen: Seen) -> bool:
 
 def assurance(seen: Seen) -> bool:
     """The answer says that it follows what was asked, which nobody asked it to say."""
-    found = _ASSURANCE.search(seen.answer)
-    if found is None:
+    match = _ASSURANCE.search(seen.answer)
+    if match is None:
         return False
-    phrase = _plain(found.group())
+    phrase = _plain(match.group())
     ending = seen.kwarg("startend:end_checker", "end_phrase")
     if phrase in _plain(str(ending or "")):
         return False
@@ -194,7 +194,7 @@ def assurance(seen: Seen) -> bool:
 
 
 def keyword_stuffing(seen: Seen) -> bool:
-    """Only the words that were asked for, and nothing that they are in."""
+    """The words that were asked for, in no sentence."""
     asked = _asked_words(seen)
     words = seen.words
     if not asked or not words:
@@ -243,32 +243,34 @@ class Tripped:
 
 def watch(rows: Sequence[Row], completions: Sequence[Completion]) -> Tripped:
     """The trip-wire rate of answers to ``rows``."""
-    found = [tripped(row, given) for row, given in zip(rows, completions, strict=True)]
-    if not found:
+    by_answer = [
+        tripped(row, completion) for row, completion in zip(rows, completions, strict=True)
+    ]
+    if not by_answer:
         return Tripped()
-    names = Counter(name for wires in found for name in wires)
-    shares = {name: names[name] / len(found) for name in WIRES if names[name]}
-    return Tripped(sum(map(bool, found)) / len(found), shares, found)
+    names = Counter(name for wires in by_answer for name in wires)
+    shares = {name: names[name] / len(by_answer) for name in WIRES if names[name]}
+    return Tripped(sum(map(bool, by_answer)) / len(by_answer), shares, by_answer)
 
 
 def _asked_words(seen: Seen) -> frozenset[str]:
     """The words that the row's constraints want in the answer."""
-    given: list[str] = []
+    texts: list[str] = []
     for id_, name in (
         ("keywords:existence", "keywords"),
         ("keywords:frequency", "keyword"),
         ("length_constraints:nth_paragraph_first_word", "first_word"),
     ):
         value = seen.kwarg(id_, name)
-        given += [value] if isinstance(value, str) else list(value or ())
-    return frozenset(word.casefold() for text in given for word in _WORD.findall(str(text)))
+        texts += [value] if isinstance(value, str) else list(value or ())
+    return frozenset(word.casefold() for text in texts for word in _WORD.findall(str(text)))
 
 
 def _constraint_text(seen: Seen) -> list[str]:
     """The prompt's clauses that are not of its query, plainly spelled."""
-    # Without a query they are looked for after the last blank line, by what they speak of.
-    own = seen.prompt.replace(seen.query, "") if seen.query else seen.prompt.rpartition("\n\n")[2]
-    clauses = [clause for clause in re.split(r"[.!?\n]+", own) if clause.strip()]
+    # Without a query they are looked for after the last blank line, by the words in them.
+    asked = seen.prompt.replace(seen.query, "") if seen.query else seen.prompt.rpartition("\n\n")[2]
+    clauses = [clause for clause in re.split(r"[.!?\n]+", asked) if clause.strip()]
     return [_plain(clause) for clause in clauses if seen.query or _ASKING.search(clause)]
 
 
