@@ -205,7 +205,7 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
         parts.generator, parts.held_out, parts.asked, config.seed, curriculum=curriculum
     )
     instructions.set_apart(config.guard.rows, config.guard.report_rows)
-    instructions.keep_pool(folder / "pool.sqlite")
+    instructions.store_pool(folder / "pool.sqlite")
     rates = PassRates()
     panel = Panel(parts.rewards, listeners=[rates.take, instructions.take])
     panel.begin(group=trial.group)

@@ -1,1 +1,1 @@
-"""What is asked: held out, drawn, chosen and fit to be used."""
+"""The instructions of a run: set apart, drawn, chosen and checked."""

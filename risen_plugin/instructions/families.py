@@ -1,4 +1,4 @@
-"""Which families rows belong to, and which of them a run never trains on. Pure."""
+"""Name the families of rows, and choose those that a run never trains on. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def constraint_families(row: Row) -> frozenset[str]:
 
 
 def families_in_words(families: Iterable[str]) -> str:
-    """Families in words."""
+    """``family a``, or ``families a, b``."""
     names = sorted(families)
     return f"{'family' if len(names) == 1 else 'families'} {', '.join(names)}"
 
@@ -64,11 +64,11 @@ def choose_reserved(
 def _unasked(rows: Sequence[Row], rng: random.Random) -> frozenset[str]:
     """One constraint family, if there are enough and it does not take most rows along.
 
-    Only families of constraints: what a run calls a family itself may be all that it is about.
+    Only families of constraints: one that rows name may be all that the run is about.
     """
-    found = Counter(family for row in rows for family in constraint_families(row))
-    fit = sorted(family for family, count in found.items() if count <= _MOST_ROWS * len(rows))
-    if len(found) < LEAST_TO_RESERVE or not fit:
+    counts = Counter(family for row in rows for family in constraint_families(row))
+    fit = sorted(family for family, count in counts.items() if count <= _MOST_ROWS * len(rows))
+    if len(counts) < LEAST_TO_RESERVE or not fit:
         return frozenset()
     return frozenset({rng.choice(fit)})
 

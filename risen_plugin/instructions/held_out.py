@@ -24,7 +24,7 @@ from risen_plugin.instructions.rows import derived_seed, draw, key_of, rows_to_a
 from risen_plugin.plugins.offers import Built
 
 Check: TypeAlias = Callable[[Sequence[Row], str], list[Row]]
-"""Refuses rows that cannot be used, and gives each the same columns; the text is whose they are."""
+"""Refuses unusable rows, and gives each the same columns; the text says whose they are."""
 
 PATIENCE = 20  # draws in a row without a single new instruction before giving up
 _FAMILIES_SEEN_IN = 512  # rows in which the families are looked for
@@ -120,7 +120,7 @@ def state_of(generator: Built) -> dict[str, Any] | None:
 def _different(
     generator: Built, most: tuple[int, int], reserved: frozenset[str], seed: int
 ) -> tuple[tuple[dict[str, Row], dict[str, Row]], int]:
-    """Different rows of the families that are trained on, and reserved ones; and all drawn."""
+    """Different rows of trained and of reserved families, and how many rows were drawn for them."""
     kinds: tuple[dict[str, Row], dict[str, Row]] = ({}, {})
     start = attempt = fruitless = 0
 

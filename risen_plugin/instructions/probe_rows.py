@@ -1,4 +1,4 @@
-"""Read the rows whose loss is watched, and refuse what no loss can be taken of.
+"""Read the rows whose loss is watched, and refuse those that no loss can be taken of.
 
 Without a tokenizer: their tokens are ``measure``'s business.
 """
@@ -28,7 +28,7 @@ def load_probe(probe: Any, label: str = "the probe") -> list[Mapping[str, Any]]:
 
 
 def check_probe(probe: Any, most: int) -> None:
-    """Check the first ``most`` rows of a file or of a sequence; what is drawn once is left alone.
+    """Check the first ``most`` rows of a file or of a sequence; an iterator is left unread.
 
     :raises ConfigError: if there is no row or the file cannot be read; ``DataError`` for a row.
     """
@@ -45,7 +45,7 @@ def check_probe(probe: Any, most: int) -> None:
 
 
 def check_probe_row(row: Any, index: int) -> None:
-    """Refuse a row that is none of the forms that are understood.
+    """Refuse a row that has none of the known forms.
 
     :raises DataError: naming its columns.
     """

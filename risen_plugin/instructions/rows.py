@@ -1,8 +1,7 @@
-"""Rows: drawn from a generator, and checked before anybody relies on them."""
+"""Draw rows from a generator, and check them before they are used."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import reprlib
@@ -13,12 +12,13 @@ from typing import Any
 from risen_plugin.config import CurriculumConfig
 from risen_plugin.contracts import Generator, Row, text_of
 from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, near_miss
+from risen_plugin.kit.files import text_sha256
 from risen_plugin.plugins.offers import Built
 from risen_plugin.rewards.named import NamedReward
 
 _USUAL_STRATA = {"family", "level", "instruction_id_list"}
 _MOST_AT_ONCE = 256  # rows asked for when few of them are new
-_TRLS_OWN = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
+_FROM_TRL = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
 
 
 def draw(part: Built, count: int, seed: int, **context: Any) -> list[Row]:
@@ -49,7 +49,7 @@ def draw(part: Built, count: int, seed: int, **context: Any) -> list[Row]:
 
 
 def no_answers(prompts: Sequence[Any]) -> list[str]:
-    """What a generator gets of the model that is being trained while none is."""
+    """Stands in for the model while none is trained: an empty answer to each prompt."""
     return [""] * len(prompts)
 
 
@@ -57,7 +57,7 @@ def check_row(row: Row, made: str) -> None:
     """Refuse a row without a usable prompt, or with a column that TRL uses itself.
 
     :param made: the row in words, such as ``generator 'jsonl' made row 3``.
-    :raises DataError: saying what is wrong with it.
+    :raises DataError: naming the row and its fault.
     """
     if "prompt" not in row:
         names = ", ".join(map(str, row)) or "nothing"
@@ -71,10 +71,10 @@ def check_row(row: Row, made: str) -> None:
     if not prompt:
         raise DataError(f"{made} with an empty prompt")
     for column in row:
-        if not isinstance(column, str) or column in _TRLS_OWN:
+        if not isinstance(column, str) or column in _FROM_TRL:
             raise DataError(
                 f"{made} with the column {column!r}; a column's name is a text, and none of "
-                f"{', '.join(_TRLS_OWN)}, which rewards get from TRL"
+                f"{', '.join(_FROM_TRL)}, which rewards get from TRL"
             )
 
 
@@ -123,7 +123,7 @@ def check_strata(curriculum: CurriculumConfig, rows: Sequence[Row], label: str) 
 
 
 def check_by_rewards(rows: Sequence[Row], rewards: Sequence[NamedReward], label: str) -> None:
-    """Let the rewards that offer ``check_row`` refuse what they could not score.
+    """Let the rewards that offer ``check_row`` refuse rows that they cannot score.
 
     :raises DataError: naming the row, and the reward.
     """
@@ -167,21 +167,21 @@ class PromptLimit:
                 )
 
 
-def derived_seed(seed: int, *what: object) -> int:
-    """A seed that depends on ``seed`` and on what it is for; stable across processes."""
-    text = json.dumps([seed, *map(str, what)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+def derived_seed(seed: int, *purpose: object) -> int:
+    """A seed that depends on ``seed`` and on its purpose; the same in every process."""
+    text = json.dumps([seed, *map(str, purpose)])
+    return int(text_sha256(text)[:8], 16) >> 1
 
 
 def key_of(prompt: Any) -> str:
     """A short fingerprint of a prompt, to tell sets of instructions apart."""
     text = json.dumps(prompt, sort_keys=True, default=repr)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return text_sha256(text)[:20]
 
 
 def rows_to_ask_for(lacking: int, fruitless: int) -> int:
-    """Rows to ask for: what is lacking, and more after each draw that brought nothing new.
+    """How many rows to ask for: those lacking, and more after each draw without a new one.
 
-    A supply that draws at random may have what is wanted, but seldom.
+    A supply that draws at random may have the wanted rows, but seldom make them.
     """
     return max(lacking, min(lacking << fruitless, _MOST_AT_ONCE))

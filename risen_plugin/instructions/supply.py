@@ -1,4 +1,4 @@
-"""Supply a run with instructions: held-out ones set apart first, then batches to train on.
+"""Supply a run with instructions: first those that are held out, then batches to train on.
 
 Every row is checked against the model's context before it is used. With a curriculum the rows to
 train on go through its pool; without one they come as the generators make them.
@@ -76,7 +76,7 @@ class Instructions:
         self._limit: PromptLimit | None = None
         self._has_pool = curriculum is not None
         self._pool: Pool | None = None
-        self._place: Path | None = None
+        self._path: Path | None = None
         self._position: Mapping[str, Any] = _START
 
     def begin(self, *, limit: PromptLimit | None = None, draws: bool = True) -> None:
@@ -165,12 +165,12 @@ class Instructions:
     ) -> list[Row]:
         """At least one and at most about ``count`` rows of the generator, none of them held out."""
         reserved = self.held_out.reserved
-        found: list[Row] = []
+        admitted: list[Row] = []
         fruitless = 0
-        while len(found) < count and fruitless < PATIENCE:
+        while len(admitted) < count and fruitless < PATIENCE:
             rows = draw(
                 self.generator,
-                rows_to_ask_for(count - len(found), fruitless),
+                rows_to_ask_for(count - len(admitted), fruitless),
                 derived_seed(self.seed, "train", self.draws),
                 pass_rates=dict(pass_rates),
                 start=self.drawn,
@@ -181,15 +181,15 @@ class Instructions:
             self.draws += 1
             self.drawn += len(rows)
             fit = [row for row in rows if self.held_out.admits(row)]
-            found += fit
+            admitted += fit
             fruitless = 0 if fit else fruitless + 1
-        if not found:
+        if not admitted:
             raise DataError(
                 f"{self.generator.label} offers no instruction beside the "
                 f"{len(self.held_out)} that are held out; lower guard.rows and "
                 "guard.report_rows, or give more instructions"
             )
-        return found
+        return admitted
 
     def _checked(self, rows: Sequence[Row], label: str, longest: int | None = None) -> list[Row]:
         """The rows, each with the same columns, once they are known to be usable."""
@@ -205,9 +205,9 @@ class Instructions:
 
     @property
     def pool(self) -> Pool | None:
-        """The curriculum's pool, opened where it was left; None without a curriculum."""
+        """The curriculum's pool, opened at its last position; None without a curriculum."""
         if self._pool is None and self.curriculum is not None and self._has_pool:
-            self._pool = self._open(self.curriculum, self._place)
+            self._pool = self._open(self.curriculum, self._path)
             self._pool.load_state_dict(self._position)
         return self._pool
 
@@ -216,25 +216,25 @@ class Instructions:
 
         return Pool(curriculum, self.seed, key_of, path, admits=self._admits)
 
-    def keep_pool(self, path: Path, otherwise: Path | None = None) -> None:
-        """Keep the pool in a file from now on, as the state last loaded left it.
+    def store_pool(self, path: Path, original: Path | None = None) -> None:
+        """Store the pool in a file from now on, as the state last loaded left it.
 
-        :param otherwise: a pool to copy where the state needs one and ``path`` is not there: that
+        :param original: a pool to copy where the state needs one and ``path`` does not exist: that
             of the run whose checkpoint is resumed into another folder.
         :raises RecordError: if the file cannot be used, or is not the pool of that state.
         """
         self.close_pool()
         if self.curriculum is None or not self._has_pool:
             return
-        self._place = path
-        if self._position["seq"] and not path.exists() and otherwise and otherwise.exists():
+        self._path = path
+        if self._position["seq"] and not path.exists() and original and original.exists():
             pool = self._open(self.curriculum, path)
-            pool.store.copy_from(otherwise)
+            pool.store.copy_from(original)
             pool.close()
         assert self.pool is not None
 
     def close_pool(self) -> None:
-        """Write out and close the pool; it is opened again where it is needed."""
+        """Write out and close the pool; it is opened again when it is needed."""
         if self._pool is not None:
             self._position = self._pool.state_dict()
             self._pool.close()
@@ -247,9 +247,9 @@ class Instructions:
             self.pool.answered(keys, batch.verdicts, batch.totals, batch.completions)
 
     def measured(self, passed: Sequence[bool | None]) -> None:
-        """Tell the pool how the guard's rows were followed before a phase, one answer to each.
+        """Count one answer to each of the guard's rows, from before a phase, in the pool.
 
-        Only the pass rates of their groups are kept: the rows themselves are not trained on.
+        They change the pass rates of groups alone: the rows are not trained on.
         """
         if self.pool is not None:
             self.pool.measured(self.held_out.guard, passed)
@@ -261,11 +261,11 @@ class Instructions:
             self.pool.counts.update(counts or {})
 
     def counts(self) -> dict[str, int]:
-        """What was counted since :meth:`begin_figures`, to go on from."""
+        """The counts since :meth:`begin_figures`, to go on from."""
         return {} if self.pool is None else dict(self.pool.counts)
 
     def figures(self) -> Mapping[str, float]:
-        """What the pool did since :meth:`begin_figures`; nothing without a curriculum."""
+        """The pool's figures since :meth:`begin_figures`; none without a curriculum."""
         if self.pool is None:
             return {}
         return {f"curriculum/{name}": value for name, value in self.pool.figures().items()}

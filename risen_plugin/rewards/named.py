@@ -48,7 +48,7 @@ class NamedReward:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Columns that the reward cannot do without: its ``needs``, and its arguments without a default."""
+        """The columns that the reward needs: its ``needs``, and its arguments without a default."""
         names = getattr(self.reward, "needs", ())
         named = (names,) if isinstance(names, str) else tuple(names)
         return (*named, *(name for name in _asked_by_name(self.reward) if name not in named))

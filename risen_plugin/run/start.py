@@ -215,7 +215,7 @@ class Start:
                 record.begin(description, step=self.state.global_step)
                 if self.resuming.events is not None:
                     record.cut(self.resuming.events)
-            run_state.instructions.keep_pool(record.pool, resumed / record.pool.name)
+            run_state.instructions.store_pool(record.pool, resumed / record.pool.name)
 
         self.processes.main(begin)
         place, earlier = record.folder / BUFFERS_FILE, resumed / BUFFERS_FILE

@@ -128,8 +128,8 @@ def test_skipping_grows_with_the_visits_without_variance_up_to_the_floor(
 
 def test_a_stratum_leans_on_the_wider_one_until_it_has_answers_of_its_own() -> None:
     strata = Strata(half_life=100.0)
-    known, new = strata.place(("a", "1")), strata.place(("a", "2"))
-    other = strata.place(("b", "1"))
+    known, new = strata.number_of(("a", "1")), strata.number_of(("a", "2"))
+    other = strata.number_of(("b", "1"))
     strata.count(known, 40, 0, tick=1)
     means = strata.means(1)
     assert means[known] > means[new] > means[other] > 0.5
@@ -139,20 +139,20 @@ def test_a_stratum_leans_on_the_wider_one_until_it_has_answers_of_its_own() -> N
 
 def test_answers_count_half_after_the_half_life() -> None:
     strata = Strata(half_life=10.0)
-    place = strata.place(("a",))
+    place = strata.number_of(("a",))
     strata.count(place, 16, 0, tick=0)
     late = strata.means(10)[place]
     afresh = Strata(half_life=10.0)
-    afresh.count(afresh.place(("a",)), 8, 0, tick=10)
+    afresh.count(afresh.number_of(("a",)), 8, 0, tick=10)
     assert late == pytest.approx(afresh.means(10)[1])
 
 
 def test_too_many_strata_are_counted_with_the_wider_one() -> None:
     strata = Strata(half_life=10.0)
     for number in range(MOST_STRATA + 50):
-        strata.place((f"f{number}",))
+        strata.number_of((f"f{number}",))
     assert len(strata) == MOST_STRATA
-    assert strata.place(("one more",)) == 0
+    assert strata.number_of(("one more",)) == 0
 
 
 # Drawing

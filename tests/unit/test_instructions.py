@@ -539,7 +539,7 @@ def test_a_resumed_run_goes_on_with_the_pool_of_its_checkpoint(tmp_path: Path) -
     def made(path: Path) -> Instructions:
         rows = instructions(numbered(200), curriculum=CurriculumConfig(initial=40, refill_every=2))
         rows.set_apart(3, 2)
-        rows.keep_pool(path)
+        rows.store_pool(path)
         return rows
 
     def played(rows: Instructions, batches: range) -> list[list[str]]:
@@ -558,11 +558,11 @@ def test_a_resumed_run_goes_on_with_the_pool_of_its_checkpoint(tmp_path: Path) -
     moved = instructions(numbered(200), curriculum=CurriculumConfig(initial=40, refill_every=2))
     moved.set_apart(3, 2)
     moved.load_state_dict(saved)
-    moved.keep_pool(tmp_path / "elsewhere" / "pool.sqlite", tmp_path / "cut.sqlite")
+    moved.store_pool(tmp_path / "elsewhere" / "pool.sqlite", tmp_path / "cut.sqlite")
     resumed = instructions(numbered(200), curriculum=CurriculumConfig(initial=40, refill_every=2))
     resumed.set_apart(3, 2)
     resumed.load_state_dict(saved)
-    resumed.keep_pool(tmp_path / "cut.sqlite")
+    resumed.store_pool(tmp_path / "cut.sqlite")
     assert (
         played(resumed, range(6, 12)) == played(moved, range(6, 12)) == played(whole, range(6, 12))
     )

@@ -1,4 +1,4 @@
-"""Learn from answers that all failed: ask only for what the best of them did. Pure.
+"""Learn from answers that all failed: ask only for the constraints that the best of them met. Pure.
 
 The instruction that an answer followed in part is another instruction, which it followed whole.
 """
@@ -22,23 +22,23 @@ def relabelled(row: Row, completions: Sequence[Completion], rng: random.Random) 
     :raises DataError: if the row's constraints cannot be read.
     """
     ids: list[str] = list(row.get("instruction_id_list") or ())
-    given: list[Any] = list(row.get("kwargs") or [None] * len(ids))
+    kwargs: list[Any] = list(row.get("kwargs") or [None] * len(ids))
     query = row.get("query")
     if not ids or not query:
         return None
     asked = text_of(query)
-    verdicts = [check_all(text_of(answer), ids, given, asked) for answer in completions]
+    verdicts = [check_all(text_of(answer), ids, kwargs, asked) for answer in completions]
     met = max(verdicts, key=sum, default=[])
     if not any(met) or all(met):
         return None
-    chosen = [place for place, is_met in enumerate(met) if is_met]
-    constraints = [parse(ids[place], given[place], asked) for place in chosen]
+    chosen = [index for index, is_met in enumerate(met) if is_met]
+    constraints = [parse(ids[index], kwargs[index], asked) for index in chosen]
     words = " ".join(constraint.describe(rng) for constraint in constraints)
     made = {
         **row,
         "prompt": _with(row["prompt"], query, words),
-        "instruction_id_list": [ids[place] for place in chosen],
-        "kwargs": [given[place] for place in chosen],
+        "instruction_id_list": [ids[index] for index in chosen],
+        "kwargs": [kwargs[index] for index in chosen],
     }
     if row.get("family") in {id_.partition(":")[0] for id_ in ids}:
         made["family"] = ids[chosen[0]].partition(":")[0]

@@ -1,8 +1,8 @@
 """The instructions known so far, and which of them to ask next.
 
-Instructions that were answered are drawn by what asking again is worth, those that never were by
-what their stratum is worth; a share of the draws explores. What gave no variance is passed over
-before it costs a rollout, the more probably the oftener that happened. The text of rows stays on
+Answered instructions are drawn by the worth of asking them again, fresh ones by the worth of their
+stratum; a share of the draws explores. An instruction that gave no variance is passed over before
+it costs a rollout, the more probably the more often that happened. The text of rows stays on
 disk; memory holds a few numbers for each.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from risen_plugin.config import CurriculumConfig
 from risen_plugin.contracts import Row
-from risen_plugin.instructions.curriculum.estimates import Strata, kept, skips, worth
+from risen_plugin.instructions.curriculum.estimates import Strata, decay, skips, worth
 from risen_plugin.instructions.curriculum.hindsight import relabelled
 from risen_plugin.instructions.curriculum.store import Answered, Store
 from risen_plugin.instructions.curriculum.weights import Weights
@@ -29,7 +29,7 @@ KeyOf = Callable[[Any], str]
 _UNIT = 1 << 20  # a worth of 1 in the whole numbers of Weights
 _SWEEP = 64  # answered instructions that are weighed anew after each batch, in turn
 _TRIES = 200  # picks per row before a batch is filled with whatever is left
-_MEASURED = 4  # answers' worth of one answer to an instruction of its own, beside a group's to one
+_MEASURED = 4  # answers that the one answer to a row outside the pool counts as
 _SAME = 1e-6  # rewards that differ by less give no variance
 _NO_VALUE = "-"
 
@@ -66,7 +66,7 @@ class Pool:
         self.seq = 0
         self.retired = 0
         self._stratum = array("i")  # of each instruction
-        self._place = array("i")  # among its stratum's fresh ones; -1 - slot once it is answered
+        self._position = array("i")  # among its stratum's fresh ones; -1 - slot once answered
         self._fresh: list[array[int]] = []  # by stratum
         self._id = array("i")  # of each slot
         self._passed = array("f")
@@ -93,7 +93,7 @@ class Pool:
         """
         self.seq += 1
         added = 0
-        told = json.dumps(origin) if origin else ""
+        source = json.dumps(origin) if origin else ""
         for row in rows:
             if not self.admits(row):
                 continue
@@ -102,7 +102,9 @@ class Pool:
                 continue
             stratum = self._stratum_of(row)
             key = self.key_of(row["prompt"])
-            if self.store.add_row(len(self), key, row, stratum=stratum, seq=self.seq, origin=told):
+            if self.store.add_row(
+                len(self), key, row, stratum=stratum, seq=self.seq, origin=source
+            ):
                 self._admit(stratum)
                 added += 1
         self.store.commit()
@@ -111,7 +113,7 @@ class Pool:
     def _stratum_of(self, row: Row) -> int:
         path = tuple(_value(row, name) for name in self.config.strata)
         known = len(self.strata)
-        number = self.strata.place(path)
+        number = self.strata.number_of(path)
         if len(self.strata) > known:
             self.store.add_stratum(number, path, self.seq)
         return number
@@ -119,7 +121,7 @@ class Pool:
     def _admit(self, stratum: int) -> None:
         while len(self._fresh) < len(self.strata):
             self._fresh.append(array("i"))
-        self._place.append(len(self._fresh[stratum]))
+        self._position.append(len(self._fresh[stratum]))
         self._fresh[stratum].append(len(self._stratum))
         self._stratum.append(stratum)
 
@@ -166,16 +168,16 @@ class Pool:
         return self._worth(np.zeros_like(self._means), np.zeros_like(self._means), self._means)
 
     def _worth(self, passed: Any, failed: Any, mean: Any) -> Any:
-        given = self.config
+        config = self.config
         return worth(
             passed,
             failed,
             mean,
-            prior=given.prior,
-            optimism=given.optimism,
-            low=given.low,
-            high=given.high,
-            focus=given.focus,
+            prior=config.prior,
+            optimism=config.optimism,
+            low=config.low,
+            high=config.high,
+            focus=config.focus,
         )
 
     def _pick(self, rng: random.Random, fresh: Any) -> int | None:
@@ -195,16 +197,16 @@ class Pool:
         return self._id[slot]
 
     def _is_skipped(self, rng: random.Random, index: int) -> bool:
-        place = self._place[index]
-        streak = self._streak[-1 - place] if place < 0 else 0
+        position = self._position[index]
+        streak = self._streak[-1 - position] if position < 0 else 0
         if not streak:
             return False
-        given = self.config
-        return rng.random() < skips(streak, base=given.skip_base, floor=given.skip_floor)
+        config = self.config
+        return rng.random() < skips(streak, base=config.skip_base, floor=config.skip_floor)
 
     def _is_out(self, index: int) -> bool:
-        place = self._place[index]
-        return place < 0 and bool(self._is_retired[-1 - place])
+        position = self._position[index]
+        return position < 0 and bool(self._is_retired[-1 - position])
 
     # Counting answers
 
@@ -222,14 +224,16 @@ class Pool:
         :param completions: the answers themselves, which hindsight learns from.
         """
         groups: dict[int, list[int]] = {}
-        for place, key in enumerate(keys):
+        for index, key in enumerate(keys):
             number = self._open.get(key)
             if number is None:
                 number = self.store.number_of(key)
             if number is not None:
-                groups.setdefault(number, []).append(place)
-        found = [_outcome(number, places, passed, rewards) for number, places in groups.items()]
-        judged = [answer for answer in found if answer.passed + answer.failed]
+                groups.setdefault(number, []).append(index)
+        results = [
+            _group_result(number, group, passed, rewards) for number, group in groups.items()
+        ]
+        judged = [answer for answer in results if answer.passed + answer.failed]
         if not judged:
             return
         self.seq += 1
@@ -254,7 +258,7 @@ class Pool:
             self.counts["relabelled"] += self.add([made], origin)
 
     def measured(self, rows: Sequence[Row], passed: Sequence[bool | None]) -> None:
-        """Learn from one answer each to rows that stay outside: how their strata are followed."""
+        """Count one answer to each of ``rows``, which stay outside the pool, in their strata."""
         tally: dict[int, list[bool]] = {}
         self.seq += 1
         for row, is_passed in zip(rows, passed, strict=True):
@@ -271,21 +275,23 @@ class Pool:
         self.store.commit()
 
     def _count(self, answers: Sequence[Answered], tick: int) -> list[int]:
-        """Count answers in memory; the slots that retire by them."""
+        """Count answers in memory; returns the slots that retire by them."""
         for answer in answers:
             stratum = -1 - answer.id if answer.id < 0 else self._stratum[answer.id]
             self.strata.count(stratum, answer.passed, answer.failed, tick)
             path = self.strata.paths[stratum]
             if "level" in self.config.strata[: len(path)]:
                 level = path[self.config.strata.index("level")]
-                self.levels.count(self.levels.place((level,)), answer.passed, answer.failed, tick)
+                self.levels.count(
+                    self.levels.number_of((level,)), answer.passed, answer.failed, tick
+                )
         self._means = self.strata.means(tick)
-        left: list[int] = []
+        retiring: list[int] = []
         for answer in answers:
             if answer.id < 0:
                 continue
             slot = self._slot(answer.id, tick)
-            before = kept(tick - self._tick[slot], self.config.half_life)
+            before = decay(tick - self._tick[slot], self.config.half_life)
             self._passed[slot] = self._passed[slot] * before + answer.passed
             self._failed[slot] = self._failed[slot] * before + answer.failed
             self._tick[slot] = tick
@@ -294,23 +300,23 @@ class Pool:
             if limit is not None and self._streak[slot] >= limit and not self._is_retired[slot]:
                 self._is_retired[slot] = 1
                 self.retired += 1
-                left.append(slot)
+                retiring.append(slot)
             self._weigh(slot, tick)
         for _ in range(min(_SWEEP, len(self._id))):
             self._cursor = (self._cursor + 1) % len(self._id)
             self._weigh(self._cursor, tick)
-        return left
+        return retiring
 
     def _slot(self, index: int, tick: int) -> int:
-        """Where an answered instruction's numbers are; it stops being fresh."""
-        place = self._place[index]
-        if place < 0:
-            return -1 - place
+        """The slot of an answered instruction's numbers; it stops being fresh."""
+        position = self._position[index]
+        if position < 0:
+            return -1 - position
         fresh = self._fresh[self._stratum[index]]
         last = fresh.pop()
         if last != index:
-            fresh[place] = last
-            self._place[last] = place
+            fresh[position] = last
+            self._position[last] = position
         self._id.append(index)
         self._passed.append(0.0)
         self._failed.append(0.0)
@@ -318,19 +324,19 @@ class Pool:
         self._streak.append(0)
         self._is_retired.append(0)
         slot = self._weights.append()
-        self._place[index] = -1 - slot
+        self._position[index] = -1 - slot
         return slot
 
     def _weigh(self, slot: int, tick: int) -> None:
         self._weights.put(slot, 0 if self._is_retired[slot] else self._weight(slot, tick))
 
     def _weight(self, slot: int, tick: int) -> int:
-        before = kept(tick - self._tick[slot], self.config.half_life)
+        before = decay(tick - self._tick[slot], self.config.half_life)
         mean = self._means[self._stratum[self._id[slot]]]
         value = self._worth(self._passed[slot] * before, self._failed[slot] * before, mean)
         return int(float(value) * _UNIT)
 
-    # What it knows
+    # Estimates
 
     def rates(self) -> Mapping[str, float]:
         """The estimated pass rate of each family that has been answered."""
@@ -349,23 +355,23 @@ class Pool:
         if number is None:
             raise KeyError(key)
         mean = float(self.strata.means(self.tick)[self._stratum[number]])
-        place = self._place[number]
-        if place >= 0:
+        position = self._position[number]
+        if position >= 0:
             return mean
-        slot = -1 - place
-        before = kept(self.tick - self._tick[slot], self.config.half_life)
+        slot = -1 - position
+        before = decay(self.tick - self._tick[slot], self.config.half_life)
         passed, failed = self._passed[slot] * before, self._failed[slot] * before
         return (passed + self.config.prior * mean) / (passed + failed + self.config.prior)
 
     def mean_rate(self) -> float:
-        """The mean estimated pass rate, each instruction's stratum standing for it."""
+        """The mean estimated pass rate, with that of its stratum for each instruction."""
         if not len(self):
             return 0.5
         sizes = np.bincount(np.frombuffer(self._stratum, np.int32), minlength=len(self.strata))
         return float(sizes @ self.strata.means(self.tick) / len(self))
 
     def figures(self) -> Mapping[str, float]:
-        """Its size and what it did, the latter since ``counts`` was last cleared."""
+        """The size of the pool, and what it counted since ``counts`` was last cleared."""
         drawn, groups = max(1, self.counts["drawn"]), max(1, self.counts["groups"])
         return {
             "size": len(self),
@@ -380,11 +386,11 @@ class Pool:
         }
 
     def bytes_in_memory(self) -> int:
-        """What the numbers kept of the instructions take up; the database's cache is not in it."""
-        whole = (self._stratum, self._place, self._id, self._tick, self._streak, *self._fresh)
+        """The memory for the instructions' numbers, without the database's cache."""
+        whole = (self._stratum, self._position, self._id, self._tick, self._streak, *self._fresh)
         arrays: list[array[int] | array[float]] = [*whole, self._passed, self._failed]
-        held = sum(values.itemsize * len(values) for values in arrays) + len(self._is_retired)
-        return held + self._weights.bytes_in_memory()
+        size = sum(values.itemsize * len(values) for values in arrays) + len(self._is_retired)
+        return size + self._weights.bytes_in_memory()
 
     # Across checkpoints
 
@@ -394,25 +400,25 @@ class Pool:
         return {"tick": self.tick, "seq": self.seq}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a position in the journal; what came later is forgotten.
+        """Go back to a position in the journal; later entries are removed.
 
         :raises RecordError: if the journal does not reach so far.
         """
         self.store.cut(state["seq"])
         self._empty()
         for number, path in self.store.strata():
-            if self.strata.place(path) != number:
+            if self.strata.number_of(path) != number:
                 raise AssertionError(f"stratum {path} is not number {number}")
-        placed = self.store.placed()
-        row = next(placed, None)
+        strata = self.store.row_strata()
+        row = next(strata, None)
         for seq, tick, answers in _batches(self.store):
             while row is not None and row[0] < seq:
                 self._admit(row[1])
-                row = next(placed, None)
+                row = next(strata, None)
             self._count(answers, tick)
         while row is not None:
             self._admit(row[1])
-            row = next(placed, None)
+            row = next(strata, None)
         self.tick, self.seq = state["tick"], state["seq"]
         self._means = self.strata.means(self.tick)
 
@@ -435,7 +441,7 @@ def _batches(store: Store) -> Any:
 
 
 def _value(row: Row, name: str) -> str:
-    """What a row has for a stratum; its number of constraints where it has no level."""
+    """A row's value in a column of the strata; without a level, its number of constraints."""
     value = row.get(name)
     if value is None and name == "level":
         value = len(row.get("instruction_id_list") or ())
@@ -444,15 +450,15 @@ def _value(row: Row, name: str) -> str:
     return _NO_VALUE if value in (None, "") else str(value)
 
 
-def _outcome(
+def _group_result(
     number: int,
-    places: Sequence[int],
+    group: Sequence[int],
     passed: Sequence[bool | None],
     rewards: Sequence[float | None] | None,
 ) -> Answered:
-    judged = [passed[place] for place in places if passed[place] is not None]
+    judged = [passed[index] for index in group if passed[index] is not None]
     values = [float(value) for value in judged if value is not None]
     if rewards is not None:
-        values = [value for place in places if (value := rewards[place]) is not None]
+        values = [value for index in group if (value := rewards[index]) is not None]
     flat = len(values) > 1 and max(values) - min(values) <= _SAME
     return Answered(number, sum(map(bool, judged)), len(judged) - sum(map(bool, judged)), flat)

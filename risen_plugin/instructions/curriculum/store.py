@@ -1,8 +1,8 @@
 """Keep a pool on disk: its rows, and every answer in the order in which it was counted.
 
-One SQLite database in WAL mode, one transaction per batch. What a pool knows follows from this
-journal alone, so a checkpoint needs no more than its position in it: a resumed run cuts off what
-came later and counts the rest again.
+One SQLite database in WAL mode, one transaction per batch. Everything that a pool knows follows
+from this journal, so a checkpoint needs no more than a position in it: a resumed run cuts off all
+later entries and counts the others again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS retired (seq INTEGER, id INTEGER, reason TEXT);
 
 @dataclass(frozen=True)
 class Answered:
-    """How one instruction's answers in a batch came out.
+    """The results of one instruction's answers in a batch.
 
     :param id: the instruction's number; ``-1 - stratum`` for rows outside the pool.
     :param zero: whether the rewards of its group were all the same.
@@ -50,13 +50,13 @@ class Answered:
 class Store:
     """The database of one pool.
 
-    :param path: where it lies; in memory without one.
+    :param path: its file; in memory without one.
     :raises RecordError: if the file cannot be used.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        with self._telling():
+        with self._as_record_error():
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(IN_MEMORY if path is None else path)
@@ -73,15 +73,18 @@ class Store:
             self._base.commit()
 
     def copy_from(self, path: Path) -> None:
-        """Take over another pool's content whole.
+        """Take over the whole content of another pool.
 
         :raises RecordError: if it cannot be read.
         """
-        with self._telling(), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as other:
+        with (
+            self._as_record_error(),
+            closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as other,
+        ):
             other.backup(self._base)
 
     def add_stratum(self, number: int, path: Sequence[Any], seq: int) -> None:
-        with self._telling():
+        with self._as_record_error():
             self._base.execute("INSERT INTO strata VALUES (?, ?, ?)", (number, seq, _dump(path)))
 
     def add_row(
@@ -99,7 +102,7 @@ class Store:
                 f"a row cannot be kept in the curriculum's pool: {error}; give columns of texts, "
                 "numbers, lists and mappings, or leave the curriculum out"
             ) from error
-        with self._telling():
+        with self._as_record_error():
             done = self._base.execute(
                 "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?)",
                 (number, bytes.fromhex(key), stratum, seq, text, origin or None),
@@ -108,44 +111,44 @@ class Store:
 
     def rows(self, numbers: Sequence[int]) -> list[Row]:
         """The rows under these numbers, in this order."""
-        found: list[Row] = []
-        with self._telling():
+        rows: list[Row] = []
+        with self._as_record_error():
             for number in numbers:
                 [text] = self._base.execute(
                     "SELECT row FROM rows WHERE id = ?", (number,)
                 ).fetchone()
-                found.append(json.loads(text))
-        return found
+                rows.append(json.loads(text))
+        return rows
 
     def number_of(self, key: str) -> int | None:
-        with self._telling():
-            found = self._base.execute(
+        with self._as_record_error():
+            row = self._base.execute(
                 "SELECT id FROM rows WHERE key = ?", (bytes.fromhex(key),)
             ).fetchone()
-        return None if found is None else int(found[0])
+        return None if row is None else int(row[0])
 
     def add_answers(self, seq: int, tick: int, answers: Sequence[Answered]) -> None:
-        with self._telling():
+        with self._as_record_error():
             self._base.executemany(
                 "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)",
                 [(seq, tick, a.id, a.passed, a.failed, int(a.zero)) for a in answers],
             )
 
     def add_retired(self, seq: int, number: int, reason: str) -> None:
-        with self._telling():
+        with self._as_record_error():
             self._base.execute("INSERT INTO retired VALUES (?, ?, ?)", (seq, number, reason))
 
     def commit(self) -> None:
         """End the transaction of a batch."""
-        with self._telling():
+        with self._as_record_error():
             self._base.commit()
 
     def cut(self, seq: int) -> None:
-        """Forget all that came after a position in the journal.
+        """Remove all entries after a position in the journal.
 
         :raises RecordError: if the journal does not reach so far.
         """
-        with self._telling():
+        with self._as_record_error():
             self._base.rollback()
             last = max(
                 self._base.execute(f"SELECT coalesce(max(seq), 0) FROM {table}").fetchone()[0]
@@ -165,7 +168,7 @@ class Store:
         for number, path in self._base.execute("SELECT id, path FROM strata ORDER BY id"):
             yield number, tuple(json.loads(path))
 
-    def placed(self) -> Iterator[tuple[int, int]]:
+    def row_strata(self) -> Iterator[tuple[int, int]]:
         """The position in the journal and the stratum of each row, by number."""
         yield from self._base.execute("SELECT seq, stratum FROM rows ORDER BY id")
 
@@ -180,7 +183,7 @@ class Store:
         self._base.close()
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _as_record_error(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:

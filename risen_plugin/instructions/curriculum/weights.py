@@ -10,24 +10,24 @@ from array import array
 
 
 class Weights:
-    """Whole weights by place; a new place has weight 0."""
+    """Whole weights by index; a new one is 0."""
 
     def __init__(self) -> None:
         self._weights = array("q")
-        self._sums = array("q", [0, 0])  # one capacity of sums, from place 1 on
+        self._sums = array("q", [0, 0])  # one capacity of sums, from index 1 on
         self.total = 0
 
     def __len__(self) -> int:
         return len(self._weights)
 
-    def __getitem__(self, place: int) -> int:
-        return self._weights[place]
+    def __getitem__(self, index: int) -> int:
+        return self._weights[index]
 
     def bytes_in_memory(self) -> int:
         return 8 * (len(self._weights) + len(self._sums))
 
     def append(self) -> int:
-        """Add a place and return it."""
+        """Add a weight of 0, and return its index."""
         self._weights.append(0)
         capacity = len(self._sums) - 1
         if len(self._weights) > capacity:
@@ -35,20 +35,20 @@ class Weights:
             self._sums[2 * capacity] = self.total
         return len(self._weights) - 1
 
-    def put(self, place: int, weight: int) -> None:
-        """Set the weight of a place."""
-        change = weight - self._weights[place]
+    def put(self, index: int, weight: int) -> None:
+        """Set the weight at an index."""
+        change = weight - self._weights[index]
         if not change:
             return
-        self._weights[place] = weight
+        self._weights[index] = weight
         self.total += change
-        at, end = place + 1, len(self._sums)
+        at, end = index + 1, len(self._sums)
         while at < end:
             self._sums[at] += change
             at += at & -at
 
     def find(self, mark: int) -> int:
-        """The place where the running sum of weights first exceeds ``mark``.
+        """The index where the running sum of weights first exceeds ``mark``.
 
         :param mark: from 0 to below ``total``.
         """

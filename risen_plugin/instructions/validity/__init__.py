@@ -1,9 +1,8 @@
-"""Whether an instruction is fit to train on, for every generator alike.
+"""Decide whether an instruction is fit to train on, for every generator alike.
 
 An instruction is valid if its constraints parse, agree with one another and can be met by an
 answer that is built for them; if its query is neither blank nor too long; if it is no duplicate of
-what was kept before; and if it overlaps with no evaluation file. What is dropped is counted with
-reasons.
+an earlier one; and if it overlaps with no evaluation file. Dropped rows are counted by reason.
 
 >>> valid = Validity()
 >>> row = {"prompt": "Why? No commas.", "query": "Why?",
@@ -100,13 +99,13 @@ class Validity:
         return f"overlaps with {source}" if source else None
 
     def fault_of(self, row: Row) -> str | None:
-        """Why ``row`` is not valid; None if it is. What was kept before is looked at."""
+        """Why ``row`` is not valid, beside those admitted before; None if it is."""
         prompt, query = row["prompt"], query_of(row)
         ids, kwargs = ids_and_kwargs(row)
         if len(ids) != len(kwargs):
             return "not one kwargs per id"
-        told = text_of(prompt)
-        if self.longest is not None and len(told) > self.longest:
+        text = text_of(prompt)
+        if self.longest is not None and len(text) > self.longest:
             return "too long"
         if (
             self.most_tokens is not None
@@ -155,7 +154,7 @@ class Validity:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Go on from a state of :meth:`state_dict`."""
         self._instructions.load_state_dict(state["instructions"])
         self.report = FilterReport.from_dict(state["report"])
         if self._queries is not None:

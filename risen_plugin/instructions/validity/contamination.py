@@ -1,4 +1,4 @@
-"""Keep evaluation data out: what shares runs of words or whole texts with named files."""
+"""Keep evaluation data out: texts that share a run of words, or all of them, with named files."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Decontamination:
         words = words_of(text)
         file = self._wholes.get(hash_of(" ".join(words)))
         if file is None:
-            found = (self._runs.get(run) for run in runs_of(words, self.run))
-            file = next((number for number in found if number is not None), None)
+            files = (self._runs.get(run) for run in runs_of(words, self.run))
+            file = next((number for number in files if number is not None), None)
         return None if file is None else self._names[file]
 
 

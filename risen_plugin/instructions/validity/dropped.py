@@ -1,4 +1,4 @@
-"""What a filter dropped, and why: counts and a few examples per reason."""
+"""The rows that a filter dropped, and why: counts and a few examples per reason."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_EXAMPLES = 3  # kept per reason
+_EXAMPLES = 3  # per reason
 _LONGEST = 100  # characters of an example
 
 
 @dataclass
 class FilterReport:
-    """Counts of what was kept and dropped.
+    """Counts of kept and dropped rows.
 
     :param kept: how many passed.
     :param dropped: how many did not, by reason.

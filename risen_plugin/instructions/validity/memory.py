@@ -1,4 +1,4 @@
-"""What was kept so far: exact duplicates of instructions, near-duplicates of queries.
+"""Remember admitted rows, to know duplicates of instructions and near-duplicates of queries.
 
 Two instructions are the same if their normalised queries are, and their ids with their kwargs.
 Two queries are near if the sets of their word runs overlap enough (Jaccard). Candidates are found
@@ -34,7 +34,7 @@ def instruction_key(query: str, ids: Sequence[str], kwargs: Sequence[Mapping[str
 
 
 class SeenInstructions:
-    """Instructions kept so far: eight bytes each in a checkpoint."""
+    """The admitted instructions, eight bytes each in a checkpoint."""
 
     def __init__(self) -> None:
         self._keys: set[int] = set()
@@ -56,7 +56,7 @@ class SeenInstructions:
 
 
 class SeenQueries:
-    """Queries kept so far, by what they are like.
+    """The admitted queries, by their runs of words.
 
     :param near: the overlap of word pairs, from 0 to 1, from which on two queries are near.
     """
@@ -72,8 +72,8 @@ class SeenQueries:
     def is_near(self, query: str) -> bool:
         """Whether a query that was added is near to ``query``, or the same."""
         runs = _runs(query)
-        found = {number for band in _bands(runs) for number in self._bands.get(band, ())}
-        return any(_overlap(runs, self._runs[number]) >= self.near for number in found)
+        candidates = {number for band in _bands(runs) for number in self._bands.get(band, ())}
+        return any(_overlap(runs, self._runs[number]) >= self.near for number in candidates)
 
     def add(self, query: str) -> None:
         self._add(array("Q", sorted(_runs(query))))

@@ -1,6 +1,6 @@
 """Texts as duplicates and overlaps are looked for in them: words without case and marks, hashed.
 
-A hash is eight bytes of BLAKE2, the same in every process, so that it can be kept in a checkpoint.
+A hash is eight bytes of BLAKE2, the same in every process, so that it can be saved in a checkpoint.
 """
 
 from __future__ import annotations
