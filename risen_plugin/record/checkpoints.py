@@ -2,8 +2,8 @@
 
 A folder is whole if it has a manifest, written last, and every file that the manifest names is as
 it was written. The Trainer writes its checkpoints in place, so each is announced before it is
-written: what a crash left of it is known by that, and by nothing else. A checkpoint that nobody
-announced and that has no manifest belongs to a run without RISEN and is never touched.
+written: the announcement alone marks one that a crash cut off. A checkpoint that nobody announced
+and that has no manifest belongs to a run without RISEN and is never touched.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from risen_plugin.kit.files import MANIFEST, damage, publish, try_lock
 from risen_plugin.record.run_record import FOLDER
 
 STATE = "state.json"
-_NOTE = "saving.json"
+_ANNOUNCEMENT = "saving.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _UNCHANGED = ("optimizer", "scheduler", "rng_state", "scaler")  # by a phase
 _WEIGHTS = re.compile(r"(model|pytorch_model|adapter_model).*\.(safetensors|bin)(\.index\.json)?")
@@ -42,7 +42,7 @@ class Checkpoints:
 
     def __init__(self, output_dir: str | Path) -> None:
         self.folder = Path(output_dir)
-        self._note = self.folder / FOLDER / _NOTE
+        self._announcement = self.folder / FOLDER / _ANNOUNCEMENT
         self._lock: int | None = None
         self._step: int | None = None
 
@@ -51,46 +51,46 @@ class Checkpoints:
         """The same object for a folder each time, since it holds the announcement's lock."""
         return _known.setdefault(Path(output_dir).absolute(), cls(output_dir))
 
-    def place(self, step: int) -> Path:
+    def folder_of(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}"
 
     def announce(self, step: int) -> None:
-        """A checkpoint is about to be written; one that is there is kept until the new is whole."""
-        self._note.parent.mkdir(parents=True, exist_ok=True)
+        """Say that a checkpoint is about to be written; an earlier one stays until it is whole."""
+        self._announcement.parent.mkdir(parents=True, exist_ok=True)
         if self._lock is None:
-            self._lock = os.open(self._note, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = os.open(self._announcement, os.O_RDWR | os.O_CREAT, 0o644)
             try_lock(self._lock)
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, json.dumps({"step": step}).encode(), 0)
         os.fsync(self._lock)
         self._step = step
-        place, earlier = self.place(step), self._earlier(step)
-        if place.is_dir() and not earlier.exists():
-            place.rename(earlier)
+        checkpoint, earlier = self.folder_of(step), self._earlier(step)
+        if checkpoint.is_dir() and not earlier.exists():
+            checkpoint.rename(earlier)
 
     def withdraw(self) -> None:
-        """Take back an announcement that nothing came of; without one, do nothing."""
+        """Take back the announcement of a checkpoint that was not written, if there is one."""
         if self._step is not None:
-            place, earlier = self.place(self._step), self._earlier(self._step)
-            if earlier.is_dir() and not place.exists():
-                earlier.rename(place)
-            self._settled(self._step)
+            checkpoint, earlier = self.folder_of(self._step), self._earlier(self._step)
+            if earlier.is_dir() and not checkpoint.exists():
+                earlier.rename(checkpoint)
+            self._end_announcement(self._step)
 
     def complete(self, step: int, state: Mapping[str, Any]) -> None:
         """Put RISEN's state and the manifest into a checkpoint that the Trainer has written."""
-        place = self.place(step)
-        temporary = place / f".{FOLDER}.tmp"
+        checkpoint = self.folder_of(step)
+        temporary = checkpoint / f".{FOLDER}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         files = {
-            path.relative_to(place).as_posix(): path
-            for path in place.rglob("*")
-            if path.is_file() and path.relative_to(place).parts[0] != FOLDER
+            path.relative_to(checkpoint).as_posix(): path
+            for path in checkpoint.rglob("*")
+            if path.is_file() and path.relative_to(checkpoint).parts[0] != FOLDER
         }
         temporary.mkdir()
         text = json.dumps(state, indent=1, default=str) + "\n"
         (temporary / STATE).write_text(text, encoding="utf-8")
-        publish(temporary, place / FOLDER, {**files, f"{FOLDER}/{STATE}": temporary / STATE})
-        self._settled(step)
+        publish(temporary, checkpoint / FOLDER, {**files, f"{FOLDER}/{STATE}": temporary / STATE})
+        self._end_announcement(step)
 
     @contextmanager
     def rewriting(self, step: int, state: Mapping[str, Any]) -> Iterator[Path]:
@@ -98,12 +98,12 @@ class Checkpoints:
 
         It is exchanged at the end, so that a crash leaves the old one or the new one.
         """
-        place = self.place(step)
-        temporary = self.folder / f".{place.name}.tmp"
+        checkpoint = self.folder_of(step)
+        temporary = self.folder / f".{checkpoint.name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        for path in place.rglob("*"):
-            name = path.relative_to(place)
+        for path in checkpoint.rglob("*"):
+            name = path.relative_to(checkpoint)
             if not path.is_file() or name.parts[0] == FOLDER or _WEIGHTS.fullmatch(path.name):
                 continue
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
@@ -114,50 +114,56 @@ class Checkpoints:
         try:
             yield temporary
             self.announce(step)
-            temporary.rename(place)
+            temporary.rename(checkpoint)
             self.complete(step, state)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def mend(self) -> list[str]:
-        """Set aside what cannot be resumed from, so that the Trainer finds the newest whole one.
+        """Set aside checkpoints that cannot be resumed from, so that the Trainer finds a whole one.
 
         :returns: one line for each checkpoint that was set aside.
         """
         lines: list[str] = []
         step = self._announced()
         if step is not None:
-            place, earlier = self.place(step), self._earlier(step)
-            if place.is_dir() and (not is_ours(place) or damage_of(place) is not None):
-                aside = self.folder / f"incomplete-{place.name}"
+            checkpoint, earlier = self.folder_of(step), self._earlier(step)
+            if checkpoint.is_dir() and (
+                not is_ours(checkpoint) or damage_of(checkpoint) is not None
+            ):
+                aside = self.folder / f"incomplete-{checkpoint.name}"
                 shutil.rmtree(aside, ignore_errors=True)
-                place.rename(aside)
+                checkpoint.rename(aside)
                 lines.append(
-                    f"{place} was not written to its end and is {aside.name} now{self._next()}"
+                    f"{checkpoint} was not written to its end and is {aside.name} now{self._next()}"
                 )
-            if earlier.is_dir() and not place.exists():
-                earlier.rename(place)
-            self._settled(step)
-        for place in self.newest():
-            found = damage_of(place) if is_ours(place) else None
-            if found is None:
+            if earlier.is_dir() and not checkpoint.exists():
+                earlier.rename(checkpoint)
+            self._end_announcement(step)
+        for checkpoint in self.newest():
+            reason = damage_of(checkpoint) if is_ours(checkpoint) else None
+            if reason is None:
                 break
-            aside = self._aside(place, "damaged")
-            place.rename(aside)
-            lines.append(f"{place} is damaged ({found}) and is {aside.name} now{self._next()}")
+            aside = self._aside(checkpoint, "damaged")
+            checkpoint.rename(aside)
+            lines.append(
+                f"{checkpoint} is damaged ({reason}) and is {aside.name} now{self._next()}"
+            )
         return lines
 
     def leave_after(self, step: int) -> list[str]:
-        """Set aside RISEN's checkpoints of later steps: pool and record go back, and lack theirs.
+        """Set aside RISEN's checkpoints of later steps: the pool and the record go back to ``step``.
 
         :returns: one line for each of them.
         """
         lines: list[str] = []
-        for place in self.newest():
-            if int(place.name.rpartition("-")[2]) > step and is_ours(place):
-                aside = self._aside(place, "abandoned")
-                place.rename(aside)
-                lines.append(f"{place} is later than what the run goes on from: {aside.name} now")
+        for checkpoint in self.newest():
+            if int(checkpoint.name.rpartition("-")[2]) > step and is_ours(checkpoint):
+                aside = self._aside(checkpoint, "abandoned")
+                checkpoint.rename(aside)
+                lines.append(
+                    f"{checkpoint} is later than what the run goes on from: {aside.name} now"
+                )
         return lines
 
     def newest(self) -> list[Path]:
@@ -174,11 +180,11 @@ class Checkpoints:
     def _earlier(self, step: int) -> Path:
         return self.folder / f".checkpoint-{step}.earlier"
 
-    def _aside(self, place: Path, why: str) -> Path:
-        number, aside = 1, self.folder / f"{why}-{place.name}"
+    def _aside(self, checkpoint: Path, why: str) -> Path:
+        number, aside = 1, self.folder / f"{why}-{checkpoint.name}"
         while aside.exists():
             number += 1
-            aside = self.folder / f"{why}-{place.name}.{number}"
+            aside = self.folder / f"{why}-{checkpoint.name}.{number}"
         return aside
 
     def _next(self) -> str:
@@ -188,20 +194,20 @@ class Checkpoints:
     def _announced(self) -> int | None:
         """The step whose checkpoint was announced and not completed; None if someone is at it."""
         try:
-            lock = os.open(self._note, os.O_RDWR)
+            lock = os.open(self._announcement, os.O_RDWR)
         except OSError:
             return None
         try:
-            told = os.pread(lock, 1024, 0)
-            return int(json.loads(told)["step"]) if try_lock(lock) else None
+            text = os.pread(lock, 1024, 0)
+            return int(json.loads(text)["step"]) if try_lock(lock) else None
         except (ValueError, KeyError, TypeError):
             return None
         finally:
             os.close(lock)
 
-    def _settled(self, step: int) -> None:
+    def _end_announcement(self, step: int) -> None:
         self._step = None
-        self._note.unlink(missing_ok=True)
+        self._announcement.unlink(missing_ok=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -1,4 +1,4 @@
-"""What a run stands on, for its record: versions, the machine, and hashes to compare runs by."""
+"""The environment of a run for its record: versions, the machine, and hashes to compare runs by."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIBRARIES = (
 _OF_ONE_START = ("format", "output_dir")  # make no other run of a description
 
 
-def surroundings(
+def environment_of(
     description: Mapping[str, Any],
     *,
     distributions: Iterable[str],
@@ -39,8 +39,8 @@ def surroundings(
 ) -> dict[str, Any]:
     """``versions``, ``hashes`` and ``environment`` as ``run.json`` has them.
 
-    :param description: what the run is configured as.
-    :param distributions: those that plugins in use come from.
+    :param description: the run's configuration, as its record has it.
+    :param distributions: those of the plugins in use.
     :param held_out: the rows set apart, by what they are for.
     :param probe: the rows whose loss is watched, as they are measured.
     :param devices: the names of those that the model is on.
@@ -64,9 +64,9 @@ def surroundings(
 
 
 def hash_of(value: Any) -> str:
-    """A SHA-256 that is the same for equal data, in whatever order its keys stand.
+    """A SHA-256 that is the same for equal data, in any order of its keys.
 
-    Where an object lies in memory, as its ``repr`` may tell, does not count.
+    The address of an object in memory, which its ``repr`` may hold, does not count.
     """
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(value, sort_keys=True, default=repr))
     return text_sha256(text)
@@ -74,23 +74,23 @@ def hash_of(value: Any) -> str:
 
 def device_names(model: Any) -> list[str]:
     """The devices that a model's parameters are on, in words."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for parameter in model.parameters():
         device = parameter.device
         name = str(device)
         if device.type == "cuda":
             torch: Any = importlib.import_module("torch")
             name = f"{device}: {torch.cuda.get_device_name(device)}"
-        found[name] = None
-    return list(found)
+        names[name] = None
+    return list(names)
 
 
 def versions_of(distributions: Iterable[str]) -> dict[str, str]:
     """The versions of those of the distributions that are installed."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for name in distributions:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -25,7 +25,7 @@ NAME = "risen.lock"
 
 @dataclass(frozen=True)
 class Holder:
-    """Who writes to a folder, as far as its lock tells."""
+    """The process that writes to a folder, as far as its lock says."""
 
     process: int | None = None
     machine: str | None = None
@@ -57,7 +57,7 @@ def take(output_dir: Path) -> None:
         return
     output_dir.mkdir(parents=True, exist_ok=True)
     path = (output_dir / NAME).resolve()
-    descriptor = _own(path)
+    descriptor = _descriptor_of(path)
     while descriptor is None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         if not try_lock(descriptor):
@@ -106,7 +106,7 @@ def held(output_dir: Path) -> Iterator[None]:
 def release(output_dir: Path) -> None:
     """Let go of the lock if this process holds it, and remove its file."""
     path = (output_dir / NAME).resolve()
-    descriptor = _own(path)
+    descriptor = _descriptor_of(path)
     if descriptor is None or path in _throughout:
         return
     del _taken[path]
@@ -118,9 +118,9 @@ def release(output_dir: Path) -> None:
 def holder_of(output_dir: Path) -> Holder | None:
     """Who holds the lock now; None if nobody does, or nobody can tell."""
     path = (output_dir / NAME).resolve()
-    own = _own(path)
-    if own is not None:
-        return _read(own)
+    held_here = _descriptor_of(path)
+    if held_here is not None:
+        return _read(held_here)
     if not HAS_LOCKS or not path.is_file():
         return None
     try:
@@ -133,7 +133,7 @@ def holder_of(output_dir: Path) -> Holder | None:
         os.close(descriptor)
 
 
-def _own(path: Path) -> int | None:
+def _descriptor_of(path: Path) -> int | None:
     process, descriptor = _taken.get(path, (None, None))
     return descriptor if process == os.getpid() else None
 
@@ -146,7 +146,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _read(descriptor: int) -> Holder:
-    """What the file says; never opened again for it, since closing it would let go of the lock."""
+    """The holder that the open file names; to open it again and close it would end the lock."""
     try:
         content: Mapping[str, Any] = json.loads(os.pread(descriptor, 4096, 0))
         return Holder(int(content["process"]), str(content["machine"]), str(content["since"]))

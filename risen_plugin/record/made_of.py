@@ -1,7 +1,7 @@
-"""Say what a run is made of, and what is different about one that is resumed.
+"""Describe the parts of a run, and list the differences of one that is resumed.
 
-Pure. What is compared is the configuration, plugins by name, options and version; objects given
-from Python by what they show of themselves.
+Pure. Compares the configuration, plugins by name, options and version, and objects from Python by
+their representation.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from risen_plugin.contracts import Stateful
 from risen_plugin.kit.files import text_sha256
 
 _FREE = frozenset(("checkpoint_before_phase", "checkpoint_every", "force", "keep_entry", "disable"))
-"""Fields that change nothing of what a run comes to."""
-_LONGEST = 400
-_TOLD = 60
+"""Fields that do not change the result of a run."""
+_LONGEST_REPR = 400
+_LONGEST_SHOWN = 60
 
 
 def made_of(config: RisenConfig, origins: Mapping[str, str], version: str) -> dict[str, Any]:
-    """What decides over a run, as JSON values."""
+    """Everything that decides the result of a run, as JSON values."""
     fields = {
         entry.name: _plain(getattr(config, entry.name))
         for entry in dataclasses.fields(config)
@@ -41,7 +41,7 @@ def without_address(value: Any) -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is different, one short line each; what only one of them knows of does not count."""
+    """The differences, one short line each; a key that only one of them has does not count."""
     return [
         f"{name} was {_shown(old)} and is {_shown(new)}"
         for key in before
@@ -56,17 +56,21 @@ def _walk(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = {**old, **new}
         return [
-            found for key in keys for found in _walk(f"{name}.{key}", old.get(key), new.get(key))
+            difference
+            for key in keys
+            for difference in _walk(f"{name}.{key}", old.get(key), new.get(key))
         ]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        return [found for index, (a, b) in pairs for found in _walk(f"{name}.{index}", a, b)]
+        return [
+            difference for index, (a, b) in pairs for difference in _walk(f"{name}.{index}", a, b)
+        ]
     return [(name, old, new)]
 
 
 def _shown(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= _TOLD else f"{text[:_TOLD]}..."
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _plain(value: Any) -> Any:
@@ -90,4 +94,4 @@ def _object(value: Any) -> str:
     name = f"{kind.__module__}.{kind.__qualname__}"
     if kind is value or isinstance(value, Stateful):
         return name
-    return f"{name}: {without_address(value)[:_LONGEST]}"
+    return f"{name}: {without_address(value)[:_LONGEST_REPR]}"

@@ -30,7 +30,7 @@ class Phase:
     :param step: the outer run's step.
     :param begins: seconds of the run.
     :param ends: seconds of the run; None while it goes on.
-    :param steps: optimizer steps taken in it; while it goes on, those it was given.
+    :param steps: optimizer steps taken in it; while it goes on, those planned.
     :param accepted: None where nobody judged it, or not yet.
     :param metrics: as its record has them.
     :param logs: what TRL logged, one entry per logging step.
@@ -99,16 +99,16 @@ class Run:
         return (event for event in self.events if isinstance(event, kind))
 
 
-def read_run(place: str | Path) -> Run:
+def read_run(path: str | Path) -> Run:
     """The record in a run's output folder, or in its ``risen`` folder.
 
     :raises DataError: if there is none, or it cannot be read.
     """
-    folder = record_folder(place)
+    folder = record_folder(path)
     description = read_description(folder)
     try:
-        path = folder / EVENTS
-        events = typed_events(path) if path.is_file() else []
+        log = folder / EVENTS
+        events = typed_events(log) if log.is_file() else []
     except OSError as error:
         raise DataError(f"cannot read the record in {folder}: {error}") from error
     phases = tuple(phases_of(events, lambda number: _logs(folder / f"phase-{number:03d}")))
@@ -118,19 +118,19 @@ def read_run(place: str | Path) -> Run:
     return Run(folder, description, events, phases, holder)
 
 
-def record_folder(place: str | Path) -> Path:
-    """The folder of a run's record: its output folder or the ``risen`` folder in it may be given.
+def record_folder(path: str | Path) -> Path:
+    """The folder of a run's record, found from its output folder or from the ``risen`` folder.
 
     :raises DataError: if there is no record.
     """
-    place = Path(place)
-    for folder in (place / FOLDER, place):
+    path = Path(path)
+    for folder in (path / FOLDER, path):
         if (folder / DESCRIPTION).is_file():
             return folder
-    if not place.exists():
-        raise DataError(f"there is no run '{place}'{near_path(place, folders=True)}")
+    if not path.exists():
+        raise DataError(f"there is no run '{path}'{near_path(path, folders=True)}")
     raise DataError(
-        f"'{place}' has no record: there is no {FOLDER}/{DESCRIPTION} in it; give the output "
+        f"'{path}' has no record: there is no {FOLDER}/{DESCRIPTION} in it; give the output "
         "folder of a run with a RisenCallback"
     )
 

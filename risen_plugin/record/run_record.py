@@ -1,6 +1,6 @@
-"""Write down what a run did, under ``output_dir/risen/``: plain JSON, replaced atomically.
+"""Record a run under ``output_dir/risen/``: plain JSON, replaced atomically.
 
-One run at a time writes to a folder. A disk that takes no more loses a line and tears none.
+One run at a time writes to a folder. A full disk loses a line and tears none.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ FOLDER = "risen"
 DESCRIPTION = "run.json"
 EVENTS = "events.jsonl"
 FORMAT = 1
-"""Of a record; a reader refuses a newer one."""
+"""The format of a record; a reader refuses a newer one."""
 _log = logging.getLogger("risen_plugin")
 
 
 @contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Tell in one line that ``place`` takes no more files: a full disk, or one taken away.
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line that nothing can be written to ``path``: a full disk, or one taken away.
 
     :raises RecordError: with the reason, in place of what the operating system raised.
     """
@@ -40,15 +40,16 @@ def writing(place: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise RecordError(
-            f"cannot write to {place}: {reason}; make room there, and resume from the newest "
+            f"cannot write to {path}: {reason}; make room there, and resume from the newest "
             "checkpoint"
         ) from error
 
 
 class Tolerant:
-    """Lets what is only recorded be lost: the run goes on, and says so once.
+    """Lets a file of the record be lost: the run goes on, and says so once.
 
-    For what a run can do without. What a resumed run needs is written under :func:`writing`.
+    For files that a run can do without; those that a resumed run needs are written under
+    :func:`writing`.
 
     ::
 
@@ -60,7 +61,7 @@ class Tolerant:
         self.lost = 0
 
     @contextmanager
-    def __call__(self, place: Path) -> Iterator[None]:
+    def __call__(self, path: Path) -> Iterator[None]:
         try:
             yield
         except (OSError, SafetensorError, RecordError) as error:
@@ -70,7 +71,7 @@ class Tolerant:
                 _log.warning(
                     "the record in %s has gaps from here on: %s; the training goes on. Make room "
                     "there to have the rest recorded",
-                    place,
+                    path,
                     reason,
                 )
 
@@ -110,13 +111,13 @@ class Record:
     def _forget_after(self, step: int) -> None:
         path = self.folder / EVENTS
         if path.is_file():
-            kept = [event for event in read_events(path) if event["step"] <= step]
-            write_text(path, "".join(json.dumps(event) + "\n" for event in kept))
+            earlier = [event for event in read_events(path) if event["step"] <= step]
+            write_text(path, "".join(json.dumps(event) + "\n" for event in earlier))
 
     def event(self, name: str, /, *, step: int, **values: Any) -> None:
         """Append one line to ``events.jsonl``; ``step`` is the outer run's.
 
-        A line that finds no room is taken back whole.
+        A line that does not fit on the disk is taken back whole.
 
         :raises OSError: if it cannot be written.
         """
@@ -141,18 +142,18 @@ class Record:
         lock.release(self.output_dir)
 
     def position(self) -> int:
-        """Where ``events.jsonl`` ends now, to be cut there by a run that is resumed from here."""
+        """The end of ``events.jsonl`` now, where a run that is resumed from here cuts it."""
         path = self.folder / EVENTS
         return path.stat().st_size if path.is_file() else 0
 
     def cut(self, position: int) -> None:
-        """Forget the events after ``position``: they will happen again."""
+        """Remove the events after ``position``: they will happen again."""
         if self.position() > position:
             os.truncate(self.folder / EVENTS, position)
 
     @property
     def pool(self) -> Path:
-        """Where the curriculum's pool lies, if there is a curriculum."""
+        """The file of the curriculum's pool, if there is a curriculum."""
         return self.folder / "pool.sqlite"
 
     def phase_folder(self, number: int) -> Path:
@@ -174,7 +175,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 
 def state_path(checkpoint: str | Path) -> Path:
-    """Where a checkpoint keeps the callback's state."""
+    """The file of the callback's state in a checkpoint."""
     return Path(checkpoint) / FOLDER / "state.json"
 
 

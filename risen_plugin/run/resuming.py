@@ -77,7 +77,7 @@ class Resuming:
         args = self.args
         if step == 0:
             return None
-        here = Checkpoints(self._output_dir).place(step)
+        here = Checkpoints(self._output_dir).folder_of(step)
         given = args.resume_from_checkpoint
         passed = given_to_train()
         places = [passed] if passed is not None else [Path(given) if given else here, here]
@@ -179,7 +179,7 @@ class Resuming:
         :param events: where the events of the run end.
         """
         checkpoints = Checkpoints.of(self._output_dir)
-        if self.args.should_save and checkpoints.place(step).is_dir():
+        if self.args.should_save and checkpoints.folder_of(step).is_dir():
             checkpoints.complete(step, self._with(state, events))
             self._is_announced = False
             self._is_saved = self.pending is not None
@@ -188,7 +188,7 @@ class Resuming:
 
     def place_before(self, step: int) -> Path | None:
         """The checkpoint of the moment at which the present phase began."""
-        return Checkpoints.of(self._output_dir).place(step) if self._is_saved else None
+        return Checkpoints.of(self._output_dir).folder_of(step) if self._is_saved else None
 
     def phase(self, folder: Path) -> PhaseCheckpoints:
         """The checkpoints of the phase that begins or goes on."""
@@ -207,7 +207,7 @@ class Resuming:
         """Let the last checkpoint hold what the phase after it has come to."""
         checkpoints = Checkpoints.of(self._output_dir)
         step = trainer_state.global_step
-        if not (self.args.should_save and self._is_saved and checkpoints.place(step).is_dir()):
+        if not (self.args.should_save and self._is_saved and checkpoints.folder_of(step).is_dir()):
             return
         with checkpoints.rewriting(step, self._with(state, events)) as folder:
             with clean_room(model):  # saving writes into the model's config

@@ -22,7 +22,7 @@ from risen_plugin.instructions.rows import PromptLimit
 from risen_plugin.kit.intervals import least_changed
 from risen_plugin.phases.context import LogSeries, PhaseContext, no_series
 from risen_plugin.phases.leftovers.buffers import FILE as BUFFERS_FILE
-from risen_plugin.record.environment import device_names, surroundings
+from risen_plugin.record.environment import device_names, environment_of
 from risen_plugin.record.run_record import Record, writing
 from risen_plugin.run.active import ActiveRun
 from risen_plugin.run.announcing import Announcer
@@ -241,7 +241,7 @@ class Start:
             processes=self.processes.count, output_dir=self.args.output_dir
         )
         origins = self.run_state.parts.origins
-        return description | surroundings(
+        return description | environment_of(
             description,
             distributions=[origin.partition(" ")[0] for origin in origins.values()],
             held_out={

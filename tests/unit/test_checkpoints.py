@@ -17,7 +17,7 @@ def written(folder: Path, step: int, *, weights: str = "weights", ours: bool = T
     checkpoints = Checkpoints(folder)
     if ours:
         checkpoints.announce(step)
-    place = checkpoints.place(step)
+    place = checkpoints.folder_of(step)
     place.mkdir(parents=True, exist_ok=True)
     (place / "model.safetensors").write_text(weights)
     (place / "optimizer.pt").write_text("moments")

@@ -1,7 +1,7 @@
-"""Write down every answer that a phase samples, and read such logs as a stream.
+"""Log every answer that a phase samples, and read such logs as a stream.
 
-One Parquet file per phase, ``risen/phase-NNN/completions.parquet``, one row per answer. What the
-answers are compared by is left to others. pyarrow is loaded when a file is written or read.
+One Parquet file per phase, ``risen/phase-NNN/completions.parquet``, one row per answer. Comparing
+them is left to others. pyarrow is loaded when a file is written or read.
 """
 
 from risen_plugin.record.rollouts.form import FILE, Score, reason_of

@@ -24,8 +24,8 @@ DERIVED = {"family": "string", "constraints": "strings", "met": "bools"}
 OF_A_REWARD = {"score": "float64", "outcome": "string", "error": "string"}
 
 
-def reason_of(outcome: Score) -> str | None:
+def reason_of(score: Score) -> str | None:
     """Why there is no score where that is an error; None otherwise."""
-    if kind_of(outcome) != "error":
+    if kind_of(score) != "error":
         return None
-    return outcome.reason if isinstance(outcome, Failed) else f"the score is {outcome}"
+    return score.reason if isinstance(score, Failed) else f"the score is {score}"

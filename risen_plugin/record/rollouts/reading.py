@@ -22,7 +22,7 @@ class Rollout:
     :param where: its file and row, for messages.
     :param group: the same for the answers of one visit of a prompt; numbered within the phase.
     :param columns: the row's other columns.
-    :param outcomes: what each reward made of it, by the reward's name.
+    :param outcomes: its score by each reward, by the reward's name.
     """
 
     where: str
@@ -55,24 +55,26 @@ def rollout_files(place: str | Path, *, phase: int | None = None) -> list[Path]:
     """
     place = Path(place)
     if place.is_file():
-        found = [place]
+        logs = [place]
     elif not place.exists():
         raise DataError(f"there is no run or rollout log '{place}'{near_path(place)}")
     elif (place / FILE).is_file():
-        found = [place / FILE]
+        logs = [place / FILE]
     else:
-        logs = [log for inner in (place / FOLDER, place) for log in inner.glob(f"phase-*/{FILE}")]
-        found = sorted(logs, key=lambda log: (len(log.parent.name), log.parent.name))
-        if not found:
+        logs = sorted(
+            (log for folder in (place / FOLDER, place) for log in folder.glob(f"phase-*/{FILE}")),
+            key=lambda log: (len(log.parent.name), log.parent.name),
+        )
+        if not logs:
             raise DataError(
                 f"'{place}' has no rollouts: there is no {FOLDER}/phase-NNN/{FILE} in it; give the "
                 "output folder of a run that has finished a RISEN phase"
             )
     if phase is None:
-        return found
-    wanted = [path for path in found if path.parent.name == f"phase-{phase:03d}"]
+        return logs
+    wanted = [path for path in logs if path.parent.name == f"phase-{phase:03d}"]
     if not wanted:
-        have = ", ".join(path.parent.name for path in found)
+        have = ", ".join(path.parent.name for path in logs)
         raise DataError(f"'{place}' has no rollouts of phase {phase}; it has: {have}")
     return wanted
 
@@ -136,15 +138,15 @@ def _read(path: Path, file: Any) -> Iterator[Rollout]:
                     json.loads(row["prompt"]),
                     json.loads(row["completion"]),
                     dict(json.loads(row["columns"])),
-                    {name: _outcome(row, name) for name in rewards},
+                    {name: _score_of(row, name) for name in rewards},
                 )
             except (TypeError, ValueError) as error:
                 raise DataError(f"{where} is damaged: {one_line(error)}") from error
             yield rollout
 
 
-def _outcome(row: Mapping[str, Any], name: str) -> Score:
-    told = row[f"outcome/{name}"]
-    if told == "error":
+def _score_of(row: Mapping[str, Any], name: str) -> Score:
+    kind = row[f"outcome/{name}"]
+    if kind == "error":
         return Failed(row[f"error/{name}"] or "no reason was logged")
-    return float(row[f"score/{name}"]) if told == "score" else None
+    return float(row[f"score/{name}"]) if kind == "score" else None

@@ -1,4 +1,4 @@
-"""Write down every answer that a phase samples: one Parquet file per phase, a row per answer."""
+"""Log every answer that a phase samples: one Parquet file per phase, a row per answer."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _log = logging.getLogger("risen_plugin")
 class RolloutLog:
     """Logs the answers of one phase to ``path``.
 
-    The file appears, whole, at :meth:`close`; also when the phase failed, since what was sampled
-    until then is evidence. A log without answers leaves no file, and neither does one that found
-    no room: what is added to it afterwards is dropped. Memory holds one row group.
+    The file appears, whole, at :meth:`close`; also when the phase failed, since the answers
+    until then are evidence. A log without answers leaves no file, and neither does one that did not
+    fit on the disk: later answers are dropped. Memory holds one row group.
 
     :param path: the file to be; one that is there is replaced.
     :param rows_at_once: answers per row group.
-    :param parts: where :meth:`cut` puts what was logged so far.
+    :param parts: the folder where :meth:`cut` puts the answers so far.
     :param position: what :meth:`cut` returned, to go on from there.
-    :raises RecordError: from each method, where the place takes no more.
+    :raises RecordError: from each method, where nothing can be written.
 
     ::
 
@@ -99,7 +99,7 @@ class RolloutLog:
         self._groups += len(batch.groups)
 
     def cut(self) -> dict[str, Any]:
-        """Put what was logged since the last time into a file of its own, and say where this is.
+        """Put the answers since the last cut into a file of their own; returns the position.
 
         Until :meth:`close` a crash would leave nothing of a file that is being written.
         """
@@ -127,14 +127,14 @@ class RolloutLog:
         elif self._writer is not None:
             self._finish(self.path)
 
-    def _finish(self, place: Path) -> None:
+    def _finish(self, path: Path) -> None:
         writer, self._writer = self._writer, None
         with self._taking_back(writer):
             writer.close()
-            put(self._temporary, place)
+            put(self._temporary, path)
 
     def _join(self) -> None:
-        """Make one file of the parts and of what came after them; the parts stay."""
+        """Join the parts and the answers after them in one file; the parts stay."""
         assert self._parts is not None
         parquet: Any = importlib.import_module("pyarrow.parquet")
         rest = self.path.with_name(f".{self.path.name}.rest.tmp")
@@ -205,7 +205,7 @@ class RolloutLog:
 
     @contextmanager
     def _taking_back(self, writer: Any) -> Iterator[None]:
-        """Leave no torn file where the place takes no more."""
+        """Leave no torn file where nothing can be written."""
         try:
             with writing(self.path.parent):
                 yield

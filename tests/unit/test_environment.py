@@ -1,4 +1,4 @@
-"""What a run stands on, and what became of constraints: plain data in, plain data out."""
+"""The environment of a run, and counts of constraints: plain data in, plain data out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from risen_plugin.constraints.counting import (
     counts_by_family,
     met_by,
 )
-from risen_plugin.record.environment import hash_of, surroundings
+from risen_plugin.record.environment import environment_of, hash_of
 
 COMMA = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
 
@@ -26,7 +26,7 @@ def described(**changes: Any) -> dict[str, Any]:
         "devices": ["cpu"],
     }
     changed = given | changes
-    return surroundings(changed.pop("description"), **changed)
+    return environment_of(changed.pop("description"), **changed)
 
 
 def test_versions_are_of_the_libraries_and_of_plugins_that_are_distributions() -> None:
