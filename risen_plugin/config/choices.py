@@ -33,7 +33,7 @@ class Grading:
 
     @property
     def grading(self) -> Grading:
-        """The grading alone, of what has one."""
+        """The grading alone, without the fields of a subclass."""
         return Grading(**{name: getattr(self, name) for name in GRADING})
 
 
@@ -42,7 +42,7 @@ GRADING = tuple(entry.name for entry in fields(Grading))
 
 @dataclass(frozen=True)
 class Use(Grading):
-    """A plugin by name with its options: what YAML and the command line can say.
+    """A plugin by name with its options, as YAML and the command line can write it.
 
     :param name: the offered name, ``plugin/name``, ``file.py:NAME`` or ``module:NAME``.
     :param options: arguments of the offered factory.
@@ -102,9 +102,9 @@ PluginOrName: TypeAlias = Any
 
 
 def read_use(entry: Any, where: str, *, reward: bool = False) -> Any:
-    """What YAML says of a plugin, ``{use: NAME, options: {...}}``; anything else stays as it is.
+    """The plugin in ``{use: NAME, options: {...}}``, as YAML has it; anything else stays as it is.
 
-    :param where: what the mapping is, for messages.
+    :param where: the name of the mapping, for messages.
     :param reward: whether it may say how a reward counts too.
     :raises ConfigError: for an unknown or missing key, naming the near miss.
     """
@@ -131,16 +131,16 @@ def read_use(entry: Any, where: str, *, reward: bool = False) -> Any:
     return Use(entry["use"], options, **rest)
 
 
-def _check_grading(given: Grading, label: str) -> None:
+def _check_grading(grading: Grading, label: str) -> None:
     for name in ("weight", "passes_at"):
-        value = getattr(given, name)
+        value = getattr(grading, name)
         if not is_number(value) or not math.isfinite(value):
             raise ConfigError(f"{label}: {name} is {shown(value)}; it is a finite number")
-    if not isinstance(given.graded, bool):
-        raise ConfigError(f"{label}: graded is {given.graded!r}; it is true or false")
-    if given.on_error not in ("stop", "skip"):
-        raise ConfigError(f"{label}: on_error is {given.on_error!r}; it is 'stop' or 'skip'")
-    limit = given.timeout_s
+    if not isinstance(grading.graded, bool):
+        raise ConfigError(f"{label}: graded is {grading.graded!r}; it is true or false")
+    if grading.on_error not in ("stop", "skip"):
+        raise ConfigError(f"{label}: on_error is {grading.on_error!r}; it is 'stop' or 'skip'")
+    limit = grading.timeout_s
     if limit is not None and not (is_number(limit) and math.isfinite(limit) and limit > 0):
         raise ConfigError(
             f"{label}: timeout_s is {shown(limit)}; it is a number of seconds above 0, or nothing "

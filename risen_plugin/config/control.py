@@ -1,4 +1,4 @@
-"""What is steered while a phase runs: frozen data.
+"""The settings of the controllers that steer a running phase: frozen data.
 
 Settings that contradict each other are refused here, both of them named.
 """
@@ -19,7 +19,7 @@ RateRule: TypeAlias = Literal["fixed", "kl"]
 
 @dataclass(frozen=True)
 class ControlConfig:
-    """What is steered while a phase runs, after each of GRPO's logging steps.
+    """The controllers that steer a running phase, after each of GRPO's logging steps.
 
     :param kl_target: the KL from the model at phase entry that ``beta`` is steered to, in nats per
         token; None leaves ``beta`` as it is.

@@ -1,4 +1,4 @@
-"""What a phase sets of TRL's ``GRPOConfig`` by itself, and which numbers go together.
+"""The fields of TRL's ``GRPOConfig`` that a phase sets by itself, and the numbers that must agree.
 
 Without TRL: that a field exists is checked where TRL is loaded.
 """
@@ -20,7 +20,7 @@ DEFAULT_GRPO: Mapping[str, Any] = {
     "lr_scheduler_type": "constant",
     "logging_steps": 1,
 }
-"""What a phase uses where neither the configuration nor the scheduler says otherwise."""
+"""The values of a phase where neither the configuration nor the scheduler sets another."""
 
 
 def effective_grpo(
@@ -28,8 +28,8 @@ def effective_grpo(
 ) -> dict[str, Any]:
     """The fields of ``GRPOConfig`` that a phase trains with.
 
-    :param grpo: the configuration's, which come before the defaults.
-    :param parameters: of a scheduler's decision, which come before those.
+    :param grpo: the configuration's, which override the defaults.
+    :param parameters: of a scheduler's decision, which override both.
     """
     return {**DEFAULT_GRPO, **grpo, **(parameters or {})}
 

@@ -1,4 +1,4 @@
-"""What the guard of a phase measures and decides by: frozen data.
+"""The settings by which the guard of a phase measures and decides: frozen data.
 
 Thresholds that contradict each other are refused here, both of them named.
 """
@@ -21,11 +21,11 @@ METRIC = "metric:"
 
 @dataclass(frozen=True)
 class TaskProbe:
-    """Rows of a task that a phase should leave as good as it was, and what scores them.
+    """Rows of a task that a phase should not make worse, and the reward that scores the answers.
 
     :param rows: instructions with the columns that the reward needs, or the path of a JSON Lines
         file with them; they are answered greedily before and after each phase.
-    :param reward: what scores the answers: the name of one of the rewards, or a reward of its own.
+    :param reward: it scores the answers: the name of one of the rewards, or another reward.
     :param max_drop: largest drop of the mean score; None only measures it.
     """
 
@@ -39,7 +39,7 @@ class TaskProbe:
 
 @dataclass(frozen=True)
 class GuardConfig:
-    """When a phase is kept, and what becomes of it while it runs.
+    """When a phase is kept, and when it is stopped or steered while it runs.
 
     :param rows: held-out instructions that the guard decides by; they are never trained on.
     :param report_rows: further held-out instructions whose adherence is reported; 0 for none.
@@ -51,17 +51,17 @@ class GuardConfig:
     :param max_trip_wire_rise: the largest rise of the share of answers that trip a wire, such as
         copied placeholders; None only measures it.
     :param confidence: how sure the guard must be, one-sided: that a gain is above 0, and that a
-        harm is beyond its threshold; None compares what was measured as it is.
+        harm is beyond its threshold; None compares the measured values as they are.
     :param every: GRPO steps between measurements while a phase runs; 0 for none.
     :param patience: measurements in a row without a further gain after which a phase is stopped.
     :param kl_samples: answers of the model at phase entry by which the forward KL is measured.
     :param max_forward_kl: the largest forward KL from the model at phase entry, in nats per token;
         None only measures it.
-    :param domain: what tells how good the model is at its domain: the name of a reward, or a reward
-        of its own, for the guard's answers; or ``metric:NAME`` of ``compute_metrics``.
+    :param domain: the score of the model at its domain: the name of a reward, or another reward,
+        for the guard's answers; or ``metric:NAME`` of ``compute_metrics``.
     :param max_domain_drop: the largest drop of it; None only measures it.
     :param tasks: further tasks by name, each with rows and a reward.
-    :param beta_factor: what the KL coefficient is multiplied by where a harm shows in a phase.
+    :param beta_factor: the factor by which the KL coefficient grows where a harm shows in a phase.
     :param burst_at: share of a threshold from which a kept phase asks for a fine-tuning burst; None
         for never.
     :param probe_rows: probe rows that are measured at the most.

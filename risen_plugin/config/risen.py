@@ -1,6 +1,6 @@
 """One configuration for a RISEN callback, the same from Python objects and from YAML.
 
-Frozen data; what can be checked without a model or torch is checked here. Fields of TRL's
+Frozen data; everything that needs no model and no torch is checked here. Fields of TRL's
 ``GRPOConfig`` are passed through under ``grpo`` and checked when the callback is made.
 """
 
@@ -136,7 +136,7 @@ class RisenConfig:
         A key without a value counts as left out.
 
         :raises ConfigError: for an unknown or missing key, naming it and the near miss, and for
-            values that no run can use, naming ``where`` they stand.
+            values that no run can use, naming ``where`` they are.
         """
         with located(where):
             return cls._read(

@@ -1,6 +1,6 @@
 """The sections of a configuration, one per concern: frozen data, checked when it is made.
 
-What the guard decides by is in ``guard``, what is steered while a phase runs in ``control``.
+Those of the guard are in ``guard``, those of the controllers in ``control``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class CurriculumConfig:
     :param refill: instructions asked of it again, every ``refill_every`` generation batches.
     :param refill_every: generation batches between refills.
     :param largest: the most instructions in the pool; no more are taken in then.
-    :param strata: columns whose values group instructions, the widest group first. What was never
-        answered is judged by its group. ``level`` is the number of constraints where a row has no
-        such column.
+    :param strata: columns whose values group instructions, the widest group first. An instruction
+        without answers is judged by its group. ``level`` is the number of constraints where a row
+        has no such column.
     :param low: with ``high``, the band of pass rates that is worth most.
     :param high: the upper end of it.
     :param focus: how strongly the band is preferred: the power to which the worth of an instruction
@@ -123,7 +123,7 @@ class GateConfig:
     """A bar of quality for answers that a verifiable reward passes.
 
     An answer that passes ``reward`` is worth 1 more if its quality is above the threshold, and
-    0.5 less if not; what does not pass is worth what it was.
+    0.5 less if not; the worth of one that does not pass stays.
 
     :param reward: the verifiable reward, by the name it has among ``rewards`` or as the object.
     :param quality: ``likelihood`` (the mean log-likelihood per token of the answer to the plain

@@ -33,12 +33,12 @@ _FROM_0 = ("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "be
 def check_fields(
     kind: Any, fields: Mapping[str, Any], managed: Mapping[str, str], label: str
 ) -> None:
-    """Refuse what is no field of ``kind``, is not for a person to set, or holds no such value.
+    """Refuse a name that is no field, a field that is set here, and a value that cannot be its.
 
     :param kind: the configuration class, such as ``SFTConfig``; none is built.
     :param managed: fields that are set here, with the reason.
     :param label: whose fields they are, for messages.
-    :raises ConfigError: naming the field and the near miss, or what it takes.
+    :raises ConfigError: naming the field and the near miss, or the values that it takes.
     """
     known = {entry.name for entry in dataclasses.fields(kind) if entry.init}
     hints = typing.get_type_hints(kind)

@@ -1,4 +1,4 @@
-"""The differences that a phase made: its gain and each harm, with the ends that chance leaves them.
+"""The differences that a phase made: its gain and its harms, each with an interval.
 
 Pure. Both ends of a phase are measured on the same rows, so they are compared row by row;
 ``verdicts`` judges the differences.
@@ -26,7 +26,7 @@ Losses: TypeAlias = Sequence[tuple[float, int]]
 
 @dataclass(frozen=True)
 class RowByRow:
-    """The model at one moment, row by row; what was not measured is empty.
+    """The model at one moment, row by row; a field that was not measured is empty.
 
     :param passed: the guard's rows: whether every graded reward passes the answer.
     :param probe: the probe's rows.
@@ -75,7 +75,7 @@ class Harm:
 
     @property
     def shows(self) -> bool:
-        """Whether what was measured is beyond its limit, be it by chance."""
+        """Whether the measured amount is beyond its limit, be it by chance."""
         return self.limit is not None and not self.amount.value <= self.limit + ROUNDING
 
     def sentence(self) -> str:
@@ -88,7 +88,7 @@ class Harm:
 
 @dataclass(frozen=True)
 class Changes:
-    """The differences that a phase made, by the names that the record has for them."""
+    """The differences that a phase made, by their names in the record."""
 
     gain: Interval
     harms: Mapping[str, Harm]

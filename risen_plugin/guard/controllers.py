@@ -41,7 +41,7 @@ class Controllers:
         self.rules = _rules(config)
 
     def begin(self, grpo: Mapping[str, Any], steps: int, processes: int = 1) -> dict[str, Any]:
-        """Start a phase; returns the fields of ``GRPOConfig`` that it should have instead."""
+        """Start a phase; returns the fields of ``GRPOConfig`` that replace those of ``grpo``."""
         phase = PhaseStart.of(grpo, steps, processes)
         self.standing = orders = Orders()
         for rule in self.rules.values():
@@ -57,7 +57,7 @@ class Controllers:
         return orders
 
     def raise_beta(self, beta: float, factor: float) -> float:
-        """A KL coefficient ``factor`` times as large, as far as it may be."""
+        """A KL coefficient ``factor`` times as large, up to the largest allowed."""
         raised = min(beta * factor, self.config.max_beta)
         for rule in self.rules.values():
             rule.take_beta(raised)

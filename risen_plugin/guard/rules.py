@@ -102,8 +102,8 @@ class Rule:
 class AdaptiveKl(Rule):
     """Steers ``beta`` so that the KL stays near a target.
 
-    ``beta *= 1 + clip(kl / target - 1, -0.2, 0.2) * steps / horizon`` (Ziegler et al., 2019). What
-    it has come to holds for the next phase too, unless that is given another ``beta``.
+    ``beta *= 1 + clip(kl / target - 1, -0.2, 0.2) * steps / horizon`` (Ziegler et al., 2019). The
+    ``beta`` that it has reached holds for the next phase too, unless that begins with another.
 
     >>> rule = AdaptiveKl(target=0.1, horizon=10, most=1.0)
     >>> rule.begin(PhaseStart(beta=0.04)).beta is None
@@ -194,8 +194,9 @@ class WindowRule(Rule):
         self.values: deque[float] = deque(maxlen=window)
 
     def begin(self, phase: PhaseStart) -> Orders:
-        """Start anew, with half of the phase's logs as the window at the most, so that some are
-        left for what follows from the mean.
+        """Start anew, with a window of at most half of the phase's logs.
+
+        So some logs are left for the orders that follow from the mean.
         """
         self.values = deque(maxlen=min(self.window, max(1, phase.logs // 2)))
         return Orders()
@@ -207,8 +208,8 @@ class WindowRule(Rule):
         return math.fsum(self.values) / len(self.values) if is_full else None
 
     def state_dict(self) -> dict[str, Any]:
-        own = super().state_dict()
-        return {**own, "values": list(self.values), "window": self.values.maxlen}
+        state = super().state_dict()
+        return {**state, "values": list(self.values), "window": self.values.maxlen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)

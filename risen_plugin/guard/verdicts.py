@@ -1,4 +1,4 @@
-"""Judge a RISEN phase, while it runs and when it has run. Pure: measurements in, a verdict out.
+"""Judge a RISEN phase, while it runs and after it. Pure: measurements in, a verdict out.
 
 A gain counts if it is above 0 for sure, a harm if it is beyond its limit for sure; ``changes`` says
 how sure they are. Measuring and acting are left to others.
@@ -74,9 +74,9 @@ class Look:
 def judge(before: Measured, after: Measured, config: GuardConfig, changes: Changes) -> Verdict:
     """Keep the phase if adherence rose, by ``min_gain`` and for sure, and no harm was done.
 
-    A harm is held against a phase only where it is beyond its limit for sure; what was not
-    measured at its entry never is, and what is no number any more always is. With a ``min_gain``
-    below 0 the gain must be no less than that, for sure.
+    A harm counts against a phase only where it is beyond its limit for sure; one that was not
+    measured at the entry never is, and one that is no number any more always is. With a
+    ``min_gain`` below 0 the gain must be no less than that, for sure.
     """
     measured = _in_numbers(before, after, changes)
     lost = _lost_on_probe(changes)
@@ -130,7 +130,7 @@ def _lost_on_probe(changes: Changes) -> str | None:
 
 
 def _unharmed(measured: str, changes: Changes) -> Verdict:
-    """The verdict of what gained enough and lost nothing on the probe."""
+    """The verdict on a phase that gained enough and lost nothing on the probe."""
     for name, harm in changes.harms.items():
         if harm.is_beyond and name != "probe_loss_rise":
             return Verdict(False, f"{measured}: {harm.sentence()}")
@@ -142,8 +142,8 @@ def act(look: Look, config: GuardConfig) -> Action:
 
     While a phase runs, a harm beyond its limit for sure rolls it back at once. One that only
     shows raises the KL coefficient, or stops the phase where there is none to raise. No further
-    gain in ``patience`` measurements stops it. A kept phase that used up much of what it was
-    allowed asks for a burst.
+    gain in ``patience`` measurements stops it. A kept phase that used up much of a limit
+    asks for a burst.
     """
     if look.when == "before" or look.changes is None:
         return Action("go_on", "measured at entry")

@@ -42,7 +42,7 @@ class Secret:
 
 
 class AskError(Exception):
-    """No usable answer was had; the message is the reason in one line.
+    """The endpoint gave no usable answer; the message is the reason in one line.
 
     :param helps: whether asking again may help.
     :param wait_s: seconds to wait before, as the endpoint asked.
@@ -55,7 +55,7 @@ class AskError(Exception):
 
 
 class GarbledError(AskError):
-    """An answer came, but it is not what an endpoint of this kind answers."""
+    """An answer came that is no chat completion, is too large, or lacks the text it must have."""
 
 
 @dataclass(frozen=True)
@@ -223,10 +223,10 @@ class ChatClient:
             return None
 
     def _shown_in(self, data: Any) -> str:
-        """What an endpoint says of its error."""
+        """The endpoint's message about its error, in brackets."""
         error = data.get("error") if isinstance(data, dict) else None
-        said = error.get("message") if isinstance(error, dict) else error
-        return f" ({self._shown(said)})" if isinstance(said, str) and said.strip() else ""
+        message = error.get("message") if isinstance(error, dict) else error
+        return f" ({self._shown(message)})" if isinstance(message, str) and message.strip() else ""
 
     def _shown(self, text: str) -> str:
         """In one short line, without the key, which endpoints like to repeat."""

@@ -1,4 +1,4 @@
-"""Say in one line what is wrong with a value of a configuration, and what it should be."""
+"""Refuse wrong values of a configuration, each in one line that says what it takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+", re.IGNORECASE)
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
-    """Refuse what is no whole number from ``least``."""
+    """Refuse a value that is no whole number from ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"{name} is {shown(value)}; it is a whole number from {least}")
     if value < least:
@@ -22,14 +22,14 @@ def check_whole(name: str, value: Any, least: int) -> None:
 
 
 def check_between(name: str, value: Any, least: float, most: float) -> None:
-    """Refuse what is no finite number from ``least`` to ``most``."""
+    """Refuse a value that is no finite number from ``least`` to ``most``."""
     if not is_number(value) or not least <= value <= most or math.isinf(value):
         band = f"from {least:g}" + (f" to {most:g}" if math.isfinite(most) else "")
         raise ConfigError(f"{name} is {shown(value)}; it is a number {band}")
 
 
 def check_bound(name: str, value: Any, least: float, *, is_above: bool = False) -> None:
-    """Refuse what is no number from ``least``, or above it; None is no bound."""
+    """Refuse a value that is no number from ``least``, or above it; None is no bound."""
     if value is None:
         return
     if not is_number(value) or math.isnan(value) or value < least or (is_above and value <= least):

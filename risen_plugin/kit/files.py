@@ -1,6 +1,6 @@
 """Files and folders that appear whole or not at all, their SHA-256, and locks on files.
 
-Each is written beside its place under a hidden name and renamed there.
+Each is written under a hidden name beside its path, and then renamed.
 """
 
 from __future__ import annotations
@@ -81,16 +81,16 @@ def sync(paths: Iterable[Path]) -> None:
 def try_writing(folder: Path) -> None:
     """Make the folder and a file in it, and leave nothing behind.
 
-    :raises OSError: if that cannot be done; what permissions say is not always so.
+    :raises OSError: if that cannot be done; permissions alone do not show it.
     """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    missing = [ancestor for ancestor in (folder, *folder.parents) if not ancestor.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     finally:
-        for place in missing:
-            place.rmdir()
+        for ancestor in missing:
+            ancestor.rmdir()
 
 
 def sha256(path: Path) -> str:
@@ -134,7 +134,7 @@ def manifest_of(files: Mapping[str, Path]) -> dict[str, Any]:
 def damage(folder: Path, manifest: Path | None = None) -> str | None:
     """Why a folder is not as its manifest says, in a few words; None if it is whole.
 
-    :param manifest: where that lies, if not in the folder itself.
+    :param manifest: its file, if that is not in the folder itself.
     """
     manifest = folder / MANIFEST if manifest is None else manifest
     try:
@@ -153,45 +153,45 @@ def damage(folder: Path, manifest: Path | None = None) -> str | None:
 
 
 @contextmanager
-def publishing(place: Path) -> Iterator[Path]:
-    """A folder to fill, which appears at ``place`` with a manifest, on the disk or not at all."""
-    temporary = place.with_name(f".{place.name}.tmp")
+def publishing(target: Path) -> Iterator[Path]:
+    """A folder to fill, which appears at ``target`` with a manifest, on the disk or not at all."""
+    temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        publish(temporary, place, {path.name: path for path in temporary.iterdir()})
+        publish(temporary, target, {path.name: path for path in temporary.iterdir()})
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def publish(folder: Path, place: Path, files: Mapping[str, Path]) -> None:
-    """Write a manifest of ``files`` into ``folder``, and put that on the disk at ``place``."""
+def publish(folder: Path, target: Path, files: Mapping[str, Path]) -> None:
+    """Write a manifest of ``files`` into ``folder``, and put that on the disk at ``target``."""
     (folder / MANIFEST).write_text(
         json.dumps(manifest_of(files), indent=1) + "\n", encoding="utf-8"
     )
     sync(path for path in folder.iterdir() if path.is_file())
-    replace_folder(folder, place)
+    replace_folder(folder, target)
 
 
-def replace_folder(folder: Path, place: Path, aside: Path | None = None) -> None:
-    """Rename ``folder`` to ``place``; a folder that is there stays until the new one is.
+def replace_folder(folder: Path, target: Path, aside: Path | None = None) -> None:
+    """Rename ``folder`` to ``target``; a folder there is moved aside first, and removed last.
 
     :param aside: the name that the old one has meanwhile; a hidden one beside it if None.
-    :raises OSError: where the place cannot be renamed to; the old folder is back then.
+    :raises OSError: if it cannot be renamed; the old folder is back then.
     """
-    aside = place.with_name(f".{place.name}.old") if aside is None else aside
+    aside = target.with_name(f".{target.name}.old") if aside is None else aside
     shutil.rmtree(aside, ignore_errors=True)
-    is_there = place.exists()
+    is_there = target.exists()
     if is_there:
-        os.rename(place, aside)
+        os.rename(target, aside)
     try:
-        os.rename(folder, place)
+        os.rename(folder, target)
     except OSError:
         if is_there:
-            os.rename(aside, place)
+            os.rename(aside, target)
         raise
     if os.name == "posix":
-        sync([place.parent])
+        sync([target.parent])
     shutil.rmtree(aside, ignore_errors=True)

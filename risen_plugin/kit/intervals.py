@@ -1,4 +1,4 @@
-"""Say how sure a difference is: one-sided ends for what was measured twice on the same rows.
+"""Say how sure a difference is: one-sided ends for a value measured twice on the same rows.
 
 Pure, and without tables or scipy. Rows are compared with themselves: what makes one row hard and
 another easy cancels out.
@@ -175,8 +175,8 @@ def _least(risen: int, fallen: int, rows: int, confidence: float) -> float:
 
 
 def _score(risen: int, fallen: int, rows: int, difference: float) -> float:
-    """How many standard errors there are from ``difference`` to what was measured."""
-    # The likeliest share of rows that fall, where the true difference is the given one.
+    """How many standard errors the measured difference lies above ``difference``."""
+    # The likeliest share of rows that fall, if ``difference`` is the true one.
     b = (2 * rows - risen + fallen) * difference - risen - fallen
     c = -fallen * difference * (1.0 - difference)
     falls = (math.sqrt(max(0.0, b * b - 8 * rows * c)) - b) / (4 * rows)

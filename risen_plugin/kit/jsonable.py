@@ -99,7 +99,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], data: Mapping[str, Any]) -> T:
-    """The dataclass ``kind`` out of what :func:`to_plain` made of it.
+    """The dataclass ``kind`` from the JSON values that :func:`to_plain` made of it.
 
     :raises TypeError: if the data does not fit it.
     """

@@ -1,4 +1,4 @@
-"""Work of several processes that stay together, so that all of them do the same.
+"""Work of several processes that stay together: all of them end with the same result or error.
 
 Work is done in all of them or in the main one, and either every process gets the result or every
 process raises the same error: none is left waiting for one that has stopped. Knows no torch; a
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class OtherProcessError(Exception):
-    """Another process stopped by what no person can mend; its traceback is there."""
+    """Another process stopped by an error that no person can mend; it prints the traceback."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Processes:
         return self.rank == 0
 
     def exchange(self, value: bytes) -> list[bytes]:
-        """What each process has, in the order of their ranks. All must call it."""
+        """The values of all processes, in the order of their ranks. All must call it."""
         return [value]
 
     def gather(self, work: Callable[[], T]) -> list[T]:
@@ -66,18 +66,18 @@ class Processes:
         """
         if self.count == 1:
             return [work()]
-        own: Exception | None = None
+        local: Exception | None = None
         try:
             payload = pickle.dumps((work(), None))
         except Exception as error:  # noqa: BLE001 raised again below, everywhere
-            own = error
+            local = error
             payload = pickle.dumps((None, _Stopped.by(error, self.rank)))
         received: list[tuple[Any, _Stopped | None]] = [
             pickle.loads(sent) for sent in self.exchange(payload)
         ]
         for rank, (_, stopped) in enumerate(received):
             if stopped is not None:
-                first = own if own is not None and rank == self.rank else stopped.as_error()
+                first = local if local is not None and rank == self.rank else stopped.as_error()
                 first.__dict__["everywhere"] = True
                 raise first
         return [value for value, _ in received]
@@ -94,7 +94,7 @@ class Processes:
     def main(self, work: Callable[[], T]) -> T:
         """Work in the main process; its result in all of them.
 
-        :raises Exception: in all processes, what the main one raised.
+        :raises Exception: in all processes, the error of the main one.
         """
         return self.gather(lambda: work() if self.is_main else None)[0]  # type: ignore[return-value]
 

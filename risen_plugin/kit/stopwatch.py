@@ -1,4 +1,4 @@
-"""Seconds by what they were spent on."""
+"""A stopwatch that adds up seconds under names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Stopwatch:
         self.seconds: dict[str, float] = {**dict.fromkeys(parts, 0.0), **earlier}
 
     @contextmanager
-    def time(self, what: str, *, within: str | None = None) -> Iterator[None]:
-        """Count what happens here for ``what``, and not for what is being timed around it."""
+    def time(self, name: str, *, within: str | None = None) -> Iterator[None]:
+        """Count the seconds spent here under ``name``, and not under ``within`` around it."""
         started = time.perf_counter()
         try:
             yield
         finally:
             spent = time.perf_counter() - started
-            self.seconds[what] = self.seconds.get(what, 0.0) + spent
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
             if within is not None:
                 self.seconds[within] = self.seconds.get(within, 0.0) - spent

@@ -1,4 +1,4 @@
-"""Read a YAML file that holds a mapping, and refuse a key that was written twice."""
+"""Read a YAML file that holds a mapping, and refuse a key that is in it twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from risen_plugin.errors import ConfigError, one_line
 def read_mapping(path: str | Path, needs: str) -> Mapping[str, Any]:
     """The mapping in a YAML file.
 
-    :param needs: what it has to hold, for messages.
+    :param needs: the content that it needs, for messages.
     :raises ConfigError: if the file cannot be read, is no YAML, says a key twice or holds no
         mapping.
     """
@@ -26,9 +26,9 @@ def read_mapping(path: str | Path, needs: str) -> Mapping[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = str(path) if mark is None else f"{path}:{mark.line + 1}"
-        told = " ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError(f"{place} is not valid YAML: {told}") from error
+        location = str(path) if mark is None else f"{path}:{mark.line + 1}"
+        problem = " ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError(f"{location} is not valid YAML: {problem}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = one_line(error)
         raise ConfigError(f"{path} is not valid YAML: {line}") from error

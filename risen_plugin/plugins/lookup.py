@@ -38,10 +38,10 @@ _UNSAID: Any = inspect.Parameter.empty
 def look_up(
     plugins: Plugins, kind: Kind, target: Any, options: Mapping[str, Any] | None = None
 ) -> Built:
-    """The object that ``target`` names, with its name and with whose it is.
+    """The object that ``target`` names, with its name, label and origin.
 
-    What stands at a place is the object itself, or a class or function that makes one from options:
-    a function that cannot be called as an object of the kind is called.
+    A place holds the object itself, or a class or function that makes one from options: a function
+    that cannot be called as an object of the kind is called.
 
     :param options: those of ``target``, where it is a name without any.
     :raises ConfigError: if there is no such object, or it does not take the options.
@@ -95,7 +95,7 @@ def _module_of(value: Any) -> str:
     return str(getattr(value, "__module__", type(value).__module__))
 
 
-# What stands at a place
+# Objects by the place of their code
 
 
 def _at_place(plugins: Plugins, kind: Kind, used: Use) -> Built:
@@ -108,16 +108,16 @@ def _at_place(plugins: Plugins, kind: Kind, used: Use) -> Built:
     if not place or not name:
         raise ConfigError(f"'{used.name}' names no {kind} in it; write {place or name}:NAME")
     label = f"{kind} '{name}' ({place})"
-    found = attribute_of(module_at(place), name, place)
-    if isinstance(found, type) or (inspect.isfunction(found) and _makes_one(kind, found, used)):
-        value = make(plugins, found, used.options, label)
+    target = attribute_of(module_at(place), name, place)
+    if isinstance(target, type) or (inspect.isfunction(target) and _makes_one(kind, target, used)):
+        value = make(plugins, target, used.options, label)
     elif used.options:
         raise ConfigError(
             f"{label} is a {kind} already and takes no options; name a class or function that "
             "makes one from them"
         )
     else:
-        value = found
+        value = target
     return Built(value, name, label, _module_of(value))
 
 

@@ -1,4 +1,4 @@
-"""What a plugin offers, and where it came from: plain data."""
+"""The offers of plugins with their origin: plain data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BUILT_IN = "built-in-"
 
 @dataclass(frozen=True)
 class Later:
-    """A factory that is imported when it is first needed, and not to list what is offered.
+    """A factory that is imported when it is first needed, and not to list the offers.
 
     >>> Later("fractions:Fraction").load()(1, 2)
     Fraction(1, 2)
@@ -38,8 +38,8 @@ class Later:
 class Offer:
     """A named factory and whose it is.
 
-    :param registered: the factory, or where it is.
-    :param plugin: the plugin's name: its entry point, or what it was registered as.
+    :param registered: the factory, or the place where it is.
+    :param plugin: the plugin's name: its entry point, or the name it was registered under.
     :param distribution: the installed distribution it comes with; empty if it was never installed.
     """
 
@@ -75,10 +75,10 @@ class Offer:
 class PluginInfo:
     """A plugin that was found.
 
-    :param name: its entry point, or what it was registered as.
+    :param name: its entry point, or the name it was registered under.
     :param distribution: the installed distribution it comes with; empty if it was never installed.
-    :param offers: what it offers by name.
-    :param commands: the subcommands that it added, where a command line was given.
+    :param offers: its named factories.
+    :param commands: the subcommands that it added to a command line.
     :param hooks: the hooks that it implements.
     :param left_out: why it was left out, in one line; None if it was not.
     :param is_disabled: whether it was left out because somebody asked for that.
@@ -107,7 +107,7 @@ class PluginInfo:
 
 @dataclass(frozen=True)
 class Built:
-    """A plugin object with its name, and with whose it is in words."""
+    """A plugin object with its name, the label that messages give it, and its origin."""
 
     value: Any
     name: str

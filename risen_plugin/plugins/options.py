@@ -1,7 +1,7 @@
 """Turn a mapping of options into the arguments of a factory, with errors that name the culprit.
 
 A factory is a class or a function whose parameters are its options: their names, annotations and
-defaults are all that is needed here. Who offers the factory is told by a ``label`` from outside.
+defaults are all that is needed here. A ``label`` from outside says who offers the factory.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Option:
 
     :param name: the parameter's name.
     :param type: its annotation as text; empty if it has none.
-    :param default: what it is when left out; None if it must be given.
-    :param required: whether it must be given.
-    :param meaning: what the factory's docstring says of it under ``:param name:``, in one line.
+    :param default: its value when left out; None if it may not be.
+    :param required: whether it may not be left out.
+    :param meaning: its text under ``:param name:`` in the factory's docstring, in one line.
     """
 
     name: str
@@ -64,7 +64,7 @@ def describe(factory: Callable[..., Any]) -> list[Option]:
 
 
 def hints_of(factory: Callable[..., Any]) -> dict[str, Any]:
-    """What the options of ``factory`` are annotated with; those that cannot be read are left out.
+    """The annotations of the options of ``factory``, without those that cannot be read.
 
     >>> def band(low: int, slack: "int" = 10): ...
     >>> hints_of(band)
@@ -125,7 +125,7 @@ def _takes(known: list[str]) -> str:
     return f"It takes: {', '.join(known)}" if known else "It takes no options"
 
 
-# What a factory says about its parameters
+# The parameters of a factory
 
 
 def _parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -136,8 +136,8 @@ def _parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _meanings(doc: str) -> dict[str, str]:
-    found = re.findall(r"^:param (\w+):(.*(?:\n[ \t]+\S.*)*)", doc, flags=re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
+    entries = re.findall(r"^:param (\w+):(.*(?:\n[ \t]+\S.*)*)", doc, flags=re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
 
 
 def _default(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
@@ -204,14 +204,14 @@ def _converted(name: str, value: Any, hint: Any, label: str) -> Any:
         read = _list_or_mapping(value)
         if read is not None:
             return _converted(name, read, hint, label)
-        said = f"{type(value).__name__} {value!r}" if value is not None else "None"
+        shown = f"{type(value).__name__} {value!r}" if value is not None else "None"
         raise ConfigError(
-            f"{label} takes {_type_text(hint)} for {name!r}, not {said}{_yaml_hint(value, hint)}"
+            f"{label} takes {_type_text(hint)} for {name!r}, not {shown}{_yaml_hint(value, hint)}"
         ) from None
 
 
 def _list_or_mapping(value: Any) -> Any:
-    """What a text of a command line holds where a list or a mapping is asked for; None if neither.
+    """The list or mapping in a text of a command line; None if it holds neither.
 
     A factory that takes texts gets the text: ``[a-z]`` is a pattern too.
     """
@@ -239,7 +239,7 @@ def _yaml_hint(value: Any, hint: Any) -> str:
 
 
 def _fit(value: Any, hint: Any) -> Any:  # noqa: PLR0911  one line per sort of annotation
-    """``value`` as ``hint`` asks for it; what the hint does not plainly say is let through."""
+    """``value`` as ``hint`` asks for it; a hint that is not plain lets any value through."""
     origin = typing.get_origin(hint)
     if origin is typing.Annotated:
         return _fit(value, typing.get_args(hint)[0])

@@ -1,4 +1,4 @@
-"""Import what a person names by its place: ``file.py:NAME`` or ``module:NAME``."""
+"""Import code that a person names by its place: ``file.py:NAME`` or ``module:NAME``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from risen_plugin.errors import ConfigError, near_miss, typed_line
 
 
 def attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
-    """What a module has under a name, dots included.
+    """The attribute of a module under a name, dots included.
 
     :param place: how the person called the module, for messages.
     :raises ConfigError: naming the near miss, if there is no such thing.
@@ -32,14 +32,16 @@ def attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
 
 
 def _may_be_meant(value: Any, name: str) -> bool:
-    """Whether it is public, callable and, in a module, that module's own."""
-    found = getattr(value, name, None)
-    own = not isinstance(value, ModuleType) or getattr(found, "__module__", None) == value.__name__
-    return own and callable(found) and not name.startswith("_")
+    """Whether it is public, callable and, in a module, defined there."""
+    member = getattr(value, name, None)
+    is_defined_here = (
+        not isinstance(value, ModuleType) or getattr(member, "__module__", None) == value.__name__
+    )
+    return is_defined_here and callable(member) and not name.startswith("_")
 
 
 def module_at(place: str) -> ModuleType:
-    """The module in a file or by name; what stands beside it can be imported, as Python has it.
+    """The module in a file or by name; modules beside it can be imported, as from a script.
 
     :raises ConfigError: if there is none, or it cannot be imported.
     """
@@ -54,9 +56,9 @@ def module_at(place: str) -> ModuleType:
     try:
         return _from_file(path) if is_file else importlib.import_module(place)
     except Exception as error:  # a module may raise whatever it likes while it is imported
-        what = "file" if is_file else "module"
+        kind = "file" if is_file else "module"
         raise ConfigError(
-            f"the {what} '{place}' cannot be imported: {typed_line(error)}"
+            f"the {kind} '{place}' cannot be imported: {typed_line(error)}"
         ) from error
 
 

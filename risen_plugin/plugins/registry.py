@@ -1,7 +1,7 @@
-"""Find plugins, keep what they offer with its origin, and leave out whole whoever misbehaves.
+"""Find plugins, list their offers with their origin, and leave out whole one that misbehaves.
 
 A plugin only offers named factories; a configuration names the ones that a run uses. Turning
-options into arguments is left to ``options``, calling what was built to the run.
+options into arguments is left to ``options``, calling the built objects to the run.
 """
 
 from __future__ import annotations
@@ -91,8 +91,10 @@ class Plugins:
         plugins = cls(disable=disable, cli=cli)
         installed = [*map(_built_in, OFFERS), *map(_built_in, COMMANDS)]
         for group in (hookspecs.PROJECT, hookspecs.COMMAND_GROUP):
-            installed += [_found(entry, group) for entry in metadata.entry_points(group=group)]
-        for one in sorted(installed, key=_own_first):
+            installed += [
+                _by_entry_point(entry, group) for entry in metadata.entry_points(group=group)
+            ]
+        for one in sorted(installed, key=_ours_first):
             if cli is not None or not one.only_commands:
                 plugins._admit(one.info, one.load, only_commands=one.only_commands)
         plugins._warn_of_unknown(
@@ -117,11 +119,11 @@ class Plugins:
         return list(self._infos)
 
     def offers(self, kind: Kind) -> list[Offer]:
-        """All that is offered of one kind, in the order of registration."""
+        """All offers of one kind, in the order of registration."""
         return [offer for info in self._infos for offer in info.offers if offer.kind == kind]
 
     def find(self, kind: Kind, name: str) -> Offer:
-        """What is offered as ``name``, ``plugin/name`` or ``distribution/name``.
+        """The offer called ``name``, ``plugin/name`` or ``distribution/name``.
 
         :raises ConfigError: if nobody offers it, or more than one does.
         """
@@ -226,9 +228,9 @@ class Plugins:
         return register
 
     def _refuse_unfit(self, plugin: Any, info: PluginInfo, *, only_commands: bool) -> None:
-        """Find what this host cannot serve before any hook of the plugin runs.
+        """Refuse a plugin that this host cannot serve, before any hook of it runs.
 
-        pluggy's own checks would find it too, but some only after hooks ran, and in its own words.
+        pluggy would refuse it too, but sometimes after hooks ran, and in other words.
         """
         manager = self._manager
         for other in self._infos:
@@ -306,7 +308,7 @@ def _built_in(module: str) -> _Installed:
     return _Installed(info, functools.partial(importlib.import_module, module), module in COMMANDS)
 
 
-def _found(entry: metadata.EntryPoint, group: str) -> _Installed:
+def _by_entry_point(entry: metadata.EntryPoint, group: str) -> _Installed:
     distribution = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
     info = PluginInfo(entry.name, *distribution)
     return _Installed(info, entry.load, group == hookspecs.COMMAND_GROUP)
@@ -320,7 +322,7 @@ def _is_set(variable: str) -> bool:
     return os.environ.get(variable, "") not in ("", "0")
 
 
-def _own_first(one: _Installed) -> tuple[bool, bool, str]:
+def _ours_first(one: _Installed) -> tuple[bool, bool, str]:
     """By name, after those of risen-plugin itself: nobody takes one of its commands away."""
     info = one.info
     name = "" if info.is_built_in else info.name  # those stay in their order
@@ -331,5 +333,5 @@ def _print_call(hook: str, implementations: Sequence[Any], arguments: Mapping[st
     if not implementations:
         return
     names = ", ".join(implementation.plugin_name for implementation in implementations)
-    said = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    print(f"risen: {hook}({said}) -> {names}", file=sys.stderr)
+    shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    print(f"risen: {hook}({shown}) -> {names}", file=sys.stderr)

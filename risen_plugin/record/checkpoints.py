@@ -152,7 +152,7 @@ class Checkpoints:
         return lines
 
     def leave_after(self, step: int) -> list[str]:
-        """Set aside RISEN's checkpoints of later steps: the pool and the record go back to ``step``.
+        """Set aside RISEN's checkpoints of later steps; pool and record go back to ``step``.
 
         :returns: one line for each of them.
         """
