@@ -1,4 +1,4 @@
-"""What every verifiable constraint is: an id, typed kwargs, a check, wordings and a way to sample.
+"""The base of every verifiable constraint: an id, typed kwargs, a check, wordings, a way to sample.
 
 A constraint is a frozen dataclass whose fields are its kwargs under the names that IFEval gives
 them. The modules beside this one hold one family of ids each.
@@ -22,7 +22,7 @@ RELATIONS = ("less than", "at least")
 
 @dataclass(frozen=True)
 class Kind:
-    """What values a kwarg takes.
+    """The values that a kwarg takes.
 
     :param what: in words, to follow "must be".
     :param read: the value as the constraint uses it; raises ValueError or TypeError if it is none.
@@ -116,10 +116,10 @@ def quoted(text: str, limit: int = 40) -> str:
 
 @dataclass(frozen=True)
 class Look:
-    """What a constraint made of an answer.
+    """The verdict of a constraint on an answer.
 
     :param met: whether the answer meets it.
-    :param seen: what was found, in one short line such as ``17 words``.
+    :param seen: what decides it, in one short line such as ``17 words``.
     """
 
     met: bool
@@ -128,7 +128,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Constraint(ABC):
-    """One thing asked of an answer that code can check.
+    """One requirement of an answer that code can check.
 
     Subclasses say when it is ``met`` by an answer that is not blank; a blank answer meets nothing.
     """
@@ -148,7 +148,7 @@ class Constraint(ABC):
         return not is_blank(text) and self.met(text)
 
     def look(self, text: str) -> Look:
-        """As :meth:`check`, with what was looked at; takes up to twice as long."""
+        """As :meth:`check`, with what decides it; takes up to twice as long."""
         if not text.strip():
             return Look(False, "an empty answer")
         return Look(self.met(text), self.seen(text))
@@ -166,7 +166,7 @@ class Constraint(ABC):
         return rng.choice(self.wordings).format(**self.named())
 
     def named(self) -> dict[str, Any]:
-        """What the names in the wordings stand for."""
+        """The values of the names in the wordings."""
         return {
             name: ", ".join(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()

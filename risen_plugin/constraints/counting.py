@@ -22,7 +22,7 @@ def constraints_of(columns: Mapping[str, Any]) -> list[str]:
 def met_by(completion: Completion, prompt: Any, columns: Mapping[str, Any]) -> list[bool] | None:
     """For each of :func:`constraints_of`, whether the answer meets it.
 
-    None where the row names none, or names what cannot be checked: a log is no place to stop a run.
+    None where the row names none, or one that cannot be checked: a log is no place to stop a run.
     """
     ids = constraints_of(columns)
     if not ids:
@@ -40,8 +40,8 @@ def counts_by_constraint(
     met: dict[str, int] = defaultdict(int)
     asked: dict[str, int] = defaultdict(int)
     for row, completion in zip(rows, completions, strict=True):
-        told = met_by(completion, row["prompt"], row)
-        for id_, is_met in zip(constraints_of(row), told or (), strict=False):
+        verdicts = met_by(completion, row["prompt"], row)
+        for id_, is_met in zip(constraints_of(row), verdicts or (), strict=False):
             met[id_] += is_met
             asked[id_] += 1
     return {id_: (met[id_], asked[id_]) for id_ in sorted(asked)}

@@ -30,7 +30,7 @@ def check_all(
     """For each constraint in turn, whether the answer ``text`` meets it; a blank answer never does.
 
     :param kwargs: one mapping per id; None where no id takes any.
-    :param prompt: what was asked, for constraints that are about the prompt itself.
+    :param prompt: the text that was asked, for constraints that are about the prompt itself.
     :raises DataError: as :func:`parse`, and when there is not one ``kwargs`` per id.
     """
     wanted = parse_all(instruction_id_list, kwargs, prompt)
@@ -39,12 +39,12 @@ def check_all(
 
 @dataclass(frozen=True)
 class Judgement:
-    """How an answer does by one constraint.
+    """The verdict of one constraint on an answer, by IFEval's two measures.
 
     :param id: the constraint's.
     :param strict: whether the answer meets it as it is.
     :param loose: whether the answer meets it in one of the :func:`variants` of IFEval.
-    :param seen: what was found in the answer as it is, in one short line.
+    :param seen: what decides it in the answer as it is, in one short line.
     """
 
     id: str
@@ -59,7 +59,7 @@ def judge_all(
     kwargs: Sequence[Mapping[str, Any] | None] | None,
     prompt: str | None = None,
 ) -> list[Judgement]:
-    """As :func:`check_all`, strictly and loosely, and with what was looked at.
+    """As :func:`check_all`, strictly and loosely, and with what decides it.
 
     >>> judge_all("**<<>>**", ["detectable_format:title"], [{}])
     [Judgement(id='detectable_format:title', strict=False, loose=False, seen='no title')]

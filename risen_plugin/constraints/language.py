@@ -84,8 +84,8 @@ class ResponseLanguage(Constraint):
         return language_of(text) == self.language
 
     def seen(self, text: str) -> str:
-        found = language_of(text)
-        return NAMES[found] if found else "no language that could be identified"
+        code = language_of(text)
+        return NAMES[code] if code else "no language that could be identified"
 
     def named(self) -> dict[str, Any]:
         return {"language": self.language, "name": NAMES[self.language]}

@@ -1,6 +1,6 @@
-"""Every constraint by its id: which go together, and how ids and kwargs become one.
+"""Every constraint by its id: which of them clash, and how an id and kwargs are parsed into one.
 
-What is then made of an answer is in :mod:`risen_plugin.constraints.judging`.
+Judging answers by them is left to :mod:`risen_plugin.constraints.judging`.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ _PLACES = {
     "detectable_format:sentence_hyphens": ".around_words:SentenceHyphens",
     "detectable_format:square_brackets": ".around_words:SquareBrackets",
 }
-"""Where each constraint is, by its id: a family is imported when one of its ids is asked for."""
+"""The place of each constraint by its id; a family is imported when one of its ids is used."""
 
 
 @functools.cache
 def _class_at(place: str) -> type[Constraint]:
     module, _, name = place.partition(":")
-    found: type[Constraint] = getattr(importlib.import_module(module, _FAMILIES), name)
-    return found
+    constraint: type[Constraint] = getattr(importlib.import_module(module, _FAMILIES), name)
+    return constraint
 
 
 class _Known(Mapping[str, type[Constraint]]):
@@ -145,7 +145,7 @@ def parse(
 ) -> Constraint:
     """The constraint with this id and these kwargs, null ones being absent.
 
-    ``prompt`` stands in for the kwarg of a constraint that is about the prompt itself.
+    ``prompt`` fills the kwarg of a constraint that is about the prompt itself.
 
     :raises DataError: for an unknown id, and for a kwarg that is unknown, missing or wrong.
     """
@@ -159,18 +159,18 @@ def parse(
             f"constraint '{known.id}': kwargs must be a mapping of names to values, "
             f"not {_short(kwargs)}"
         )
-    given = {name: value for name, value in (kwargs or {}).items() if value is not None}
+    arguments = {name: value for name, value in (kwargs or {}).items() if value is not None}
     if known.prompt_kwarg is not None and prompt is not None:
-        given.setdefault(known.prompt_kwarg, prompt)
+        arguments.setdefault(known.prompt_kwarg, prompt)
     try:
-        return known(**_read(known, given))
+        return known(**_read(known, arguments))
     except ValueError as error:
         raise DataError(f"constraint '{known.id}': {error}") from error
 
 
-def _read(known: type[Constraint], given: Mapping[str, Any]) -> dict[str, Any]:
+def _read(known: type[Constraint], arguments: Mapping[str, Any]) -> dict[str, Any]:
     schema = known.schema()
-    for name in given:
+    for name in arguments:
         if name not in schema:
             takes = ", ".join(schema) or "none"
             raise ValueError(
@@ -178,13 +178,13 @@ def _read(known: type[Constraint], given: Mapping[str, Any]) -> dict[str, Any]:
             )
     values = {}
     for name, kind in schema.items():
-        if name not in given:
+        if name not in arguments:
             raise ValueError(f"kwarg '{name}' is missing; it must be {kind.what}")
         try:
-            values[name] = kind.read(given[name])
+            values[name] = kind.read(arguments[name])
         except (TypeError, ValueError):
             raise ValueError(
-                f"kwarg '{name}' must be {kind.what}, not {_short(given[name])}"
+                f"kwarg '{name}' must be {kind.what}, not {_short(arguments[name])}"
             ) from None
     return values
 

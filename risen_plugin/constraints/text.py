@@ -140,7 +140,7 @@ def _is_short(text: str, start: int, end: re.Match[str]) -> bool:
 
 
 def count_phrase(text: str, phrase: str) -> int:
-    """How often ``phrase`` stands in ``text`` as whole words, whatever their case."""
+    """How often ``phrase`` occurs in ``text`` as whole words, whatever their case."""
     return sum(1 for _ in _phrase(phrase).finditer(unicodedata.normalize("NFC", text)))
 
 
@@ -156,19 +156,19 @@ def ends_with(text: str, phrase: str) -> bool:
     """Whether the last words of ``text`` are ``phrase``, whatever their case and the marks."""
     text = unicodedata.normalize("NFC", text).rstrip()
     return any(
-        not _WORD_CHARACTER.search(text, found.end()) for found in _phrase(phrase).finditer(text)
+        not _WORD_CHARACTER.search(text, match.end()) for match in _phrase(phrase).finditer(text)
     )
 
 
 def count_letter(text: str, letter: str) -> int:
-    """How often ``letter`` stands in ``text``, in either case."""
+    """How often ``letter`` occurs in ``text``, in either case."""
     return unicodedata.normalize("NFC", text).lower().count(letter.lower())
 
 
 def plain_words(text: str) -> list[str]:
     """The words between white space without the marks around them; marks alone are no words."""
-    found = (_BETWEEN_MARKS.search(word) for word in joined(text).split())
-    return [word.group() for word in found if word]
+    matches = (_BETWEEN_MARKS.search(part) for part in joined(text).split())
+    return [match.group() for match in matches if match]
 
 
 def divided(text: str) -> list[str]:
@@ -202,6 +202,6 @@ def _has_boundary(character: str) -> bool:
 def sample_words(
     rng: random.Random, count: int, choices: Iterable[str], prompt: str = ""
 ) -> list[str]:
-    """``count`` of the ``choices``, none of which stands in ``prompt``."""
+    """``count`` of the ``choices``, none of which occurs in ``prompt``."""
     spoken = set(_WORD.findall(prompt.casefold()))
     return rng.sample([word for word in choices if word not in spoken], count)

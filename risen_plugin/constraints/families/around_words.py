@@ -1,4 +1,4 @@
-"""Constraints on what stands around each word or sentence: more of ``detectable_format``."""
+"""Constraints on the marks around each word or sentence: more of ``detectable_format``."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class SentenceHyphens(Constraint):
 
 
 def _is_bracketed(word: str) -> bool:
-    found = _BRACKETED.fullmatch(word)
-    return found is not None and any(map(str.isalnum, found[1]))
+    match = _BRACKETED.fullmatch(word)
+    return match is not None and any(map(str.isalnum, match[1]))
 
 
 @dataclass(frozen=True)
 class SquareBrackets(Constraint):
-    """Each word, as white space separates them, in square brackets of its own.
+    """Each word, as white space separates them, in its own square brackets.
 
     The original also accepts empty brackets.
     """

@@ -200,14 +200,14 @@ class RepeatPhrase(Constraint):
         phrase = [word.casefold() for word in plain_words(self.phrase)]
         words = [word.casefold() for word in plain_words(text)]
         counts = []
-        place = 0
-        while place + len(phrase) <= len(words):
-            stretch = words[place : place + len(phrase)]
+        start = 0
+        while start + len(phrase) <= len(words):
+            stretch = words[start : start + len(phrase)]
             if (stretch[0], stretch[-1]) == (phrase[0], phrase[-1]):
                 counts.append(sum(a != b for a, b in zip(stretch, phrase, strict=True)))
-                place += len(phrase)
+                start += len(phrase)
             else:
-                place += 1
+                start += 1
         return counts
 
     @classmethod

@@ -124,7 +124,7 @@ class CountingComposition(Constraint):
     def _shape(text: str) -> list[list[int]]:
         """The words of each sentence of each paragraph."""
         paragraphs = divided(_SPACED_DIVIDER.sub("***", text))
-        return [[count_words(found) for found in sentences(part)] for part in paragraphs]
+        return [[count_words(sentence) for sentence in sentences(part)] for part in paragraphs]
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
@@ -160,8 +160,8 @@ class CountUnique(Constraint):
     )
 
     def met(self, text: str) -> bool:
-        found = words(text.casefold())
-        return len(found) == len(set(found))
+        tokens = words(text.casefold())
+        return len(tokens) == len(set(tokens))
 
     def seen(self, text: str) -> str:
         counts = Counter(words(text.casefold()))

@@ -30,13 +30,13 @@ class Postscript(Constraint):
     )
 
     def met(self, text: str) -> bool:
-        return self._found(text) is not None
+        return self._match(text) is not None
 
     def seen(self, text: str) -> str:
-        found = self._found(text)
-        return quoted(text[found.start() :]) if found else "no postscript"
+        match = self._match(text)
+        return quoted(text[match.start() :]) if match else "no postscript"
 
-    def _found(self, text: str) -> re.Match[str] | None:
+    def _match(self, text: str) -> re.Match[str] | None:
         marker = _POSTSCRIPTS.get(self.postscript_marker) or re.escape(self.postscript_marker)
         return re.search(rf"(?<![\w.]){marker}[\W_]*\w", text, re.IGNORECASE)
 

@@ -86,7 +86,7 @@ def _count_bullets(text: str) -> int:
 class NumberBulletLists(Constraint):
     """Exactly so many lines that begin with ``*`` or ``-`` and a space.
 
-    The quotation mark of an answer that is wrapped in them may stand before the first. The
+    The quotation mark of an answer that is wrapped in them may precede the first. The
     original does not see a bullet there, but it counts ``---``, ``-5`` and a line that begins with
     ``*emphasis*``.
     """
@@ -113,7 +113,7 @@ class NumberBulletLists(Constraint):
 
 
 def _title(line: str) -> str:
-    """What stands between the first ``<<`` and the last ``>>``."""
+    """The text between the first ``<<`` and the last ``>>``."""
     start, end = line.find("<<"), line.rfind(">>")
     return line[start + 2 : end] if 0 <= start < end else ""
 
@@ -168,7 +168,7 @@ class NumberHighlightedSections(Constraint):
 class MultipleSections(Constraint):
     """At least so many lines that begin with the splitter and a number, such as ``Section 1``.
 
-    Markdown heading marks may stand before it. The original also counts a mention in mid-sentence.
+    Markdown heading marks may precede it. The original also counts a mention in mid-sentence.
     """
 
     section_spliter: Text
@@ -202,7 +202,7 @@ class MultipleSections(Constraint):
 
 @dataclass(frozen=True)
 class ConstrainedResponse(Constraint):
-    """One of the three options stands in the answer, and no other one.
+    """One of the three options occurs in the answer, and no other one.
 
     The original also accepts an answer that gives two of them.
     """

@@ -75,13 +75,13 @@ class FirstWordSent(Constraint):
     }
 
     def met(self, text: str) -> bool:
-        found = sentences(text)
-        return bool(found) and all(starts_with(sentence, self.first_word) for sentence in found)
+        parts = sentences(text)
+        return bool(parts) and all(starts_with(part, self.first_word) for part in parts)
 
     def seen(self, text: str) -> str:
-        found = sentences(text)
-        right = sum(starts_with(sentence, self.first_word) for sentence in found)
-        return f"{right} of {len(found)} sentences"
+        parts = sentences(text)
+        right = sum(starts_with(part, self.first_word) for part in parts)
+        return f"{right} of {len(parts)} sentences"
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Constraints on where words stand and how they begin: more of IFTrain's ``keywords`` family."""
+"""Constraints on where words are and how they begin: more of IFTrain's ``keywords`` family."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class NoAdjacentConsecutive(Constraint):
 
     @staticmethod
     def _first_pair(text: str) -> tuple[str, str] | None:
-        found = plain_words(text)
-        firsts = [ord(word[0].lower()[0]) if word[0].isalpha() else 0 for word in found]
-        for place in range(1, len(found)):
-            if firsts[place - 1] and firsts[place] == firsts[place - 1] + 1:
-                return found[place - 1], found[place]
+        tokens = plain_words(text)
+        firsts = [ord(word[0].lower()[0]) if word[0].isalpha() else 0 for word in tokens]
+        for index in range(1, len(tokens)):
+            if firsts[index - 1] and firsts[index] == firsts[index - 1] + 1:
+                return tokens[index - 1], tokens[index]
         return None
 
 
@@ -80,7 +80,7 @@ class Palindrome(Constraint):
 class KeywordSpecificPosition(Constraint):
     """The keyword is a certain word of a certain sentence, in any case and without marks around.
 
-    Words are what white space separates; in the original every mark is a word too, and the case
+    White space separates words; in the original every mark is a word too, and the case
     has to be right.
     """
 
@@ -108,11 +108,11 @@ class KeywordSpecificPosition(Constraint):
         return quoted(self._at(text)) if self._at(text) else "no such place"
 
     def _at(self, text: str) -> str:
-        found = sentences(text)
-        if len(found) < self.n:
+        parts = sentences(text)
+        if len(parts) < self.n:
             return ""
-        in_sentence = plain_words(found[self.n - 1])
-        return in_sentence[self.m - 1] if len(in_sentence) >= self.m else ""
+        tokens = plain_words(parts[self.n - 1])
+        return tokens[self.m - 1] if len(tokens) >= self.m else ""
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
@@ -151,16 +151,16 @@ class StartEnd(Constraint):
 
     def met(self, text: str) -> bool:
         text = joined(text).strip().casefold()
-        found = words(text)
+        tokens = words(text)
         return (
-            len(found) > 2
-            and found[0] == found[-1]
-            and text.startswith(found[0])
-            and text.endswith(found[-1])
+            len(tokens) > 2
+            and tokens[0] == tokens[-1]
+            and text.startswith(tokens[0])
+            and text.endswith(tokens[-1])
         )
 
     def seen(self, text: str) -> str:
-        found = plain_words(text)
-        if not found:
+        tokens = plain_words(text)
+        if not tokens:
             return "no word"
-        return f"{counted(len(found), 'word')}, from {found[0]!r} to {found[-1]!r}"
+        return f"{counted(len(tokens), 'word')}, from {tokens[0]!r} to {tokens[-1]!r}"

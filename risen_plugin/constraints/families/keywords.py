@@ -1,4 +1,4 @@
-"""Constraints on words and letters that stand in an answer: the ``keywords`` family.
+"""Constraints on words and letters that occur in an answer: the ``keywords`` family.
 
 Words are compared whole and whatever their case. The original searches for the keyword as a
 regular expression anywhere in the text, so that ``art`` is found in ``start`` and ``a.c`` in
@@ -41,7 +41,7 @@ _COMMON_LETTERS = "abcdefghilmnoprstuwy"
 
 @dataclass(frozen=True)
 class Existence(Constraint):
-    """Each of the keywords stands in the answer."""
+    """Each of the keywords occurs in the answer."""
 
     keywords: Words
 
@@ -66,7 +66,7 @@ class Existence(Constraint):
 
 @dataclass(frozen=True)
 class ForbiddenWords(Constraint):
-    """None of the words stands in the answer."""
+    """None of the words occurs in the answer."""
 
     forbidden_words: Words
 
@@ -93,7 +93,7 @@ class ForbiddenWords(Constraint):
 
 @dataclass(frozen=True)
 class Frequency(Constraint):
-    """How often a keyword stands in the answer."""
+    """How often a keyword occurs in the answer."""
 
     keyword: Phrase
     frequency: Count
@@ -132,7 +132,7 @@ class WordCountDifferentNumbers(Frequency):
 
 @dataclass(frozen=True)
 class WordOnce(Constraint):
-    """The keyword stands in the answer exactly once."""
+    """The keyword occurs in the answer exactly once."""
 
     keyword: OneWord
 
@@ -162,7 +162,7 @@ class WordOnce(Constraint):
 
 @dataclass(frozen=True)
 class ExcludeWordHarder(Constraint):
-    """A word of the prompt does not stand in the answer.
+    """A word of the prompt does not occur in the answer.
 
     The original finds the word only between two spaces and in the same case, so that a comma
     after it hides it.
@@ -192,7 +192,7 @@ class ExcludeWordHarder(Constraint):
 
 @dataclass(frozen=True)
 class LetterFrequency(Constraint):
-    """How often a character, usually a letter, stands in the answer, in either case."""
+    """How often a character, usually a letter, occurs in the answer, in either case."""
 
     letter: Letter
     let_frequency: Count

@@ -71,13 +71,13 @@ class LastWordSent(Constraint):
     }
 
     def met(self, text: str) -> bool:
-        found = sentences(text)
-        return bool(found) and all(ends_with(sentence, self.last_word) for sentence in found)
+        parts = sentences(text)
+        return bool(parts) and all(ends_with(part, self.last_word) for part in parts)
 
     def seen(self, text: str) -> str:
-        found = sentences(text)
-        right = sum(ends_with(sentence, self.last_word) for sentence in found)
-        return f"{right} of {len(found)} sentences"
+        parts = sentences(text)
+        right = sum(ends_with(part, self.last_word) for part in parts)
+        return f"{right} of {len(parts)} sentences"
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:

@@ -172,11 +172,11 @@ class NthParagraphFirstWord(Constraint):
 
     def seen(self, text: str) -> str:
         paragraphs = split_at_blank_lines(text)
-        found = counted(len(paragraphs), "paragraph")
+        count = counted(len(paragraphs), "paragraph")
         if self.nth_paragraph > len(paragraphs):
-            return found
+            return count
         start = quoted(paragraphs[self.nth_paragraph - 1], 20)
-        return f"{found}, number {self.nth_paragraph} starts {start}"
+        return f"{count}, number {self.nth_paragraph} starts {start}"
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:

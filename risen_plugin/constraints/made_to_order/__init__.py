@@ -1,1 +1,1 @@
-"""Answers that meet given constraints, and answers that do not."""
+"""Answers that meet constraints, and answers that miss one."""

@@ -1,4 +1,4 @@
-"""Answers made to order: one that meets all given constraints at once, one that misses a given one.
+"""Answers made to order: one that meets several constraints at once, one that misses a constraint.
 
 They show that an instruction can be met, and serve as probes. They are right for code, not for a
 reader: common words in no particular order. Every result has been checked by the constraints
@@ -36,7 +36,7 @@ def satisfying(
     :param about: words of this text are used where they do no harm.
     """
     for number in range(_TRIES):
-        # The words of the question may be what stands in the way.
+        # The words of the question may be in the way.
         text = _written(constraints, rng, about if number < _TRIES // 2 else "")
         if all(constraint.check(text) for constraint in constraints):
             return text
@@ -98,18 +98,18 @@ def _copied(constraint: Constraint) -> str:
 
 
 def _mark(ids: Mapping[str, Constraint]) -> str:
-    """What ends a sentence."""
+    """The mark that ends a sentence."""
     if "punctuation:punctuation_dot" not in ids:
         return "."
     return "?" if "punctuation:punctuation_exclamation" in ids else "!"
 
 
 def _vocabulary(ids: Mapping[str, Constraint], rng: random.Random, about: str) -> list[str]:
-    """Words to fill up with: none that a constraint counts, forbids or cannot do with."""
+    """Words to fill up with: none that a constraint counts or forbids."""
     language = ids.get("language:response_language")
     if language is not None:
-        given = SENTENCES.get(language.kwargs["language"], ())
-        words = [word for sentence in given for word in plain_words(sentence)]
+        in_language = SENTENCES.get(language.kwargs["language"], ())
+        words = [word for sentence in in_language for word in plain_words(sentence)]
     else:
         spoken = [word.lower() for word in plain_words(about) if word.isascii() and word.isalpha()]
         words = [*NOUNS, *FILLERS, *OPENERS, *PLAIN]
@@ -128,7 +128,7 @@ def _vocabulary(ids: Mapping[str, Constraint], rng: random.Random, about: str) -
 
 
 def _by_letters(words: list[str], ids: Mapping[str, Constraint], rng: random.Random) -> list[str]:
-    """Without letters that must be rare, rich in those that must be frequent."""
+    """The words without letters that must be rare, rich in those that must be frequent."""
     for id_ in ("keywords:letter_frequency", "letters:letter_counting2"):
         if id_ in ids:
             letter = ids[id_].kwargs["letter"].lower()
@@ -191,8 +191,10 @@ def _repeated_phrase(draft: Draft, one: RepeatPhrase, rng: random.Random) -> Non
 
 
 def _language(draft: Draft, one: Any, rng: random.Random) -> None:
-    given = SENTENCES.get(one.language, ())
-    draft.units += [" ".join(plain_words(text)) for text in rng.sample(given, len(given))[:2]]
+    in_language = SENTENCES.get(one.language, ())
+    draft.units += [
+        " ".join(plain_words(text)) for text in rng.sample(in_language, len(in_language))[:2]
+    ]
     draft.enough.append(one.check)
 
 
@@ -214,7 +216,7 @@ def _set(**values: Callable[[Any], Any]) -> _Need:
 
 
 def _unit(words: Callable[[Any], Sequence[str]]) -> _Need:
-    """Words that have to stand somewhere."""
+    """Words that the text has to contain."""
 
     def need(draft: Draft, one: Any, rng: random.Random) -> None:
         draft.units += words(one)
@@ -269,7 +271,7 @@ _NEEDS: Mapping[str, _Need] = MappingProxyType(
         "keywords:frequency": lambda draft, one, rng: _repeat(
             draft, one.keyword, one.frequency, one.relation
         ),
-        "keywords:keyword_specific_position": lambda draft, one, rng: draft.places.update(
+        "keywords:keyword_specific_position": lambda draft, one, rng: draft.fixed_words.update(
             {one.n: (one.m, one.keyword)}
         ),
         "keywords:letter_frequency": _letter,

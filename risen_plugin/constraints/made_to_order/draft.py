@@ -1,7 +1,7 @@
 """A plain text built to order: words, sentences, paragraphs and parts, as many as are wanted.
 
-What a text must have is collected in a :class:`Draft`; which constraint asks for what is in
-``construct``, beside this. The words are common ones and mean nothing together.
+A :class:`Draft` collects the requirements of a text; ``construct`` says which constraint sets which
+of them. The words are common ones and mean nothing together.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ _ROUNDS = 12  # of measuring and filling up
 
 @dataclass
 class Draft:
-    """What a text must have.
+    """The requirements of a text.
 
     :param vocabulary: the words to fill up with.
-    :param units: words and phrases that stand somewhere in its sentences.
-    :param enough: more words are added until the text passes this.
+    :param units: words and phrases to use somewhere in its sentences.
+    :param fixed_words: by sentence from 1, the number and the text of a word in it.
+    :param enough: more words are added until the text passes all of these.
     """
 
     vocabulary: list[str]
@@ -45,7 +46,7 @@ class Draft:
     words_each: int | None = None
     sentence_start: str = ""
     sentence_end: str = ""
-    places: dict[int, tuple[int, str]] = field(default_factory=dict)
+    fixed_words: dict[int, tuple[int, str]] = field(default_factory=dict)
     joint: str = " "
 
     least_words: int = 0
@@ -72,7 +73,7 @@ class Draft:
 
     def write(self, rng: random.Random) -> str:
         """A text; whether it is right is for the caller to check."""
-        words, sentences = 0, max(self.sentences, self.paragraphs, *self.places, 1)
+        words, sentences = 0, max(self.sentences, self.paragraphs, *self.fixed_words, 1)
         text = ""
         for _ in range(_ROUNDS):
             text = _Writer(self, rng, words, sentences).text()
@@ -103,7 +104,7 @@ class _Writer:
         self.count = sentences
         self.same = draft.start or draft.paragraph_starts.get(0) or draft.end_word
         if draft.same_ends and not self.same:
-            first = draft.places.get(1)
+            first = draft.fixed_words.get(1)
             self.same = first[1] if first and first[0] == 1 else self.word()
 
     def word(self) -> str:
@@ -153,7 +154,7 @@ class _Writer:
         return draft.divider.join(draft.joint.join(part) for part in parts)
 
     def paragraph_of(self, sentence: int) -> int:
-        """Where a sentence stands: all paragraphs are equally long, or nearly so."""
+        """The paragraph of a sentence, by number; all are equally long, or nearly so."""
         return min(sentence * self.draft.paragraphs // self.count, self.draft.paragraphs - 1)
 
     def sentences(self) -> list[str]:
@@ -166,7 +167,7 @@ class _Writer:
         heads = [self.head(number) for number in range(self.count)]
         bodies: list[list[str]] = [[] for _ in heads]
         for unit in sorted(units, key=lambda unit: -unit.count(" ")):
-            self.place_for(unit, heads, bodies).append(unit)
+            self.body_for(unit, heads, bodies).append(unit)
         made = []
         for number, (head, body) in enumerate(zip(heads, bodies, strict=True)):
             if not head and not body:
@@ -195,15 +196,15 @@ class _Writer:
             head = [draft.start or self.same]
         elif draft.sentence_start:
             head = [draft.sentence_start]
-        if number + 1 in draft.places:
-            place, word = draft.places[number + 1]
-            while len(head) < place - 1:
+        if number + 1 in draft.fixed_words:
+            position, word = draft.fixed_words[number + 1]
+            while len(head) < position - 1:
                 head.append(self.word())
-            if len(head) < place:
+            if len(head) < position:
                 head.append(word)
         return head
 
-    def place_for(self, unit: str, heads: list[list[str]], bodies: list[list[str]]) -> list[str]:
+    def body_for(self, unit: str, heads: list[list[str]], bodies: list[list[str]]) -> list[str]:
         """A sentence at random, among those with room where their length is fixed."""
         each = self.draft.words_each
         if not each:
@@ -234,7 +235,7 @@ class _Writer:
         return lines
 
     def last_line(self) -> str:
-        """What has to come last, once more below a list."""
+        """The line that has to come last, once more below a list."""
         draft = self.draft
         if draft.end:
             return self.cased(draft.end)
