@@ -1,7 +1,7 @@
 """Fold a PEFT adapter into its base model's weights, so that the answers stay the same.
 
-Checks that the adapter belongs to the base and that both are finite. Tied embeddings are the trap:
-what an adapter changes at one end must not change the other.
+Checks that the adapter belongs to the base and that both are finite. Tied embeddings need care:
+an adapter on the embedding must not change the output layer, nor the other way round.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _MERGE_TOLERANCE = 1e-3
 
 
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], whose: str) -> None:
-    """Refuse weights with NaN or infinity, naming the first tensor that has one.
+    """Refuse weights with NaN or infinity.
 
-    :raises ExportError: as above.
+    :raises ExportError: naming the first tensor that has one.
     """
     import torch
 
@@ -62,7 +62,7 @@ def fold_saved(model: Any, adapter: str, base: str) -> Any:
 
 
 def _grow_vocabulary(model: Any, weights: dict[str, torch.Tensor]) -> None:
-    """Give the base the rows of tokens that were added in training; the adapter brings them."""
+    """Add the rows of tokens to the base that the adapter has and the base lacks."""
     table = model.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is table)
     trained = weights.get(f"base_model.model.{name}.weight")
@@ -109,9 +109,9 @@ def _some_logits(model: Any) -> torch.Tensor:
 
 
 def _untie(wrapped: Any) -> None:
-    """Part the output layer from the embedding if an adapter sits on one of the two.
+    """Separate the output layer from the embedding if one of them has an adapter.
 
-    Merged into shared memory it would change both, which it did not in training.
+    Merged into shared memory, the adapter would change both, unlike in training.
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -127,7 +127,7 @@ def _untie(wrapped: Any) -> None:
 
 
 def _tie_again(model: Any) -> None:
-    """Keep the tie where the two ends are still equal; else write down that they are not."""
+    """Tie output layer and embedding again if they are equal; else record that they are not."""
     import torch
 
     head, table = model.get_output_embeddings(), model.get_input_embeddings()

@@ -44,7 +44,7 @@ BUILDER = (
 def require_runtime() -> None:
     """Refuse to start without the packages of the ``cpu`` or ``gpu`` extra.
 
-    :raises ExportError: naming what is missing.
+    :raises ExportError: naming the missing packages.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -55,9 +55,9 @@ def require_runtime() -> None:
 
 
 def check_precisions(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The precisions without repetition, in the order given.
+    """The precisions without repetition, in their order.
 
-    :raises ExportError: if one is unknown, or none is given.
+    :raises ExportError: if one is unknown, or there is none.
     """
     for name in names:
         if name not in PRECISIONS:
@@ -90,7 +90,7 @@ def build(
     """Write the graph of the merged model in ``model`` to ``out``.
 
     :param cache: a scratch folder on the same disk.
-    :param tied: the output layer is the transposed embedding; int8 then keeps one copy of it.
+    :param tied: whether the output layer is the transposed embedding; int8 then stores it once.
     :param show_log: let the builder's own messages through.
     :raises ExportError: if the builder does not support the architecture, or fails.
     """
@@ -128,7 +128,7 @@ def build(
 
 
 def _name_sliding_layers(path: Path) -> None:
-    """Say which layers slide where the model's class takes it for granted (Mistral, Phi-3).
+    """Name the sliding-window layers where only the model's class implies them (Mistral, Phi-3).
 
     The builder gives a window only to layers that ``layer_types`` names, and would silently let
     the others look back without limit, which shows on prompts longer than the window only.

@@ -1,7 +1,7 @@
 """Answer from a bundle on plain onnxruntime: batched, with a shared key-value cache, no torch.
 
 Rows are padded on the RIGHT: the graph takes rotary positions from each row's own length, and a
-left-padded batch would be silently wrong. What the text is made of is ``chat``'s business.
+left-padded batch would be silently wrong. ``chat`` turns text into tokens and back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from risen_plugin.errors import DataError
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
-# Picks the next token of each row from (B, V) logits; the rows' places in the call, (B,).
+# Picks the next token of each row from (B, V) logits and the indices of the rows, (B,).
 Pick = Callable[[Logits, Sequence[int]], Ids]
 
 DEFAULT_NEW_TOKENS = 256
@@ -133,11 +133,11 @@ class Bundle:
                 )
 
     def _groups(self, rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-        """Places of rows to answer together: like lengths, bounded by rows and by prefill logits.
+        """Indices of rows to answer together: like lengths, bounded by rows and by prefill logits.
 
-        The longest come first, so that what does not fit in memory fails at the start.
+        The longest come first, so that a lack of memory shows at the start.
         """
-        order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
         while order:
             cells = len(rows[order[0]]) * self.vocabulary
             size = max(1, min(batch_size, _PREFILL_LOGITS // cells))
@@ -154,34 +154,34 @@ class Bundle:
         stops: frozenset[int],
         pick: Pick,
     ) -> None:
-        lengths = np.array([len(rows[place]) for place in group])
+        lengths = np.array([len(rows[index]) for index in group])
         longest = int(lengths.max())
-        room = {place: min(wanted, self.context_length - len(rows[place])) for place in group}
+        room = {index: min(wanted, self.context_length - len(rows[index])) for index in group}
         if wanted < 1:
             return
         ids = np.zeros((len(group), longest), dtype=np.int64)
-        for line, place in enumerate(group):
-            ids[line, : lengths[line]] = rows[place]
+        for line, index in enumerate(group):
+            ids[line, : lengths[line]] = rows[index]
         capacity = min(longest + wanted, self.context_length)
         cache = KeyValueCache(self._session, len(group), capacity)
         logits = cache.prefill(ids, lengths)[np.arange(len(group)), lengths - 1]  # (B, V)
         live = list(group)
         while True:
             tokens = pick(logits, live)
-            keep = []
-            for line, place in enumerate(live):
+            going_on = []
+            for line, index in enumerate(live):
                 token = int(tokens[line])
                 if token in stops:
                     continue
-                answers[place].append(token)
-                if len(answers[place]) < room[place]:
-                    keep.append(line)
-            if not keep:
+                answers[index].append(token)
+                if len(answers[index]) < room[index]:
+                    going_on.append(line)
+            if not going_on:
                 return
-            if len(keep) < len(live):
-                live = [live[line] for line in keep]
-                tokens = tokens[keep]
-                cache.keep(keep)
+            if len(going_on) < len(live):
+                live = [live[line] for line in going_on]
+                tokens = tokens[going_on]
+                cache.select(going_on)
             logits = cache.step(tokens)
 
 

@@ -35,7 +35,7 @@ class ChatTokenizer:
             self._tokenizer: Any = Tokenizer.from_file(str(path))
         except Exception as error:
             raise ExportError(f"{path} cannot be read: {error}") from error
-        # A tokenizer saved after training may still cut or pad what it is given.
+        # A tokenizer saved after training may still cut or pad its input.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._config = _read_json(folder / "tokenizer_config.json")
@@ -51,7 +51,7 @@ class ChatTokenizer:
 
     @cached_property
     def special_tokens(self) -> dict[str, str]:
-        """What a template may name: ``bos_token``, ``eos_token``, ... with their texts."""
+        """The texts of the tokens that a template may name: ``bos_token``, ``eos_token``, ..."""
         return {
             key: text
             for key, value in self._config.items()
@@ -60,8 +60,8 @@ class ChatTokenizer:
 
     def token_id(self, text: str) -> int | None:
         """The id of one token's text; None if the vocabulary lacks it."""
-        found: int | None = self._tokenizer.token_to_id(text)
-        return found
+        id_: int | None = self._tokenizer.token_to_id(text)
+        return id_
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
         """The text of a chat, ready for the answer.
@@ -136,7 +136,7 @@ def _environment() -> Any:
 
 
 def _token_text(value: Any) -> str | None:
-    """A special token is written as its text or as a mapping that holds it."""
+    """The text of a special token, which is written as it is or in a mapping."""
     if isinstance(value, Mapping):
         value = value.get("content")
     return value if isinstance(value, str) else None

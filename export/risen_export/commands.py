@@ -1,4 +1,4 @@
-"""``risen export`` and ``risen generate``. What is heavy is imported when a command runs."""
+"""``risen export`` and ``risen generate``. Heavy libraries are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def export_command(
 
 
 def report(result: ExportResult) -> str:
-    """The closing table: one line per precision, and what its bytes are made of."""
+    """The closing table: one line per precision, and its bytes by kind."""
     lines = [f"{'':6}{'size':>10}  {'logit diff':>10}  {'greedy tokens equal':>20}  folder"]
     for name, one in result.precisions.items():
         verdict = one.verdict
@@ -123,8 +123,8 @@ def generate_command(
 ) -> None:
     """Answer PROMPTS from BUNDLE, the chat template applied.
 
-    BUNDLE is what `risen export` wrote, or one of its precision folders. The prompt - stands for
-    the lines of standard input. Several answers are separated by an empty line.
+    BUNDLE is a folder that `risen export` wrote, or one of its precision folders. The prompt -
+    reads prompts from the lines of standard input. Several answers are separated by an empty line.
     """
     from risen_export.bundle import Bundle
 

@@ -23,7 +23,7 @@ class Exported:
     """One precision of a published bundle.
 
     :param bytes: size of all its files but the manifest.
-    :param bytes_by_kind: what they are made of; see :func:`risen_export.bytes_by_kind`.
+    :param bytes_by_kind: the same by kind; see :func:`risen_export.bytes_by_kind`.
     :param verdict: the comparison with the merged model; None if it was not made.
     """
 
@@ -58,8 +58,8 @@ def export(
 
         export("out/run", "out/bundle", ("fp32", "int8"))
 
-    :param run_or_model: output folder of a run, model folder, hub id or PEFT adapter. With
-        ``model`` and ``tokenizer`` given it is only the name that the manifest records.
+    :param run_or_model: output folder of a run, model folder, hub id or PEFT adapter. Beside
+        ``model`` and ``tokenizer`` it is only the name that the manifest records.
     :param precisions: of ``fp32`` and ``int8``.
     :param force: replace a bundle that is already at ``out``.
     :param check: compare each precision with the merged model; an fp32 graph whose logits differ
@@ -67,16 +67,17 @@ def export(
     :param verify_prompts: texts or chat messages to compare on; eight built-in ones if None.
     :param show_log: let the libraries' own messages through.
     :param model: a model in memory (plain or PEFT), copied and left as it is.
-    :raises ExportError: if something is missing, unsupported, does not fit or cannot be written.
+    :raises ExportError: if a file is missing, the model is unsupported or does not fit, or the
+        bundle cannot be written.
     """
     wanted = build.check_precisions(tuple(precisions))
     build.require_runtime()
     target = Path(out)
     publish.check_target(target, force=force)
-    found = None
+    resolved = None
     if model is None:
-        found = source.resolve(run_or_model)
-        source.check_config(found)
+        resolved = source.resolve(run_or_model)
+        source.check_config(resolved)
     elif tokenizer is None:
         raise ExportError("a model in memory needs its tokenizer: export(..., tokenizer=...)")
     stages = 1 + len(wanted) * (1 + check)
@@ -87,18 +88,18 @@ def export(
         from risen_export import merge
 
         bar.set_postfix_str("merge")
-        if found is None:
+        if resolved is None:
             with quiet(show=show_log):
                 merged = merge.from_memory(model, tokenizer, name=str(run_or_model))
         else:
-            merged = merge.load(found, show_log=show_log)
+            merged = merge.load(resolved, show_log=show_log)
         build.save(merged.model, merged.tokenizer, scratch / "merged", show_log=show_log)
         bar.update()
         facts = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "source": str(run_or_model),
             **merged.provenance,
-            "rewards": publish.rewards_of(None if found is None else found.run),
+            "rewards": publish.rewards_of(None if resolved is None else resolved.run),
             "versions": manifest.versions(),
         }
         expected = reference(merged.model, merged.tokenizer, verify_prompts) if check else None
@@ -141,7 +142,7 @@ def export(
 
 
 def _require_equal(precision: str, verdict: Verdict) -> None:
-    """Fail closed: an fp32 graph that is another model is not published."""
+    """Refuse to publish an fp32 graph that differs from the model."""
     difference = verdict["max_logit_diff"]
     if precision == "fp32" and not difference <= FP32_TOLERANCE:
         raise ExportError(

@@ -1,4 +1,4 @@
-"""Mend the builder's graph where clients or the size of the bundle need it. Nothing runs here."""
+"""Change the builder's graph where clients or the bundle's size need it, without running it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_cache_dimension(folder: Path) -> None:
 
 
 def share_int8_embedding(folder: Path) -> bool:
-    """Read a tied embedding from the int8 weights of the output layer; True if that was done.
+    """Make the graph read a tied embedding from the int8 output layer; True if it could.
 
     The builder stores a tied embedding once in fp32 and in int4, but in int8 it adds an fp32 copy
     of it, which can be the larger half of a small model. onnxruntime's GatherBlockQuantized reads

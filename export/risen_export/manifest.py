@@ -1,4 +1,4 @@
-"""What a bundle says about itself: files with hashes, sizes by kind, and how to find a precision.
+"""The manifest of a bundle: its files with hashes, sizes by kind, and its precisions.
 
 Reads and writes ``manifest.json``; it neither builds nor runs anything.
 """
@@ -52,7 +52,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a bundle of ours; None if there is none.
+    """The manifest of a bundle folder; None if there is none.
 
     :raises ExportError: if the file is there but is not a manifest.
     """
@@ -124,7 +124,7 @@ def check(path: str | Path) -> list[str]:
 
 
 def bytes_by_kind(folder: str | Path) -> dict[str, int]:
-    """What the bytes of an ``OUT/<precision>`` folder are made of; the values sum to its files.
+    """The bytes of an ``OUT/<precision>`` folder by kind; the values sum to its files.
 
     Kinds: ``int8_weights`` and ``int8_scales`` (the embedding too where it is tied),
     ``embedding_fp32`` (the output layer too where it is tied), ``matrices_fp32``,

@@ -1,7 +1,6 @@
 """Load a source in fp32 and fold its adapter into the weights, checking both on the way.
 
-The result is a plain model on the CPU that no longer knows of adapters. Where it came from is
-written down beside it.
+The result is a plain model on the CPU without adapters, with the provenance of its weights.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Merged:
 
     :param model: fp32, on the CPU, in evaluation mode, without adapters.
     :param tokenizer: the tokenizer it was trained with.
-    :param provenance: where ``model`` and ``adapter`` came from, for the manifest.
+    :param provenance: names and hashes of ``model`` and ``adapter``, for the manifest.
     """
 
     model: Any
@@ -63,9 +62,9 @@ def load(source: Source, *, show_log: bool = False) -> Merged:
             f"{source.model} lacks weights: {missing[0]} and {len(missing) - 1} more of the "
             "tensors that its config.json asks for"
         )
-    for name, found, wanted in sorted(report["mismatched_keys"])[:1]:
+    for name, shape, wanted in sorted(report["mismatched_keys"])[:1]:
         raise ExportError(
-            f"{source.model}: weight {name} has the shape {tuple(found)}, and its config.json asks "
+            f"{source.model}: weight {name} has the shape {tuple(shape)}, and its config.json asks "
             f"for {tuple(wanted)}; they do not belong together"
         )
     check_finite(model.named_parameters(), source.model)
@@ -74,7 +73,7 @@ def load(source: Source, *, show_log: bool = False) -> Merged:
         with quiet(show=show_log):
             model = fold_saved(model, source.adapter, source.model)
         provenance["adapter"] = _describe_adapter(source.adapter)
-    return _finish(model, tokenizer, provenance, source.given)
+    return _finish(model, tokenizer, provenance, source.text)
 
 
 def from_memory(model: Any, tokenizer: Any, *, name: str) -> Merged:
@@ -139,32 +138,32 @@ def _agree_on_the_end(model: Any, tokenizer: Any) -> None:
 
 
 def _tokenizer(source: Source) -> Any:
-    """The adapter's own tokenizer if it brings one, else the base model's."""
+    """The adapter's tokenizer if it has one, else the base model's."""
     from transformers import AutoTokenizer
 
-    places = [place for place in (source.adapter, source.model) if place is not None]
-    for place in places:
+    sources = [name for name in (source.adapter, source.model) if name is not None]
+    for name in sources:
         # From a folder with a config.json alone, transformers would make an empty tokenizer.
-        if not _brings_tokenizer(place):
+        if not _brings_tokenizer(name):
             continue
         try:
-            return AutoTokenizer.from_pretrained(place)
+            return AutoTokenizer.from_pretrained(name)
         except Exception as error:  # its backend raises plain Exceptions
             raise ExportError(
-                f"the tokenizer in {place} cannot be loaded: {one_line(error)}; save it again: "
+                f"the tokenizer in {name} cannot be loaded: {one_line(error)}; save it again: "
                 "tokenizer.save_pretrained(...)"
             ) from error
     raise ExportError(
-        f"there is no tokenizer in {' or '.join(places)}; save it beside the model: "
+        f"there is no tokenizer in {' or '.join(sources)}; save it beside the model: "
         "tokenizer.save_pretrained(...)"
     )
 
 
-def _brings_tokenizer(place: str) -> bool:
-    folder = Path(place)
+def _brings_tokenizer(name: str) -> bool:
+    folder = Path(name)
     if folder.is_dir():
         return any((folder / name).is_file() for name in _VOCABULARIES)
-    return hub_file(place, "tokenizer_config.json") is not None
+    return hub_file(name, "tokenizer_config.json") is not None
 
 
 def _describe(name: str, model: Any) -> dict[str, Any]:

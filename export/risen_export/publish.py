@@ -1,6 +1,6 @@
 """Make a compiled graph a complete bundle, and publish it whole or not at all.
 
-Completing adds what clients look for beside the graph. Publishing writes to a hidden sibling
+Completing adds the files that clients need beside the graph. Publishing writes to a hidden sibling
 folder and renames; an existing bundle is moved aside first and only then deleted.
 """
 
@@ -20,12 +20,12 @@ from risen_plugin.kit.files import replace_folder, sha256
 from risen_plugin.record.reading import read_description
 from risen_plugin.record.run_record import DESCRIPTION, FOLDER
 
-# What a tokenizer writes about how it was loaded; it means nothing to who reads the bundle.
+# Notes of a tokenizer about its loading, which mean nothing to a reader of the bundle.
 _LOADING_KEYS = ("is_local", "local_files_only")
 
 
 def complete(folder: Path, model: Any, tokenizer: Any) -> None:
-    """Add ``config.json``, ``generation_config.json`` and the chat template in both places.
+    """Add ``config.json``, ``generation_config.json`` and the chat template, in both its files.
 
     The builder wrote the graph, ``genai_config.json`` and the tokenizer. optimum needs
     ``config.json``; transformers.js reads the template from ``tokenizer_config.json`` alone.
@@ -101,7 +101,7 @@ def rewards_of(run: Path | None) -> dict[str, Any] | None:
 
 
 def check_target(out: Path, *, force: bool) -> None:
-    """Refuse a target that is taken.
+    """Refuse a target that exists already.
 
     :raises ExportError: if ``out`` exists and ``force`` is off, or ``out`` is not a bundle.
     """
@@ -123,8 +123,8 @@ def check_target(out: Path, *, force: bool) -> None:
 def published(out: Path, *, force: bool) -> Iterator[Path]:
     """A scratch folder on the disk of ``out``; its ``bundle`` folder becomes ``out`` at the end.
 
-    If anything fails, the scratch folder goes and ``out`` is as it was. Not being able to write
-    becomes an ExportError; every other exception passes.
+    If anything fails, the scratch folder is removed and ``out`` is as it was. An OSError becomes
+    an ExportError; every other exception passes.
     """
     check_target(out, force=force)
     made: Path | None = None
@@ -139,11 +139,11 @@ def published(out: Path, *, force: bool) -> Iterator[Path]:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
-        hidden = str(out.absolute().parent / f".{out.name}.")  # says nothing to who reads it
+        hidden = str(out.absolute().parent / f".{out.name}.")  # means nothing to a reader
         known = error.filename is not None and not str(error.filename).startswith(hidden)
-        place = f" ({error.filename})" if known else ""
+        which = f" ({error.filename})" if known else ""
         raise ExportError(
-            f"cannot write the bundle {out}: {error.strerror or error}{place}; nothing was left"
+            f"cannot write the bundle {out}: {error.strerror or error}{which}; nothing was left"
         ) from error
     finally:
         if made is not None:
@@ -167,7 +167,7 @@ def _make_parents(parent: Path) -> Path | None:
 
 
 def _drop_empty(parent: Path, made: Path) -> None:
-    """Remove the folders that were made for a bundle that did not come to be."""
+    """Remove the folders that were made for a bundle that failed."""
     folder = parent
     with contextlib.suppress(OSError):
         while True:

@@ -15,7 +15,7 @@ _log = logging.getLogger("risen_export")
 def quiet(*, show: bool = False) -> Iterator[io.StringIO]:
     """Keep libraries from printing and logging, and from configuring the root logger, for a while.
 
-    What was printed goes to the ``risen_export`` logger at DEBUG. onnxruntime's quantizer calls
+    Their output goes to the ``risen_export`` logger at DEBUG. onnxruntime's quantizer calls
     ``logging.basicConfig`` when it is imported; the root logger is put back as it was.
     """
     printed = io.StringIO()

@@ -38,10 +38,10 @@ def open_session(graph: Path, threads: int | None) -> Any:
             "answering from a bundle needs onnxruntime: pip install 'risen-plugin[cpu]' (or [gpu])"
         ) from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what it would print is in the exception too
-    wished = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
-    if wished:
-        options.intra_op_num_threads = wished
+    options.log_severity_level = 4  # its messages are in the exception too
+    wanted = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
+    if wanted:
+        options.intra_op_num_threads = wanted
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -52,7 +52,7 @@ class KeyValueCache:
     """The state of a batch of rows between two steps.
 
     :param rows: B, the rows of the batch.
-    :param capacity: most tokens of a row, prompt and answer together. With 0 nothing is kept and
+    :param capacity: most tokens of a row, prompt and answer together. With 0 there is no cache and
         only one :meth:`prefill` makes sense.
     """
 
@@ -87,7 +87,7 @@ class KeyValueCache:
         mask = (np.arange(self._width) < self._lengths[:, None]).astype(np.int64)
         return self._run(tokens[:, None], mask, positions)[:, 0]
 
-    def keep(self, lines: Sequence[int]) -> None:
+    def select(self, lines: Sequence[int]) -> None:
         """Go on with these lines of the batch only, in this order."""
         self._lengths = self._lengths[list(lines)]
         for name, buffer in self._buffers.items():

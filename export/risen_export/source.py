@@ -1,4 +1,4 @@
-"""Find out what RUN_OR_MODEL is, and refuse what cannot be exported, before weights are read.
+"""Find the weights that RUN_OR_MODEL names, and refuse unfit models before weights are read.
 
 A source is a model folder, a hub id, a PEFT adapter, or a run's output folder (its saved model,
 else its newest checkpoint). Only small JSON files are read here.
@@ -29,28 +29,28 @@ _HUB_ID = re.compile(r"^\w[\w.-]*(/\w[\w.-]*)?$")
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be exported.
+    """The weights to export.
 
-    :param given: as the user named it.
+    :param text: the name that the user wrote.
     :param model: folder or hub id of the base weights; None for a model in memory.
     :param adapter: folder or hub id of the PEFT adapter, if there is one.
-    :param run: the run's output folder, where its record lies, if it came from a run.
+    :param run: the run's output folder with its record, if it came from a run.
     :param revision: revision of ``model`` on the hub, where the adapter names one.
     """
 
-    given: str
+    text: str
     model: str | None
     adapter: str | None = None
     run: Path | None = None
     revision: str | None = None
 
 
-def resolve(given: str | Path) -> Source:
-    """Find the weights that ``given`` stands for.
+def resolve(name: str | Path) -> Source:
+    """Find the weights that ``name`` refers to.
 
-    :raises ExportError: if nothing exportable is there, saying what was looked for.
+    :raises ExportError: if there are none, naming the files that it needs.
     """
-    text = str(given) or "."
+    text = str(name) or "."
     path = Path(text).expanduser()
     if path.is_dir():
         return _in_folder(text, path)
@@ -61,11 +61,11 @@ def resolve(given: str | Path) -> Source:
     return _on_hub(text, path)
 
 
-def _in_folder(given: str, path: Path) -> Source:
+def _in_folder(name: str, path: Path) -> Source:
     holder = _holder(path) or _newest_checkpoint(path)
     if holder is None:
         raise ExportError(
-            f"{given} holds nothing to export: no config.json or {ADAPTER_CONFIG} with weights, "
+            f"{name} holds nothing to export: no config.json or {ADAPTER_CONFIG} with weights, "
             "and no checkpoint-N with them; if the run is still going, wait for its first save"
         )
     run = next(
@@ -77,9 +77,9 @@ def _in_folder(given: str, path: Path) -> Source:
         None,
     )
     if not _holds_adapter(holder):
-        return Source(given, str(holder), run=run)
-    base, revision = _base_of(holder / ADAPTER_CONFIG, given)
-    return Source(given, base, adapter=str(holder), run=run, revision=revision)
+        return Source(name, str(holder), run=run)
+    base, revision = _base_of(holder / ADAPTER_CONFIG, name)
+    return Source(name, base, adapter=str(holder), run=run, revision=revision)
 
 
 def _holder(folder: Path) -> Path | None:
@@ -101,17 +101,17 @@ def _holds_adapter(folder: Path) -> bool:
 
 def _newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the highest step that is complete."""
-    found = {
+    holders = {
         int(match[1]): _holder(child)
         for child in folder.iterdir()
         if (match := _CHECKPOINT.match(child.name)) and child.is_dir()
     }
-    steps = {step: holder for step, holder in found.items() if holder is not None}
+    steps = {step: holder for step, holder in holders.items() if holder is not None}
     return steps[max(steps)] if steps else None
 
 
-def _base_of(config: Path, given: str) -> tuple[str, str | None]:
-    """The base model an adapter names: a folder that exists (seen from here or there), or an id."""
+def _base_of(config: Path, name: str) -> tuple[str, str | None]:
+    """The base model that an adapter names: a folder, seen from here or from it, or an id."""
     adapter = read_json(config)
     base = adapter.get("base_model_name_or_path")
     if not base:
@@ -125,7 +125,7 @@ def _base_of(config: Path, given: str) -> tuple[str, str | None]:
             return str(folder), adapter.get("revision")
     if Path(text).is_absolute() or not _HUB_ID.match(text):
         raise ExportError(
-            f"the base model of adapter {given} is not there: {text}; "
+            f"the base model of adapter {name} is not there: {text}; "
             f"export the whole run, keep the weights at phase entry (keep_entry=True), or correct "
             f"base_model_name_or_path in {config}"
         )
@@ -133,12 +133,12 @@ def _base_of(config: Path, given: str) -> tuple[str, str | None]:
 
 
 def _on_hub(name: str, path: Path) -> Source:
-    """A hub id, or one in the local cache; adapters are told from models by their files."""
+    """A hub id, or one in the local cache; the files show whether it is an adapter."""
     if hub_file(name, "config.json") is not None:
         return Source(name, name)
-    found = hub_file(name, ADAPTER_CONFIG)
-    if found is not None:
-        base, revision = _base_of(found, name)
+    config = hub_file(name, ADAPTER_CONFIG)
+    if config is not None:
+        base, revision = _base_of(config, name)
         return Source(name, base, adapter=name, revision=revision)
     raise ExportError(
         f"'{name}' is neither a folder nor a model on the hub or in its local cache{_sibling(path)}"
@@ -146,7 +146,7 @@ def _on_hub(name: str, path: Path) -> Source:
 
 
 def hub_file(name: str, file: str, revision: str | None = None) -> Path | None:
-    """A small file of a hub repository, from the cache or fetched; None if it cannot be had."""
+    """A small file of a hub repository, from the cache or downloaded; None if neither works."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -164,24 +164,24 @@ def check_config(source: Source) -> dict[str, Any]:
     """
     assert source.model is not None
     folder = Path(source.model)
-    found = (
+    path = (
         folder / "config.json"
         if folder.is_dir()
         else hub_file(source.model, "config.json", source.revision)
     )
-    if found is None or not found.is_file():
-        whose = f"the base model of adapter {source.given}" if source.adapter else "the model"
+    if path is None or not path.is_file():
+        whose = f"the base model of adapter {source.text}" if source.adapter else "the model"
         raise ExportError(
             f"{whose} cannot be found: {source.model} has no config.json here, on the hub "
             "or in its local cache"
         )
-    config = read_json(found)
+    config = read_json(path)
     check_architecture(config, source.model)
     return config
 
 
 def check_architecture(config: dict[str, Any], name: str) -> None:
-    """Refuse what is not a decoder that writes text.
+    """Refuse a model that is not a decoder that writes text.
 
     :raises ExportError: as :func:`check_config`.
     """

@@ -32,7 +32,7 @@ PROMPTS = (
 
 
 class Verdict(TypedDict):
-    """How close a bundle is to its model.
+    """The differences between a bundle and its model.
 
     ``max_logit_diff``: largest absolute difference over all positions of all prompts, the model's
     own greedy answers fed to both. ``argmax_agreement``: share of those answer positions with the
@@ -58,7 +58,7 @@ def default_prompts(tokenizer: Any) -> list[Prompt]:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the model itself does with the prompts; one serves every precision.
+    """The model's own answers to the prompts; one reference serves every precision.
 
     :param rows: prompt ids.
     :param answers: its greedy tokens after each prompt, all of the same length.
@@ -107,10 +107,10 @@ def verify(
 def compare(bundle: Bundle, expected: Reference) -> Verdict:
     """Compare a bundle, which answers all prompts as one right-padded batch, with a reference."""
     length = len(expected.answers[0])
-    found = bundle.generate_ids(expected.rows, max_new_tokens=length, ignore_eos=True)
+    answers = bundle.generate_ids(expected.rows, max_new_tokens=length, ignore_eos=True)
     equal = [
         sum(ours == theirs for ours, theirs in zip(*pair, strict=True))
-        for pair in zip(found, expected.answers, strict=True)
+        for pair in zip(answers, expected.answers, strict=True)
     ]
     differences, same = [], 0
     for row, answer, theirs in zip(expected.rows, expected.answers, expected.logits, strict=True):

@@ -1,4 +1,5 @@
 """``risen demo``: the whole path on the embedded base, measured as it goes.
 
-It uses the extension and the exporter as anybody would, so it lives on the side that may see both.
+It uses the extension and the exporter as any user would, so it is in the package that may import
+both.
 """

@@ -59,8 +59,8 @@ def demo_command(
 ) -> None:
     """Fine-tune, follow instructions, compile, answer: the whole path on a small model.
 
-    An order desk's messages are to be answered as asked. The recorded answers know the facts but
-    often ignore how the answer was wanted; fine-tuning learns both habits, RISEN mends the second.
+    An order desk's messages are to be answered as asked. The recorded answers have the facts right
+    but often ignore the form that was asked for; fine-tuning learns both, RISEN mends the second.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists; name a new folder with --out, or remove it")
@@ -84,7 +84,7 @@ def demo_command(
 
 @contextmanager
 def _gone_if_refused(out: Path) -> Iterator[None]:
-    """Leave nothing of a demo that could not be finished; ``out`` held nothing before it."""
+    """Remove ``out``, which was empty before, if the demo fails."""
     try:
         yield
     except (RisenError, OSError, SafetensorError) as error:
@@ -110,7 +110,7 @@ def _make(out: Path) -> None:
 
 
 def closing_table(summary: Mapping[str, Any], out: Path) -> str:
-    """What was measured, as a person reads it."""
+    """The measurements of the demo as a table for a person."""
     data = summary["data"]
     lines = [
         "",
@@ -134,9 +134,9 @@ def closing_table(summary: Mapping[str, Any], out: Path) -> str:
         )
     lines += ["", "phases"]
     for phase in summary["phases"]:
-        kept = {True: "kept: ", False: "dropped: ", None: ""}[phase["accepted"]]
+        outcome = {True: "kept: ", False: "dropped: ", None: ""}[phase["accepted"]]
         reason = phase["verdict"] or phase["reason"]
-        lines.append(f"  {phase['kind']:10}{phase['steps']:5} steps  {kept}{reason}")
+        lines.append(f"  {phase['kind']:10}{phase['steps']:5} steps  {outcome}{reason}")
     lines += ["", "answered by the int8 bundle"]
     for answered in summary["answers"]:
         question = answered["question"].replace("\n\n", "\n    ")

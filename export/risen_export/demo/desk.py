@@ -15,9 +15,9 @@ from risen_plugin.embedded import orders
 
 @dataclass(frozen=True)
 class OrderDesk:
-    """Makes questions about customers' messages, with up to two wishes about the answer's form.
+    """Makes questions about customers' messages, with up to two constraints on the answer's form.
 
-    :param without: prompts that are never made, such as those that will be reported.
+    :param without: prompts that are never made, such as the reported ones.
     """
 
     without: frozenset[str] = field(default_factory=frozenset, repr=False)

@@ -30,9 +30,9 @@ PRECISIONS = ("fp32", "int8")
 def run_demo(
     out: Path, settings: Settings, *, seed: int, baselines: bool, model: str | None
 ) -> dict[str, Any]:
-    """The whole path; leaves ``run/``, ``bundle/`` and ``summary.json`` in ``out``.
+    """Run all stages; writes ``run/``, ``bundle/`` and ``summary.json`` into ``out``.
 
-    :returns: what ``summary.json`` holds.
+    :returns: the content of ``summary.json``.
     """
     _quieten()
     wall = _Wall()
@@ -42,7 +42,7 @@ def run_demo(
         callback, before = desk.fine_tune_with_risen(out / "run")
     risen_s = sum(_seconds(phase) for phase in callback.phases)
     wall.split("train", risen=risen_s, evaluate=before.seconds, rest="fine_tune")
-    with wall.stage("evaluate", "measuring on what nobody has seen"):
+    with wall.stage("evaluate", "measuring on rows that were never trained on"):
         after = desk.figures(desk.model, "after RISEN")
     summary: dict[str, Any] = {
         "seed": seed,
@@ -100,12 +100,12 @@ def _export(desk: Desk, out: Path) -> dict[str, Any]:
     figures: dict[str, Any] = {"path": str(out / "bundle")}
     for name, one in result.precisions.items():
         bundle = Bundle.open(out / "bundle", precision=name)
-        told = bundle.generate(
+        answers = bundle.generate(
             [row["prompt"] for row in desk.data.instructions],
             max_new_tokens=desk.settings.answer_tokens,
             batch_size=desk.settings.measured_at_once,
         )
-        as_chat = [[{"role": "assistant", "content": text}] for text in told]
+        as_chat = [[{"role": "assistant", "content": text}] for text in answers]
         verdict: Mapping[str, Any] = one.verdict or {}
         figures[name] = {
             "max_logit_diff": verdict.get("max_logit_diff"),
@@ -119,10 +119,10 @@ def _ask(desk: Desk, folder: Path) -> list[dict[str, str]]:
     rows = desk.data.instructions[-QUESTIONS:]
     bundle = Bundle.open(folder, precision="int8")
     prompts = [row["prompt"] for row in rows]
-    told = bundle.generate(prompts, max_new_tokens=desk.settings.answer_tokens)
+    answers = bundle.generate(prompts, max_new_tokens=desk.settings.answer_tokens)
     return [
         {"question": prompt[0]["content"], "answer": answer}
-        for prompt, answer in zip(prompts, told, strict=True)
+        for prompt, answer in zip(prompts, answers, strict=True)
     ]
 
 
@@ -140,7 +140,7 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
 
 
 def _base_obedience() -> dict[str, float]:
-    """The shares of obeyed wishes in the text that the embedded base was made from."""
+    """The shares of obeyed wishes in the text that the embedded base was trained on."""
     provenance = json.loads((base_model() / "provenance.json").read_text(encoding="utf-8"))
     return dict(provenance["obedience"])
 
@@ -165,7 +165,7 @@ class _Wall:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
 
     def split(self, name: str, *, rest: str, **parts: float) -> None:
-        """Give parts of a stage's time names of their own; ``rest`` names what is left."""
+        """Book parts of a stage's time under other names, and the remainder under ``rest``."""
         whole = self.seconds.pop(name)
         for part, seconds in parts.items():
             self.seconds[part] = self.seconds.get(part, 0.0) + seconds

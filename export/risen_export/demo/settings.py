@@ -1,4 +1,4 @@
-"""How much of everything the demo does."""
+"""The sizes of the demo."""
 
 from __future__ import annotations
 

@@ -66,12 +66,12 @@ class Data:
 
 
 class Desk:
-    """The model of one demo, what it is trained with, and how it is measured."""
+    """The model of one demo, with its data, its training and its measurement."""
 
     def __init__(self, settings: Settings, seed: int, model: str | None) -> None:
         self.settings = settings
         self.seed = seed
-        # Read as for an export, which refuses what is damaged or incomplete in one line.
+        # Read as for an export, which refuses damaged or incomplete files in one line.
         loaded = merge.load(resolve(model or base_model()))
         self.tokenizer = loaded.tokenizer
         self.model = loaded.model
@@ -81,11 +81,11 @@ class Desk:
     def figures(self, model: Any, label: str) -> Figures:
         """Adherence, domain accuracy and probe loss on the rows that are only reported."""
         with clean_room(model, self.tokenizer):
-            told = self._answers(model, self.data.instructions, f"{label}: instructions")
+            replies = self._answers(model, self.data.instructions, f"{label}: instructions")
             facts = self._answers(model, self.data.domain, f"{label}: domain")
             encoded = encode_probe(self.tokenizer, self.data.domain, 512)
             loss = probe_loss(model, encoded, batch_size=self.settings.measured_at_once)
-        followed = score_instructions(self.data.instructions, told)
+        followed = score_instructions(self.data.instructions, replies)
         right = [
             orders.is_right(answer[0]["content"], row["answer"])
             for answer, row in zip(facts, self.data.domain, strict=True)
@@ -112,7 +112,7 @@ class Desk:
         return callback, before
 
     def risen_config(self) -> RisenConfig:
-        """What a user would write; everything else is a default."""
+        """The configuration that a user would write; all other fields have their defaults."""
         settings = self.settings
         return RisenConfig(
             rewards=[use("constraints"), Weighted(RightFields())],
@@ -140,9 +140,9 @@ class Desk:
     def continue_fine_tuning(
         self, before: Before, folder: Path, seconds: float, *, filtered: bool
     ) -> tuple[Any, int]:
-        """Fine-tune on from before RISEN for ``seconds``, with the same optimizer at its peak.
+        """Continue fine-tuning from before RISEN for ``seconds``, with the optimizer at its peak.
 
-        :param filtered: only on the recorded answers that the rewards pass.
+        :param filtered: train only on the recorded answers that the rewards pass.
         """
         rows = passing(self.data.train) if filtered else self.data.train
         set_seed(self.seed + 1)
@@ -211,7 +211,7 @@ class Desk:
 
 
 class Before(TrainerCallback):
-    """Measures the model after fine-tuning, just before RISEN, and keeps a copy of it."""
+    """Measures the model after fine-tuning, just before RISEN, and copies it."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
@@ -259,11 +259,11 @@ class StopAfter(TrainerCallback):
             control.should_training_stop = True
 
 
-def score_instructions(rows: Sequence[Row], told: Sequence[Any]) -> Figures:
+def score_instructions(rows: Sequence[Row], completions: Sequence[Any]) -> Figures:
     """Strict and soft adherence of answers to their constraints."""
     rewards = [wrap(Constraints(), "constraints", "reward 'constraints'")]
-    found = adherence(rewards, grade(rewards, rows, told))
-    return {"adherence_strict": found.strict, "adherence_soft": found.soft}
+    measured = adherence(rewards, grade(rewards, rows, completions))
+    return {"adherence_strict": measured.strict, "adherence_soft": measured.soft}
 
 
 def passing(rows: Sequence[Row]) -> list[Row]:
@@ -276,6 +276,6 @@ def passing(rows: Sequence[Row]) -> list[Row]:
     verdicts = zip(*scores.values(), strict=True)
     return [
         row
-        for row, given in zip(rows, verdicts, strict=True)
-        if all(score is None or score >= 1.0 for score in given)
+        for row, scored in zip(rows, verdicts, strict=True)
+        if all(score is None or score >= 1.0 for score in scored)
     ]

@@ -1,1 +1,1 @@
-"""Score answers that exist already, outside of any training: of a file, or of a run's log."""
+"""Score existing answers, of a file or of a run's log, without training."""

@@ -1,7 +1,7 @@
-"""Call a reward on answers, batch by batch, and say of each row what came of it.
+"""Call a reward on answers, batch by batch, and give a result for each row.
 
-When a batch fails its answers are scored one by one, so that the row at fault is named and no other
-row pays for it.
+When a batch fails, its answers are scored one by one, so that the error names the row at fault and
+the other rows are scored.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _OF_ONE = re.compile(r"row 1 of the batch: | for completion 0\b")  # of a batch 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What came of one row.
+    """The result of one row.
 
     :param text: the answer's text; empty for a row without an answer.
     :param judgements: by constraint, in the order of ``instruction_id_list``; None for a row
-        without constraints and for a reward that does not look at them.
+        without constraints and for a reward that does not read them.
     :param note: why there are no judgements where there should be.
     """
 
@@ -55,7 +55,7 @@ class Scored:
         return None if self.judgements is None else all(j.loose for j in self.judgements)
 
     def data(self) -> dict[str, Any]:
-        """As ``risen score --json`` prints it."""
+        """The object that ``risen score --json`` prints."""
         data: dict[str, Any] = {"row": self.row, **outcome_data(self.outcome)}
         if self.judgements is not None:
             data |= {
@@ -102,7 +102,7 @@ def score_rows(
 
     :param batch_size: rows that the reward gets at once.
     :param stop: raise at a row that cannot be read or scored; False makes it an error's outcome.
-    :param judge: whether rows are also judged by constraint, where the reward looks at those.
+    :param judge: whether rows are also judged by constraint, if the reward reads constraints.
     :raises DataError: with ``stop``, naming the row; and always, before anything is scored, if the
         first answer lacks a column that the reward needs.
     :raises PluginError: if the reward returns a wrong number of scores, or fails on a batch but on
@@ -115,8 +115,8 @@ def score_rows(
         first = next((row for row in batch if isinstance(row, Answer)), None)
         if is_first and first is not None:
             is_first = False
-            if told := lacking(reward, first):
-                raise DataError(told)
+            if reason := lacking(reward, first):
+                raise DataError(reason)
         yield from _score_batch(reward, batch, stop=stop, by_constraint=by_constraint)
 
 
@@ -130,13 +130,13 @@ def _score_batch(
     for index, row in enumerate(batch):
         if isinstance(row, Unusable):
             faults[index] = row.reason
-        elif told := lacking(reward, row):
-            faults[index] = told
+        elif reason := lacking(reward, row):
+            faults[index] = reason
         elif by_constraint:
             try:
                 of_row = judge_row(row.prompt, row.completion, row.columns)
             except DataError as error:
-                # A stranger's reward may know ids that are none of ours.
+                # A reward of another author may know ids that are none of ours.
                 to = faults if _is_ours(reward) else notes
                 to[index] = f"{row.where}: {error}" if _is_ours(reward) else str(error)
             else:
@@ -154,15 +154,15 @@ def _score_batch(
         batch, fit = batch[:first], [(index, row) for index, row in fit if index < first]
     outcomes, failures = _outcomes(reward, [row for _, row in fit])
     if stop and failures:
-        place, fault = min(failures), failures[min(failures)]
-        batch, fit, outcomes = batch[: fit[place][0]], fit[:place], outcomes[:place]
+        position, fault = min(failures), failures[min(failures)]
+        batch, fit, outcomes = batch[: fit[position][0]], fit[:position], outcomes[:position]
     scored = {index: outcome for (index, _), outcome in zip(fit, outcomes, strict=True)}
     for index, row in enumerate(batch):
         yield Scored(
             row.row,
             row.where,
             text_of(row.completion) if isinstance(row, Answer) else "",
-            _without_place(row, scored.get(index, Failed(faults.get(index, "")))),
+            _without_where(row, scored.get(index, Failed(faults.get(index, "")))),
             judgements.get(index),
             notes.get(index, ""),
         )
@@ -170,8 +170,8 @@ def _score_batch(
         raise fault
 
 
-def _without_place(row: Answer | Unusable, outcome: Score) -> Score:
-    """An error's reason without the place: what carries it says which row it is."""
+def _without_where(row: Answer | Unusable, outcome: Score) -> Score:
+    """An error's reason without the row's name, which the result holds already."""
     if isinstance(outcome, Failed) and outcome.reason.startswith(f"{row.where}: "):
         return Failed(outcome.reason.removeprefix(f"{row.where}: "))
     return outcome
@@ -201,10 +201,10 @@ def _outcomes(
     if not answers:
         return [], {}
     try:
-        given = _called(reward, answers)
+        scores = _called(reward, answers)
     except RisenError as whole:
         return _one_by_one(reward, answers, whole)
-    return _settled(reward, answers, given)
+    return _settled(reward, answers, scores)
 
 
 def _one_by_one(
@@ -214,14 +214,14 @@ def _one_by_one(
     failures: dict[int, DataError] = {}
     for index, answer in enumerate(answers):
         try:
-            given = whole if len(answers) == 1 else _called(reward, [answer])
+            result = whole if len(answers) == 1 else _called(reward, [answer])
         except RisenError as error:
-            given = error
-        if isinstance(given, RisenError):
-            failures[index] = _at(answer, given)
+            result = error
+        if isinstance(result, RisenError):
+            failures[index] = _at(answer, result)
             outcomes.append(Failed(str(failures[index])))
         else:
-            [outcome], failed = _settled(reward, [answer], given)
+            [outcome], failed = _settled(reward, [answer], result)
             outcomes.append(outcome)
             if failed:
                 failures[index] = failed[0]
@@ -236,7 +236,7 @@ def _one_by_one(
 def _settled(
     reward: NamedReward, answers: Sequence[Answer], scores: Any
 ) -> tuple[list[Score], dict[int, DataError]]:
-    """The scores held to the contract; a wrong number of them is nobody's row."""
+    """The scores, checked one by one; a wrong number of them raises, since no row is at fault."""
     if hasattr(scores, "tolist"):  # arrays and tensors
         scores = scores.tolist()
     if not isinstance(scores, list | tuple) or len(scores) != len(answers):
@@ -257,9 +257,9 @@ def _settled(
 
 
 def _at(answer: Answer, error: RisenError) -> DataError:
-    told = DataError(f"{answer.where}: {_OF_ONE.sub('', str(error))}")
-    told.__cause__ = error
-    return told
+    named = DataError(f"{answer.where}: {_OF_ONE.sub('', str(error))}")
+    named.__cause__ = error
+    return named
 
 
 def _called(reward: NamedReward, answers: Sequence[Answer]) -> Any:

@@ -1,4 +1,4 @@
-"""``risen score`` and ``risen rescore``. What is heavy is imported when a command runs."""
+"""``risen score`` and ``risen rescore``. Heavy libraries are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def risen_register_commands(cli: click.Group) -> None:
 
 
 def _shared(command: _Command) -> _Command:
-    """The options that both commands have."""
+    """Add the options that both commands have to ``command``."""
     for decorate in reversed(
         (
             click.option(
@@ -87,7 +87,7 @@ def _shared(command: _Command) -> _Command:
 @click.option("--out", type=click.Path(path_type=Path), help="Write the JSON Lines here too.")
 @click.pass_obj
 def score_command(
-    found: Plugins,
+    plugins: Plugins,
     *,
     reward: str,
     file: str,
@@ -109,7 +109,7 @@ def score_command(
     FILE holds JSON Lines: a prompt, a completion (text or chat messages) and the columns that the
     reward needs. The file - is standard input. It is read as a stream.
     """
-    by = _named(found, reward, pairs)
+    by = _named(plugins, reward, pairs)
     by_constraint = "instruction_id_list" in by.needs
     summary = Summary(passes_at)
     width = shutil.get_terminal_size().columns
@@ -135,11 +135,11 @@ def score_command(
                 continue
             if summary.rows == 1:
                 click.secho(tables.score_head(by_constraint=by_constraint), bold=True)
-            for told in tables.score_lines(scored, width, by_constraint=by_constraint):
-                click.echo(told)
+            for shown in tables.score_lines(scored, width, by_constraint=by_constraint):
+                click.echo(shown)
     if as_json and summary.first_error:
-        told = f"{summary.outcomes['error']} of {summary.rows} rows could not be scored"
-        click.echo(f"{told}, the first one {summary.first_error}", err=True)
+        failed = f"{summary.outcomes['error']} of {summary.rows} rows could not be scored"
+        click.echo(f"{failed}, the first one {summary.first_error}", err=True)
     if as_json and summary_only:
         click.echo(json_text(summary.data()))
     elif not as_json:
@@ -162,7 +162,7 @@ def score_command(
     "pairs",
     metavar="[LABEL.]NAME=VALUE",
     multiple=True,
-    help="An option of the reward; with several rewards, LABEL says whose.",
+    help="An option of the reward; with several rewards, LABEL names it.",
 )
 @click.option("--phase", type=click.IntRange(min=1), help="Only the phase with this number.")
 @_shared
@@ -171,13 +171,13 @@ def score_command(
     type=click.IntRange(min=0),
     default=3,
     show_default=True,
-    help="How many of the largest disagreements to show.",
+    help="The number of the largest disagreements to show.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here too.")
 @click.pass_obj
 def rescore_command(
-    found: Plugins,
+    plugins: Plugins,
     *,
     run: Path,
     rewards: tuple[str, ...],
@@ -197,7 +197,7 @@ def rescore_command(
     """
     named = labelled(rewards)
     options = options_by_label(pairs, list(named))
-    by = {label: _named(found, text, options[label]) for label, text in named.items()}
+    by = {label: _named(plugins, text, options[label]) for label, text in named.items()}
     logged = logged_rewards(run, phase=phase)
     with _published(out, str(run)) as publish:
         comparison = rescore(
@@ -246,7 +246,7 @@ def _opened(file: str) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _published(out: Path | None, source: str) -> Iterator[IO[str] | None]:
-    """A file that appears as ``out`` when all has gone well, and otherwise not at all."""
+    """A file that becomes ``out`` at the end, unless an error is raised."""
     if out is None:
         yield None
         return

@@ -1,7 +1,7 @@
-"""Compare what several rewards made of the same answers, a group at a time.
+"""Compare the scores of several rewards for the same answers, a group at a time.
 
 Pure, and in memory that does not grow with the answers. A group is the answers to one visit of a
-prompt: GRPO learns from the differences inside it, so that is where two rewards differ or agree.
+prompt: GRPO learns from the differences inside it, so two rewards are compared inside it too.
 """
 
 from __future__ import annotations
@@ -212,15 +212,15 @@ class Comparison:
     def _collect(self, group: Sequence[Mapping[str, Score]], about: Sequence[Any] | None) -> None:
         """Keep the largest disagreement of the group, if it is among the largest of all."""
         distance, first, second, index = max(
-            self._distances(group), default=(0.0, "", "", 0), key=lambda found: found[0]
+            self._distances(group), default=(0.0, "", "", 0), key=lambda candidate: candidate[0]
         )
         if distance <= _NO_DIFFERENCE:
             return
-        told = Disagreement(
+        disagreement = Disagreement(
             distance, first, second, None if about is None else about[index], group[index]
         )
         # Of equals the first one stays: the heap gives up the least entry, which is the latest.
-        entry = (distance, -next(self._serial), told)
+        entry = (distance, -next(self._serial), disagreement)
         if len(self._largest) < self._most:
             heapq.heappush(self._largest, entry)
         elif distance > self._largest[0][0]:

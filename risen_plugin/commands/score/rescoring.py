@@ -1,4 +1,4 @@
-"""Score the answers of a run's log again by other rewards, and compare with what was logged."""
+"""Score the answers of a run's log by other rewards, and compare them with the logged scores."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _LABELLED = re.compile(r"([\w-]+)=(.+)", re.DOTALL)
 
 
 def labelled(rewards: Sequence[str]) -> dict[str, str]:
-    """Each reward by its label: its own, given as ``LABEL=REWARD``, or what it is called.
+    """Each reward by its label: that of ``LABEL=REWARD``, else its name.
 
     >>> labelled(["constraints", "all=constraints", "mine.py:Short"])
     {'constraints': 'constraints', 'all': 'constraints', 'Short': 'mine.py:Short'}
 
-    :raises ConfigError: if two have the same.
+    :raises ConfigError: if two have the same label.
     """
     named: dict[str, str] = {}
-    for given in rewards:
-        match = _LABELLED.fullmatch(given)
-        label, text = match.groups() if match else (given.rpartition(":")[2], given)
+    for reward in rewards:
+        match = _LABELLED.fullmatch(reward)
+        label, text = match.groups() if match else (reward.rpartition(":")[2], reward)
         if label in named:
             raise ConfigError(
                 f"two rewards are called '{label}'; give one a label, as in --reward other={text}"
@@ -37,12 +37,12 @@ def labelled(rewards: Sequence[str]) -> dict[str, str]:
 
 
 def options_by_label(pairs: Sequence[str], labels: Sequence[str]) -> dict[str, list[str]]:
-    """The ``name=value`` pairs of each reward; ``LABEL.name=value`` says whose it is.
+    """The ``name=value`` pairs of each reward; ``LABEL.name=value`` names the reward.
 
     >>> options_by_label(["all.partial=false", "short.low=2"], ["all", "short"])
     {'all': ['partial=false'], 'short': ['low=2']}
 
-    :raises ConfigError: if it does not, and there are several rewards.
+    :raises ConfigError: for a pair without a label, if there are several rewards.
     """
     sorted_out: dict[str, list[str]] = {label: [] for label in labels}
     for pair in pairs:
@@ -85,8 +85,8 @@ def rescore(
     if first is None:
         raise DataError("there are no logged answers to compare rewards on")
     for reward in rewards.values():
-        if told := lacking(reward, _answer(0, first)):
-            raise DataError(told)
+        if reason := lacking(reward, _answer(0, first)):
+            raise DataError(reason)
     stream, *inputs = itertools.tee(itertools.chain([first], pending), 1 + len(rewards))
     scored = [
         score_rows(
@@ -104,8 +104,10 @@ def rescore(
         examples=examples,
         new=list(rewards),
     )
-    told_apart = zip(stream, *scored, strict=True)
-    for _, group in itertools.groupby(told_apart, key=lambda one: (one[0].phase, one[0].group)):
+    results_by_answer = zip(stream, *scored, strict=True)
+    for _, group in itertools.groupby(
+        results_by_answer, key=lambda one: (one[0].phase, one[0].group)
+    ):
         members = list(group)
         outcomes = [
             _outcomes(rollout, dict(zip(rewards, (one.outcome for one in results), strict=True)))
@@ -116,7 +118,7 @@ def rescore(
 
 
 def logged_label(name: str) -> str:
-    """What a logged reward is called beside those that score again."""
+    """The name of a logged reward, beside those that score again."""
     return f"{name} (logged)"
 
 

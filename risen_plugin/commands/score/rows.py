@@ -1,6 +1,6 @@
-"""Read answers from JSON Lines as a stream, each row with the place where it stands.
+"""Read answers from JSON Lines as a stream, each row with its file and line.
 
-A row that cannot be used is told as such, not raised: whoever reads decides whether it stops them.
+A row that cannot be used becomes an :class:`Unusable`, and the caller decides whether to stop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Answer:
     """One answer to score.
 
     :param row: its line number, from 1.
-    :param where: its place, for messages.
+    :param where: its file and line, for messages.
     :param columns: the row's other columns.
     """
 
@@ -37,7 +37,7 @@ class Answer:
 class Unusable:
     """A row that holds no answer.
 
-    :param reason: why, in one line that names the place.
+    :param reason: why, in one line that names file and line.
     """
 
     row: int
@@ -55,8 +55,8 @@ def read_answers(
 ) -> Iterator[Answer | Unusable]:
     """One answer per line that is not blank.
 
-    :param lines: an open binary file, so that a line that is no UTF-8 is told by its number.
-    :param name: what messages call it.
+    :param lines: an open binary file, so that a line that is no UTF-8 is named by its number.
+    :param name: the name of the file in messages.
     :param prompt: the column with the prompt.
     :param completion: the column with the answer, a text or chat messages.
     :param states_constraints: whether rows may state constraints in one of the public forms, as

@@ -14,7 +14,7 @@ from risen_plugin.rewards.scores import Kind, kind_of
 
 @dataclass
 class Passed:
-    """How often something was met, strictly and loosely, among ``rows``."""
+    """How often a constraint was met, strictly and loosely, among ``rows``."""
 
     rows: int = 0
     strict: int = 0
@@ -37,7 +37,7 @@ class Passed:
 
 @dataclass
 class Summary:
-    """What many scored answers come to.
+    """Counts and means of many scored answers.
 
     :param passes_at: the score from which an answer counts as passed.
     """
@@ -68,7 +68,7 @@ class Summary:
                 one.add(judgement.strict, judgement.loose)
 
     def data(self) -> dict[str, Any]:
-        """As ``risen score --summary --json`` prints it."""
+        """The object that ``risen score --summary --json`` prints."""
         scores = self.outcomes["score"]
         return {
             "rows": self.rows,

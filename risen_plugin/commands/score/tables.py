@@ -36,7 +36,7 @@ def score_lines(scored: Scored, width: int, *, by_constraint: bool) -> Iterator[
 
 
 def summary_lines(summary: Summary) -> Iterator[str]:
-    """What the rows come to, then a table with a line per constraint."""
+    """Counts and means over the rows, then a table with a line per constraint."""
     data = summary.data()
     outcomes = ", ".join(f"{count} {name}" for name, count in data["outcomes"].items())
     yield f"rows       {summary.rows}: {outcomes}"
@@ -113,13 +113,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def visible(text: str) -> str:
-    """``text`` in one line, without what would act on a terminal."""
+    """``text`` in one line, without control characters."""
     line = " ".join(text.split())
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
 
 
 def clipped(line: str, width: int) -> str:
-    """``line`` cut to ``width`` characters, which are 20 at the least."""
+    """``line`` cut to ``width`` characters, but to no fewer than 20."""
     width = max(width, 20)
     return line.rstrip() if len(line) <= width else f"{line[: width - 3].rstrip()}..."
 

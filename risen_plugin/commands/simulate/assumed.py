@@ -1,7 +1,7 @@
-"""What a phase of a replay is taken to have measured: what the recorded one did. Pure.
+"""The measurements that a replayed phase is assumed to have: those of a recorded one. Pure.
 
-The n-th RISEN phase changes what the n-th one of the run changed. These are assumptions, since no
-record tells what another order would have measured; a replay in the run's own order needs none.
+The n-th RISEN phase makes the changes of the run's n-th. These are assumptions, since no record
+shows how another order would have measured; a replay in the run's own order needs none.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def measured(
     done = sum(phase.kind == decision.phase for phase in past)
     bare = PhaseRecord(decision.phase, decision.steps, step, decision.reason)
     if not recorded:
-        kept = True if decision.phase == "risen" else None
+        accepted = True if decision.phase == "risen" else None
         seconds = trace.fine_tune_seconds(step) * decision.steps / step
         alone = {SECONDS: seconds} if decision.phase == "burst" else {}
-        return dataclasses.replace(bare, accepted=kept, metrics=alone), None
+        return dataclasses.replace(bare, accepted=accepted, metrics=alone), None
     number = min(done, len(recorded) - 1)
     like = recorded[number]
     factor = decision.steps / max(like.steps, 1)
@@ -43,9 +43,9 @@ def measured(
 
 
 def _scaled(like: PhaseRecord, factor: float) -> dict[str, Any]:
-    """The metrics of a recorded phase, with what grows with its steps for other steps.
+    """The metrics of a recorded phase, those that grow with its steps multiplied by ``factor``.
 
-    Measuring before and after takes what it took; the rest of the seconds grows.
+    The seconds of measuring before and after stay; the other seconds grow.
     """
     metrics = {**like.metrics, SECONDS: seconds_of(like)}
     measuring = min(finite(like.metrics.get(GUARD_S)) or 0.0, metrics[SECONDS])
@@ -65,9 +65,9 @@ def _levels(
     step: int,
     factor: float,
 ) -> dict[str, float]:
-    """What is measured before and after the next phase, by what the recorded one changed.
+    """The measurements before and after the next phase, by the changes of the recorded one.
 
-    Where the replay does as the run did, these are the run's own numbers. The fine-tuning before
+    Where the replay follows the run, these are the run's own numbers. The fine-tuning before
     the phase changes as much per step as it did in the run, and no more in all; a shorter phase
     gains its share, a longer one no more. After the last recorded phase nothing more is gained.
     """
@@ -97,7 +97,7 @@ def _levels(
 
 
 def _possible(name: str, value: float, like: PhaseRecord) -> float:
-    """Adherence stays a share, and what differs from the record by rounding alone is the record."""
+    """``value`` as a share if it is an adherence; the recorded number if only rounding differs."""
     for when in ("before", "after"):
         recorded = finite(like.metrics.get(f"{name}_{when}"))
         if recorded is not None and math.isclose(value, recorded, rel_tol=1e-9, abs_tol=1e-12):

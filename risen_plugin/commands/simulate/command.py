@@ -1,4 +1,4 @@
-"""``risen simulate``: what a scheduler would have done in a recorded run. Loads nothing heavy."""
+"""``risen simulate``: the decisions of a scheduler in a recorded run. Loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def risen_register_commands(cli: click.Group) -> None:
 @click.argument("scheduler")
 @click.option(
     "--trace",
-    "place",
+    "folder",
     required=True,
     type=click.Path(path_type=Path),
     metavar="RUN",
@@ -58,10 +58,10 @@ def risen_register_commands(cli: click.Group) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def simulate_command(
-    found: Plugins,
+    plugins: Plugins,
     *,
     scheduler: str,
-    place: Path,
+    folder: Path,
     pairs: tuple[str, ...],
     max_steps: int | None,
     html_file: Path | None,
@@ -73,17 +73,17 @@ def simulate_command(
     SCHEDULER is a name that `risen schedulers` lists, or path.py:NAME, or module:NAME, or a YAML
     configuration that has one.
 
-    It sees what the run measured, step by step, and its decisions are shown. Its RISEN phases are
-    taken to gain and to cost what the recorded ones did, in their order. What the run would have
-    measured with the phases elsewhere, a replay cannot know.
+    It gets the measurements of the run, step by step, and its decisions are shown. Its RISEN phases
+    are assumed to gain and to cost as much as the recorded ones, in their order. How the run would
+    have measured with phases at other steps, a replay cannot know.
     """
     from risen_plugin.commands.simulate import drawing
     from risen_plugin.commands.simulate.layout import totals
     from risen_plugin.commands.simulate.replay import replay
     from risen_plugin.commands.simulate.trace import read_trace
 
-    by = named_scheduler(scheduler, pairs, found)
-    done = replay(read_trace(place, max_steps=max_steps), by.value, by.label)
+    by = named_scheduler(scheduler, pairs, plugins)
+    done = replay(read_trace(folder, max_steps=max_steps), by.value, by.label)
     if html_file is not None:
         _write(html_file, drawing.page(done), "--html")
     if svg_file is not None:
@@ -115,7 +115,7 @@ def simulate_command(
 def named_scheduler(text: str, pairs: Sequence[str], plugins: Plugins) -> Built:
     """The scheduler that ``text`` names, or that a YAML file of this name has.
 
-    :param pairs: options as ``name=value``; they come after those of the file.
+    :param pairs: options as ``name=value``, which override those of the file.
     :raises ConfigError: if there is no such scheduler, or it does not take the options.
     """
     from risen_plugin.plugins.lookup import look_up
@@ -144,7 +144,7 @@ def _configured(data: Mapping[str, Any]) -> Use:
 
 
 def _draws() -> bool:
-    """Whether the terminal's encoding has the marks."""
+    """Whether the terminal's encoding has the marks that are drawn."""
     try:
         "─█░▒".encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):

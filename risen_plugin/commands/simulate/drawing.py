@@ -25,7 +25,7 @@ _MOST = ("fine_tune", "dropped", "burst", "risen")  # of one cell, the later one
 
 
 def kind_of(stretch: Stretch) -> str:
-    """The kind of a stretch as it is drawn: a dropped RISEN phase is one of its own."""
+    """The kind of a stretch as it is drawn: dropped RISEN phases are a separate kind."""
     return "dropped" if stretch.kind == "risen" and not stretch.accepted else stretch.kind
 
 
@@ -35,7 +35,7 @@ def kind_of(stretch: Stretch) -> str:
 def strip(drawn: Sequence[Stretch], *, width: int, whole: float, plain: bool = False) -> str:
     """One line: each cell a share of ``whole`` seconds, by the phase that it shows.
 
-    A phase is at least one cell wide, and a RISEN phase hides what else falls into its cell.
+    A phase is at least one cell wide, and a RISEN phase hides others in its cell.
 
     :param plain: use ASCII alone.
     """
@@ -68,7 +68,7 @@ def strips(replay: Replay, *, width: int, plain: bool = False) -> list[str]:
 
 
 def axis_unit(replay: Replay) -> str:
-    """What the axis counts: seconds where the run has times, else steps."""
+    """The unit of the axis: seconds if the run has times, else steps."""
     return "s" if replay.trace.clock else "steps"
 
 
@@ -99,12 +99,12 @@ def decision_line(made: Made) -> str:
     steps = f" {decision.steps}" if decision.phase != "fine_tune" else ""
     like = f"  [{taken_as(made)}]" if taken_as(made) else ""
     parameters = f"  {dict(decision.parameters)}" if decision.parameters else ""
-    told = f"step {made.step:<6} {made.time:>8.1f} s  {what + steps:<10} {decision.reason}"
-    return f"{told}{parameters}{like}"
+    line = f"step {made.step:<6} {made.time:>8.1f} s  {what + steps:<10} {decision.reason}"
+    return f"{line}{parameters}{like}"
 
 
 def taken_as(made: Made) -> str:
-    """What a phase is taken to have measured; empty for fine-tuning."""
+    """The recorded phase that a phase is assumed to equal; empty for fine-tuning."""
     if made.decision.phase == "fine_tune":
         return ""
     return f"as phase {made.borrowed}" if made.borrowed else "not in the record"
@@ -149,7 +149,7 @@ def svg(replay: Replay) -> str:
 
 
 def page(replay: Replay) -> str:
-    """One self-contained page: the picture, the decisions, and what a replay cannot know."""
+    """One self-contained page: the picture, the decisions, and the limits of a replay."""
     rows = "\n".join(
         f"<tr><td>{made.step}</td><td>{made.time:.1f}</td><td>{made.decision.phase}</td>"
         f"<td>{made.decision.steps or ''}</td><td>{taken_as(made)}</td>"
@@ -200,13 +200,13 @@ def _bar(drawn: Sequence[Stretch], name: str, y: int, whole: float) -> list[str]
         kind = kind_of(stretch)
         left = _x(stretch.begin, whole)
         wide = max(_x(stretch.begin + stretch.seconds, whole) - left, 1.5)
-        told = (
+        label = (
             f"{_WORDS[kind]}: {stretch.steps} steps after step {stretch.at_step}, "
             f"{stretch.seconds:.1f} s"
         )
         parts.append(
             f'<rect x="{left:.2f}" y="{y}" width="{wide:.2f}" height="30" class="{kind}">'
-            f"<title>{html.escape(told)}</title></rect>"
+            f"<title>{html.escape(label)}</title></rect>"
         )
     return parts
 
@@ -224,8 +224,8 @@ def _axis(whole: float, unit: str, y: int) -> list[str]:
 
 def _legend(y: int) -> list[str]:
     parts = []
-    for place, (kind, words) in enumerate(_WORDS.items()):
-        x = _LEFT + 150 * place
+    for index, (kind, words) in enumerate(_WORDS.items()):
+        x = _LEFT + 150 * index
         parts.append(f'<rect x="{x}" y="{y - 10}" width="12" height="12" class="{kind}"/>')
         parts.append(_text(x + 18, y, words))
     return parts
@@ -233,8 +233,8 @@ def _legend(y: int) -> list[str]:
 
 def _held_out(replay: Replay) -> list[tuple[int, float]]:
     name = loss_name(replay.trace.eval_metrics)
-    found = [(s, finite(m.get(name))) for s, m in replay.trace.eval_metrics]
-    return [(step, value) for step, value in found if value is not None]
+    losses = [(s, finite(m.get(name))) for s, m in replay.trace.eval_metrics]
+    return [(step, value) for step, value in losses if value is not None]
 
 
 def _losses(replay: Replay, recorded: Sequence[Stretch], whole: float, y: int) -> list[str]:

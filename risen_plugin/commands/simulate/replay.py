@@ -1,8 +1,8 @@
-"""Ask a scheduler after each step of a recorded run what it would have done. Pure.
+"""Ask a scheduler after each step of a recorded run for its decision. Pure.
 
-What the run measured is taken as it was: the losses and evaluations at their steps, and for the
-n-th RISEN phase of the replay what the n-th one of the run changed; later ones change nothing. How
-another order would have changed the measurements cannot be known from a record.
+Losses and evaluations are those of the run at their steps, and the n-th RISEN phase of the replay
+makes the changes of the run's n-th; later ones change nothing. A record cannot show how another
+order would have changed the measurements.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _BUFFERS = {
     "buffered": "buffers/answers",
     "demonstrations": "buffers/demonstrations",
 }
-"""What a progress calls the fullness of the buffers, and what a phase's metrics call it."""
+"""The sizes of the buffers: their names in a progress, and in the metrics of a phase."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """A decision that is worth telling.
+    """A decision that a run would log.
 
     :param step: the outer run's step after which it was made.
     :param time: seconds of the replayed run.
-    :param borrowed: the number of the recorded phase that its phase is taken to be like; None for
-        one that the run did not have.
+    :param borrowed: the number of the recorded phase that its phase is assumed to equal; None if
+        the run had no such phase.
     """
 
     step: int
@@ -46,7 +46,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a scheduler would have done."""
+    """The decisions and phases of a scheduler over a trace."""
 
     scheduler: str
     trace: Trace
@@ -64,7 +64,7 @@ class Replay:
         return stretches(self.trace, self.trace.phases)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """The replay as JSON values."""
         return {
             "scheduler": self.scheduler,
             "trace": self.trace.source,
@@ -89,8 +89,8 @@ class Replay:
 def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
     """Run ``scheduler`` over ``trace``, asked after each step as a run asks it.
 
-    The measurements of a step are seen one step later, since a Trainer logs and evaluates after
-    the scheduler was asked.
+    The scheduler gets the measurements of a step one step later, since a Trainer logs and evaluates
+    after asking it.
 
     :raises PluginError: naming the scheduler, if it raises or returns what is no decision.
     """
@@ -145,7 +145,7 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
 
 
 def _has_rows(progress: Progress) -> bool:
-    """Whether a burst has something to fine-tune on."""
+    """Whether there are answers for a burst to fine-tune on."""
     return progress.buffered + progress.demonstrations > 0
 
 

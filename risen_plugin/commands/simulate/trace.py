@@ -33,14 +33,14 @@ _READ = (LogEvent, EvaluationEvent, PhaseEvent)
 class Trace:
     """The measurements of one run, in the order of its steps.
 
-    :param source: where they were read, for messages.
+    :param source: the file that they were read from, for messages.
     :param max_steps: optimizer steps of the outer run.
     :param train_losses: (step, loss) as logged.
     :param eval_metrics: (step, metrics) of its evaluations.
     :param phases: its RISEN phases and bursts, oldest first.
     :param clock: (step, seconds of fine-tuning up to it): phases and bursts are not counted.
-    :param demonstrations: how many of them the run was given; None if that is not known.
-    :param notes: what a reader should know of it, one line each.
+    :param demonstrations: the number of demonstrations of the run; None if it is not known.
+    :param notes: remarks for a reader, one line each.
     """
 
     source: str
@@ -58,33 +58,33 @@ class Trace:
 
     def fine_tune_seconds(self, step: int) -> float:
         """Seconds of fine-tuning up to ``step``; in between and beyond by the mean pace."""
-        place = bisect.bisect_right(self.clock, step, key=lambda point: point[0])
-        before = self.clock[place - 1] if place else (0, 0.0)
-        if place < len(self.clock):
-            after = self.clock[place]
+        index = bisect.bisect_right(self.clock, step, key=lambda point: point[0])
+        before = self.clock[index - 1] if index else (0, 0.0)
+        if index < len(self.clock):
+            after = self.clock[index]
             share = (step - before[0]) / (after[0] - before[0])
             return before[1] + share * (after[1] - before[1])
         return before[1] * step / before[0] if before[0] else 0.0
 
 
-def read_trace(place: str | Path, *, max_steps: int | None = None) -> Trace:
+def read_trace(path: str | Path, *, max_steps: int | None = None) -> Trace:
     """The trace of a run.
 
-    :param place: its output folder, the folder ``risen`` in it, or the file ``events.jsonl``.
-    :param max_steps: steps of the outer run; what the run recorded, or its last step, if None.
-    :raises DataError: if there is no such file, or a line of it is none of a record, by its number.
+    :param path: its output folder, the folder ``risen`` in it, or the file ``events.jsonl``.
+    :param max_steps: steps of the outer run; the recorded number, or the last step, if None.
+    :raises DataError: if there is no such file, or a line of it is no event, naming the line.
     """
-    path = _file(Path(place))
+    file = _file(Path(path))
     notes: list[str] = []
-    building = _Building(str(path))
-    for number, event in _events(path, notes):
+    building = _Building(str(file))
+    for number, event in _events(file, notes):
         building.take(number, event)
     if not building.count:
         raise DataError(
-            f"{path} holds no measurements: no line is an event of "
+            f"{file} holds no measurements: no line is an event of "
             f"{', '.join(kind.name for kind in _READ)}, so there is nothing to replay"
         )
-    described = _described(path.parent)
+    described = _described(file.parent)
     recorded = _whole(described.get("max_steps")) or None
     whole = max_steps or max(recorded or 0, building.last)
     if recorded is not None and not max_steps and building.last < recorded:
@@ -95,16 +95,16 @@ def read_trace(place: str | Path, *, max_steps: int | None = None) -> Trace:
     return building.trace(whole, notes, usable)
 
 
-def _file(place: Path) -> Path:
-    for path in (place / FOLDER / EVENTS, place / EVENTS, place):
-        if path.is_file():
-            return path
-    if place.is_dir():
+def _file(path: Path) -> Path:
+    for file in (path / FOLDER / EVENTS, path / EVENTS, path):
+        if file.is_file():
+            return file
+    if path.is_dir():
         raise DataError(
-            f"'{place}' is no run: there is no {FOLDER}/{EVENTS} in it; give a run's output "
+            f"'{path}' is no run: there is no {FOLDER}/{EVENTS} in it; give a run's output "
             f"folder, or an {EVENTS}"
         )
-    raise DataError(f"there is no trace '{place}'{near_path(place)}")
+    raise DataError(f"there is no trace '{path}'{near_path(path)}")
 
 
 def _events(path: Path, notes: list[str]) -> Iterator[tuple[int, Event]]:
@@ -124,7 +124,7 @@ def _events(path: Path, notes: list[str]) -> Iterator[tuple[int, Event]]:
 
 
 def _described(folder: Path) -> Mapping[str, Any]:
-    """The description of the run; nothing where there is none."""
+    """The description of the run; empty where there is none."""
     return read_description(folder) if (folder / DESCRIPTION).is_file() else {}
 
 
