@@ -1,4 +1,4 @@
-"""What a run is asked to be: frozen data, the same from Python objects and from YAML."""
+"""The configuration of a run: frozen data, the same from Python objects and from YAML."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ OnError: TypeAlias = Literal["stop", "skip"]
 
 @dataclass(frozen=True, kw_only=True)
 class Grading:
-    """How a reward counts, and what happens where it fails.
+    """How a reward counts, and how its failures are handled.
 
     :param weight: weight of the reward in the sum that is reinforced.
     :param passes_at: the score from which the reward counts an answer as adherent.
@@ -116,7 +116,7 @@ def read_use(entry: Any, where: str, *, reward: bool = False) -> Any:
             why = (
                 "it belongs to rewards"
                 if key in GRADING
-                else f"the options of a plugin stand under 'options: {{{key}: ...}}'"
+                else f"the options of a plugin belong under 'options: {{{key}: ...}}'"
             )
             hint = near_miss(str(key), known - entry.keys()) or f"; {why}."
             raise ConfigError(

@@ -39,7 +39,7 @@ class RisenConfig:
     :param probe: rows whose loss is watched, or the path of a JSON Lines file with them; each has
         ``text``, or ``prompt`` and ``completion``, or ``messages``.
     :param guard: when a phase is kept.
-    :param control: what is steered while a phase runs.
+    :param control: the controllers that steer a running phase.
     :param breaker: when a phase ends at once because a reward fails too often.
     :param gate: a bar of quality for answers that a verifiable reward passes; None for none.
     :param lora: the temporary adapter on a plain model.
@@ -49,12 +49,12 @@ class RisenConfig:
     :param reserve: families that are never trained on and only measured: their names, or how many
         of those that the held-out instructions show, chosen by the seed. None reserves one family
         of constraints where at least four are shown and ``guard.report_rows`` is not 0.
-    :param buffers: what phases leave for fine-tuning, and how a burst uses it.
+    :param buffers: the answers that phases leave for fine-tuning, and how a burst uses them.
     :param keep_entry: whether the weights at the entry of each kept phase are saved too, as
         ``phase-NNN/entry``; on a plain model its adapter was trained on them, and without them
         it can be inspected but not exported apart. Costs a copy of the model on disk per phase.
     :param keep_dropped: whether the adapter of a dropped phase is saved too, as
-        ``phase-NNN/dropped``, to look at what the guard refused.
+        ``phase-NNN/dropped``, to look at the model that the guard refused.
     :param checkpoint_before_phase: whether the Trainer, if it saves at all, is asked for a
         checkpoint before each phase, so that a run that dies in the phase goes on inside it; False
         for very large checkpoints, and a phase that was cut off is lost.

@@ -152,7 +152,7 @@ class GateConfig:
 
 @dataclass(frozen=True)
 class BuffersConfig:
-    """What RISEN phases leave for fine-tuning, and how a burst uses it.
+    """The answers that RISEN phases leave for fine-tuning, and how a burst uses them.
 
     :param largest: the most verified answers that are held, one per instruction; 0 for none.
     :param band: share of the passed answers of a group, above the first number and up to the

@@ -188,7 +188,7 @@ def _rise(before: Losses, after: Losses, confidence: float | None) -> Interval:
 
 @dataclass(frozen=True)
 class Task:
-    """A task that the guard watches: its rows and what scores the answers."""
+    """A task that the guard watches: its rows and the reward that scores the answers."""
 
     name: str
     rows: tuple[Row, ...]

@@ -1,4 +1,4 @@
-"""Steer a phase by what GRPO logs: the rules that a configuration asks for, together.
+"""Steer a phase by GRPO's logs: the rules that a configuration asks for, together.
 
 Pure: logged numbers in, orders out. ``steering`` hands the orders to a live trainer.
 """

@@ -258,7 +258,7 @@ class EntropyFloor(WindowRule):
             return Orders()
         if self.heats and self.temperature < self.most:
             self.temperature = min(self.temperature * _HOTTER, self.most)
-            self.values.clear()  # judged again by what is sampled at the new temperature
+            self.values.clear()  # judged again by answers at the new temperature
             self.until = -(-step // self.batch) * self.batch
             return Orders(temperature=self.temperature)
         hottest = f" at temperature {self.temperature:g}" if self.heats else ""
@@ -269,7 +269,7 @@ class ZeroVariance(WindowRule):
     """Ends a phase that has nothing left to learn from: too many groups score all the same.
 
     Once the share is too large over a window, the instructions that follow are the second chance: a
-    curriculum passes over what gave no variance, a generator makes new ones. Too large over the
+    curriculum passes over those without variance, a generator makes new ones. Too large over the
     next window as well, the phase ends.
     """
 

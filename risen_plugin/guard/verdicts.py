@@ -97,7 +97,7 @@ def judge(before: Measured, after: Measured, config: GuardConfig, changes: Chang
 def judge_burst(before: Measured, after: Measured, min_gain: float, changes: Changes) -> Verdict:
     """Keep a burst unless it did harm, or adherence gained less than ``min_gain`` for sure.
 
-    A burst teaches again what was solved before and brings retention back, so it need not gain.
+    A burst repeats solved instructions and brings retention back, so it need not gain.
     """
     measured = _in_numbers(before, after, changes)
     lost = _lost_on_probe(changes)

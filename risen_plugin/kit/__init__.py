@@ -1,1 +1,1 @@
-"""What any program needs: files, YAML, JSON values, intervals, processes. No word of the domain."""
+"""Tools for any program: files, YAML, JSON values, intervals, processes. No word of the domain."""

@@ -1,7 +1,7 @@
 """Say how sure a difference is: one-sided ends for a value measured twice on the same rows.
 
-Pure, and without tables or scipy. Rows are compared with themselves: what makes one row hard and
-another easy cancels out.
+Pure, and without tables or scipy. Rows are compared with themselves, so that hard and easy rows do
+not add to the scatter.
 
 Shares are compared exactly with no difference (McNemar's test on the rows that changed) and by the
 score test with any other; means and losses per token by Student's t on the rows' own differences.
@@ -19,7 +19,7 @@ from statistics import NormalDist
 class Interval:
     """A measured difference with its two one-sided ends.
 
-    :param value: what was measured.
+    :param value: the measured difference.
     :param low: the difference is at least this, with the confidence asked for.
     :param high: it is at most this, with the same.
     """
@@ -39,7 +39,7 @@ def of_means(
     """The difference of the means over the rows that have a value at both ends.
 
     As shares where every value is 0 or 1, else by Student's t, for which a single row says nothing
-    of others: its ends are infinite. Without a confidence both ends are what was measured.
+    of others: its ends are infinite. Without a confidence both ends are the measured value.
 
     >>> of_means([False] * 10, [True] * 10, 0.99).low > 0
     True
@@ -76,7 +76,7 @@ def of_ratio(
 ) -> Interval:
     """The sum of ``differences`` over the sum of ``weights``, as of a loss per token.
 
-    By Student's t on what the rows deviate from it (the ratio estimator's variance), so that a long
+    By Student's t on the rows' deviations from it (the ratio estimator's variance), so that a long
     row counts by its tokens and a row still counts once for how sure it is.
     """
     rows = [(d, w) for d, w in zip(differences, weights, strict=True) if w > 0]
@@ -101,8 +101,8 @@ def of_gap(
 ) -> Interval:
     """How much more the mean rose on the ``first`` rows (before, after) than on the ``second``.
 
-    Welch's: the two sets of rows are not the same and may scatter differently. What they scatter by
-    is that of shares with half a row more in each cell (Agresti and Min, 2005), so that few rows
+    Welch's: the two sets of rows are not the same and may scatter differently. Their scatter is
+    that of shares with half a row more in each cell (Agresti and Min, 2005), so that few rows
     that all do the same are not taken for certainty.
     """
     means, errors, counts = [], [], []

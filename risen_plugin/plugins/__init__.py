@@ -1,4 +1,4 @@
-"""Who offers what, and how a name becomes an object."""
+"""The plugins, their offers, and the one way from a name to an object."""
 
 from __future__ import annotations
 

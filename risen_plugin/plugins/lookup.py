@@ -1,9 +1,9 @@
 """Get the reward, generator or scheduler that somebody names, in the one way that there is.
 
-It is named by what a plugin offers (``length``, ``plugin/length``), by the place of its code
+It is named by a plugin's offer (``length``, ``plugin/length``), by the place of its code
 (``file.py:NAME``, ``module:NAME``; a relative path starts at the current folder), by
-:func:`risen_plugin.use` or what YAML has for that (``{use: NAME, options: {...}}``), or given as an
-object. An option whose annotation asks for a reward, generator or scheduler is named likewise.
+:func:`risen_plugin.use` or its form in YAML (``{use: NAME, options: {...}}``), or it is an object
+already. An option whose annotation asks for a reward, generator or scheduler is named likewise.
 """
 
 from __future__ import annotations

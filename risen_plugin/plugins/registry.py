@@ -182,7 +182,7 @@ class Plugins:
     def _admit(
         self, info: PluginInfo, load: Callable[[], Any], *, only_commands: bool = False
     ) -> bool:
-        """Register what ``load`` returns, or record why it was left out."""
+        """Register the plugin that ``load`` returns, or record why it was left out."""
         if self._disabled & {info.name, info.distribution}:
             self._infos.append(replace(info, left_out="disabled", is_disabled=True))
             return False
@@ -276,7 +276,9 @@ class Plugins:
     def _withdraw(self, info: PluginInfo, commands: Mapping[str, click.Command]) -> None:
         if self._offering is None:  # it never came to registering
             return
-        if self._manager.has_plugin(info.name):  # pluggy drops what fails its validation by itself
+        if self._manager.has_plugin(
+            info.name
+        ):  # pluggy drops a plugin that fails its validation by itself
             self._manager.unregister(name=info.name)
         if self._cli:
             self._cli.commands.clear()

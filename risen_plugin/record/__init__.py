@@ -1,1 +1,1 @@
-"""What is written of a run, and the reading of it."""
+"""The record of a run, written and read again: its events, checkpoints, answers and lock."""

@@ -33,7 +33,7 @@ def is_ours(checkpoint: Path) -> bool:
 
 
 def damage_of(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint that RISEN completed; None if it is whole."""
+    """The fault of a checkpoint that RISEN completed; None if it is whole."""
     return damage(checkpoint, checkpoint / FOLDER / MANIFEST)
 
 

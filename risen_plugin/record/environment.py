@@ -41,7 +41,7 @@ def environment_of(
 
     :param description: the run's configuration, as its record has it.
     :param distributions: those of the plugins in use.
-    :param held_out: the rows set apart, by what they are for.
+    :param held_out: the rows set apart, by their purpose.
     :param probe: the rows whose loss is watched, as they are measured.
     :param devices: the names of those that the model is on.
     """

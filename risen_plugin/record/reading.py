@@ -1,4 +1,4 @@
-"""Read a run's record into plain data: its phases, its events, what it is made of.
+"""Read a run's record into plain data: its description, events and phases.
 
 A run that is still going on, or has died in the middle of a line, is read as far as it got.
 """
@@ -33,7 +33,7 @@ class Phase:
     :param steps: optimizer steps taken in it; while it goes on, those planned.
     :param accepted: None where nobody judged it, or not yet.
     :param metrics: as its record has them.
-    :param logs: what TRL logged, one entry per logging step.
+    :param logs: TRL's logs, one entry per logging step.
     :param is_cut: whether it stopped in the middle, since nobody goes on with it now.
     """
 
@@ -70,8 +70,8 @@ class Run:
     """One run's record.
 
     :param folder: the ``risen`` folder.
-    :param description: what ``run.json`` holds.
-    :param holder: who is writing to it now; None if nobody is, as far as can be told.
+    :param description: the content of ``run.json``.
+    :param holder: who is writing to it now; None if nobody is, as far as the lock says.
     """
 
     folder: Path
@@ -119,7 +119,7 @@ def read_run(path: str | Path) -> Run:
 
 
 def record_folder(path: str | Path) -> Path:
-    """The folder of a run's record, found from its output folder or from the ``risen`` folder.
+    """The folder of a run's record, which is ``path`` or the ``risen`` folder in it.
 
     :raises DataError: if there is no record.
     """

@@ -33,7 +33,7 @@ _log = logging.getLogger("risen_plugin")
 def writing(path: Path) -> Iterator[None]:
     """Say in one line that nothing can be written to ``path``: a full disk, or one taken away.
 
-    :raises RecordError: with the reason, in place of what the operating system raised.
+    :raises RecordError: with the reason, in place of the operating system's error.
     """
     try:
         yield

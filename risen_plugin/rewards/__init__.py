@@ -1,1 +1,1 @@
-"""What an answer is worth, and what TRL may learn of it."""
+"""The rewards of a run: named, called together, checked, and handed to TRL."""

@@ -30,7 +30,7 @@ class Batch:
     :param step: GRPO steps that the phase has taken.
     :param columns: the rows' other columns and ``completion_ids``, one value per answer.
     :param scores: each reward's scores, by its name, before anything was left out.
-    :param rewards: the run's rewards, which say what passes and what an answer is worth.
+    :param rewards: the run's rewards, which say when an answer passes and how its scores add up.
     :param group: answers to one prompt, side by side; None for each stretch of equal prompts.
     """
 

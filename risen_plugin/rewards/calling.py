@@ -1,7 +1,7 @@
 """Call rewards: ``async`` ones side by side, each under its time limit, and nothing hangs.
 
 A call that runs past its limit is left behind in a daemon thread, which does not stop the process
-from ending. What its scores mean is left to ``scores``.
+from ending. Judging the scores is left to ``scores``.
 """
 
 from __future__ import annotations

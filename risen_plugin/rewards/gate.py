@@ -26,7 +26,7 @@ PENALTY = 0.5
 
 @dataclass(frozen=True)
 class Gate:
-    """A configured gate with its rewards: whose scores it changes, and by what.
+    """A configured gate with the reward whose scores it changes, and the one that it goes by.
 
     :param reward: the verifiable reward.
     :param quality: the reward that scores quality; None for the model's own likelihood.

@@ -1,4 +1,4 @@
-"""Wrap a reward under its configured name; it keeps TRL's call shape.
+"""Wrap a reward under its configured name; it is called as TRL calls rewards.
 
 The wrapper says whose the reward is when it fails, and refuses scores that would train silently on
 nonsense. Time limits and the handling of errors are left to ``calling``.
@@ -17,7 +17,7 @@ from risen_plugin.rewards.scores import Scores, check_scores
 
 _FROM_TRL = frozenset(
     ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
-)  # what TRL hands to every reward, whatever columns the rows have
+)  # TRL hands these to every reward, whatever columns the rows have
 
 
 class NamedReward:
@@ -93,6 +93,6 @@ def wrap(
     reward: Callable[..., Any], name: str, label: str, grading: Grading | None = None
 ) -> NamedReward:
     """The wrapper that fits a plain or an ``async`` reward."""
-    call = getattr(reward, "__call__", reward)  # noqa: B004 the bound method tells if it is async
+    call = getattr(reward, "__call__", reward)  # noqa: B004 the bound method shows if it is async
     is_async = inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(call)
     return (AsyncNamedReward if is_async else NamedReward)(reward, name, label, grading)

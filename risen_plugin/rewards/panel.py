@@ -121,7 +121,7 @@ class Panel:
             self._listeners.remove(listener)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was counted and measured in the phase so far, as JSON values."""
+        """The counts and the threshold of the phase so far, as JSON values."""
         return {
             "errors": {
                 name: {
@@ -256,7 +256,7 @@ class Panel:
         columns: Mapping[str, Any],
         rows: int,
     ) -> None:
-        """Give TRL what the rewards logged, in their order, and the errors of each.
+        """Give TRL the values that the rewards logged, in their order, and the errors of each.
 
         A column that a failed reward did not log this time is empty, not the last batch's.
         """

@@ -182,7 +182,7 @@ def echo(seen: Seen) -> bool:
 
 
 def assurance(seen: Seen) -> bool:
-    """The answer says that it follows what was asked, which nobody asked it to say."""
+    """The answer says that it follows its instructions, which nobody asked it to say."""
     match = _ASSURANCE.search(seen.answer)
     if match is None:
         return False

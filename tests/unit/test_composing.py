@@ -54,7 +54,8 @@ def test_a_scheduler_inside_another_is_built_from_whatever_names_it(
         ({"usee": "plateau"}, "scheduler has no key 'usee'; did you mean 'use'?"),
         (
             {"use": "after", "steps": 5},
-            "no key 'steps'; the options of a plugin stand under 'options: {steps: ...}'. It takes",
+            "no key 'steps'; the options of a plugin belong under 'options: {steps: ...}'. "
+            "It takes",
         ),
         ({"options": {}}, "scheduler lacks 'use', the name of a plugin's offer"),
         ({"use": "after", "options": {"stpes": 5}}, "has no option 'stpes'; did you mean 'steps'?"),

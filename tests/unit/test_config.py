@@ -368,7 +368,7 @@ def test_the_defaults_are_fit_for_a_phase() -> None:
         ("generator:\n  options: {path: a, path: b}\n", ":2 says 'path' twice; leave one out"),
         (
             "rewards: [exact]\ngenerator: jsonl\nscheduler: {use: after, steps: 3}\n",
-            "scheduler has no key 'steps'; the options of a plugin stand under 'options: {steps: ",
+            "scheduler has no key 'steps'; the options of a plugin belong under 'options: {steps: ",
         ),
         (
             "rewards: [exact]\ngenerator: {use: jsonl, weight: 2}\nscheduler: after\n",

@@ -276,7 +276,7 @@ def test_a_full_pool_refuses_and_counts_what_it_refused() -> None:
 
 
 def test_rows_that_cannot_be_kept_as_json_are_refused_with_the_reason() -> None:
-    with pytest.raises(DataError, match=r"cannot be kept in the curriculum's pool: .*bytes"):
+    with pytest.raises(DataError, match=r"cannot be stored in the curriculum's pool: .*bytes"):
         pool().add([row(0, image=b"x")])
 
 

@@ -1,4 +1,4 @@
-"""Constraints on what an answer is put together from: IFEval's ``combination`` family."""
+"""Constraints on the parts that an answer is put together from: IFEval's ``combination`` family."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Choose what to ask next: the instructions that the policy follows some of the time.
 
-``pool`` decides, ``estimates`` and ``weights`` hold its numbers, ``store`` keeps rows and answers
+``pool`` decides, ``estimates`` and ``weights`` hold its numbers, ``store`` holds rows and answers
 on disk, ``hindsight`` turns failed answers into easier instructions. None of it loads torch.
 """
 

@@ -181,7 +181,7 @@ class Pool:
         )
 
     def _pick(self, rng: random.Random, fresh: Any) -> int | None:
-        """One instruction in proportion to what it is worth; None if it is worth less by now."""
+        """One instruction in proportion to its worth; None if it is worth less by now."""
         of_fresh = int(fresh[-1]) if len(fresh) else 0
         total = self._weights.total + of_fresh
         if not total:
@@ -220,7 +220,7 @@ class Pool:
         """Count a batch of answers, one entry each; None is an answer that nobody judged.
 
         :param keys: of the prompts; those that were not drawn from here are left out.
-        :param rewards: what was reinforced; without it, whether the answers passed.
+        :param rewards: the reinforced sums; without them, whether the answers passed.
         :param completions: the answers themselves, which hindsight learns from.
         """
         groups: dict[int, list[int]] = {}
@@ -371,7 +371,7 @@ class Pool:
         return float(sizes @ self.strata.means(self.tick) / len(self))
 
     def figures(self) -> Mapping[str, float]:
-        """The size of the pool, and what it counted since ``counts`` was last cleared."""
+        """The size of the pool, and its counts since they were last cleared, by name."""
         drawn, groups = max(1, self.counts["drawn"]), max(1, self.counts["groups"])
         return {
             "size": len(self),

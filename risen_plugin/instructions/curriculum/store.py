@@ -1,4 +1,4 @@
-"""Keep a pool on disk: its rows, and every answer in the order in which it was counted.
+"""Store a pool on disk: its rows, and every answer in the order in which it was counted.
 
 One SQLite database in WAL mode, one transaction per batch. Everything that a pool knows follows
 from this journal, so a checkpoint needs no more than a position in it: a resumed run cuts off all
@@ -99,7 +99,7 @@ class Store:
             text = json.dumps(dict(row))
         except (TypeError, ValueError) as error:
             raise DataError(
-                f"a row cannot be kept in the curriculum's pool: {error}; give columns of texts, "
+                f"a row cannot be stored in the curriculum's pool: {error}; give columns of texts, "
                 "numbers, lists and mappings, or leave the curriculum out"
             ) from error
         with self._as_record_error():

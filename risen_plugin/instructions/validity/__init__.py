@@ -131,7 +131,7 @@ class Validity:
         return True
 
     def remember(self, row: Row) -> None:
-        """Count ``row`` as kept, whatever it is."""
+        """Count ``row`` as valid, and remember it, without a check."""
         self.report.keep()
         if self.distinct:
             self._instructions.add(self._key(row, query_of(row)))

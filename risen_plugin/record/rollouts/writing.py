@@ -33,7 +33,7 @@ class RolloutLog:
     :param path: the file to be; one that is there is replaced.
     :param rows_at_once: answers per row group.
     :param parts: the folder where :meth:`cut` puts the answers so far.
-    :param position: what :meth:`cut` returned, to go on from there.
+    :param position: the position from :meth:`cut`, to go on from there.
     :raises RecordError: from each method, where nothing can be written.
 
     ::
@@ -170,7 +170,7 @@ class RolloutLog:
         except RisenError as failure:
             if error is None:
                 raise
-            _log.warning("%s", failure)  # what stopped the phase matters more
+            _log.warning("%s", failure)  # the error that stopped the phase matters more
 
     def _check(self, batch: Batch) -> None:
         lengths = {"prompts": len(batch.prompts)}
