@@ -1,7 +1,7 @@
-"""Look for what a reward lets through, and for what it does behind the run's back.
+"""Look for wrong answers that a reward accepts, and for scores that depend on chance or state.
 
-``run.audit`` runs every check of ``run.CHECKS`` against one reward. What answers there are and
-whether they can be right is decided by construction (``material``, ``answers``, ``planted``), what
-a reward does is seen from outside (``calling``), and a check turns both into a verdict
-(``acceptance``, ``behaviour``, ``timing``). Loads nothing heavy.
+``run.audit`` runs every check of ``run.CHECKS`` against one reward. ``material``,
+``empty_answers`` and ``planted`` construct the answers, and so know which can be right;
+``calling`` calls the reward; and the checks of ``acceptance``, ``behaviour`` and ``timing`` give
+the verdicts. Loads nothing heavy.
 """

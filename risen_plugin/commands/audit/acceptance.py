@@ -1,8 +1,8 @@
 """Whether a reward accepts answers that cannot be right.
 
-An answer cannot be right where nobody sees it, where the instruction's verdict is known, and where
-a reward accepts it but refuses ordinary text of the same shape: then what says nothing is what it
-paid for. A reward that accepts both goes by the shape; that is a note, since it may be meant so.
+An answer cannot be right if it is invisible, if its verdict is known to be wrong, or if the reward
+accepts it but refuses ordinary text of the same shape: then the reward is for saying nothing. A
+reward that accepts both goes by the shape; that is a note, since it may be intended.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OF_THE_PROMPT = ("echo", "stuffing")
 
 @dataclass(frozen=True)
 class _Probe:
-    """An answer that says nothing, and the ordinary text beside it where no verdict is known."""
+    """An answer that says nothing, and ordinary text to compare it with if no verdict is known."""
 
     row: Row
     answer: str
@@ -95,7 +95,7 @@ def _judged(subject: Subject, name: str, probes: Sequence[_Probe]) -> Check:
 
 
 def near_misses(subject: Subject) -> Check:
-    """Answers that come near and are wrong."""
+    """Whether the reward accepts nearly right answers."""
     probes = [_Probe(one.row, text) for one in subject.instructions for text in one.wrong]
     return _judged(subject, "wrong", probes) if probes else Check("wrong", "skip")
 
@@ -103,8 +103,8 @@ def near_misses(subject: Subject) -> Check:
 def parts_of_words(subject: Subject) -> Check:
     """Whether a word that is asked for is also found inside a longer word.
 
-    Beside the answers that are known: a word that the reward holds or is given, where an answer
-    passes with the word and does not without it.
+    Beside the known answers, it tries words of the reward and of its options with which an answer
+    passes and without which it does not.
     """
     probes = [_Probe(one.row, text) for one in subject.instructions for text in one.inside]
     rows = [one.row for one in subject.instructions if not one.is_known]
@@ -143,7 +143,7 @@ def right_answers(subject: Subject) -> Check:
 
 
 def discriminates(subject: Subject) -> Check:
-    """Whether the reward tells answers apart at all."""
+    """Whether the reward gives different answers different scores at all."""
     for family in FAMILIES:
         says_nothing(subject, family)
     parts_of_words(subject)
@@ -154,15 +154,15 @@ def discriminates(subject: Subject) -> Check:
         for text in ("The wind was fair and we left early in the morning.", one.prompt, CLAIM * 9)
     ]
     subject.outcomes(ordinary)
-    given = [
+    scored = [
         (item, outcome)
         for item, outcome in subject.caller.seen
         if not is_blank(item.answer) and outcome.fault is None
     ]
-    scores = [outcome.score for _, outcome in given if outcome.score is not None]
+    scores = [outcome.score for _, outcome in scored if outcome.score is not None]
     if not scores:
-        return Check("constant", "fail", f"scores none of {len(given)} answers")
-    passed = [outcome for _, outcome in given if subject.accepts(outcome)]
+        return Check("constant", "fail", f"scores none of {len(scored)} answers")
+    passed = [outcome for _, outcome in scored if subject.accepts(outcome)]
     if len(passed) == len(scores):
         seen = f"accepts every one of {len(passed)} answers, whatever they say"
         return Check("constant", "fail", seen)
@@ -173,7 +173,7 @@ def discriminates(subject: Subject) -> Check:
 
 
 def ways_of_writing(subject: Subject) -> Check:
-    """Which ways of writing a right answer change the verdict; never a fault, worth knowing."""
+    """The ways of writing a right answer that change the verdict; a note, never a fault."""
     changed: dict[str, str] = {}
     count = 0
     for one in subject.instructions:
@@ -196,7 +196,7 @@ def ways_of_writing(subject: Subject) -> Check:
 
 
 def thought_only(subject: Subject) -> Check:
-    """Whether a right answer counts that stands in a thinking section with nothing after it."""
+    """Whether a right answer counts that is only in a thinking section, with nothing after it."""
     asked = [
         (one.row, text)
         for one in subject.instructions

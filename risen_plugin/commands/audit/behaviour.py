@@ -1,4 +1,4 @@
-"""Whether a reward keeps its contract: the same score for the same answer, whatever is around it.
+"""Whether a reward holds to its contract: the same score for the same answer in any batch.
 
 Each check calls the reward on a mix of right, wrong and degenerate answers. A fault that belongs to
 another check (a crash, a wrong number of scores) is left to that one.
@@ -27,7 +27,7 @@ _CRASHING = ("crash", "count")
 
 
 def survives(subject: Subject) -> Check:
-    """No answer makes it raise: empty, blank, very long, not Latin, odd."""
+    """No answer makes the reward raise: empty, blank, very long, not Latin, odd."""
     row = subject.instructions[0].row
     odd = ["\x00", "\ud83d", "{}%s{0}", "\\", "(", "👩‍👩‍👧" * 50, "1e999"]
     subject.outcomes([(row, text) for text in odd])
@@ -56,7 +56,7 @@ def gives_numbers(subject: Subject) -> Check:
 
 
 def gives_one_each(subject: Subject) -> Check:
-    """As many scores as answers, for batches of several sizes."""
+    """There are as many scores as answers, for batches of several sizes."""
     items = _mixed(subject)
     for batch in (items[:1], items[:2], items[:7], items, items[:1] * 3):
         if (outcome := _called(subject, batch)[0]).fault == "count":
@@ -99,15 +99,15 @@ def ignores_order(subject: Subject) -> Check:
     for order in (list(reversed(range(len(items)))), _shuffled(len(items))):
         moved = _called(subject, [items[index] for index in order])
         back: list[CallResult] = list(first)
-        for place, index in enumerate(order):
-            back[index] = moved[place]
+        for position, index in enumerate(order):
+            back[index] = moved[position]
         if check := _differs("order", items, first, back, "in another order"):
             return check
     return Check("order", "ok")
 
 
 def scores_equals_equally(subject: Subject) -> Check:
-    """A batch in which every answer stands twice scores both alike, and as without the twin."""
+    """In a batch with every answer twice, both score alike, and as without the other."""
     items = _mixed(subject)
     first = _called(subject, items)
     double = _called(subject, [item for item in items for _ in range(2)])
@@ -118,7 +118,7 @@ def scores_equals_equally(subject: Subject) -> Check:
 
 
 def ignores_neighbours(subject: Subject) -> Check:
-    """An answer scores alone as it does in a batch."""
+    """An answer gets the same score alone as in a batch."""
     items = _mixed(subject)[: 16 if subject.quick else 32]
     first = _called(subject, items)
     alone = [_called(subject, [item])[0] for item in items]
@@ -126,12 +126,12 @@ def ignores_neighbours(subject: Subject) -> Check:
 
 
 def leaves_its_input_alone(subject: Subject) -> Check:
-    """What is passed in is the same afterwards: the next reward gets the same lists."""
+    """The reward changes none of the passed lists, since the next reward gets the same ones."""
     forms: tuple[Form, ...] = ("plain", "chat")
     for form in forms if _takes(subject, _other(subject.caller.form)) else (subject.caller.form,):
         passed = arguments(_mixed(subject), form)
         before = copy.deepcopy(passed)
-        with contextlib.suppress(Exception):  # told by another check; what it changed counts here
+        with contextlib.suppress(Exception):  # another check reports it; only changes count here
             subject.caller.pass_on(passed)
         changed = [name for name in before if passed.get(name, None) != before[name]]
         if changed:
@@ -151,19 +151,19 @@ def reads_chat_and_plain(subject: Subject) -> Check:
 
 
 def swallows_columns(subject: Subject) -> Check:
-    """Columns of other rewards do not disturb it."""
+    """The reward accepts columns of other rewards."""
     items = _mixed(subject)
     try:
         scores = subject.caller.raw(items, a_column_of_another_reward=[1] * len(items))
     except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
         return Check("columns", "fail", f"an unknown column: {typed_line(error)}")
     first, second = _called(subject, items), read(scores, len(items))
-    found = _differs("columns", items, first, second, "with an unknown column")
-    return found or Check("columns", "ok")
+    difference = _differs("columns", items, first, second, "with an unknown column")
+    return difference or Check("columns", "ok")
 
 
 def pickles(subject: Subject) -> Check:
-    """It survives pickling and scores the same afterwards."""
+    """The reward can be pickled and scores the same afterwards."""
     items = _mixed(subject)
     first = _called(subject, items)
     caller = copy.copy(subject.caller)
@@ -176,7 +176,7 @@ def pickles(subject: Subject) -> Check:
 
 
 def refuses_bad_rows(subject: Subject) -> Check:
-    """An unknown constraint and wrong kwargs are told, and never pass.
+    """An unknown constraint and wrong kwargs are refused, and never pass.
 
     Only for a reward that reads constraint rows.
     """
@@ -253,7 +253,8 @@ def _differs(
     if not differ:
         return None
     item, a, b = differ[0]
-    seen = f"{len(differ)} of {len(pairs)}: {short(item.answer, 30)} {_said(a)}, {how} {_said(b)}"
+    scores = f"{_score_text(a)}, {how} {_score_text(b)}"
+    seen = f"{len(differ)} of {len(pairs)}: {short(item.answer, 30)} {scores}"
     return Check(name, "fail", seen)
 
 
@@ -261,7 +262,7 @@ def _key(outcome: CallResult) -> Any:
     return outcome.fault or outcome.score
 
 
-def _said(outcome: CallResult) -> str:
+def _score_text(outcome: CallResult) -> str:
     if outcome.fault:
         return outcome.why if outcome.fault in _CRASHING else short(outcome.raw, 16)
     return "None" if outcome.score is None else f"{outcome.score:g}"

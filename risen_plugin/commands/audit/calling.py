@@ -1,4 +1,4 @@
-"""Call a reward as TRL does and keep what it did: scores, faults and time.
+"""Call a reward as TRL does, and record its scores, faults and times.
 
 Decides nothing: an exception, a wrong number of scores or a score that is no number becomes a fault
 of the answers that it concerns.
@@ -43,13 +43,13 @@ class Item:
 
 @dataclass(frozen=True)
 class CallResult:
-    """What a reward made of one answer.
+    """The score or fault of a reward for one answer.
 
     :param score: a finite number; None for an abstention and for a fault.
     :param fault: the kind of fault: ``crash``, ``count``, ``number``, or ``declined`` where the
         reward itself says that it could not judge; None if there was none.
     :param why: the fault, in one line.
-    :param raw: what the reward returned.
+    :param raw: the value that the reward returned.
     """
 
     score: float | None
@@ -65,7 +65,7 @@ class CallResult:
 
 @dataclass
 class Caller:
-    """Calls one reward and remembers what came of it.
+    """Calls one reward and remembers its results.
 
     :param form: whether prompts and answers are passed as text or as chat messages.
     :param clock: seconds, read before and after each call.
@@ -95,16 +95,16 @@ class Caller:
         return outcomes[0].why
 
     def raw(self, items: Sequence[Item], form: Form | None = None, **extra: Any) -> Any:
-        """What the reward returns for a batch; whatever it raises is raised."""
+        """The reward's return value for a batch; its exceptions pass through."""
         return self.pass_on(arguments(items, form or self.form) | extra)
 
-    def pass_on(self, given: Mapping[str, Any]) -> Any:
-        """What the reward returns for these arguments, awaited if need be."""
-        count = len(given["completions"])
+    def pass_on(self, passed: Mapping[str, Any]) -> Any:
+        """The reward's return value for these arguments, awaited if need be."""
+        count = len(passed["completions"])
         began = self.clock()
         try:
             with limited(self.limit_s):
-                result = self.reward(**given)
+                result = self.reward(**passed)
                 if inspect.isawaitable(result):
                     result = _finish(result)
         except SystemExit as error:  # else it would end the audit, and leave it looking clean
@@ -116,7 +116,7 @@ class Caller:
 
     def outcomes(self, items: Sequence[Item], form: Form | None = None) -> list[CallResult]:
         """One outcome per item; after a fault in a batch its items are tried one at a time."""
-        found: list[CallResult] = []
+        results: list[CallResult] = []
         for start in range(0, len(items), BATCH):
             batch = items[start : start + BATCH]
             made = self._batch(batch, form)
@@ -124,9 +124,9 @@ class Caller:
                 alone = [self._batch([item], form)[0] for item in batch]
                 if any(outcome.fault is None for outcome in alone):
                     made = alone
-            found += made
-        self.seen += zip(items, found, strict=True)
-        return found
+            results += made
+        self.seen += zip(items, results, strict=True)
+        return results
 
     def _batch(self, batch: Sequence[Item], form: Form | None) -> list[CallResult]:
         try:
@@ -137,7 +137,7 @@ class Caller:
 
 
 def read(scores: Any, expected: int) -> list[CallResult]:
-    """What a reward returned for ``expected`` answers, answer by answer."""
+    """The results in a reward's return value for ``expected`` answers, one per answer."""
     try:
         if isinstance(scores, list | tuple) and len(scores) == expected:
             return [_one(score) for score in scores]

@@ -1,4 +1,4 @@
-"""``risen audit``: what a reward lets through, and what it does behind the run's back."""
+"""``risen audit``: wrong answers that a reward accepts, scores that depend on chance."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def audit_command(
     from risen_plugin.commands.audit.elsewhere import Source
     from risen_plugin.commands.audit.run import CHECKS, audit, subject_of
 
-    found = context.obj if isinstance(context.obj, Plugins) else None
+    plugins = context.obj if isinstance(context.obj, Plugins) else None
     source = Source(reward, options_of(options))
-    built = source.load(found)
+    built = source.load(plugins)
     subject = subject_of(
         built.value,
         built.label,
@@ -156,7 +156,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def _bar(count: int) -> Iterator[Any]:
-    """Something that is told the name of each check; a bar on a terminal, silence elsewhere."""
+    """A function to call with the name of each check: a bar on a terminal, else None."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -27,7 +27,7 @@ TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Source:
-    """What names a reward, so that another process can make it too.
+    """The name and options of a reward, by which another process can make it too.
 
     :param name: as :func:`risen_plugin.plugins.lookup.look_up` takes it.
     """
@@ -46,9 +46,9 @@ class Source:
 def in_another_process(
     caller: Caller, source: Source | None, items: Sequence[Item], *, hash_seed: int
 ) -> list[CallResult] | str:
-    """The outcomes there, or in one line why there are none."""
+    """The results in another process, or in one line why there are none."""
     try:
-        # Made anew from its source, so that what is drawn while it is made shows.
+        # Made anew from its source, so that randomness in its making shows.
         reward = None if source else base64.b64encode(pickle.dumps(caller.reward)).decode()
         request = json.dumps(
             {
@@ -103,10 +103,10 @@ def _answer(request: dict[str, Any]) -> list[list[Any]]:
 def main() -> None:
     """Answer one request."""
     asked = json.load(sys.stdin)
-    with contextlib.redirect_stdout(sys.stderr):  # what the reward prints is no answer
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answer alone
         try:
             answered = _answer(asked)
-        except Exception as error:  # noqa: BLE001  told to the process that asked
+        except Exception as error:  # noqa: BLE001  reported to the process that asked
             sys.exit(f"{typed_line(error)}")
     print(json.dumps(answered))
 

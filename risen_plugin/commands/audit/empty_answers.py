@@ -1,6 +1,6 @@
 """Answers that say nothing, by family, and ordinary text of the same shape to compare them with.
 
-Pure. Whether such an answer can be right is for the instruction to say.
+Pure. The instruction decides whether such an answer can be right.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Texts that answer nothing; those of ``echo`` and ``stuffing`` are made from the prompt."""
 
 BLANK = ("empty", "whitespace", "invisible")
-"""The families of which no answer can be right, whatever was asked."""
+"""The families whose answers are never right."""
 
 _VOWELS, _CONSONANTS = "aeiou", "bcdfghjklmnpqrstvwxyz"
 _SHIFT = {
@@ -67,7 +67,7 @@ def degenerate(family: str, prompt: str) -> list[str]:
 
 
 def disguised(text: str) -> str:
-    """Text of the same shape that says something else: other letters, the rest as it is.
+    """Text of the same shape with another meaning: other letters, the rest as it is.
 
     A vowel becomes another vowel, a consonant another consonant, in the same case, and no two
     words stay the same. A reward that accepts both went by the shape.
@@ -98,7 +98,7 @@ def control(family: str, text: str) -> str | None:
 
 
 def inside_words(word: str) -> list[str]:
-    """Texts in which ``word`` stands only inside longer words."""
+    """Texts in which ``word`` occurs only inside longer words."""
     return [f"We saw a pre{word}ing there.", f"It was {word}xes all day.", f"x{word}"]
 
 
@@ -124,7 +124,7 @@ def _wide(character: str) -> str:
 
 
 SAME_TO_ALL = ("space", "NFC", "NFD")
-"""The variants that are the same answer whatever was asked."""
+"""The variants that are the same answer to every instruction."""
 
 
 def thinking(text: str) -> list[str]:

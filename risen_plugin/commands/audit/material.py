@@ -1,7 +1,7 @@
-"""The instructions that an audit asks about, and what is known of right and wrong answers to them.
+"""The instructions of an audit, with the known right and wrong answers to them.
 
-Known are: constraint rows written by hand (``planted``), questions with a reference, and whatever
-rows were given. Where nothing is known, an answer is judged by its control; see ``acceptance``.
+They come from constraint rows written by hand (``planted``), questions with a reference, and the
+user's rows. Where no verdict is known, an answer is judged by its control; see ``acceptance``.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _PROMPTS = (
 
 @dataclass(frozen=True)
 class Instruction:
-    """One row and what is known of answers to it.
+    """One row with known answers to it.
 
     :param right: answers that are right.
     :param wrong: answers that come near and are wrong.
-    :param inside: wrong answers in which what was asked for stands only inside longer words.
+    :param inside: wrong answers in which the asked word occurs only inside longer words.
     :param stuffed: wrong answers that name every candidate.
     :param is_known: whether answers that say nothing are wrong by construction.
-    :param spoil: put behind such an answer to make that so.
+    :param spoil: a text that makes such an answer wrong when added to it.
     :param strict_row: the row for answers made of the prompt's words, where those would be right.
     :param is_certain: whether refusing a right answer is a fault rather than another format.
     """
@@ -73,23 +73,23 @@ class Instruction:
 
 
 def instructions(
-    needs: Sequence[str], given: Sequence[Row], label: str, *, quick: bool = False
+    needs: Sequence[str], rows: Sequence[Row], label: str, *, quick: bool = False
 ) -> list[Instruction]:
     """Instructions with the columns that a reward needs.
 
-    :param given: rows, or parts of rows, that are taken as they are; of a single one without a
-        prompt the columns go into every instruction.
-    :param quick: fewer of them, every kind still being there.
-    :raises DataError: if a needed column is neither given nor known.
+    :param rows: the user's rows, or parts of rows; the columns of a single one without a prompt
+        go into every instruction.
+    :param quick: fewer instructions, but still of every kind.
+    :raises DataError: if a needed column is neither in the rows nor known.
     """
     base: dict[str, Any] = {}
-    if len(given) == 1 and "prompt" not in given[0]:
-        base = dict(given[0])
-    wants_constraints = IDS in needs and not any(IDS in row for row in given)
-    has_reference = not wants_constraints and any(n in REFERENCES for row in given for n in row)
+    if len(rows) == 1 and "prompt" not in rows[0]:
+        base = dict(rows[0])
+    wants_constraints = IDS in needs and not any(IDS in row for row in rows)
+    has_reference = not wants_constraints and any(n in REFERENCES for row in rows for n in row)
     wants_reference = [name for name in needs if name in REFERENCES and name not in base]
-    if given and (len(given) > 1 or "prompt" in given[0] or has_reference):
-        made = [_from_row(row) for row in given]
+    if rows and (len(rows) > 1 or "prompt" in rows[0] or has_reference):
+        made = [_from_row(row) for row in rows]
     elif wants_constraints:
         made = [_planted(case) for case in PLANTED if case.id in KNOWN]
     elif wants_reference:
@@ -150,7 +150,7 @@ def _questions(columns: Sequence[str]) -> list[Instruction]:
 
 def _from_row(row: Row) -> Instruction:
     row = {"prompt": "Answer as you were asked.", **row}
-    told = row.pop("completion", None)
+    completion = row.pop("completion", None)
     reference = next(
         (
             str(row[name])
@@ -160,8 +160,8 @@ def _from_row(row: Row) -> Instruction:
         None,
     )
     known = Instruction(row) if reference is None else _referenced(row, reference)
-    if told is not None:
-        known = replace(known, right=(text_of(told),), is_certain=True)
+    if completion is not None:
+        known = replace(known, right=(text_of(completion),), is_certain=True)
     return known
 
 

@@ -1,7 +1,7 @@
 """Constraint rows whose right and wrong answers were written by hand.
 
-The verdicts come from what each constraint says, not from a checker: an audit of ``constraints``
-would otherwise compare it with itself. Ids and kwargs are those of IFEval.
+The verdicts follow from the wording of each constraint, not from a checker: an audit of
+``constraints`` would otherwise compare it with itself. Ids and kwargs are those of IFEval.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 class Planted:
     """One constraint with answers of a known verdict.
 
-    :param query: the plain question; what a degenerate answer never says.
-    :param ask: how the constraint is asked for, after the query.
+    :param query: the plain question, which a degenerate answer never answers.
+    :param ask: the words that ask for the constraint, after the query.
     :param right: answers that meet it.
-    :param wrong: answers that come near and do not.
-    :param inside: wrong answers in which a keyword stands only inside longer words.
-    :param spoil: put behind a degenerate answer that would meet the constraint by saying nothing.
-    :param words_meet: whether the words of the prompt meet it by themselves; such a row is given a
-        second constraint, that no echo meets.
+    :param wrong: nearly right answers that do not meet it.
+    :param inside: wrong answers in which a keyword occurs only inside longer words.
+    :param spoil: a text to add to a degenerate answer that would else meet the constraint.
+    :param words_meet: whether the words of the prompt alone meet it; such a row gets a second
+        constraint, which no echo meets.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Planted:
 
 
 LONG = ("length_constraints:number_words", {"num_words": 200, "relation": "at least"})
-"""What no echo, claim or list of keywords meets."""
+"""A constraint that no echo, claim or list of keywords meets."""
 _SEA = "We left at dawn and the wind was fair"
 _WORDS = " ".join(f"{_SEA} all the way." for _ in range(20))  # 240 words
 

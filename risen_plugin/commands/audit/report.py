@@ -1,4 +1,4 @@
-"""What an audit found: plain data, the same for the table, for JSON and for a test."""
+"""The results of an audit: plain data, the same for the table, for JSON and for a test."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Check:
     """The result of one check.
 
     :param name: the check, as ``--allow`` takes it.
-    :param verdict: what it comes to.
-    :param accepted: answers that were accepted and cannot be right; None if it does not ask that.
+    :param verdict: the result in one word.
+    :param accepted: accepted answers that cannot be right; None if the check asks none.
     :param probes: answers that cannot be right, accepted or not.
-    :param seen: what was seen, in one line, with an example.
+    :param seen: the finding in one line, with an example.
     :param time_s: seconds that it took.
     """
 
@@ -53,7 +53,7 @@ class Report:
 
     @property
     def findings(self) -> list[Check]:
-        """The checks that failed and were not allowed to."""
+        """The failed checks that were not allowed to fail."""
         return [check for check in self.checks if check.verdict == "fail"]
 
     @property
@@ -92,7 +92,7 @@ class Report:
         }
 
     def lines(self) -> list[str]:
-        """The table and the closing words, at most ``WIDTH`` characters wide."""
+        """The table and the closing line, at most ``WIDTH`` characters wide."""
         rows = [
             (c.name, c.verdict, _count(c), f"{c.time_s:.2f}s", c.seen)
             for c in self.checks
@@ -107,7 +107,7 @@ class Report:
         return [_cut(head, WIDTH), "", *table, "", *textwrap.wrap(self.closing(), WIDTH)]
 
     def closing(self) -> str:
-        """The last words: clean or not, and the false-accept rate."""
+        """The closing line: clean or not, and the false-accept rate."""
         rate = (
             f"{self.accepted} of {self.probes} wrong answers accepted "
             f"({100 * self.false_accept_rate:.1f} %)"
@@ -117,10 +117,10 @@ class Report:
             for word in ("note", "allowed")
             if (count := sum(check.verdict == word for check in self.checks))
         ]
-        found = [check.name for check in self.findings]
+        failed = [check.name for check in self.findings]
         verdict = "clean"
-        if found:
-            verdict = f"{len(found)} finding{'s' if len(found) > 1 else ''} ({', '.join(found)})"
+        if failed:
+            verdict = f"{len(failed)} finding{'s' if len(failed) > 1 else ''} ({', '.join(failed)})"
         return f"{'; '.join([verdict, rate, *others])}; {self.time_s:.1f} s"
 
 

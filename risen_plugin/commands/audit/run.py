@@ -49,7 +49,7 @@ CHECKS: Mapping[str, Checking] = MappingProxyType(
         "rows": behaviour.refuses_bad_rows,
     }
 )
-"""Every check by the name that a report and ``allow`` give it, in the order of the report."""
+"""Every check by its name in a report and in ``allow``, in the order of the report."""
 
 
 def subject_of(
@@ -71,7 +71,7 @@ def subject_of(
     :param passes_at: the score from which an answer counts as accepted.
     :param slow_s: seconds per answer from which a reward counts as slow.
     :param clock: seconds; for tests.
-    :raises DataError: if a column that it needs is missing, or it raises whatever it is given.
+    :raises DataError: if a column that it needs is missing, or it raises on every answer.
     """
     label = label or f"reward '{getattr(reward, '__name__', type(reward).__name__)}'"
     needs = needs_of(reward)

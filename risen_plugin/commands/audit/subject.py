@@ -1,4 +1,4 @@
-"""The reward under audit, its instructions, and what it made of the answers so far.
+"""The reward under audit, its instructions, and its scores so far.
 
 Checks share it, so that no answer is scored twice for two checks.
 """
@@ -26,7 +26,7 @@ MOST_WORDS = 24
 class Subject:
     """A reward under audit.
 
-    :param source: how to make the reward again in another process; None if nobody knows.
+    :param source: how to make the reward again in another process; None if unknown.
     :param passes_at: the score from which an answer counts as accepted.
     :param slow_s: seconds per answer from which a reward counts as slow.
     :param options: the options that the reward was made with.
@@ -53,7 +53,7 @@ class Subject:
         return outcome.score is not None and outcome.score >= self.passes_at
 
     def outcomes(self, asked: Sequence[tuple[Row, str]]) -> list[CallResult]:
-        """What the reward makes of answers to rows of the instructions; each is scored once."""
+        """The reward's results for answers to rows of the instructions; each is scored once."""
         keys = [(id(row), answer) for row, answer in asked]
         new = {
             key: Item(row, answer)
@@ -69,15 +69,15 @@ class Subject:
         items: list[Item] = []
         texts = [texts[0] for family, texts in FAMILIES.items() if texts and family != "empty"]
         for number, one in enumerate(self.instructions):
-            own = [*one.right, *one.wrong[:1]] or [one.prompt, f"{one.prompt} {one.prompt}"]
-            items += [Item(one.row, text) for text in own[:2]]
+            texts_to_it = [*one.right, *one.wrong[:1]] or [one.prompt, f"{one.prompt} {one.prompt}"]
+            items += [Item(one.row, text) for text in texts_to_it[:2]]
             items.append(Item(one.row, texts[number % len(texts)]))
             items.append(Item(one.row, f"Answer number {number} to this.\nIt has two lines."))
         return items[:count]
 
 
 def needs_of(reward: Callable[..., Any]) -> tuple[str, ...]:
-    """The columns that a reward cannot do without, and the constraint columns if it reads them."""
+    """The columns that a reward requires, and the constraint columns if it reads them."""
     needs = wrap(reward, "reward", "reward").needs
     if IDS not in needs and IDS in set(_strings(reward)):
         needs = (*needs, IDS, "kwargs")
@@ -102,7 +102,7 @@ def held_words(
 
 
 def _strings(reward: Any) -> Iterator[str]:
-    """Texts in the attributes, closures, defaults and code of a reward, docstrings apart."""
+    """Texts in the attributes, closures, defaults and code of a reward, without docstrings."""
     yield from _flat(vars(reward).values() if hasattr(reward, "__dict__") else ())
     functions = [reward] if isinstance(reward, types.FunctionType) else []
     if not functions:

@@ -1,4 +1,4 @@
-"""How long a reward takes per answer, and how that grows with the answer's length."""
+"""The time of a reward per answer, and its growth with the answer's length."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ def growth(subject: Subject) -> Check:
                 break
         power = steepness(times)
         length, took = times[-1]
-        said = f"{_readable(took)} for {length} characters ({name})"
+        measured = f"{_readable(took)} for {length} characters ({name})"
         if power > STEEPEST:
-            return Check("growth", "fail", f"time grows as length to the {power:.1f}: {said}")
-        worst = said
+            return Check("growth", "fail", f"time grows as length to the {power:.1f}: {measured}")
+        worst = measured
     return Check("growth", "ok", worst)
 
 
 def steepness(times: Sequence[tuple[int, float]]) -> float:
-    """The power of the length with which time grew in the last steps that took long; 0 if none did.
+    """The power of the length with which time grew over the steps that took long; 0 if none did.
 
     >>> round(steepness([(1000, 0.1), (2000, 0.4)]), 3)
     2.0
@@ -76,7 +76,7 @@ def steepness(times: Sequence[tuple[int, float]]) -> float:
 
 
 def _quickest(subject: Subject, row: Row, answer: str) -> float:
-    """The least time of a few calls; what disturbs a measurement only makes it longer."""
+    """The least time of a few calls, since disturbances only lengthen a call."""
     taken = [_seconds(subject, [Item(row, answer)], swallow=False)]
     while len(taken) < 3 and sum(taken) < LONGEST_S:
         taken.append(_seconds(subject, [Item(row, answer)], swallow=False))

@@ -1,4 +1,4 @@
-"""What a run did, for people: one HTML file, or a few lines in a terminal.
+"""Show a run to people: as one HTML file, or as a few lines in a terminal.
 
-Reads only what a run has written, while it runs or afterwards, and loads nothing heavy.
+Reads only the record of a run, while it runs or afterwards, and loads nothing heavy.
 """

@@ -1,6 +1,6 @@
 """Sum up every answer that a run sampled, and choose the best and worst ones to show.
 
-Reads the numbers of all answers and the texts of only those that are shown. pyarrow and numpy are
+Reads the numbers of all answers, and the texts of those that are shown alone. pyarrow and numpy are
 loaded when a log is read.
 """
 
@@ -19,7 +19,7 @@ from risen_plugin.record.rollouts import rollout_files
 
 BINS = 20
 PER_GROUP = 40
-"""Best and worst answers that each phase, reward and family brings along."""
+"""Best and worst answers that are shown of each phase, reward and family."""
 MOST = 2000
 LONGEST = 1200  # characters of a prompt or an answer that are shown
 _FULL = ("prompt", "completion", "constraints", "met", "family")
@@ -27,7 +27,7 @@ _FULL = ("prompt", "completion", "constraints", "met", "family")
 
 @dataclass
 class Scores:
-    """What one reward said of the answers of one phase.
+    """The scores of one reward for the answers of one phase.
 
     :param counts: how many scores lie in each of ``BINS`` equal bins between ``low`` and ``high``.
     """
@@ -48,7 +48,7 @@ class Shown:
 
     :param total: the weighted sum of the scores; None if there is none.
     :param scores: by reward; a text is the reason of an error, None an abstention.
-    :param met: by constraint, in the row's order; None where that could not be told.
+    :param met: by constraint, in the row's order; None where that was not checked.
     """
 
     phase: int
@@ -63,7 +63,7 @@ class Shown:
 
 @dataclass
 class Answers:
-    """All sampled answers in short.
+    """A summary of all sampled answers.
 
     :param by_reward: per reward, one entry per phase.
     :param unread: logs that could not be read, with the reason.
@@ -77,7 +77,7 @@ class Answers:
 
 
 def read_answers(
-    place: Path,
+    folder: Path,
     weights: Mapping[str, float],
     *,
     per_group: int = PER_GROUP,
@@ -85,11 +85,11 @@ def read_answers(
 ) -> Answers:
     """Sum up the logs under a run's folder. A run that has logged nothing has no answers.
 
-    :param weights: of the rewards in the sum that answers are ordered by; 1 where none is given.
+    :param weights: of the rewards in the sum that answers are ordered by; 1 for others.
     """
     answers = Answers()
     try:
-        files = rollout_files(place)
+        files = rollout_files(folder)
     except DataError:
         return answers
     share = max(1, most // len(files))
@@ -150,18 +150,18 @@ class _Table:
     def totals(self, weights: Mapping[str, float]) -> Any:
         """The weighted sum of the scores of each answer; NaN where there is none."""
         total = self.np.zeros(self.rows)
-        given = self.np.zeros(self.rows, dtype=bool)
+        is_scored = self.np.zeros(self.rows, dtype=bool)
         for reward in self.rewards:
             scores = self.columns[f"score/{reward}"]
             there = self.np.isfinite(scores)
             total += self.np.where(there, scores, 0.0) * weights.get(reward, 1.0)
-            given |= there
-        return self.np.where(given, total, self.np.nan)
+            is_scored |= there
+        return self.np.where(is_scored, total, self.np.nan)
 
     def choose(self, totals: Any, per_group: int, most: int) -> list[int]:
         """Rows to show: the best and worst of all, by each reward and in each family, in turn."""
         np = self.np
-        # Among equals any will do, and not only the first ones: the order is drawn, with a seed.
+        # Equal answers come in a random order with a fixed seed, so that not only early ones show.
         drawn = np.random.default_rng(0).permutation(self.rows)
         rankings = [self._ends(totals, drawn, per_group)]
         rankings += [
@@ -238,8 +238,8 @@ def _shown(path: Path, table: _Table, chosen: Sequence[int], totals: Any) -> Ite
             int(table.columns["phase"][row]),
             int(table.columns["step"][row]),
             str(text.get("family") or ""),
-            _cut(_told(text["prompt"])),
-            _cut(_told(text["completion"])),
+            _cut(_text_in(text["prompt"])),
+            _cut(_text_in(text["completion"])),
             total if total == total else None,  # noqa: PLR0124  NaN is not itself
             {name: _outcome(table, text, name, row) for name in table.rewards},
             _met(text),
@@ -247,10 +247,10 @@ def _shown(path: Path, table: _Table, chosen: Sequence[int], totals: Any) -> Ite
 
 
 def _outcome(table: _Table, text: Mapping[str, Any], reward: str, row: int) -> float | str | None:
-    told = text.get(f"outcome/{reward}")
-    if told == "error":
+    outcome = text.get(f"outcome/{reward}")
+    if outcome == "error":
         return str(text.get(f"error/{reward}") or "no reason was logged")[:LONGEST]
-    return float(table.columns[f"score/{reward}"][row]) if told == "score" else None
+    return float(table.columns[f"score/{reward}"][row]) if outcome == "score" else None
 
 
 def _met(text: Mapping[str, Any]) -> Sequence[tuple[str, bool | None]]:
@@ -259,7 +259,7 @@ def _met(text: Mapping[str, Any]) -> Sequence[tuple[str, bool | None]]:
     return tuple(zip(map(str, ids), met, strict=False))
 
 
-def _told(logged: str) -> str:
+def _text_in(logged: str) -> str:
     """The text of a logged prompt or completion."""
     try:
         value = json.loads(logged)

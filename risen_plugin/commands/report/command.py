@@ -31,11 +31,11 @@ def risen_register_commands(cli: click.Group) -> None:
 )
 @click.option("--open", "is_opened", is_flag=True, help="Open it in the browser.")
 def report_command(run: Path, output: Path | None, is_opened: bool) -> None:
-    """Write one HTML file that shows what a run did.
+    """Write one HTML file that shows a run.
 
     RUN is a run's output folder. The file needs nothing else and works offline: the phases over
     adherence, domain quality and retention, where they pay, the guard's verdicts, the rewards, the
-    best and worst answers. A run that is still going on is shown as far as it got.
+    best and worst answers. The report of a run that is still going on shows it so far.
     """
     from risen_plugin.commands.report.page import write_report
 
@@ -53,14 +53,13 @@ def report_command(run: Path, output: Path | None, is_opened: bool) -> None:
     type=click.FloatRange(min=0.05),
     default=1.0,
     show_default=True,
-    help="Seconds between looks at the record.",
+    help="Seconds between readings of the record.",
 )
 def watch_command(run: Path, once: bool, every: float) -> None:
     """Show a run in the terminal while it goes on.
 
-    RUN is a run's output folder. What is shown is renewed when something is recorded, and the
-    command ends with the run. Where the output is no terminal, each renewal is printed below the
-    one before.
+    RUN is a run's output folder. The display is updated with each recorded event, and the command
+    ends with the run. Where the output is no terminal, each update is printed below the one before.
     """
     from risen_plugin.commands.report.terminal import lines, redrawn
     from risen_plugin.record.reading import read_run
@@ -70,12 +69,12 @@ def watch_command(run: Path, once: bool, every: float) -> None:
     seen: object = None
     while True:
         mark = _mark(run)
-        found = read_run(run)
-        is_held = found.holder is not None
+        recorded = read_run(run)
+        is_held = recorded.holder is not None
         if (mark, is_held) != seen:
             seen = (mark, is_held)
             size = shutil.get_terminal_size()
-            now = lines(found, size.columns - 1)
+            now = lines(recorded, size.columns - 1)
             if is_terminal and not once:
                 now = now[: size.lines - 1]
                 click.echo(redrawn(shown, now), nl=False)
@@ -88,7 +87,7 @@ def watch_command(run: Path, once: bool, every: float) -> None:
 
 
 def _mark(run: Path) -> tuple[int, int] | None:
-    """Changes when the events do."""
+    """The size and time of the events file, which change with each event."""
     for path in (run / FOLDER / EVENTS, run / EVENTS):
         try:
             status = os.stat(path)

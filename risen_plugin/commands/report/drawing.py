@@ -1,7 +1,7 @@
-"""Draw with matplotlib what follows the page's colours: SVG whose inks are CSS variables.
+"""Draw with matplotlib in the page's colours: as SVG whose colours are CSS variables.
 
-matplotlib draws in colours that stand for variables; the SVG gets those variables in their place,
-so that one drawing is right in light and in dark. Text stays text.
+matplotlib draws in marker colours, which are replaced by variables in the SVG, so that one drawing
+fits a light and a dark page. Text stays text.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def drawn(
 ) -> str:
     """A figure as an element of HTML.
 
-    :param name: told apart from the page's other figures by it.
-    :param title: what it shows, for those who do not see it.
-    :param draw: draws on the matplotlib figure that it gets.
-    :param width: in hundredths of its width in CSS pixels.
+    :param name: the figure's id on the page, of which there is one each.
+    :param title: a description of the figure for screen readers.
+    :param draw: called with the matplotlib figure to draw on.
+    :param width: in hundreds of CSS pixels, as ``height``.
     :param wide: whether it may be scrolled sideways where the page is narrow.
     """
     matplotlib: Any = importlib.import_module("matplotlib")

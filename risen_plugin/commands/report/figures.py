@@ -1,4 +1,4 @@
-"""The figures of a report: each takes plain data and gives an element of HTML, or nothing."""
+"""The figures of a report: each function turns plain data into an HTML element, or into ""."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _probe(run: Run) -> dict[str, series.Points]:
 
 
 def _name_phases(axis: Any, run: Run, scale: float) -> None:
-    """Number the bands on top, as far as there is room."""
+    """Write the phases' numbers above their bands, where there is room."""
     last = -1.0
     for phase in run.phases:
         ends = phase.ends if phase.ends is not None else run.seconds
@@ -106,14 +106,14 @@ def _lines(axis: Any, lines: dict[str, series.Points], scale: float = 1.0) -> No
 
 
 def _unit(seconds: float) -> tuple[str, float]:
-    """A unit to show so many seconds in, and how many seconds it has."""
+    """The unit in which to show ``seconds``, and the number of seconds in it."""
     if seconds < 300:
         return "seconds", 1.0
     return ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)
 
 
 def frontier(run: Run) -> str:
-    """Where each phase went between adherence and retention, and fine-tuning in between."""
+    """The moves of phases between adherence and retention, and of fine-tuning in between."""
     moves = series.moves(run.phases)
     if not moves:
         return ""
@@ -154,19 +154,19 @@ def frontier(run: Run) -> str:
     return drawn("frontier", title, draw, width=5.2, height=3.8)
 
 
-def changes(name: str, title: str, found: Sequence[Change], marked: Sequence[str] = ()) -> str:
+def changes(name: str, title: str, measured: Sequence[Change], marked: Sequence[str] = ()) -> str:
     """Pass rates before and after, by family or constraint; ``marked`` names get a star."""
-    if not found:
+    if not measured:
         return ""
-    shown = list(found[:_MOST_BARS])[::-1]
+    shown = list(measured[:_MOST_BARS])[::-1]
 
     def draw(figure: Any) -> None:
         axis = figure.subplots()
-        for place, change in enumerate(shown):
+        for line, change in enumerate(shown):
             colour = GOOD if change.change > 0 else BAD if change.change < 0 else MUTED
-            axis.plot([change.before, change.after], [place, place], color=colour, linewidth=2.5)
-            axis.plot(change.before, place, "o", color=INK, markerfacecolor="none", markersize=6)
-            axis.plot(change.after, place, "o", color=colour, markersize=6)
+            axis.plot([change.before, change.after], [line, line], color=colour, linewidth=2.5)
+            axis.plot(change.before, line, "o", color=INK, markerfacecolor="none", markersize=6)
+            axis.plot(change.after, line, "o", color=colour, markersize=6)
         labels = [f"{c.name}{' *' if c.name in marked else ''}" for c in shown]
         axis.set_yticks(range(len(shown)), [_short(label) for label in labels])
         axis.set_ylim(-0.6, len(shown) - 0.4)
@@ -177,23 +177,23 @@ def changes(name: str, title: str, found: Sequence[Change], marked: Sequence[str
     return drawn(name, title, draw, width=5.2, height=1.0 + 0.27 * len(shown))
 
 
-def distributions(reward: str, number: int, found: Sequence[Scores]) -> str:
+def distributions(reward: str, number: int, by_phase: Sequence[Scores]) -> str:
     """The scores that a reward gave, in the first and in the last phase."""
-    ends = [found[0], found[-1]] if len(found) > 1 else [found[0]]
+    ends = [by_phase[0], by_phase[-1]] if len(by_phase) > 1 else [by_phase[0]]
     ends = [scores for scores in ends if sum(scores.counts)]
     if not ends:
         return ""
 
     def draw(figure: Any) -> None:
         axis = figure.subplots()
-        for place, scores in enumerate(ends):
+        for index, scores in enumerate(ends):
             width = (scores.high - scores.low) / BINS
             shares = [count / sum(scores.counts) for count in scores.counts]
             axis.stairs(
                 shares,
                 [scores.low + width * edge for edge in range(BINS + 1)],
-                color=SERIES[place],
-                linestyle=DASHES[place],
+                color=SERIES[index],
+                linestyle=DASHES[index],
                 linewidth=1.8,
                 fill=False,
                 label=f"phase {scores.phase}, mean {scores.mean:.2f}",
@@ -209,13 +209,13 @@ def distributions(reward: str, number: int, found: Sequence[Scores]) -> str:
 
 
 def control(run: Run) -> list[str]:
-    """A figure for each of what TRL logged and controllers set, over GRPO steps."""
-    found = series.control(run)
+    """A figure for each value that TRL logged or controllers set, over GRPO steps."""
+    values = series.control(run)
     beginnings = list(series.starts(run.phases).values())
     figures = []
-    for number, (name, points) in enumerate(found.items()):
+    for number, (name, points) in enumerate(values.items()):
         if len({value for _, value in points}) == 1 and name in _SET:
-            continue  # a constant is told by the configuration
+            continue  # the configuration shows a constant
 
         def draw(figure: Any, name: str = name, points: series.Points = points) -> None:
             axis = figure.subplots()

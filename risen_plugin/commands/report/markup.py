@@ -1,4 +1,4 @@
-"""Make HTML of plain values. What is not :class:`Markup` is text, whatever it looks like."""
+"""Make HTML of plain values. Every value that is not :class:`Markup` is escaped as text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def html(value: Any) -> Markup:
 
 
 def number(value: float) -> str:
-    """In a form that people read.
+    """``value`` in a form that people read.
 
     >>> number(0.12345), number(1234567.0), number(0.000012), number(-0.0)
     ('0.123', '1,234,567', '1.2e-05', '0')
@@ -66,24 +66,24 @@ def duration(seconds: float) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str) -> Markup:
-    """A table that scrolls sideways in itself; numbers stand to the right."""
+    """A table that scrolls sideways in itself; numbers are aligned to the right."""
     cells = [list(row) for row in rows]
     is_number = [
         bool(cells)
-        and all(row[place] is None or isinstance(row[place], int | float) for row in cells)
-        for place in range(len(head))
+        and all(row[column] is None or isinstance(row[column], int | float) for row in cells)
+        for column in range(len(head))
     ]
 
-    def cell(tag: str, place: int, value: Any) -> str:
+    def cell(tag: str, column: int, value: Any) -> str:
         is_short = isinstance(value, str) and len(value) <= _SHORT and tag == "td"
-        kind = "number" if is_number[place] else "short" if is_short else ""
+        kind = "number" if is_number[column] else "short" if is_short else ""
         named = f' class="{kind}"' if kind else ""
         scope = ' scope="col"' if tag == "th" else ""
         return f"<{tag}{scope}{named}>{html(value)}</{tag}>"
 
-    top = "".join(cell("th", place, name) for place, name in enumerate(head))
+    top = "".join(cell("th", column, name) for column, name in enumerate(head))
     body = "".join(
-        f"<tr>{''.join(cell('td', place, value) for place, value in enumerate(row))}</tr>"
+        f"<tr>{''.join(cell('td', column, value) for column, value in enumerate(row))}</tr>"
         for row in cells
     )
     return Markup(
@@ -94,7 +94,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str) -
 
 
 def section(name: str, title: str, *parts: Any) -> Markup:
-    """A section of the page; ``name`` is what links call it."""
+    """A section of the page; links go to ``name``."""
     return Markup(f'<section id="{escape(name)}"><h2>{escape(title)}</h2>{join(parts)}</section>')
 
 
@@ -103,12 +103,12 @@ def prose(text: str) -> Markup:
 
 
 def folded(summary: str, *parts: Any) -> Markup:
-    """Shown on demand."""
+    """Parts that a click on ``summary`` unfolds."""
     return Markup(f"<details><summary>{escape(summary)}</summary>{join(parts)}</details>")
 
 
 def side_by_side(figures: Iterable[str]) -> Markup:
-    """Figures that stand beside each other where there is room."""
+    """Figures beside each other where there is room."""
     shown = [figure for figure in figures if figure]
     return Markup(f'<div class="figures">{"".join(shown)}</div>' if shown else "")
 
@@ -119,7 +119,7 @@ def pre(value: Any) -> Markup:
 
 
 def badge(outcome: str) -> Markup:
-    """How a phase came out, in a word and a colour."""
+    """The outcome of a phase, in a word and a colour."""
     return Markup(
         f'<span class="badge {escape(outcome.replace(" ", "-"))}">{escape(outcome)}</span>'
     )
@@ -130,7 +130,7 @@ def join(parts: Iterable[Any]) -> Markup:
 
 
 def data(value: Any) -> Markup:
-    """JSON to stand in a ``script`` element: nothing in it can end the element or open another."""
+    """JSON for a ``script`` element: nothing in it can end the element or open another."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

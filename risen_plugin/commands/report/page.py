@@ -1,8 +1,7 @@
 """One HTML file that needs nothing else: no network, no other file.
 
-Completions are other people's text. They are escaped where they stand in HTML, cannot end the
-script element that holds them as data, are put into the page as text alone, and the page allows no
-script but its own.
+Completions are untrusted text. In HTML they are escaped; as data they cannot end their script
+element, and the script shows them as text alone; and the page allows no script but its own.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from risen_plugin.kit.jsonable import as_number
 from risen_plugin.record.reading import Run, read_run
 
 
-def write_report(place: str | Path, output: str | Path | None = None) -> Path:
-    """Write the report of a run, whole or not at all, and return where it is.
+def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
+    """Write the report of a run, whole or not at all, and return its path.
 
-    :param place: the run's output folder.
+    :param folder: the run's output folder.
     :param output: the file; ``risen/report.html`` in the run's folder if None.
     :raises DataError: if there is no such run.
     :raises ConfigError: if matplotlib is not installed.
     :raises RecordError: if the file cannot be written.
     """
     check_matplotlib()
-    run = read_run(place)
+    run = read_run(folder)
     path = Path(output) if output is not None else run.folder / "report.html"
     text = page(run)
     try:
@@ -53,14 +52,14 @@ def page(run: Run) -> str:
         for reward in run.description.get("rewards") or ()
     }
     answers = read_answers(run.folder, weights)
-    found = list(sections(run, answers))
+    shown = list(sections(run, answers))
     script = _resource("search.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    links = "".join(f'<a href="#{escape(name)}">{escape(title)}</a>' for name, title, _ in found)
+    links = "".join(f'<a href="#{escape(name)}">{escape(title)}</a>' for name, title, _ in shown)
     name = escape(run.name)
     return "\n".join(
         (
@@ -78,7 +77,7 @@ def page(run: Run) -> str:
             "<body>",
             f"<header><h1>{name}</h1>{summary(run, answers)}</header>",
             f'<nav aria-label="Sections">{links}</nav>',
-            f"<main>{join(content for _, _, content in found)}</main>",
+            f"<main>{join(content for _, _, content in shown)}</main>",
             f"<script>{script}</script>",
             "</body>",
             "</html>",

@@ -1,4 +1,4 @@
-"""Where the combination pays: what share of held-out answers passed before a phase and after it.
+"""Where the combination pays: the share of held-out answers that passed before and after a phase.
 
 Pure: metrics of phases in, shares with their uncertainty out.
 """
@@ -21,8 +21,8 @@ class Change:
     """One family's or constraint's pass rate at two moments.
 
     :param rows: held-out rows that it is measured on.
-    :param half_width: of a 95 % interval of the change, as if the two were drawn apart; the rows
-        are the same, so the true one is narrower.
+    :param half_width: of a 95 % interval of the change, as if its two rates were of different rows;
+        they are of the same ones, so the true one is narrower.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Change:
 
 
 def over_run(phases: Sequence[Phase], what: What) -> list[Change]:
-    """From before the first phase to after the latest kept one, the largest gain first.
+    """The changes from before the first phase to after the latest kept one, largest gain first.
 
     Fine-tuning in between is part of the change; :func:`over_phase` has the phase's own.
     """
@@ -50,23 +50,23 @@ def over_run(phases: Sequence[Phase], what: What) -> list[Change]:
 
 
 def over_phase(phase: Phase, what: What) -> list[Change]:
-    """What one phase changed; nothing where it was not measured at both ends."""
+    """The changes by one phase; empty where it was not measured at both ends."""
     before, after = (phase.metrics.get(f"{what}_{when}") for when in ("before", "after"))
     return _changes(before, after) if before and after else []
 
 
 def in_kept(phases: Sequence[Phase], what: What) -> dict[str, list[tuple[str, float]]]:
-    """Per name, what each kept phase changed: (phase, change)."""
-    found: dict[str, list[tuple[str, float]]] = {}
+    """Per name, the change by each kept phase: (phase, change)."""
+    by_name: dict[str, list[tuple[str, float]]] = {}
     for phase in phases:
         if phase.accepted:
             for change in over_phase(phase, what):
-                found.setdefault(change.name, []).append((phase.name, change.change))
-    return found
+                by_name.setdefault(change.name, []).append((phase.name, change.change))
+    return by_name
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    found = []
+    changes = []
     for name in before:
         if name not in after:
             continue
@@ -75,5 +75,5 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change
             continue
         first, second = good / rows, good_after / rows_after
         spread = math.sqrt(first * (1 - first) / rows + second * (1 - second) / rows_after)
-        found.append(Change(str(name), int(rows_after), first, second, _Z * spread))
-    return sorted(found, key=lambda change: (-change.change, change.name))
+        changes.append(Change(str(name), int(rows_after), first, second, _Z * spread))
+    return sorted(changes, key=lambda change: (-change.change, change.name))

@@ -1,4 +1,4 @@
-"""The sections of a report: a run in, HTML out. What is drawn is left to ``figures``."""
+"""The sections of a report: a run in, HTML out. ``figures`` draws the figures."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from risen_plugin.progress import ADHERENCE, PROBE_LOSS, VERDICT
 from risen_plugin.record.events import DecisionEvent, GuardEvent, PluginErrorEvent
 from risen_plugin.record.reading import Phase, Run
 
-_MOST_PHASES = 12  # that stand beside each other in a table
+_MOST_PHASES = 12  # columns of a table
 _OURS = ("versions", "environment", "hashes")
 
 
 def sections(run: Run, answers: Answers) -> Iterator[tuple[str, str, Markup]]:
-    """Name, title and content of each section that there is something to say in."""
+    """Name, title and content of each section that is not empty."""
     for name, title, parts in (
         ("timeline", "The run", _timeline(run)),
         ("frontier", "Adherence against retention", _frontier(run)),
@@ -62,7 +62,7 @@ def summary(run: Run, answers: Answers) -> Markup:
         ("probe loss", series.retention(run)),
     ):
         if points:
-            ending = _standing(run, points)
+            ending = _latest(run, points)
             tiles.append((name, f"{points[0][1]:.3f} → {ending:.3f}"))
     inside = sum((p.ends or run.seconds) - p.begins for p in reinforced)
     share = f", {inside / run.seconds:.0%} in phases" if run.seconds else ""
@@ -71,20 +71,20 @@ def summary(run: Run, answers: Answers) -> Markup:
     state = "going on" if run.holder else "not running"
     tiles.append(("step", f"{run.step:,} ({state})"))
     cells = "".join(
-        f"<div><dt>{html(name)}</dt><dd>{html(told)}</dd></div>" for name, told in tiles
+        f"<div><dt>{html(name)}</dt><dd>{html(value)}</dd></div>" for name, value in tiles
     )
     return Markup(f'<dl class="tiles">{cells}</dl>')
 
 
-def _standing(run: Run, points: series.Points) -> float:
-    """The value that the run stands at: what was measured after a dropped phase does not count."""
+def _latest(run: Run, points: series.Points) -> float:
+    """The latest value of the model: measurements after dropped phases do not count."""
     dropped = [(p.begins, p.ends) for p in run.phases if p.accepted is False and p.ends is not None]
-    standing = [
+    values = [
         value
         for moment, value in points
         if not any(begins < moment <= ends for begins, ends in dropped)
     ]
-    return (standing or [points[0][1]])[-1]
+    return (values or [points[0][1]])[-1]
 
 
 def _timeline(run: Run) -> list[Markup]:
@@ -136,11 +136,11 @@ def _pays(run: Run) -> list[Markup]:
     parts: list[Markup] = []
     drawings = []
     for what, title in (("families", "families"), ("constraints", "constraints")):
-        found = pays.over_run(run.phases, what)  # type: ignore[arg-type]  # one of the two
-        if not found:
+        measured = pays.over_run(run.phases, what)  # type: ignore[arg-type]  # one of the two
+        if not measured:
             continue
         label = f"Pass rates by {title}, before the first phase and after the latest kept one"
-        drawings.append(figures.changes(f"pays-{what}", label, found, reserved))
+        drawings.append(figures.changes(f"pays-{what}", label, measured, reserved))
         inside = pays.in_kept(run.phases, what)  # type: ignore[arg-type]
         rows = [
             (
@@ -151,19 +151,19 @@ def _pays(run: Run) -> list[Markup]:
                 f"{c.change:+.3f} ± {c.half_width:.3f}",
                 signed(sum(change for _, change in inside.get(c.name, ()))),
             )
-            for c in found
+            for c in measured
         ]
         head = (title, "rows", "before", "after", "change", "of it in kept phases")
         parts.append(folded(f"By {title} ({len(rows)})", table(head, rows, caption=label)))
     if not drawings:
         return []
-    told = (
+    explanation = (
         "The share of greedy answers to held-out instructions that pass, before the first phase "
         "and after the latest kept one; fine-tuning in between is part of the change. The tables "
         "tell what the kept phases alone changed, and ± 95 % as if the two were drawn apart."
     )
     star = " * marks reserved families, which are never trained on." if reserved else ""
-    return [prose(told + star), side_by_side(drawings), *parts]
+    return [prose(explanation + star), side_by_side(drawings), *parts]
 
 
 def _verdicts(run: Run) -> list[Markup]:
@@ -214,7 +214,7 @@ def _verdicts(run: Run) -> list[Markup]:
 
 
 def _measurements(run: Run) -> list[Markup]:
-    """Every number in the phases' records, whoever measured it."""
+    """Every number in the phases' records."""
     phases = run.phases[-_MOST_PHASES:]
     names = sorted(
         {name for p in phases for name, value in p.metrics.items() if as_number(value) is not None}
@@ -243,36 +243,40 @@ def _in_words(values: Mapping[str, Any]) -> str:
 def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_short(item) for item in value)}]"
-    told = as_number(value)
-    return str(value) if told is None else number(told)
+    parsed = as_number(value)
+    return str(value) if parsed is None else number(parsed)
 
 
 def _control(run: Run) -> list[Markup]:
     drawn = figures.control(run)
     if not drawn:
         return []
-    found = series.control(run)
+    values_by_name = series.control(run)
     rows = [
         (series.CONTROL[name], len(points), points[0][1], min(values), max(values), points[-1][1])
-        for name, points in found.items()
+        for name, points in values_by_name.items()
         for values in [[value for _, value in points]]
     ]
     head = ("", "logged", "first", "lowest", "highest", "last")
-    told = "Over the GRPO steps of all phases, one after another; upright lines part the phases."
-    return [prose(told), side_by_side(drawn), folded("Numbers", table(head, rows, caption=told))]
+    caption = "Over the GRPO steps of all phases, one after another; upright lines part the phases."
+    return [
+        prose(caption),
+        side_by_side(drawn),
+        folded("Numbers", table(head, rows, caption=caption)),
+    ]
 
 
 def _rewards(answers: Answers) -> list[Markup]:
     if not answers.by_reward:
         return []
     drawn = [
-        figures.distributions(reward, place, found)
-        for place, (reward, found) in enumerate(answers.by_reward.items())
+        figures.distributions(reward, index, by_phase)
+        for index, (reward, by_phase) in enumerate(answers.by_reward.items())
     ]
     rows = [
         (reward, scores.phase, scores.answers, scores.mean, scores.abstained, scores.errors)
-        for reward, found in answers.by_reward.items()
-        for scores in found
+        for reward, by_phase in answers.by_reward.items()
+        for scores in by_phase
     ]
     head = ("reward", "phase", "answers", "mean score", "abstained", "errors")
     label = "Scores of all sampled answers"
@@ -287,15 +291,19 @@ def _honesty(run: Run) -> list[Markup]:
     for phase in run.phases:
         for wire, share in (phase.metrics.get("trip_wires") or {}).items():
             wires[str(wire)][phase.name] = float(share)
-    rows = [(wire, phase, share) for wire, found in wires.items() for phase, share in found.items()]
-    told = (
+    rows = [
+        (wire, phase, share)
+        for wire, by_phase in wires.items()
+        for phase, share in by_phase.items()
+    ]
+    explanation = (
         "The gap is the gain on reported rows of trained families less that on reserved ones: far "
         "above 0, what was learned does not carry over. A trip wire notices answers that please a "
         "check and nobody else."
     )
     head = ("wire", "phase", "share of answers after it")
     more = [folded("By wire", table(head, rows, caption="Tripped wires"))] if rows else []
-    return [prose(told), side_by_side([drawn]), *more]
+    return [prose(explanation), side_by_side([drawn]), *more]
 
 
 def _errors(run: Run, answers: Answers) -> list[Markup]:
@@ -312,7 +320,7 @@ def _errors(run: Run, answers: Answers) -> list[Markup]:
     head = ("plugin", "phase", "at step", "answers", "the latest reason")
     parts = [table(head, rows, caption="Errors by plugin")] if rows else []
     if answers.unread:
-        unread = [(told,) for told in answers.unread]
+        unread = [(reason,) for reason in answers.unread]
         parts.append(table(("a log that could not be read",), unread, caption="Unread logs"))
     return parts or [prose("None was recorded.")]
 
@@ -320,17 +328,21 @@ def _errors(run: Run, answers: Answers) -> list[Markup]:
 def _answers(answers: Answers) -> list[Markup]:
     if not answers.shown:
         return []
-    told = f"{len(answers.shown):,} of {answers.count:,} sampled answers"
+    explanation = f"{len(answers.shown):,} of {answers.count:,} sampled answers"
     if len(answers.shown) < answers.count:
-        told += ": the best and the worst of each phase, reward and family, and some that failed"
-    told += f". Texts are cut after {LONGEST:,} characters; completions.parquet has all of them."
+        explanation += (
+            ": the best and the worst of each phase, reward and family, and some that failed"
+        )
+    explanation += (
+        f". Texts are cut after {LONGEST:,} characters; completions.parquet has all of them."
+    )
     phases = sorted({shown.phase for shown in answers.shown})
     families = sorted({shown.family for shown in answers.shown if shown.family})
     rewards = list(answers.by_reward)
     orders = [("best", "best first"), ("worst", "worst first")]
     orders += [
-        (f"{end}:{place}", f"{word} by {reward}")
-        for place, reward in enumerate(rewards)
+        (f"{end}:{index}", f"{word} by {reward}")
+        for index, reward in enumerate(rewards)
         for end, word in (("best", "best"), ("worst", "worst"))
     ]
     controls = join(
@@ -345,7 +357,7 @@ def _answers(answers: Answers) -> list[Markup]:
     )
     content = data({"rewards": rewards, "answers": [_packed(s, rewards) for s in answers.shown]})
     return [
-        prose(told),
+        prose(explanation),
         Markup(f'<form id="answers-form" role="search">{controls}</form>'),
         Markup('<p id="answers-count" role="status" aria-live="polite"></p>'),
         Markup('<ol id="answers-list"></ol>'),
@@ -375,7 +387,7 @@ def _rounded(score: float | str | None) -> float | str | None:
 
 def _select(name: str, label: str, options: Sequence[tuple[str, str]]) -> Markup:
     inside = "".join(
-        f'<option value="{html(value)}">{html(told)}</option>' for value, told in options
+        f'<option value="{html(value)}">{html(text)}</option>' for value, text in options
     )
     return Markup(f'<label>{html(label)} <select id="answers-{name}">{inside}</select></label>')
 
@@ -384,7 +396,7 @@ def _configuration(run: Run) -> list[Markup]:
     parts: list[Markup] = []
     environment = run.description.get("environment") or {}
     hashes = run.description.get("hashes") or {}
-    rows = [(str(k), _told(v)) for k, v in {**environment, **hashes}.items()]
+    rows = [(str(k), _listed(v)) for k, v in {**environment, **hashes}.items()]
     if rows:
         parts.append(table(("", ""), rows, caption="Environment and hashes"))
     versions = run.description.get("versions") or {}
@@ -398,5 +410,5 @@ def _configuration(run: Run) -> list[Markup]:
     return parts
 
 
-def _told(value: Any) -> str:
+def _listed(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

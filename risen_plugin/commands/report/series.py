@@ -1,4 +1,4 @@
-"""Turn a run into series of points: what was measured when. Pure."""
+"""Turn a run into series of points: (seconds or step, measurement). Pure."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ CONTROL = {
 
 def adherence(run: Run) -> dict[str, Points]:
     """Strict adherence over the seconds of the run, by the rows it is measured on."""
-    found = {name: measured(run.phases, metric) for name, metric in _ADHERENCE.items()}
+    series = {name: measured(run.phases, metric) for name, metric in _ADHERENCE.items()}
     during = [
         (event.at, value)
         for event in run.of(GuardEvent)
         if event.when == "during"
         and (value := as_number(event.measured.get("adherence_strict"))) is not None
     ]
-    first = next(iter(found))
-    found[first] = sorted(found[first] + during, key=itemgetter(0))
-    return {name: points for name, points in found.items() if points}
+    first = next(iter(series))
+    series[first] = sorted(series[first] + during, key=itemgetter(0))
+    return {name: points for name, points in series.items() if points}
 
 
 def retention(run: Run) -> Points:
@@ -53,11 +53,11 @@ def retention(run: Run) -> Points:
 
 
 def quality(run: Run) -> dict[str, Points]:
-    """What the user measures of the domain over the seconds of the run, losses apart."""
-    found: dict[str, Points] = defaultdict(list)
+    """The user's measures of the domain over the seconds of the run, without losses."""
+    by_metric: dict[str, Points] = defaultdict(list)
     for name, points in evaluations(run).items():
         if name not in _NO_QUALITY:
-            found[name] += points
+            by_metric[name] += points
     named = {
         _stem(name): name
         for phase in run.phases
@@ -67,20 +67,20 @@ def quality(run: Run) -> dict[str, Points]:
     for stem in named:
         name = stem.removeprefix("domain/")
         if name not in _NO_QUALITY:
-            found[name] += measured(run.phases, stem)
+            by_metric[name] += measured(run.phases, stem)
     by_time = itemgetter(0)
-    return {name: sorted(points, key=by_time) for name, points in found.items() if points}
+    return {name: sorted(points, key=by_time) for name, points in by_metric.items() if points}
 
 
 def evaluations(run: Run) -> dict[str, Points]:
     """The outer run's evaluations, by metric."""
-    found: dict[str, Points] = defaultdict(list)
+    by_metric: dict[str, Points] = defaultdict(list)
     for event in run.of(EvaluationEvent):
         for name, value in event.metrics.items():
             number = as_number(value)
             if number is not None:
-                found[name.removeprefix("eval_")].append((event.at, number))
-    return dict(found)
+                by_metric[name.removeprefix("eval_")].append((event.at, number))
+    return dict(by_metric)
 
 
 def losses(run: Run) -> dict[str, Points]:
@@ -90,12 +90,12 @@ def losses(run: Run) -> dict[str, Points]:
         for event in run.of(LogEvent)
         if (loss := as_number(event.loss)) is not None
     ]
-    found = {"training": training, "evaluation": evaluations(run).get("loss", [])}
-    return {name: points for name, points in found.items() if points}
+    series = {"training": training, "evaluation": evaluations(run).get("loss", [])}
+    return {name: points for name, points in series.items() if points}
 
 
 def measured(phases: Sequence[Phase], metric: str) -> Points:
-    """A metric at both ends of each phase, and where a dropped one has left the model again."""
+    """A metric at both ends of each phase, and again its entry value after a dropped one."""
     points: Points = []
     for phase in phases:
         ends = [(phase.begins, "before"), (phase.ends, "after")]
@@ -109,12 +109,12 @@ def measured(phases: Sequence[Phase], metric: str) -> Points:
 
 
 Move = tuple[Phase, tuple[float, float], tuple[float, float] | None]
-"""A phase, and where it began and ended: (strict adherence, probe loss)."""
+"""A phase, with (strict adherence, probe loss) at its beginning and its end."""
 
 
 def moves(phases: Sequence[Phase]) -> list[Move]:
     """The phases that were measured, as moves between adherence and retention."""
-    found: list[Move] = []
+    ways: list[Move] = []
     for phase in phases:
         before, after = (
             (
@@ -126,48 +126,48 @@ def moves(phases: Sequence[Phase]) -> list[Move]:
         if before[0] is None or before[1] is None:
             continue
         ending = None if after[0] is None or after[1] is None else (after[0], after[1])
-        found.append((phase, (before[0], before[1]), ending))
-    return found
+        ways.append((phase, (before[0], before[1]), ending))
+    return ways
 
 
 def way(moves: Sequence[Move]) -> Points:
-    """The way of the run through them: where phases began, and where kept ones ended."""
-    found: Points = []
+    """The points of the run through them: where phases began, and where kept ones ended."""
+    points: Points = []
     for phase, before, after in moves:
-        found.append(before)
+        points.append(before)
         if phase.accepted and after is not None:
-            found.append(after)
-    return found
+            points.append(after)
+    return points
 
 
 def control(run: Run) -> dict[str, Points]:
-    """What TRL logged and controllers set, over the GRPO steps of all phases, one after another."""
-    found: dict[str, dict[float, float]] = defaultdict(dict)
+    """Values that TRL logged and controllers set, over the GRPO steps of all phases in a row."""
+    by_name: dict[str, dict[float, float]] = defaultdict(dict)
     offset = starts(run.phases)
     for phase in run.phases:
         for log in phase.logs:
-            _put(found, offset.get(phase.number, 0) + (as_number(log.get("step")) or 0.0), log)
+            _put(by_name, offset.get(phase.number, 0) + (as_number(log.get("step")) or 0.0), log)
     for event in run.of(ControlEvent):
-        _put(found, offset.get(event.number, 0) + event.grpo_step, event.numbers)
-    return {name: sorted(found[name].items()) for name in CONTROL if found.get(name)}
+        _put(by_name, offset.get(event.number, 0) + event.grpo_step, event.numbers)
+    return {name: sorted(by_name[name].items()) for name in CONTROL if by_name.get(name)}
 
 
 def starts(phases: Sequence[Phase]) -> dict[int, int]:
-    """By the number of each RISEN phase, how many GRPO steps the run had taken before it."""
-    found: dict[int, int] = {}
+    """By the number of each RISEN phase, the GRPO steps of the run before it."""
+    before: dict[int, int] = {}
     total = 0
     for phase in phases:
         if phase.kind == "risen":
-            found[phase.number] = total
+            before[phase.number] = total
             total += phase.steps
-    return found
+    return before
 
 
-def _put(found: Mapping[str, dict[float, float]], place: float, values: Mapping[str, Any]) -> None:
+def _put(series: Mapping[str, dict[float, float]], step: float, values: Mapping[str, Any]) -> None:
     for name in CONTROL:
         value = as_number(values.get(name))
         if value is not None:
-            found[name][place] = value
+            series[name][step] = value
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = 400) -> Points:
@@ -175,15 +175,15 @@ def thinned(points: Sequence[tuple[float, float]], most: int = 400) -> Points:
     if len(points) <= most:
         return list(points)
     size = math.ceil(len(points) / (most // 2))
-    kept: Points = []
+    thin: Points = []
     for start in range(0, len(points), size):
         stretch = points[start : start + size]
         ends = {
-            min(range(len(stretch)), key=lambda place: stretch[place][1]),
-            max(range(len(stretch)), key=lambda place: stretch[place][1]),
+            min(range(len(stretch)), key=lambda index: stretch[index][1]),
+            max(range(len(stretch)), key=lambda index: stretch[index][1]),
         }
-        kept += [stretch[place] for place in sorted(ends)]
-    return kept
+        thin += [stretch[index] for index in sorted(ends)]
+    return thin
 
 
 def sparkline(values: Sequence[float], width: int = 24) -> str:

@@ -1,4 +1,4 @@
-"""A run in a few lines of text: the strip of its phases and what was measured last. Pure."""
+"""A run in a few lines of text: the strip of its phases and the latest measurements. Pure."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _LINES = 3
 
 
 def lines(run: Run, width: int = 80) -> list[str]:
-    """What ``risen watch`` shows; no line is longer than ``width`` characters."""
-    told = [_head(run), *_strip(run, width)]
+    """The lines that ``risen watch`` shows, none longer than ``width`` characters."""
+    shown = [_head(run), *_strip(run, width)]
     for name, points in _measured(run):
         values = [value for _, value in points]
-        told.append(
+        shown.append(
             f"{name:<26} {number(values[-1]):>9}  "
             f"{series.sparkline(values, max(4, min(32, width - 40)))}"
         )
     latest = list(run.of(PluginErrorEvent))[-1:]
     errors = [f"error of {event.plugin or 'the run'}: {event.reason}" for event in latest]
-    told = [_fit(line, width) for line in told]
-    return told + [line for long in _phases(run) + errors for line in _folded(long, width)]
+    shown = [_fit(line, width) for line in shown]
+    return shown + [line for long in _phases(run) + errors for line in _folded(long, width)]
 
 
 def _head(run: Run) -> str:
@@ -39,7 +39,7 @@ def _head(run: Run) -> str:
 
 
 def _strip(run: Run, width: int) -> list[str]:
-    """The run's time from left to right: fine-tuning, and phases by how they came out."""
+    """The run's time from left to right: fine-tuning, and phases by their outcome."""
     if not run.events:
         return ["nothing has been recorded yet"]
     seconds = max(run.seconds, 1e-9)
@@ -54,33 +54,35 @@ def _strip(run: Run, width: int) -> list[str]:
 
 
 def _measured(run: Run) -> list[tuple[str, series.Points]]:
-    found: list[tuple[str, series.Points]] = [
+    series_by_name: list[tuple[str, series.Points]] = [
         (f"adherence, {name}", points) for name, points in series.adherence(run).items()
     ]
-    found.append(("probe loss", series.retention(run)))
-    found.append(("training loss", series.losses(run).get("training", [])))
+    series_by_name.append(("probe loss", series.retention(run)))
+    series_by_name.append(("training loss", series.losses(run).get("training", [])))
     control = series.control(run)
-    found += [(name, control.get(name, [])) for name in ("reward", "kl", "entropy", "beta")]
-    return [(name, points) for name, points in found if points]
+    series_by_name += [
+        (name, control.get(name, [])) for name in ("reward", "kl", "entropy", "beta")
+    ]
+    return [(name, points) for name, points in series_by_name if points]
 
 
 def _phases(run: Run) -> list[str]:
-    found = []
+    verdicts = []
     for phase in run.phases[-_LATEST_PHASES:]:
         reason = str(phase.metrics.get(VERDICT) or phase.reason)
-        found.append(f"step {phase.step}: {phase.name} {phase.outcome}: {reason}")
-    return found
+        verdicts.append(f"step {phase.step}: {phase.name} {phase.outcome}: {reason}")
+    return verdicts
 
 
 def _folded(line: str, width: int) -> list[str]:
-    """A reason over as many lines as it takes, up to three."""
+    """A line folded into as many as it takes, up to three."""
     return textwrap.wrap(
         _plain(line), max(width, 4), subsequent_indent="  ", max_lines=_LINES, placeholder=" …"
     )
 
 
 def _plain(line: str) -> str:
-    """Without what a terminal would act on: reasons come from plugins."""
+    """``line`` without control characters: reasons come from plugins."""
     return "".join(
         " " if unicodedata.category(character).startswith("C") else character for character in line
     )
@@ -92,6 +94,6 @@ def _fit(line: str, width: int) -> str:
 
 
 def redrawn(shown: Sequence[str], now: Sequence[str]) -> str:
-    """What a terminal is sent so that ``now`` stands where ``shown`` stood."""
+    """The text that makes a terminal show ``now`` in place of ``shown``."""
     up = f"\x1b[{len(shown)}F\x1b[J" if shown else ""
     return up + "".join(f"{line}\n" for line in now)
