@@ -114,7 +114,7 @@ def _measure(path: Path, size: int, batches: int, rows: int) -> Cost:
         drawn = pool.draw(rows)
         keys = [key_of(row["prompt"]) for row in drawn for _ in range(_GROUP)]
         rates = [row["level"] / 4 for row in drawn for _ in range(_GROUP)]
-        pool.answered(keys, [rng.random() < rate for rate in rates])
+        pool.count_answers(keys, [rng.random() < rate for rate in rates])
         spent_ms.append((time.perf_counter() - started) * 1e3)
     arrays = pool.bytes_in_memory()
     position = pool.state_dict()

@@ -211,7 +211,7 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
     panel.begin(group=trial.group)
     if curriculum is not None:  # as a phase does with what its guard has measured anyway
         told = _answers(desk, model, instructions.held_out.guard)
-        instructions.measured(
+        instructions.count_measured(
             verdicts(parts.rewards, grade(parts.rewards, instructions.held_out.guard, told))
         )
     points = [(0, _adherence(desk, model))]

@@ -33,7 +33,7 @@ _FROM_0 = ("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "be
 def check_fields(
     kind: Any, fields: Mapping[str, Any], managed: Mapping[str, str], label: str
 ) -> None:
-    """Refuse a name that is no field, a field that is set here, and a value that cannot be its.
+    """Refuse a name that is no field, a field that is set here, and a value that does not fit.
 
     :param kind: the configuration class, such as ``SFTConfig``; none is built.
     :param managed: fields that are set here, with the reason.

@@ -1,1 +1,1 @@
-"""Was a phase worth it: differences, verdicts and controllers, as pure functions."""
+"""Decide whether a phase was worth it: differences, verdicts and controllers. Pure."""

@@ -73,7 +73,7 @@ def set_apart(
     seed: int,
     check: Check,
 ) -> HeldOut:
-    """Draw the held-out rows: of families that are trained on, and as many reserved ones.
+    """Draw the held-out rows, of trained and of reserved families.
 
     The guard's and the reported rows are of families that are trained on; as many as
     ``report_rows`` more are of reserved ones, where there are any.

@@ -244,15 +244,15 @@ class Instructions:
         """Count a generation batch in the pool: its verdicts, and which groups lack variance."""
         if self.pool is not None:
             keys = [key_of(prompt) for prompt in batch.prompts]
-            self.pool.answered(keys, batch.verdicts, batch.totals, batch.completions)
+            self.pool.count_answers(keys, batch.verdicts, batch.totals, batch.completions)
 
-    def measured(self, passed: Sequence[bool | None]) -> None:
+    def count_measured(self, passed: Sequence[bool | None]) -> None:
         """Count one answer to each of the guard's rows, from before a phase, in the pool.
 
         They change the pass rates of groups alone: the rows are not trained on.
         """
         if self.pool is not None:
-            self.pool.measured(self.held_out.guard, passed)
+            self.pool.count_measured(self.held_out.guard, passed)
 
     def begin_figures(self, counts: Mapping[str, int] | None = None) -> None:
         """Count anew for the figures of a phase, or go on from ``counts``."""

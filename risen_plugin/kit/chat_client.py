@@ -229,7 +229,7 @@ class ChatClient:
         return f" ({self._shown(message)})" if isinstance(message, str) and message.strip() else ""
 
     def _shown(self, text: str) -> str:
-        """In one short line, without the key, which endpoints like to repeat."""
+        """``text`` in one short line, without the key, which endpoints may repeat."""
         return " ".join(self.key.hidden_in(text).split())[:_LONGEST_SHOWN]
 
 

@@ -186,7 +186,7 @@ def _score(risen: int, fallen: int, rows: int, difference: float) -> float:
 
 
 def _by_coins(risen: int, fallen: int) -> float:
-    """How often as many rows or more rise, of those that change, where each falls as easily."""
+    """The probability that as many of the changed rows or more rise, if each falls as easily."""
     changed = risen + fallen
     return sum(math.comb(changed, count) for count in range(risen, changed + 1)) / (1 << changed)
 

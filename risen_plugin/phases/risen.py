@@ -139,7 +139,7 @@ class RisenPhase(Trial):
         """Measure the model as it enters; a phase that goes on has been measured."""
         if self.resumed is None:
             before = self.guard.enter()
-            self.context.instructions.measured(before.by_row.passed)
+            self.context.instructions.count_measured(before.by_row.passed)
 
     def train(self, snapshot: Snapshot) -> Any:
         """Reinforce; None where the guard lets the phase not begin."""

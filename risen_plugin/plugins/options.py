@@ -141,7 +141,7 @@ def _meanings(doc: str) -> dict[str, str]:
 
 
 def _default(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """The default as a reader wants it: a dataclass shows a marker for its default factories."""
+    """The default, made where a dataclass has a default factory: its signature shows a marker."""
     if dataclasses.is_dataclass(factory):
         for field in dataclasses.fields(factory):
             if field.name == parameter.name and field.default_factory is not dataclasses.MISSING:

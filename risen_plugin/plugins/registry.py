@@ -1,4 +1,4 @@
-"""Find plugins, list their offers with their origin, and leave out whole one that misbehaves.
+"""Find plugins, list their offers with their origin, and leave out a misbehaving one as a whole.
 
 A plugin only offers named factories; a configuration names the ones that a run uses. Turning
 options into arguments is left to ``options``, calling the built objects to the run.

@@ -1,4 +1,4 @@
-"""Checkpoints as files: whole or not at all, verified by hash, set aside where they are not.
+"""Checkpoints as files: whole or not at all, verified by hash, set aside where damaged.
 
 A folder is whole if it has a manifest, written last, and every file that the manifest names is as
 it was written. The Trainer writes its checkpoints in place, so each is announced before it is
@@ -94,7 +94,7 @@ class Checkpoints:
 
     @contextmanager
     def rewriting(self, step: int, state: Mapping[str, Any]) -> Iterator[Path]:
-        """A copy of a checkpoint without its weights, to take its place with others.
+        """A copy of a checkpoint without its weights, to get others and to take its place.
 
         It is exchanged at the end, so that a crash leaves the old one or the new one.
         """

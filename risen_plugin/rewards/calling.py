@@ -1,4 +1,4 @@
-"""Call rewards: ``async`` ones side by side, each under its time limit, and nothing hangs.
+"""Call rewards: ``async`` ones side by side, each under its time limit, so that none hangs a run.
 
 A call that runs past its limit is left behind in a daemon thread, which does not stop the process
 from ending. Judging the scores is left to ``scores``.
@@ -49,7 +49,7 @@ def call_all(
 
 
 def _settled(reward: NamedReward, count: int, ask: Callable[[], Scores]) -> Scores:
-    """The reward's scores; an error for each completion if it fails and that is to be skipped."""
+    """The reward's scores; an error for each completion if it fails and its errors are skipped."""
     try:
         return ask()
     except Exception as error:  # a reward may raise anything; NamedReward says whose it is

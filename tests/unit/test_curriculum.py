@@ -45,7 +45,7 @@ def answer(asked: Pool, rows: list[Any], rate: Any, *, group: int = 8) -> None:
         good = round(rate(given_row) * group)
         keys += [key_of(given_row["prompt"])] * group
         passed += [place < good for place in range(group)]
-    asked.answered(keys, passed)
+    asked.count_answers(keys, passed)
 
 
 def prompts(rows: list[Any]) -> list[str]:
@@ -224,10 +224,10 @@ def test_rewards_tell_variance_where_they_are_given() -> None:
     asked = pool()
     asked.add([row(0)])
     [drawn] = asked.draw(1)
-    asked.answered([key_of(drawn["prompt"])] * 2, [False, False], [0.1, 0.6])
+    asked.count_answers([key_of(drawn["prompt"])] * 2, [False, False], [0.1, 0.6])
     assert asked.figures()["zero_variance_share"] == 0.0
     asked.draw(1)
-    asked.answered([key_of(drawn["prompt"])] * 2, [False, False], [0.4, 0.4])
+    asked.count_answers([key_of(drawn["prompt"])] * 2, [False, False], [0.4, 0.4])
     assert asked.figures()["zero_variance_share"] == 0.5
 
 
@@ -235,9 +235,9 @@ def test_an_answer_that_nobody_judged_counts_for_nothing() -> None:
     asked = pool()
     asked.add([row(0)])
     asked.draw(1)
-    asked.answered([key_of("p0")] * 3, [None, None, None])
+    asked.count_answers([key_of("p0")] * 3, [None, None, None])
     assert asked.rate_of(key_of("p0")) == 0.5
-    asked.answered([key_of("p0")] * 3, [True, None, None])
+    asked.count_answers([key_of("p0")] * 3, [True, None, None])
     assert asked.rate_of(key_of("p0")) > 0.5
 
 
@@ -438,7 +438,7 @@ def test_hindsight_adds_rows_with_their_origin_only_where_it_is_on(
     asked.add([constrained("Name a city. No commas, all quoted.", "Name a city.")])
     [drawn] = asked.draw(1)
     key = key_of(drawn["prompt"])
-    asked.answered([key] * 2, [False, False], None, ["Oslo", "a, b"])
+    asked.count_answers([key] * 2, [False, False], None, ["Oslo", "a, b"])
     assert len(asked) == 1 + is_on
     assert asked.figures()["relabelled"] == int(is_on)
     origins = sqlite3.connect(tmp_path / "pool.sqlite").execute("SELECT origin FROM rows")
@@ -464,7 +464,7 @@ def test_what_the_guard_measured_is_known_of_the_strata_before_the_first_draw(
     asked = pool(tmp_path / "pool.sqlite", explore=0.0)
     asked.add([row(number, "easy" if number % 2 else "hard") for number in range(200)])
     outside = [row(1000 + n, "easy" if n % 2 else "hard") for n in range(40)]
-    asked.measured(outside, [n % 2 == 1 or n % 4 == 0 for n in range(40)])
+    asked.count_measured(outside, [n % 2 == 1 or n % 4 == 0 for n in range(40)])
     saved = asked.state_dict()
     drawn = [given_row for _ in range(10) for given_row in asked.draw(8)]
     assert sum(r["family"] == "hard" for r in drawn) > 3 * sum(r["family"] == "easy" for r in drawn)
@@ -479,5 +479,5 @@ def test_what_the_guard_measured_is_known_of_the_strata_before_the_first_draw(
 def test_a_measurement_that_nobody_judged_tells_nothing() -> None:
     asked = pool()
     asked.add([row(0)])
-    asked.measured([row(1)], [None])
+    asked.count_measured([row(1)], [None])
     assert asked.rate_of(key_of("p0")) == 0.5

@@ -14,7 +14,7 @@ from risen_plugin.contracts import Completion, Row, text_of
 
 
 def relabelled(row: Row, completions: Sequence[Completion], rng: random.Random) -> Row | None:
-    """``row`` with the constraints that the answer which met most of them met, asked anew.
+    """``row`` asked anew, with only the constraints that the best of its answers met.
 
     The other columns stay. None where no answer met some but not all of the constraints, and for a
     row without ``query``: its prompt cannot be written again.

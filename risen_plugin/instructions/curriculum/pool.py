@@ -210,7 +210,7 @@ class Pool:
 
     # Counting answers
 
-    def answered(
+    def count_answers(
         self,
         keys: Sequence[str],
         passed: Sequence[bool | None],
@@ -257,7 +257,7 @@ class Pool:
             origin = {"hindsight_of": self.key_of(row["prompt"]), "tick": self.tick}
             self.counts["relabelled"] += self.add([made], origin)
 
-    def measured(self, rows: Sequence[Row], passed: Sequence[bool | None]) -> None:
+    def count_measured(self, rows: Sequence[Row], passed: Sequence[bool | None]) -> None:
         """Count one answer to each of ``rows``, which stay outside the pool, in their strata."""
         tally: dict[int, list[bool]] = {}
         self.seq += 1

@@ -1,4 +1,4 @@
-"""Keep evaluation data out: texts that share a run of words, or all of them, with named files."""
+"""Keep evaluation data out: texts that share a run of words, or every word, with named files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts as duplicates and overlaps are looked for in them: words without case and marks, hashed.
+"""Hash texts by their words without case and marks, to look for duplicates and overlaps.
 
 A hash is eight bytes of BLAKE2, the same in every process, so that it can be saved in a checkpoint.
 """
