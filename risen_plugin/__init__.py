@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from risen_plugin.record.rollouts import RolloutLog, read_rollouts
     from risen_plugin.rewards.batch import Batch
-    from risen_plugin.training.torch_processes import leave_processes
+    from risen_plugin.training.outer_trainer import leave_processes
 
 __version__ = "0.1.0"
 __all__ = [
@@ -93,7 +93,7 @@ _LATER = {
     "RolloutLog": "risen_plugin.record.rollouts",
     "TaskProbe": "risen_plugin.config",
     "Weighted": "risen_plugin.config",
-    "leave_processes": "risen_plugin.training.torch_processes",
+    "leave_processes": "risen_plugin.training.outer_trainer",
     "read_rollouts": "risen_plugin.record.rollouts",
     "use": "risen_plugin.config",
 }

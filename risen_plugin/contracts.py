@@ -15,6 +15,9 @@ Message: TypeAlias = Mapping[str, Any]
 Completion: TypeAlias = str | Sequence[Message]
 """One answer as TRL passes it: the text, or the chat messages of the assistant."""
 
+Prompt: TypeAlias = str | Sequence[Message]
+"""One instruction as a model is asked it: text, or chat messages."""
+
 Row: TypeAlias = Mapping[str, Any]
 """One instruction: ``prompt`` (text or chat messages) and the columns that its rewards need."""
 

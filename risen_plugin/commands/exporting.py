@@ -12,9 +12,9 @@ from risen_plugin.instructions.rows import key_of
 from risen_plugin.kit.files import write_text
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.phases.leftovers.buffers import FILE, unsolved_in
-from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
-from risen_plugin.phases.leftovers.holding import Attempted
+from risen_plugin.phases.leftovers.findings import Attempted
 from risen_plugin.phases.leftovers.journal import read_journal
+from risen_plugin.phases.leftovers.mixing import load_demonstrations
 from risen_plugin.record.reading import read_description, record_folder
 
 

@@ -10,7 +10,7 @@ import click
 from risen_plugin.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from risen_plugin.phases.leftovers.holding import Attempted
+    from risen_plugin.phases.leftovers.findings import Attempted
 
 
 @hookimpl

@@ -19,11 +19,10 @@ from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.guard.changes import Changes, compare
 from risen_plugin.guard.verdicts import Action, Verdict, judge_burst
 from risen_plugin.instructions.rows import derived_seed
-from risen_plugin.kit.stopwatch import Stopwatch
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import announce_measured
-from risen_plugin.phases.measuring import Measurement, metrics_of
-from risen_plugin.phases.trial import Announce, Trial
+from risen_plugin.phases.measuring import Measurement
+from risen_plugin.phases.trial import Announce, Stopwatch, Trial, metrics_of
 from risen_plugin.progress import GUARD_S, SECONDS
 from risen_plugin.training.adapters import Snapshot
 from risen_plugin.training.answering import longest_prompt

@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 
 from risen_plugin.errors import one_line
 from risen_plugin.kit.files import damage, publishing, sha256
-from risen_plugin.training.trainer_state import (
+from risen_plugin.training.phase_trainer import (
     GoingOn,
     counters_of,
     optimization_of,
@@ -139,6 +139,7 @@ class PhaseCheckpoints:
         None of a phase that has just been stopped: one that went on from there would not.
 
         :param state: makes the JSON values of the phase and the run around it.
+        :raises OSError: where the disk takes none.
         """
         if not self.every or (trainer.control.should_training_stop and not finished):
             return
@@ -160,7 +161,10 @@ class PhaseCheckpoints:
                 for n, p in trained_parameters(trainer.model).items()
             }
             save_file(held, folder / _WEIGHTS)
-            torch.save({} if finished else optimization_of(trainer), folder / _TRAINING)
+            try:
+                torch.save({} if finished else optimization_of(trainer), folder / _TRAINING)
+            except RuntimeError as error:  # torch's own, where a file cannot be written
+                raise OSError(str(error)) from error
         for old in sorted(self.path.glob("step-*"))[:-_NEWEST]:
             shutil.rmtree(old, ignore_errors=True)
         self._last = step

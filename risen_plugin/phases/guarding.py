@@ -1,6 +1,7 @@
 """The guard of one phase: it measures at entry, while the phase runs and at its end, and decides.
 
-How it decides is in the pure functions of ``guard``; the trainer does as it says in ``steering``.
+How it decides is in the pure functions of ``guard``. ``Steering`` has the trainer do as the guard
+and the controllers say: its KL coefficient, learning rate, temperature and end.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from transformers import TrainerCallback
+
 from risen_plugin.guard.changes import Changes, compare
+from risen_plugin.guard.controllers import Controllers
+from risen_plugin.guard.rules import Orders
 from risen_plugin.guard.verdicts import (
     Action,
     Look,
@@ -21,10 +26,11 @@ from risen_plugin.guard.verdicts import (
     judge,
 )
 from risen_plugin.kit.jsonable import from_plain, to_plain
-from risen_plugin.phases.measuring import Measurement, metrics_of
-from risen_plugin.phases.trial import Announce, Trial
+from risen_plugin.phases.measuring import Measurement
+from risen_plugin.phases.trial import Announce, Trial, metrics_of
 from risen_plugin.progress import GUARD_S, LOOKS, REINFORCE_S
 from risen_plugin.training.answering import Encoded, sampled_answers
+from risen_plugin.training.phase_trainer import SERIES, Live
 
 
 @dataclass
@@ -204,6 +210,64 @@ class PhaseGuard:
     def _compared(self, measured: Measurement, looks: int = 1) -> Changes:
         confidence = confidence_of_looks(self.config, looks)
         return compare(self.before.by_row, measured.by_row, self.config, confidence)
+
+
+class Steering(TrainerCallback):
+    """Carries out what is decided while one phase trains.
+
+    :param announce: writes an event of this phase.
+    :param goes_on: whether the phase was cut off, so that earlier orders still hold.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        guard: PhaseGuard,
+        controllers: Controllers,
+        announce: Announce,
+        *,
+        goes_on: bool = False,
+    ) -> None:
+        self.trainer = trainer
+        self.guard = guard
+        self.controllers = controllers
+        self.announce = announce
+        self.live = Live(trainer)
+        if goes_on:
+            self.live.go_on(controllers.standing)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        step = state.global_step
+        if control.should_training_stop or not self.guard.is_due(step):
+            return
+        beta = self.trainer.beta
+        max_beta = self.controllers.config.max_beta
+        action = self.guard.look(self.trainer.model, step, beta, max_beta)
+        if action.kind == "raise_beta":
+            raised = self.controllers.raise_beta(beta, self.guard.config.beta_factor)
+            self.live.follow(Orders(beta=raised))
+        elif action.kind in ("stop", "roll_back"):
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        numbers = {
+            name: float(value)
+            for name, value in (logs or {}).items()
+            if isinstance(value, int | float)
+        }
+        if "train_runtime" in numbers:  # the summary at the end
+            return
+        step = state.global_step
+        held = self.live.settings()
+        orders = self.controllers.observe(step, numbers)
+        self.live.follow(orders)
+        series = {
+            name: numbers[name] for name in SERIES if math.isfinite(numbers.get(name, math.nan))
+        }
+        self.announce("control", grpo_step=step, **series, **held)
+        if orders.stop is not None and not control.should_training_stop and step < state.max_steps:
+            control.should_training_stop = True
+            self.guard.stop(step, orders.stop)
 
 
 def announce_measured(  # noqa: PLR0917 one event, its parts in order

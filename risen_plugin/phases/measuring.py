@@ -16,10 +16,9 @@ from typing import Any, TypeAlias
 from risen_plugin.constraints.counting import Count, counts_by_constraint, counts_by_family
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
-from risen_plugin.guard.changes import Changes, RowByRow
+from risen_plugin.guard.changes import RowByRow
 from risen_plugin.guard.verdicts import Measured
 from risen_plugin.phases.context import PhaseContext
-from risen_plugin.progress import OF_THE_GUARD
 from risen_plugin.rewards.adherence import Adherence, adherence, score, unjudged, verdicts
 from risen_plugin.rewards.named import NamedReward
 from risen_plugin.rewards.scores import Scores
@@ -277,41 +276,3 @@ def _domain_metric(context: PhaseContext, metrics: Mapping[str, float]) -> float
             f"{near_miss(name, metrics) or ':'} {has}"
         )
     return metrics[name]
-
-
-def metrics_of(
-    before: Measurement, after: Measurement | None, changes: Changes | None
-) -> dict[str, Any]:
-    """Both ends of a phase as its record has them; nothing after it if it was cut short."""
-    metrics: dict[str, Any] = {}
-    for when, measured in (("before", before), ("after", after)):
-        if measured is None:
-            continue
-        metrics |= {
-            f"{OF_THE_GUARD}{k}": v for k, v in measured.guard.as_metrics(f"_{when}").items()
-        }
-        metrics[f"{OF_THE_GUARD}errors_{when}"] = measured.errors
-        if measured.reported is not None:
-            metrics[f"adherence_strict_{when}"] = measured.reported.strict
-            metrics[f"adherence_soft_{when}"] = measured.reported.soft
-        if measured.unseen is not None:
-            metrics[f"unseen/adherence_strict_{when}"] = measured.unseen.strict
-            metrics[f"unseen/adherence_soft_{when}"] = measured.unseen.soft
-        metrics[f"trip_wire_rate_{when}"] = measured.tripped.rate
-        metrics |= {f"domain/{name}_{when}": value for name, value in measured.domain.items()}
-        metrics |= {f"task/{name}_{when}": value for name, value in measured.tasks.items()}
-        for what, counts in (
-            ("families", measured.by_family),
-            ("constraints", measured.by_constraint),
-        ):
-            if counts:
-                metrics[f"{what}_{when}"] = {name: list(count) for name, count in counts.items()}
-    if after is not None:
-        metrics["trip_wire_rate"] = after.tripped.rate
-        metrics["trip_wires"] = dict(after.tripped.by_wire)
-    if changes is not None:
-        metrics |= {f"{OF_THE_GUARD}{name}": value for name, value in changes.as_metrics().items()}
-        for name in ("gap", "trip_wire_rise"):
-            if name in changes.harms:
-                metrics[name] = changes.harms[name].amount.value
-    return metrics

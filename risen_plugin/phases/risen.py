@@ -16,15 +16,13 @@ from typing import Any
 from peft import PeftModel
 
 from risen_plugin.config.grpo import effective_grpo
-from risen_plugin.contracts import Decision, text_of
+from risen_plugin.contracts import Decision, Prompt, Row
 from risen_plugin.guard.verdicts import Verdict
 from risen_plugin.instructions.rows import derived_seed
-from risen_plugin.kit.stopwatch import Stopwatch
 from risen_plugin.phases.checkpoints import PhaseCheckpoint, PhaseCheckpoints
 from risen_plugin.phases.context import PhaseContext
-from risen_plugin.phases.guarding import PhaseGuard
-from risen_plugin.phases.steering import Steering
-from risen_plugin.phases.trial import Announce, Trial
+from risen_plugin.phases.guarding import PhaseGuard, Steering
+from risen_plugin.phases.trial import Announce, Stopwatch, Trial
 from risen_plugin.progress import ENTER_S, REINFORCE_S, REWARD_ERRORS, TIMED
 from risen_plugin.record.rollouts import FILE, RolloutLog
 from risen_plugin.record.run_record import writing
@@ -32,11 +30,10 @@ from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.scores import OutageError
 from risen_plugin.training.adapters import Snapshot, entry_folder
-from risen_plugin.training.answering import answers, longest_prompt
-from risen_plugin.training.grpo import GrpoLogs, PhaseTrainer, Plan, build_trainer, train
-from risen_plugin.training.likelihood import Likelihood
-
-_LOGGED = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
+from risen_plugin.training.answering import longest_prompt, texts_in_training
+from risen_plugin.training.grpo import GrpoLogs, Plan, build_trainer, train
+from risen_plugin.training.losses import Likelihood
+from risen_plugin.training.phase_trainer import PhaseTrainer
 
 
 class RisenPhase(Trial):
@@ -102,7 +99,6 @@ class RisenPhase(Trial):
         """Make the folder ready, and begin to count, or go on where the phase was cut off."""
         context, resumed = self.context, self.resumed
         context.processes.main(self._make_room)
-        context.panel.begin(group=self.grpo["num_generations"])
         context.instructions.begin_figures(None if resumed is None else resumed.data["counts"])
         context.buffers.begin(phase=self.number, at_step=self.at_step)
 
@@ -144,11 +140,19 @@ class RisenPhase(Trial):
     def train(self, snapshot: Snapshot) -> Any:
         """Reinforce; None where the guard lets the phase not begin."""
         if self.guard.before.outage is not None:
+            self._begin_panel()
             return None
         resumed = self.resumed
         with self.stopwatch.time(ENTER_S):
             trainer = self.context.processes.together(self._build)
-            steering = self._connect(trainer, snapshot)
+            self._begin_panel(self._likelihood(trainer.trained, snapshot))
+            steering = Steering(
+                trainer,
+                self.guard,
+                self.context.controllers,
+                self.announce,
+                goes_on=resumed is not None,
+            )
             if resumed is not None:
                 resumed.restore(trainer)
             self.checkpoints.follow(trainer)
@@ -160,7 +164,7 @@ class RisenPhase(Trial):
         except OutageError as error:
             self.outage = str(error)
         self._steps = trainer.state.global_step
-        return trainer.model
+        return trainer.trained
 
     def measure_exit(self, trained: Any) -> None:
         """Have the guard measure again, unless the training was cut short."""
@@ -203,7 +207,7 @@ class RisenPhase(Trial):
         context, before = self.context, self.sampled_before
         metrics = {
             **self.guard.metrics(),
-            **_logged(self.grpo_logs),
+            **self.grpo_logs.as_metrics(),
             **context.instructions.figures(),
             "rollouts": context.pass_rates.rollouts - before["rollouts"],
             "tokens": context.pass_rates.tokens - before["tokens"],
@@ -230,27 +234,34 @@ class RisenPhase(Trial):
     def _write_checkpoint(self, trainer: PhaseTrainer, *, finished: bool = False) -> None:
         """Write a checkpoint of the phase; a disk that takes none stops no training."""
         with self.context.tolerant(self.checkpoints.path):
-            try:
-                self.checkpoints.write(trainer, self.state_dict, finished=finished)
-            except RuntimeError as error:  # torch's own, where a file cannot be written
-                raise OSError(str(error)) from error
+            self.checkpoints.write(trainer, self.state_dict, finished=finished)
 
     # The trainer
 
     def _build(self) -> PhaseTrainer:
         context = self.context
-        longest = longest_prompt(context.model, self.grpo["max_completion_length"])
+        answer_tokens = self.grpo["max_completion_length"]
+        longest = longest_prompt(context.model, answer_tokens)
 
-        def draw(count: int) -> list[Any]:
+        def generate(prompts: Sequence[Prompt]) -> list[str]:
+            return texts_in_training(
+                trainer.trained,
+                context.tokenizer,
+                prompts,
+                max_new_tokens=answer_tokens,
+                batch_size=context.config.guard.batch_size,
+            )
+
+        def draw(count: int) -> list[Row]:
             return context.instructions.next(
                 count,
                 context.pass_rates.rates(),
                 longest=longest,
-                generate=self._generate(trainer.model),
+                generate=generate,
                 held_out_adherence=self.held_out_adherence,
             )
 
-        def supply(count: int) -> list[Any]:
+        def supply(count: int) -> list[Row]:
             return context.processes.main(partial(draw, count))
 
         trainer = build_trainer(
@@ -264,39 +275,14 @@ class RisenPhase(Trial):
         )
         return trainer
 
-    def _connect(self, trainer: PhaseTrainer, snapshot: Snapshot) -> Steering:
-        """Let rewards ask the model in training, and steer it."""
-        context, trained = self.context, trainer.model
-        context.panel.begin(
+    def _begin_panel(self, likelihood: Likelihood | None = None) -> None:
+        """Begin to count in the panel, or go on where the phase was cut off."""
+        self.context.panel.begin(
             group=self.grpo["num_generations"],
-            processes=context.processes,
-            likelihood=self._likelihood(trained, snapshot),
+            processes=self.context.processes,
+            likelihood=likelihood,
             state=None if self.resumed is None else self.resumed.data["panel"],
         )
-        return Steering(
-            trainer,
-            self.guard,
-            context.controllers,
-            self.announce,
-            goes_on=self.resumed is not None,
-        )
-
-    def _generate(self, trained: Any) -> Callable[[list[Any]], list[str]]:
-        """Lets a generator ask the model in training; greedy, so that it draws no random number."""
-
-        def generate(prompts: list[Any]) -> list[str]:
-            was_training = trained.training
-            made = answers(
-                trained,
-                self.context.tokenizer,
-                prompts,
-                max_new_tokens=self.grpo["max_completion_length"],
-                batch_size=self.context.config.guard.batch_size,
-            )
-            trained.train(was_training)
-            return [text_of(answer) for answer in made]
-
-        return generate
 
     def _likelihood(self, trained: Any, snapshot: Snapshot) -> Likelihood:
         """The quality of an answer under the model at phase entry, out of the one in training."""
@@ -318,19 +304,6 @@ def _grpo_fields(
     if resumed is not None:  # as it was steered to by then
         return grpo | {"beta": resumed.data["trainer"]["beta"]}
     return grpo | context.controllers.begin(grpo, decision.steps, context.processes.count)
-
-
-def _logged(logs: GrpoLogs) -> dict[str, Any]:
-    """The numbers that TRL logged last, and the first reward."""
-    metrics: dict[str, Any] = {}
-    for name in _LOGGED:
-        value = logs.last(name)
-        if value is not None:
-            metrics[name] = value
-    first = logs.first("reward")
-    if first is not None:
-        metrics["reward_first"] = first
-    return metrics
 
 
 def _error_metrics(panel: Panel) -> dict[str, Any]:

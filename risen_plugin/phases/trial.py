@@ -9,9 +9,10 @@ snapshot when the trial does not pay or fails.
 from __future__ import annotations
 
 import gc
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,18 +21,41 @@ from typing import Any, ClassVar, TypeAlias
 from peft import PeftModel
 
 from risen_plugin.contracts import Decision, PhaseKind, PhaseRecord
+from risen_plugin.guard.changes import Changes
 from risen_plugin.guard.verdicts import Verdict
 from risen_plugin.kit.files import write_json
-from risen_plugin.kit.stopwatch import Stopwatch
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.measuring import Measurement, measure
-from risen_plugin.progress import GUARD_S, LEAVE_S
+from risen_plugin.progress import GUARD_S, LEAVE_S, OF_THE_GUARD
 from risen_plugin.training.adapters import Snapshot, merge, save_adapter
 from risen_plugin.training.answering import Encoded
 from risen_plugin.training.clean_room import clean_room
 
 Announce: TypeAlias = Callable[..., None]
 """Writes an event of a trial: its name, and values by name."""
+
+
+class Stopwatch:
+    """Adds up seconds under names.
+
+    :param parts: the names that are there from the start, at 0.
+    :param earlier: seconds that were counted before, to go on from.
+    """
+
+    def __init__(self, parts: Sequence[str] = (), earlier: Mapping[str, float] = {}) -> None:
+        self.seconds: dict[str, float] = {**dict.fromkeys(parts, 0.0), **earlier}
+
+    @contextmanager
+    def time(self, name: str, *, within: str | None = None) -> Iterator[None]:
+        """Count the seconds spent here under ``name``, and not under ``within`` around it."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+            if within is not None:
+                self.seconds[within] = self.seconds.get(within, 0.0) - spent
 
 
 class Trial(ABC):
@@ -213,3 +237,41 @@ class Trial(ABC):
     def _write(self, data: Mapping[str, Any]) -> None:
         with self.context.tolerant(self.folder):
             write_json(self.folder / "phase.json", data)
+
+
+def metrics_of(
+    before: Measurement, after: Measurement | None, changes: Changes | None
+) -> dict[str, Any]:
+    """Both ends of a phase as its record has them; nothing after it if it was cut short."""
+    metrics: dict[str, Any] = {}
+    for when, measured in (("before", before), ("after", after)):
+        if measured is None:
+            continue
+        metrics |= {
+            f"{OF_THE_GUARD}{k}": v for k, v in measured.guard.as_metrics(f"_{when}").items()
+        }
+        metrics[f"{OF_THE_GUARD}errors_{when}"] = measured.errors
+        if measured.reported is not None:
+            metrics[f"adherence_strict_{when}"] = measured.reported.strict
+            metrics[f"adherence_soft_{when}"] = measured.reported.soft
+        if measured.unseen is not None:
+            metrics[f"unseen/adherence_strict_{when}"] = measured.unseen.strict
+            metrics[f"unseen/adherence_soft_{when}"] = measured.unseen.soft
+        metrics[f"trip_wire_rate_{when}"] = measured.tripped.rate
+        metrics |= {f"domain/{name}_{when}": value for name, value in measured.domain.items()}
+        metrics |= {f"task/{name}_{when}": value for name, value in measured.tasks.items()}
+        for what, counts in (
+            ("families", measured.by_family),
+            ("constraints", measured.by_constraint),
+        ):
+            if counts:
+                metrics[f"{what}_{when}"] = {name: list(count) for name, count in counts.items()}
+    if after is not None:
+        metrics["trip_wire_rate"] = after.tripped.rate
+        metrics["trip_wires"] = dict(after.tripped.by_wire)
+    if changes is not None:
+        metrics |= {f"{OF_THE_GUARD}{name}": value for name, value in changes.as_metrics().items()}
+        for name in ("gap", "trip_wire_rise"):
+            if name in changes.harms:
+                metrics[name] = changes.harms[name].amount.value
+    return metrics

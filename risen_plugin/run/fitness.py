@@ -12,8 +12,8 @@ from peft import PeftModel
 
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.rewards.named import NamedReward
+from risen_plugin.training.outer_trainer import running_processes
 from risen_plugin.training.seam import check_seam
-from risen_plugin.training.torch_processes import running_processes
 
 _SHARDED = (
     (

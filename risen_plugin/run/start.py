@@ -31,8 +31,7 @@ from risen_plugin.run.resuming import Resuming
 from risen_plugin.run.state import RunState
 from risen_plugin.training.answering import longest_prompt, prompt_ids
 from risen_plugin.training.losses import encode_probe
-from risen_plugin.training.outer_trainer import OuterTrainer
-from risen_plugin.training.torch_processes import running_processes
+from risen_plugin.training.outer_trainer import OuterTrainer, running_processes
 
 _log = logging.getLogger("risen_plugin")
 _NO_PROBE = (

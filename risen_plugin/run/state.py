@@ -21,8 +21,7 @@ from risen_plugin.rewards.named import NamedReward
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.pass_rates import PassRates
 from risen_plugin.run.assembly import assemble
-from risen_plugin.run.deciding import Decisions
-from risen_plugin.run.history import History
+from risen_plugin.run.deciding import Decisions, History
 from risen_plugin.training.grpo import check_grpo_fields
 from risen_plugin.training.outer_trainer import OuterTrainer
 

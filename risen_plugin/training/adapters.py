@@ -10,8 +10,12 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
+from torch import nn
 
 from risen_plugin.config import LoraSettings
+
+_REFERENCE = "ref"  # TRL's name for the frozen copy of a user's adapter
+_TRLS_NAME = "default"  # the only adapter name that TRL's reference copy knows
 
 
 def base_of(model: Any) -> Any:
@@ -61,6 +65,37 @@ def merge(trained: Any) -> None:
 def entry_folder(folder: Path) -> Path:
     """Where the weights at phase entry lie, if they are kept."""
     return folder / "entry"
+
+
+class adapter_called_default:  # noqa: N801 reads as a phrase where it is used
+    """Show the user's adapter to TRL as ``default``, then copy it to TRL's reference.
+
+    TRL 1.16 looks for an adapter of that name alone, so any other one ends in a KeyError.
+    """
+
+    def __init__(self, model: Any, *, enabled: bool) -> None:
+        self.model = model
+        self.name = model.active_adapter if enabled else _TRLS_NAME
+        self.enabled = enabled and self.name != _TRLS_NAME
+
+    def __enter__(self) -> None:
+        if self.enabled:
+            self.model.peft_config[_TRLS_NAME] = self.model.peft_config[self.name]
+
+    def __exit__(self, *exception: object) -> None:
+        if not self.enabled:
+            return
+        del self.model.peft_config[_TRLS_NAME]
+        if exception[0] is None:
+            _copy_adapter(self.model, self.name, _REFERENCE)
+
+
+def _copy_adapter(model: nn.Module, source: str, target: str) -> None:
+    for name, parameter in list(model.named_parameters()):
+        if f".{source}." in name:
+            model.get_parameter(name.replace(f".{source}.", f".{target}.")).data.copy_(
+                parameter.data
+            )
 
 
 class Snapshot:

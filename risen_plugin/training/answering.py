@@ -14,9 +14,9 @@ import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
-from risen_plugin.contracts import Row
+from risen_plugin.contracts import Prompt, Row, text_of
 from risen_plugin.errors import ConfigError
-from risen_plugin.training.protocols import Tokenizer
+from risen_plugin.training.protocols import Model, Tokenizer
 
 _NO_LIMIT = 1_000_000
 
@@ -132,6 +132,21 @@ def answers_to(
         batch_size=batch_size,
         progress=progress,
     )
+
+
+def texts_in_training(
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[str]:
+    """Greedy answers, as texts, of a model that goes on training in the mode that it is in."""
+    was_training = model.training
+    made = answers(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    model.train(was_training)
+    return [text_of(answer) for answer in made]
 
 
 @torch.no_grad()

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from datasets import IterableDataset
 from peft import PeftModel
-from torch import nn
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
 from trl.trainer.grpo_config import GRPOConfig
@@ -26,10 +25,9 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from risen_plugin.config import LoraSettings, check_batches, effective_grpo
 from risen_plugin.config.grpo import rows_per_batch
 from risen_plugin.config.trl_fields import check_fields
-from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, one_line
-from risen_plugin.training.adapters import base_of, fresh_lora
-from risen_plugin.training.live_settings import set_temperature
+from risen_plugin.training.adapters import adapter_called_default, base_of, fresh_lora
+from risen_plugin.training.phase_trainer import SERIES, PhaseTrainer, Supply
 from risen_plugin.training.seam import checkpointing_setting, checkpoints_activations
 
 MANAGED: Mapping[str, str] = {
@@ -53,8 +51,6 @@ MANAGED: Mapping[str, str] = {
     "ddp_backend": "it comes from the outer Trainer's arguments",
     "ddp_timeout": "it comes from the outer Trainer's arguments",
 }
-_REFERENCE = "ref"  # TRL's name for the frozen copy of a user's adapter
-_TRLS_NAME = "default"  # the only adapter name that TRL's reference copy knows
 
 
 class RewardFunction(Protocol):
@@ -66,7 +62,6 @@ class RewardFunction(Protocol):
     def __call__(self, *, prompts: list[Any], completions: list[Any], **columns: Any) -> Any: ...
 
 
-Supply = Callable[[int], list[Row]]
 _PLACE = "risen_place"  # a row without a prompt, which TRL would refuse were it not replaced
 
 
@@ -116,6 +111,11 @@ class GrpoLogs:
     def last(self, name: str) -> float | None:
         return next((log[name] for log in reversed(self.entries) if name in log), None)
 
+    def as_metrics(self) -> dict[str, float]:
+        """The numbers that were logged last, and the first reward."""
+        logged = {name: self.last(name) for name in SERIES} | {"reward_first": self.first("reward")}
+        return {name: value for name, value in logged.items() if value is not None}
+
 
 def build_trainer(
     model: Any,
@@ -139,7 +139,7 @@ def build_trainer(
     own = isinstance(model, PeftModel)
     base = base_of(model)
     with (
-        _adapter_called_default(model, enabled=own and args.beta != 0.0),
+        adapter_called_default(model, enabled=own and args.beta != 0.0),
         _settings_refused(),
         warnings.catch_warnings(),
     ):
@@ -256,89 +256,6 @@ def _places(count: int) -> Iterator[dict[str, int]]:
     while True:
         for place in range(count):
             yield {_PLACE: place}
-
-
-class PhaseTrainer(GRPOTrainer):
-    """Draws the rows of a generation batch when it is to be answered, and not before.
-
-    TRL takes the answers of all processes one after another for the batch, and groups them by their
-    place in it; so each process answers the stretch of it that it stands for.
-
-    :param supply: draws rows, as many as it is asked for.
-    :param rows: those of one generation batch.
-    :param save: writes a checkpoint of the phase when one is asked for.
-    :param bare_forward: what TRL's forward was put over; None for the forward of the model's class.
-    """
-
-    def __init__(
-        self,
-        *,
-        supply: Supply,
-        rows: int,
-        save: Callable[[PhaseTrainer], None] | None,
-        bare_forward: Any,
-        **fields: Any,
-    ) -> None:
-        self.supply = supply
-        self.rows = rows
-        self.save = save
-        self.bare_forward = bare_forward
-        self._next_temperature: float | None = None
-        super().__init__(**fields)
-
-    def sample_at(self, temperature: float) -> None:
-        """Sample at another temperature from the next answers on.
-
-        It may not change between answers and the updates by them.
-        """
-        self._next_temperature = temperature
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Asked for by the phase alone, which knows what belongs to a checkpoint of it."""
-        if self.save is not None:
-            self.save(self)
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if self._next_temperature is not None:
-            set_temperature(self, self._next_temperature)
-            self._next_temperature = None
-        drawn = self.supply(self.rows)
-        first = self.accelerator.process_index * len(inputs)
-        made: dict[str, Any] = super()._generate_and_score_completions(
-            [dict(drawn[(first + place) // self.num_generations]) for place in range(len(inputs))]
-        )
-        return made
-
-
-class _adapter_called_default:  # noqa: N801 reads as a phrase where it is used
-    """Show the user's adapter to TRL as ``default``, then copy it to TRL's reference.
-
-    TRL 1.16 looks for an adapter of that name alone, so any other one ends in a KeyError.
-    """
-
-    def __init__(self, model: Any, *, enabled: bool) -> None:
-        self.model = model
-        self.name = model.active_adapter if enabled else _TRLS_NAME
-        self.enabled = enabled and self.name != _TRLS_NAME
-
-    def __enter__(self) -> None:
-        if self.enabled:
-            self.model.peft_config[_TRLS_NAME] = self.model.peft_config[self.name]
-
-    def __exit__(self, *exception: object) -> None:
-        if not self.enabled:
-            return
-        del self.model.peft_config[_TRLS_NAME]
-        if exception[0] is None:
-            _copy_adapter(self.model, self.name, _REFERENCE)
-
-
-def _copy_adapter(model: nn.Module, source: str, target: str) -> None:
-    for name, parameter in list(model.named_parameters()):
-        if f".{source}." in name:
-            model.get_parameter(name.replace(f".{source}.", f".{target}.")).data.copy_(
-                parameter.data
-            )
 
 
 class _Listener(TrainerCallback):

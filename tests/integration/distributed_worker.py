@@ -22,7 +22,7 @@ from risen_plugin import Decision, Progress, RisenCallback, hookimpl
 from risen_plugin.config import BuffersConfig, CurriculumConfig, GuardConfig, RisenConfig, Weighted
 from risen_plugin.embedded import orders
 from risen_plugin.phases.checkpoints import PhaseCheckpoints
-from risen_plugin.training.torch_processes import leave_processes
+from risen_plugin.training.outer_trainer import leave_processes
 
 RANK = int(os.environ["RANK"])
 ROWS = orders.draw(48, 0)

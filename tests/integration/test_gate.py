@@ -25,7 +25,7 @@ from risen_plugin.training.adapters import Snapshot
 from risen_plugin.training.answering import prompt_ids
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import Plan, build_trainer
-from risen_plugin.training.likelihood import Likelihood, plain_query
+from risen_plugin.training.losses import Likelihood, plain_query
 
 from .conftest import ascii_share
 

@@ -23,8 +23,8 @@ from risen_plugin.training.adapters import base_of
 from risen_plugin.training.answering import sampled_answers
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import Plan, build_trainer
-from risen_plugin.training.live_settings import Live, set_temperature
 from risen_plugin.training.losses import mean_loss, row_losses
+from risen_plugin.training.phase_trainer import Live, set_temperature
 
 from .conftest import ROWS, ascii_share, never
 

@@ -157,7 +157,7 @@ def test_a_callback_loads_what_it_needs_when_it_needs_it() -> None:
     assert int(imported) <= 30
     assert early == ""
     assert all(name.startswith("risen_plugin.phases.leftovers") for name in phases)
-    assert "risen_plugin.phases.leftovers.demonstrations" not in phases
+    assert "risen_plugin.phases.leftovers.mixing" not in phases
 
 
 # What does not fit

@@ -20,11 +20,16 @@ from risen_plugin.contracts import Failed
 from risen_plugin.errors import ConfigError, DataError, RecordError, RisenError
 from risen_plugin.instructions.rows import key_of
 from risen_plugin.phases.leftovers.buffers import Buffers, refusal
-from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
-from risen_plugin.phases.leftovers.holding import Unsolved, VerifiedAnswers
+from risen_plugin.phases.leftovers.findings import (
+    Moment,
+    Unmet,
+    Unsolved,
+    Verified,
+    VerifiedAnswers,
+    select,
+)
 from risen_plugin.phases.leftovers.journal import Journal, Position, read_journal
-from risen_plugin.phases.leftovers.mixing import mix
-from risen_plugin.phases.leftovers.selection import Moment, Unmet, Verified, select
+from risen_plugin.phases.leftovers.mixing import load_demonstrations, mix
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.named import wrap
 

@@ -15,8 +15,7 @@ from risen_plugin.errors import ConfigError, PluginError
 from risen_plugin.guard.changes import Changes, Harm
 from risen_plugin.guard.verdicts import Measured, Verdict, judge
 from risen_plugin.kit.intervals import Interval
-from risen_plugin.run.deciding import decide
-from risen_plugin.run.history import timeline
+from risen_plugin.run.deciding import decide, timeline
 
 LABEL = "scheduler 'mine' (risen-mine 1.0)"
 PROGRESS = Progress(step=3, max_steps=9)

@@ -13,7 +13,7 @@ from risen_plugin.commands.score.rows import Unusable, read_answers
 from risen_plugin.errors import DataError
 from risen_plugin.instructions.probe_rows import load_probe
 from risen_plugin.kit.json_lines import IndexedLines, lines_in, read_lines
-from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
+from risen_plugin.phases.leftovers.mixing import load_demonstrations
 
 TEXT = "one\u2028line\u0085still\x1cthe same"
 ROW = f'{{"prompt": "{TEXT}", "completion": "b"}}'.replace("\x1c", "\\u001c")

@@ -21,7 +21,7 @@ from risen_plugin.contracts import PhaseRecord
 from risen_plugin.embedded import base_model, orders
 from risen_plugin.kit.files import write_json
 from risen_plugin.progress import TIMED
-from risen_plugin.run.history import timeline
+from risen_plugin.run.deciding import timeline
 
 QUESTIONS = 4
 PRECISIONS = ("fp32", "int8")

@@ -16,8 +16,7 @@ from risen_plugin.commands.simulate.layout import Stretch, stretches, totals
 from risen_plugin.commands.simulate.trace import Trace
 from risen_plugin.contracts import Decision, PhaseRecord, Progress, Scheduler
 from risen_plugin.progress import finite, seconds_of
-from risen_plugin.run.deciding import Decisions, decide
-from risen_plugin.run.history import timeline
+from risen_plugin.run.deciding import Decisions, decide, timeline
 
 _T = TypeVar("_T")
 _BUFFERS = {

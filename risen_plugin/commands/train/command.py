@@ -251,7 +251,7 @@ def _carry_out(
         with located(where):
             _check_early(run)
             from risen_plugin.commands.train.training import prepare, train
-            from risen_plugin.training.torch_processes import leave_processes
+            from risen_plugin.training.outer_trainer import leave_processes
 
             prepared = prepare(run, folder, quiet=quiet, described=described)
         if _is_first():

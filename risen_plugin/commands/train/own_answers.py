@@ -35,7 +35,7 @@ class OwnAnswers:
         from risen_plugin.rewards.adherence import grade, verdicts
         from risen_plugin.training.answering import answers
         from risen_plugin.training.clean_room import clean_room
-        from risen_plugin.training.likelihood import plain_query
+        from risen_plugin.training.losses import plain_query
 
         config, held_out = self._callback.config, self._callback.run_state.instructions.held_out
         rows = [*held_out.guard, *held_out.report]

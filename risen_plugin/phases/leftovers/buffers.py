@@ -12,18 +12,27 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from risen_plugin.config import BuffersConfig, GuardConfig
 from risen_plugin.contracts import Row
 from risen_plugin.errors import RecordError
 from risen_plugin.instructions.rows import key_of
-from risen_plugin.phases.leftovers.holding import Attempted, Unsolved, VerifiedAnswers
+from risen_plugin.phases.leftovers.findings import (
+    Attempted,
+    Moment,
+    Unmet,
+    Unsolved,
+    Verified,
+    VerifiedAnswers,
+    select,
+)
 from risen_plugin.phases.leftovers.journal import Journal, Position
-from risen_plugin.phases.leftovers.mixing import Mixture, mix
-from risen_plugin.phases.leftovers.selection import Moment, Unmet, Verified, select
 from risen_plugin.progress import OF_THE_GUARD, PROBE_LOSS
 from risen_plugin.rewards.batch import Batch
+
+if TYPE_CHECKING:
+    from risen_plugin.phases.leftovers.mixing import Mixture
 
 FILE = "buffers.jsonl"
 _ROUNDING = 1e-9
@@ -110,6 +119,8 @@ class Buffers:
         :param config: with what a scheduler set for this burst.
         :param leave_out: whether a prompt is held out, and so never trained on.
         """
+        from risen_plugin.phases.leftovers.mixing import mix  # most runs have no burst
+
         self._open()
         own = [
             {"prompt": answer.prompt, "completion": answer.completion}
@@ -231,7 +242,7 @@ class Buffers:
 def _demonstrations(config: BuffersConfig) -> list[Row]:
     if config.demonstrations is None:
         return []
-    from risen_plugin.phases.leftovers.demonstrations import load_demonstrations
+    from risen_plugin.phases.leftovers.mixing import load_demonstrations
 
     return load_demonstrations(config.demonstrations)
 
