@@ -182,7 +182,7 @@ def test_a_folder_that_another_process_writes_to_is_refused_at_once(resume: tupl
         ({}, ("--set", "risen.generator.options.path=no"), "run.yaml: "),
         ({}, ("--output", "/proc/none/out"), "cannot write to /proc/none/out: "),
         ({}, ("--output", "model"), "model holds other files and no run; name another"),
-        ({"guard": {}}, (), "has no key 'guard'; it stands under risen: risen.guard"),
+        ({"guard": {}}, (), "has no key 'guard'; it belongs under risen: risen.guard"),
         ({"seed": "one"}, (), "run.yaml: seed is 'one'; it is a whole number"),
         ({}, ("--set", "risen.guard.domain=metric:accuracy"), "has no compute_metrics; name a rew"),
         ({}, ("--output", "mine.py"), "mine.py is a file; name a folder with --output"),

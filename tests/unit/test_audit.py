@@ -281,7 +281,7 @@ def test_a_reward_that_raises_whatever_it_is_given_cannot_be_audited():
     def wants(completions, **columns):
         return [columns["schema"] for _ in completions]
 
-    with pytest.raises(DataError, match=r"raises whatever it is given: KeyError: 'schema'; if"):
+    with pytest.raises(DataError, match=r"raises on every answer: KeyError: 'schema'; if"):
         subject_of(wants)
 
 

@@ -105,7 +105,7 @@ def test_an_input_is_appended_to_the_prompt(tmp_path: Path) -> None:
     ("row", "append", "message"),
     [
         ({"prompt": "a", "input": "b"}, "inputs", "no column 'inputs' to append; did you mean 'i"),
-        ({"prompt": "a", "input": 7}, "input", "what stands at 'input' is no text but 7"),
+        ({"prompt": "a", "input": 7}, "input", "the value at 'input' is no text but 7"),
         (
             {"prompt": [{"role": "user", "content": "a"}], "input": "b"},
             "input",

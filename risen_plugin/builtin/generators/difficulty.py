@@ -1,4 +1,4 @@
-"""How hard constraints should be for the present model: the rules that ``evolve`` follows.
+"""The rules of ``evolve``: how hard constraints should be for the present model.
 
 Pure functions of plain values, tested by tables. A pass rate is evidence; None and NaN, which
 errors and abstentions give, are not.

@@ -25,7 +25,7 @@ CHECKED_AT_ONCE = 10_000
 class Supply:
     """The rows of ``source`` by their number, with their prompt called ``prompt``.
 
-    :param name: what to call the source in messages.
+    :param name: the name of the source in messages.
     :param prompt: the column with the prompt, text or chat messages.
     :param append: a column whose text, where there is one, follows the prompt after an empty line;
         dots reach inside, as in ``instances.0.input``.
@@ -186,7 +186,7 @@ def _appended(prompt: Any, row: Row, path: str, where: str) -> Any:
     if value is None:
         return prompt
     if not isinstance(value, str):
-        raise DataError(f"{where}: what stands at '{path}' is no text but {value!r:.60}")
+        raise DataError(f"{where}: the value at '{path}' is no text but {value!r:.60}")
     return f"{prompt.rstrip()}\n\n{value.strip()}" if value.strip() else prompt
 
 

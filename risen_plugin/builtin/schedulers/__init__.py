@@ -26,7 +26,7 @@ class After:
     :param steps: GRPO optimizer steps of each RISEN phase.
     :param at: a share of the run's steps in (0, 1] if it is a float, else an optimizer step; a
         step past the end means the end.
-    :param phases: how many RISEN phases.
+    :param phases: the number of RISEN phases.
     :param parameters: fields of TRL's ``GRPOConfig`` for these phases alone.
     :raises ValueError: if a number is out of range.
     """

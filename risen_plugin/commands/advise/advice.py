@@ -143,7 +143,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do, how much of it, and why.
+    """A course with its steps, its cost and the reasons for it.
 
     :param seconds: estimated time of following it, from the command to the saved model.
     :param memory: estimated bytes at the peak.

@@ -1,4 +1,4 @@
-"""How much memory training takes, and which batch fits. Pure arithmetic on a model's shape.
+"""The memory that training takes, and the batch that fits. Pure arithmetic on a model's shape.
 
 An estimate: weights, gradients and AdamW's two moments are exact; the values that layers hold for
 the backward pass are the usual count.

@@ -97,7 +97,7 @@ def _find_form(subject: Subject) -> None:
     fault = subject.caller.choose_form(items)
     if fault is not None:
         raise DataError(
-            f"{subject.label} raises whatever it is given: {fault}; if it reads a column, "
+            f"{subject.label} raises on every answer: {fault}; if it reads a column, "
             "give that with --column or --columns"
         )
 

@@ -40,7 +40,7 @@ def sections(run: Run, answers: Answers) -> Iterator[tuple[str, str, Markup]]:
         ("frontier", "Adherence against retention", _frontier(run)),
         ("pays", "Where the combination pays", _pays(run)),
         ("verdicts", "Guard", _verdicts(run)),
-        ("control", "KL, entropy and what was set", _control(run)),
+        ("control", "KL, entropy and settings", _control(run)),
         ("rewards", "Rewards", _rewards(answers)),
         ("honesty", "Gap and trip wires", _honesty(run)),
         ("errors", "Errors", _errors(run, answers)),
@@ -160,7 +160,7 @@ def _pays(run: Run) -> list[Markup]:
     explanation = (
         "The share of greedy answers to held-out instructions that pass, before the first phase "
         "and after the latest kept one; fine-tuning in between is part of the change. The tables "
-        "tell what the kept phases alone changed, and ± 95 % as if the two were drawn apart."
+        "show the change by the kept phases alone, and ± 95 % as if the two were drawn apart."
     )
     star = " * marks reserved families, which are never trained on." if reserved else ""
     return [prose(explanation + star), side_by_side(drawings), *parts]
@@ -208,7 +208,7 @@ def _verdicts(run: Run) -> list[Markup]:
     ]
     if judged:
         columns = ("phase", "when", "GRPO step", "action", "reason", "measured", "intervals")
-        label = "What the guard measured and did"
+        label = "Measurements and actions of the guard"
         parts.append(folded(f"{label} ({len(judged)})", table(columns, judged, caption=label)))
     return [*parts, *_measurements(run)]
 
@@ -299,7 +299,7 @@ def _honesty(run: Run) -> list[Markup]:
     explanation = (
         "The gap is the gain on reported rows of trained families less that on reserved ones: far "
         "above 0, what was learned does not carry over. A trip wire notices answers that please a "
-        "check and nobody else."
+        "check and no reader."
     )
     head = ("wire", "phase", "share of answers after it")
     more = [folded("By wire", table(head, rows, caption="Tripped wires"))] if rows else []

@@ -74,8 +74,8 @@ class Moments:
 
 
 @dataclass
-class One:
-    """What one reward made of all answers."""
+class Tally:
+    """The outcomes and scores of one reward over all answers."""
 
     outcomes: Counter[Kind] = field(default_factory=Counter)
     total: float = 0.0
@@ -86,7 +86,7 @@ class One:
 
 @dataclass
 class Pair:
-    """How two rewards stand to each other."""
+    """The agreement of two rewards."""
 
     moments: Moments = field(default_factory=Moments)
     agreed: int = 0
@@ -96,10 +96,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """An answer that two rewards see differently.
+    """An answer that two rewards score differently.
 
     :param distance: the difference of their scores.
-    :param about: whatever the caller gave with the answer.
+    :param about: the object that the caller passed with the answer.
     """
 
     distance: float
@@ -114,7 +114,7 @@ class Comparison:
 
     :param names: the rewards.
     :param passes_at: the score from which an answer counts as passed.
-    :param examples: how many of the largest disagreements to keep.
+    :param examples: the number of the largest disagreements to collect.
     :param new: the rewards of which one must take part in a pair; all of them if empty.
     """
 
@@ -129,7 +129,7 @@ class Comparison:
         self.names = tuple(names)
         self.passes_at = passes_at
         self.answers = self.groups = 0
-        self.ones = {name: One() for name in self.names}
+        self.ones = {name: Tally() for name in self.names}
         self.pairs = {
             pair: Pair()
             for pair in itertools.combinations(self.names, 2)
@@ -192,7 +192,7 @@ class Comparison:
             ],
         }
 
-    def _one_data(self, one: One) -> dict[str, Any]:
+    def _one_data(self, one: Tally) -> dict[str, Any]:
         scores = one.outcomes["score"]
         return {
             "mean": share(one.total, scores),
@@ -203,7 +203,7 @@ class Comparison:
             "flat_share": share(one.flat_groups, one.groups),
         }
 
-    def _count(self, one: One, outcome: Score) -> None:
+    def _count(self, one: Tally, outcome: Score) -> None:
         one.outcomes[kind_of(outcome)] += 1
         if _is_score(outcome):
             one.total += outcome

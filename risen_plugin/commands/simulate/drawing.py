@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from risen_plugin.commands.simulate.layout import Stretch
-from risen_plugin.commands.simulate.replay import Made, Replay
+from risen_plugin.commands.simulate.replay import LoggedDecision, Replay
 from risen_plugin.progress import finite, loss_name
 
 _MARKS = {"fine_tune": "─", "risen": "█", "dropped": "░", "burst": "▒"}
@@ -92,7 +92,7 @@ def _end(drawn: Sequence[Stretch]) -> float:
     return max((s.begin + s.seconds for s in drawn), default=0.0)
 
 
-def decision_line(made: Made) -> str:
+def decision_line(made: LoggedDecision) -> str:
     """One line for one decision."""
     decision = made.decision
     what = {"fine_tune": "fine-tune", "risen": "RISEN", "burst": "burst"}[decision.phase]
@@ -103,7 +103,7 @@ def decision_line(made: Made) -> str:
     return f"{line}{parameters}{like}"
 
 
-def taken_as(made: Made) -> str:
+def taken_as(made: LoggedDecision) -> str:
     """The recorded phase that a phase is assumed to equal; empty for fine-tuning."""
     if made.decision.phase == "fine_tune":
         return ""

@@ -28,7 +28,7 @@ _BUFFERS = {
 
 
 @dataclass(frozen=True)
-class Made:
+class LoggedDecision:
     """A decision that a run would log.
 
     :param step: the outer run's step after which it was made.
@@ -49,7 +49,7 @@ class Replay:
 
     scheduler: str
     trace: Trace
-    made: tuple[Made, ...]
+    made: tuple[LoggedDecision, ...]
     phases: tuple[PhaseRecord, ...]
 
     @property
@@ -94,7 +94,7 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
     :raises PluginError: naming the scheduler, if it raises or returns what is no decision.
     """
     past: list[PhaseRecord] = []
-    made: list[Made] = []
+    made: list[LoggedDecision] = []
     news = Decisions()
     counted = dict.fromkeys(COUNTED, 0.0)
     spent = 0.0
@@ -119,7 +119,7 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
         is_news = news.is_news(decision)
         if decision.phase == "fine_tune":
             if is_news:
-                made.append(Made(step, time, decision))
+                made.append(LoggedDecision(step, time, decision))
             continue
         if (
             decision.phase == "burst"
@@ -128,7 +128,7 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
         ):
             continue  # as the run skips it
         record, number = measured(trace, past, decision, step)
-        made.append(Made(step, time, decision, number))
+        made.append(LoggedDecision(step, time, decision, number))
         if progress.phases[-1].steps:
             past.append(progress.phases[-1])
         past.append(record)

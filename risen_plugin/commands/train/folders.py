@@ -125,7 +125,7 @@ class Ending:
 
 
 def ending_of(folder: Path) -> Ending | None:
-    """How the run in ``folder`` ended; None if it has not."""
+    """The ending of the run in ``folder``; None if it has not ended."""
     try:
         ending = json.loads((folder / _FILE).read_text(encoding="utf-8"))
         return Ending([str(line) for line in ending["lines"]], bool(ending["kept"]))

@@ -29,7 +29,7 @@ def check_name(name: str) -> str:
     if path.is_dir():
         if (path / "adapter_config.json").is_file():
             raise ConfigError(
-                f"model {name} is an adapter; a run stands on a whole model: merge it first, with "
+                f"model {name} is an adapter; a run needs a whole model: merge it first, with "
                 "PeftModel.merge_and_unload and save_pretrained"
             )
         if not (path / "config.json").is_file():

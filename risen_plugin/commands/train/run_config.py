@@ -156,7 +156,9 @@ class RunConfig:
         known = {entry.name for entry in dataclasses.fields(cls)}
         for key in data:
             if key not in known and key in _OF_RISEN:
-                raise ConfigError(f"{where} has no key '{key}'; it stands under risen: risen.{key}")
+                raise ConfigError(
+                    f"{where} has no key '{key}'; it belongs under risen: risen.{key}"
+                )
         check_keys(data, known, where)
         if "model" not in data:
             raise ConfigError(f"{where} lacks 'model', the folder or hub id of a model")
