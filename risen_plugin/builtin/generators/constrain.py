@@ -145,7 +145,7 @@ class Constraints:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that every row has beside ``prompt``, as far as the first rows tell."""
+        """The columns that every row has beside ``prompt``, as far as the first rows show."""
         return tuple(dict.fromkeys((*self.source.columns, *ADDED_COLUMNS)))
 
     def report(self) -> FilterReport:

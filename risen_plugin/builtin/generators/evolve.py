@@ -101,7 +101,7 @@ class Evolve:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that every row has beside ``prompt``, as far as the first rows tell."""
+        """The columns that every row has beside ``prompt``, as far as the first rows show."""
         return self.base.columns
 
     @property

@@ -74,7 +74,7 @@ class Jsonl:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that every row has beside ``prompt``, as far as the first rows tell.
+        """The columns that every row has beside ``prompt``, as far as the first rows show.
 
         :raises DataError: as a call does.
         """

@@ -120,7 +120,7 @@ class Rewrite:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that every row has beside ``prompt``, as far as the first rows tell."""
+        """The columns that every row has beside ``prompt``, as far as the first rows show."""
         return ADDED_COLUMNS if self.mode == "invent" else self.base.columns
 
     def report(self) -> FilterReport:
