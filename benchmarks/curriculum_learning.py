@@ -193,8 +193,8 @@ def _arm(desk: Any, model: Any, folder: Path, *, trial: Trial, curriculum: Any) 
     from risen_plugin.config import effective_grpo
     from risen_plugin.instructions.supply import Instructions
     from risen_plugin.rewards.adherence import grade, verdicts
+    from risen_plugin.rewards.batch import PassRates
     from risen_plugin.rewards.panel import Panel
-    from risen_plugin.rewards.pass_rates import PassRates
     from risen_plugin.run.assembly import assemble
     from risen_plugin.training.clean_room import clean_room
     from risen_plugin.training.grpo import Plan, build_trainer, train

@@ -69,9 +69,9 @@ def _risen(rows: list[dict[str, Any]], steps: int, folder: str) -> tuple[float, 
 
     from risen_plugin.builtin.rewards import Constraints
     from risen_plugin.config import LoraSettings
-    from risen_plugin.rewards.named import wrap
+    from risen_plugin.rewards.batch import PassRates
+    from risen_plugin.rewards.calling import wrap
     from risen_plugin.rewards.panel import Panel
-    from risen_plugin.rewards.pass_rates import PassRates
     from risen_plugin.training.clean_room import clean_room
     from risen_plugin.training.grpo import Plan, build_trainer, train
 

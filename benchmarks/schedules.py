@@ -286,7 +286,7 @@ def _scheduler(arm: str, clock: Clock, steps: int) -> Timed:
 def _measured(desk: Any, reserved: str) -> dict[str, float]:
     from risen_export.demo.stages import score_instructions
     from risen_plugin.embedded import corpus, orders
-    from risen_plugin.instructions.families import families_of
+    from risen_plugin.instructions.held_out import families_of
     from risen_plugin.training.answering import answers_to
     from risen_plugin.training.clean_room import clean_room
     from risen_plugin.training.losses import encode_probe, probe_loss

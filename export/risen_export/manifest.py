@@ -12,7 +12,7 @@ from typing import Any
 
 from risen_plugin.errors import ExportError, near_miss
 from risen_plugin.kit.files import sha256
-from risen_plugin.record.environment import versions_of
+from risen_plugin.record.description import versions_of
 
 FORMAT = "risen-bundle/1"
 MANIFEST = "manifest.json"

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from risen_plugin.config import GuardConfig
 from risen_plugin.contracts import Row
 from risen_plugin.kit.intervals import Interval, of_gap, of_means, of_ratio
-from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.calling import NamedReward
 
 ROUNDING = 1e-9  # so that a gain or a rise of exactly the threshold passes
 

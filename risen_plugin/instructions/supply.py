@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from risen_plugin.config import CurriculumConfig
 from risen_plugin.contracts import Row
 from risen_plugin.errors import DataError
-from risen_plugin.instructions.families import Reserve
 from risen_plugin.instructions.held_out import (
     PATIENCE,
     HeldOut,
+    Reserve,
     families_to_reserve,
     set_apart,
     state_of,
@@ -34,7 +34,7 @@ from risen_plugin.instructions.rows import (
 )
 from risen_plugin.plugins.offers import Built
 from risen_plugin.rewards.batch import Batch
-from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.calling import NamedReward
 
 if TYPE_CHECKING:
     from risen_plugin.instructions.curriculum import Pool

@@ -15,9 +15,9 @@ from risen_plugin.instructions.supply import Instructions
 from risen_plugin.kit.processes import ALONE, Processes
 from risen_plugin.phases.leftovers.buffers import Buffers
 from risen_plugin.record.run_record import Tolerant
-from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.batch import PassRates
+from risen_plugin.rewards.calling import NamedReward
 from risen_plugin.rewards.panel import Panel
-from risen_plugin.rewards.pass_rates import PassRates
 from risen_plugin.training.answering import Encoded
 from risen_plugin.training.protocols import Tokenizer
 

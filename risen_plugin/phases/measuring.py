@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
-from risen_plugin.constraints.counting import Count, counts_by_constraint, counts_by_family
+from risen_plugin.constraints.judging import Count, counts_by_constraint, counts_by_family
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.guard.changes import RowByRow
 from risen_plugin.guard.verdicts import Measured
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.rewards.adherence import Adherence, adherence, score, unjudged, verdicts
-from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.calling import NamedReward
 from risen_plugin.rewards.scores import Scores
 from risen_plugin.rewards.tripwires import Tripped, watch
 from risen_plugin.training.answering import Encoded, answers_to

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from risen_plugin.contracts import Failed, Row
-from risen_plugin.rewards.calling import call_all
-from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.calling import NamedReward, call_all
 from risen_plugin.rewards.scores import Scores, errors_in
 
 

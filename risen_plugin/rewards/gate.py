@@ -14,7 +14,7 @@ from typing import Any
 
 from risen_plugin.config import GateConfig
 from risen_plugin.contracts import Failed
-from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.calling import NamedReward
 from risen_plugin.rewards.scores import Scores
 
 LIKELIHOOD = "likelihood"

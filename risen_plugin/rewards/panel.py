@@ -16,9 +16,8 @@ from typing import Any, TypeAlias
 from risen_plugin.config import BreakerConfig
 from risen_plugin.kit.processes import ALONE, Processes
 from risen_plugin.rewards.batch import Batch
-from risen_plugin.rewards.calling import call_all
+from risen_plugin.rewards.calling import NamedReward, call_all
 from risen_plugin.rewards.gate import LIKELIHOOD, Gate, bar, gate
-from risen_plugin.rewards.named import NamedReward
 from risen_plugin.rewards.scores import (
     ErrorCount,
     OutageError,

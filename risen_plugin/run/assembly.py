@@ -13,13 +13,19 @@ from risen_plugin.config import GateConfig, RisenConfig, TaskProbe, Use, Weighte
 from risen_plugin.contracts import Scheduler, Stateful
 from risen_plugin.errors import ConfigError, DataError, located, near_miss
 from risen_plugin.guard.changes import Task
-from risen_plugin.instructions.probe_rows import check_probe, load_probe
-from risen_plugin.instructions.rows import check_columns, check_row, draw, short
+from risen_plugin.instructions.rows import (
+    check_columns,
+    check_probe,
+    check_row,
+    draw,
+    load_probe,
+    short,
+)
 from risen_plugin.plugins import Kind, Plugins
 from risen_plugin.plugins.lookup import look_up
 from risen_plugin.plugins.offers import Built
+from risen_plugin.rewards.calling import NamedReward, wrap
 from risen_plugin.rewards.gate import LIKELIHOOD, Gate
-from risen_plugin.rewards.named import NamedReward, wrap
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from risen_plugin.contracts import Decision, PhaseKind, PhaseRecord, Progress, Scheduler
 from risen_plugin.errors import PluginError, boundary
 from risen_plugin.progress import ADHERENCE
-from risen_plugin.rewards.pass_rates import PassRates
+from risen_plugin.rewards.batch import PassRates
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 from peft import PeftModel
 
 from risen_plugin.errors import ConfigError, near_miss
-from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.calling import NamedReward
 from risen_plugin.training.outer_trainer import running_processes
 from risen_plugin.training.seam import check_seam
 

@@ -21,7 +21,7 @@ from risen_plugin.errors import ConfigError, RecordError
 from risen_plugin.kit.processes import Processes
 from risen_plugin.phases.checkpoints import FOLDER, PhaseCheckpoint, PhaseCheckpoints
 from risen_plugin.record.checkpoints import Checkpoints, damage_of, is_ours
-from risen_plugin.record.made_of import differences
+from risen_plugin.record.description import differences
 from risen_plugin.record.run_record import Record, read_state
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.outer_trainer import given_to_train

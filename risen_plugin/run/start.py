@@ -16,13 +16,12 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from risen_plugin.config import effective_grpo
 from risen_plugin.errors import ConfigError
-from risen_plugin.instructions.families import families_in_words
-from risen_plugin.instructions.probe_rows import load_probe
-from risen_plugin.instructions.rows import PromptLimit
+from risen_plugin.instructions.held_out import families_in_words
+from risen_plugin.instructions.rows import PromptLimit, load_probe
 from risen_plugin.kit.intervals import least_changed
 from risen_plugin.phases.context import LogSeries, PhaseContext, no_series
 from risen_plugin.phases.leftovers.buffers import FILE as BUFFERS_FILE
-from risen_plugin.record.environment import device_names, environment_of
+from risen_plugin.record.description import device_names, environment_of
 from risen_plugin.record.run_record import Record, writing
 from risen_plugin.run.active import ActiveRun
 from risen_plugin.run.announcing import Announcer

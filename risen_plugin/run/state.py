@@ -15,11 +15,11 @@ from risen_plugin.config import RisenConfig, effective_grpo
 from risen_plugin.guard.controllers import Controllers
 from risen_plugin.instructions.supply import Instructions
 from risen_plugin.phases.leftovers.buffers import Buffers
-from risen_plugin.record.made_of import made_of, without_address
+from risen_plugin.record.description import made_of, without_address
 from risen_plugin.record.run_record import FORMAT
-from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.batch import PassRates
+from risen_plugin.rewards.calling import NamedReward
 from risen_plugin.rewards.panel import Panel
-from risen_plugin.rewards.pass_rates import PassRates
 from risen_plugin.run.assembly import assemble
 from risen_plugin.run.deciding import Decisions, History
 from risen_plugin.training.grpo import check_grpo_fields

@@ -23,8 +23,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from risen_plugin.config import LoraSettings, check_batches, effective_grpo
-from risen_plugin.config.grpo import rows_per_batch
-from risen_plugin.config.trl_fields import check_fields
+from risen_plugin.config.grpo import check_fields, rows_per_batch
 from risen_plugin.errors import ConfigError, one_line
 from risen_plugin.training.adapters import adapter_called_default, base_of, fresh_lora
 from risen_plugin.training.phase_trainer import SERIES, PhaseTrainer, Supply

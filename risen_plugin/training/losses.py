@@ -16,7 +16,7 @@ from torch import nn
 
 from risen_plugin.contracts import Failed, text_of
 from risen_plugin.errors import DataError
-from risen_plugin.instructions.probe_rows import check_probe_row
+from risen_plugin.instructions.rows import check_probe_row
 from risen_plugin.rewards.scores import Scores
 from risen_plugin.training.answering import IGNORED, Encoded, check_chat, prompt_ids
 from risen_plugin.training.protocols import Tokenizer

@@ -12,7 +12,7 @@ from transformers import Trainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from risen_plugin.config.trl_fields import check_fields
+from risen_plugin.config.grpo import check_fields
 from risen_plugin.errors import ConfigError, one_line
 from risen_plugin.training.seam import checkpointing_setting
 

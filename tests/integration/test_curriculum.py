@@ -46,7 +46,7 @@ def test_each_draw_comes_after_every_reward_of_the_batch_before(
     from transformers import TrainingArguments
 
     from risen_plugin.config import effective_grpo
-    from risen_plugin.rewards.named import wrap
+    from risen_plugin.rewards.calling import wrap
     from risen_plugin.training.grpo import Plan, build_trainer, train
 
     happened: list[tuple[str, list[Any]]] = []

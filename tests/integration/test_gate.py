@@ -18,8 +18,8 @@ from risen_plugin import GateConfig, RisenCallback, Weighted, text_of
 from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.config import LoraSettings
 from risen_plugin.embedded import base_model
+from risen_plugin.rewards.calling import wrap
 from risen_plugin.rewards.gate import Gate
-from risen_plugin.rewards.named import wrap
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.training.adapters import Snapshot
 from risen_plugin.training.answering import prompt_ids

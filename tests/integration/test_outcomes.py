@@ -20,7 +20,7 @@ from risen_plugin import BreakerConfig, Failed, RisenCallback, Weighted
 from risen_plugin.config import LoraSettings
 from risen_plugin.errors import PluginError
 from risen_plugin.record.run_record import read_events
-from risen_plugin.rewards.named import wrap
+from risen_plugin.rewards.calling import wrap
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.scores import Scores
 from risen_plugin.training.clean_room import clean_room

@@ -14,7 +14,7 @@ from risen_plugin.commands.score.summary import summed
 from risen_plugin.constraints.judging import judge_row
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import DataError, PluginError
-from risen_plugin.rewards.named import wrap
+from risen_plugin.rewards.calling import wrap
 
 NO_COMMA, TITLE = "punctuation:no_comma", "detectable_format:title"
 WORDS = "length_constraints:number_words"

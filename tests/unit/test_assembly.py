@@ -19,7 +19,7 @@ from risen_plugin.config import GateConfig, GuardConfig, RisenConfig, Weighted
 from risen_plugin.errors import ConfigError, DataError, PluginError, RisenError
 from risen_plugin.instructions.rows import check_columns, draw
 from risen_plugin.plugins.offers import Built
-from risen_plugin.rewards.named import wrap
+from risen_plugin.rewards.calling import wrap
 from risen_plugin.run.assembly import Parts, assemble
 
 OURS = f"(risen-plugin {__version__})"

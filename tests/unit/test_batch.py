@@ -14,7 +14,7 @@ from risen_plugin.config.choices import Grading
 from risen_plugin.contracts import Decision, Failed
 from risen_plugin.rewards import batch as batch_module
 from risen_plugin.rewards.batch import Batch
-from risen_plugin.rewards.named import wrap
+from risen_plugin.rewards.calling import wrap
 from risen_plugin.rewards.tripwires import WIRES, watch
 from risen_plugin.run.state import RunState
 

@@ -31,7 +31,7 @@ from risen_plugin.phases.leftovers.findings import (
 from risen_plugin.phases.leftovers.journal import Journal, Position, read_journal
 from risen_plugin.phases.leftovers.mixing import load_demonstrations, mix
 from risen_plugin.rewards.batch import Batch
-from risen_plugin.rewards.named import wrap
+from risen_plugin.rewards.calling import wrap
 
 CHECK = wrap(lambda **_: [], "check", "reward 'check'")
 STYLE = wrap(lambda **_: [], "style", "reward 'style'", Grading(graded=False, weight=0.1))

@@ -15,8 +15,7 @@ import pytest
 from risen_plugin import Failed
 from risen_plugin.config.choices import Grading
 from risen_plugin.errors import DataError, PluginError
-from risen_plugin.rewards.calling import call_all
-from risen_plugin.rewards.named import NamedReward, wrap
+from risen_plugin.rewards.calling import NamedReward, call_all, wrap
 from risen_plugin.rewards.scores import Scores
 
 LONG = 30.0  # seconds that no test ever waits
@@ -221,7 +220,7 @@ def test_a_call_that_never_ends_does_not_keep_the_process_from_ending() -> None:
         import asyncio, threading
         from risen_plugin.config.choices import Grading
         from risen_plugin.rewards.calling import call_all
-        from risen_plugin.rewards.named import wrap
+        from risen_plugin.rewards.calling import wrap
 
         def stuck(**columns):
             threading.Event().wait()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from risen_plugin.config import CurriculumConfig, GuardConfig, RisenConfig, Weighted, use
-from risen_plugin.record.made_of import differences, made_of
+from risen_plugin.record.description import differences, made_of
 
 
 def pays(completions: list[Any], **columns: Any) -> list[float]:

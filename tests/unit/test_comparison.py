@@ -14,7 +14,7 @@ from risen_plugin.commands.score.rescoring import labelled, options_by_label, re
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.record.rollouts import Rollout
-from risen_plugin.rewards.named import wrap
+from risen_plugin.rewards.calling import wrap
 
 ERROR = Failed("down")
 

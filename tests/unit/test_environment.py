@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.constraints.counting import (
+from risen_plugin.constraints.judging import (
     constraints_of,
     counts_by_constraint,
     counts_by_family,
     met_by,
 )
-from risen_plugin.record.environment import environment_of, hash_of
+from risen_plugin.record.description import environment_of, hash_of
 
 COMMA = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
 

@@ -20,7 +20,7 @@ from risen_plugin.instructions.rows import PromptLimit, derived_seed, key_of
 from risen_plugin.instructions.supply import Instructions
 from risen_plugin.plugins.offers import Built
 from risen_plugin.rewards.batch import Batch
-from risen_plugin.rewards.named import NamedReward, wrap
+from risen_plugin.rewards.calling import NamedReward, wrap
 
 Make = Callable[..., Iterable[Row]]
 PATIENCE = 20

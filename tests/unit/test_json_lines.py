@@ -11,7 +11,7 @@ import pytest
 from risen_plugin.builtin.generators.jsonl import Jsonl
 from risen_plugin.commands.score.rows import Unusable, read_answers
 from risen_plugin.errors import DataError
-from risen_plugin.instructions.probe_rows import load_probe
+from risen_plugin.instructions.rows import load_probe
 from risen_plugin.kit.json_lines import IndexedLines, lines_in, read_lines
 from risen_plugin.phases.leftovers.mixing import load_demonstrations
 

@@ -11,11 +11,10 @@ import pytest
 from risen_plugin import BreakerConfig, Failed, GateConfig
 from risen_plugin.config.choices import Grading
 from risen_plugin.errors import PluginError
-from risen_plugin.rewards.batch import Batch
+from risen_plugin.rewards.batch import Batch, PassRates
+from risen_plugin.rewards.calling import NamedReward, wrap
 from risen_plugin.rewards.gate import Gate
-from risen_plugin.rewards.named import NamedReward, wrap
 from risen_plugin.rewards.panel import Panel
-from risen_plugin.rewards.pass_rates import PassRates
 from risen_plugin.rewards.scores import OutageError, Scores
 
 F = Failed("down")

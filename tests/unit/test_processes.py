@@ -12,7 +12,7 @@ from risen_plugin.config.choices import Grading
 from risen_plugin.config.grpo import rows_per_batch
 from risen_plugin.errors import ConfigError, PluginError, RisenError
 from risen_plugin.kit.processes import ALONE, OtherProcessError, Processes, is_everywhere
-from risen_plugin.rewards.named import wrap
+from risen_plugin.rewards.calling import wrap
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.run.fitness import limit_rewards
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from risen_plugin.builtin.rewards import Constraints
-from risen_plugin.constraints.counting import counts_by_constraint
+from risen_plugin.constraints.judging import counts_by_constraint
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import DataError, RecordError
 from risen_plugin.kit.jsonable import json_text

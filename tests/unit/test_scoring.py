@@ -19,9 +19,8 @@ from risen_plugin.config.choices import Grading
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import DataError, PluginError
 from risen_plugin.rewards.adherence import Adherence, adherence, columns_of, grade, unjudged
-from risen_plugin.rewards.batch import Batch
-from risen_plugin.rewards.named import AsyncNamedReward, NamedReward, wrap
-from risen_plugin.rewards.pass_rates import PassRates
+from risen_plugin.rewards.batch import Batch, PassRates
+from risen_plugin.rewards.calling import AsyncNamedReward, NamedReward, wrap
 from risen_plugin.rewards.scores import check_scores
 
 LABEL = "reward 'mine' (risen-mine 1.0)"

@@ -13,7 +13,7 @@ from risen_plugin.commands.advise.timing import Seen, StopAt
 from risen_plugin.config.choices import Grading
 from risen_plugin.contracts import Failed
 from risen_plugin.rewards.batch import Batch
-from risen_plugin.rewards.named import wrap
+from risen_plugin.rewards.calling import wrap
 from risen_plugin.rewards.scores import OutageError
 
 

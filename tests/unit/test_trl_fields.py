@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.config.trl_fields import check_fields
+from risen_plugin.config.grpo import check_fields
 from risen_plugin.errors import ConfigError
 
 

@@ -30,7 +30,7 @@ from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, Weighted
 from risen_plugin.embedded import base_model, orders
 from risen_plugin.rewards.adherence import adherence, grade
-from risen_plugin.rewards.named import wrap
+from risen_plugin.rewards.calling import wrap
 from risen_plugin.training.answering import answers, check_chat
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.losses import encode_probe, probe_loss

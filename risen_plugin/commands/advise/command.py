@@ -20,7 +20,7 @@ from risen_plugin.commands.train.overrides import overridden
 from risen_plugin.commands.train.run_config import RunConfig
 from risen_plugin.config import GuardConfig
 from risen_plugin.errors import ConfigError
-from risen_plugin.instructions.probe_rows import check_probe
+from risen_plugin.instructions.rows import check_probe
 from risen_plugin.kit.files import try_writing, write_text
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.run_record import writing

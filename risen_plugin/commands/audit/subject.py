@@ -17,7 +17,7 @@ from risen_plugin.commands.audit.elsewhere import Source
 from risen_plugin.commands.audit.empty_answers import FAMILIES
 from risen_plugin.commands.audit.material import IDS, Instruction
 from risen_plugin.contracts import Row
-from risen_plugin.rewards.named import wrap
+from risen_plugin.rewards.calling import wrap
 
 MOST_WORDS = 24
 

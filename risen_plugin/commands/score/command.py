@@ -25,7 +25,7 @@ from risen_plugin.kit.jsonable import json_text
 from risen_plugin.plugins import Plugins
 from risen_plugin.plugins.lookup import look_up
 from risen_plugin.record.rollouts import Rollout, logged_rewards, read_rollouts
-from risen_plugin.rewards.named import NamedReward, wrap
+from risen_plugin.rewards.calling import NamedReward, wrap
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

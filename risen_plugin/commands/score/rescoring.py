@@ -11,7 +11,7 @@ from risen_plugin.commands.score.comparison import Comparison
 from risen_plugin.commands.score.rows import Answer
 from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.record.rollouts import Rollout, Score
-from risen_plugin.rewards.named import NamedReward
+from risen_plugin.rewards.calling import NamedReward
 
 _LABELLED = re.compile(r"([\w-]+)=(.+)", re.DOTALL)
 

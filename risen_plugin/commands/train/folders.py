@@ -14,9 +14,9 @@ from typing import Any
 from risen_plugin.commands.train.run_config import read_run
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.kit.files import try_writing, write_json
+from risen_plugin.record.description import differences
 from risen_plugin.record.lock import NAME as LOCK
 from risen_plugin.record.lock import holder_of
-from risen_plugin.record.made_of import differences
 from risen_plugin.record.run_record import FOLDER, writing
 
 _FILE = "finished.json"

@@ -4,14 +4,13 @@ One Parquet file per phase, ``risen/phase-NNN/completions.parquet``, one row per
 them is left to others. pyarrow is loaded when a file is written or read.
 """
 
-from risen_plugin.record.rollouts.form import FILE, Score, reason_of
 from risen_plugin.record.rollouts.reading import (
     Rollout,
     logged_rewards,
     read_rollouts,
     rollout_files,
 )
-from risen_plugin.record.rollouts.writing import ROWS_AT_ONCE, RolloutLog
+from risen_plugin.record.rollouts.writing import FILE, ROWS_AT_ONCE, RolloutLog, Score, reason_of
 
 __all__ = [
     "FILE",

@@ -11,7 +11,7 @@ from typing import Any
 
 from risen_plugin.contracts import Completion, Failed
 from risen_plugin.errors import DataError, near_miss, near_path, one_line
-from risen_plugin.record.rollouts.form import COLUMNS, FILE, OF_A_REWARD, Score
+from risen_plugin.record.rollouts.writing import COLUMNS, FILE, OF_A_REWARD, Score
 from risen_plugin.record.run_record import FOLDER
 
 

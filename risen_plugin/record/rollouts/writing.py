@@ -1,4 +1,7 @@
-"""Log every answer that a phase samples: one Parquet file per phase, a row per answer."""
+"""Log every answer that a phase samples: one Parquet file per phase, a row per answer.
+
+The columns of such a file are named here, for its reader too.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
-from risen_plugin.constraints.counting import constraints_of, met_by
+from risen_plugin.constraints.judging import constraints_of, met_by
+from risen_plugin.contracts import Failed
 from risen_plugin.errors import RecordError, RisenError
 from risen_plugin.kit.files import put
 from risen_plugin.kit.jsonable import json_text
-from risen_plugin.record.rollouts.form import COLUMNS, DERIVED, OF_A_REWARD, Score, reason_of
 from risen_plugin.record.run_record import writing
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.scores import kind_of
@@ -231,3 +234,27 @@ def _of_a_reward(name: str, score: Score) -> dict[str, Any]:
 
 def _encodable(text: str | None) -> str | None:
     return None if text is None else text.encode(errors="replace").decode()
+
+
+FILE = "completions.parquet"
+Score: TypeAlias = float | Failed | None
+"""The score of one answer by one reward: a number, an abstention, or an error with its reason."""
+
+COLUMNS = {
+    "phase": "int32",
+    "step": "int32",
+    "group": "int64",
+    "prompt": "string",
+    "completion": "string",
+    "columns": "string",
+}
+DERIVED = {"family": "string", "constraints": "strings", "met": "bools"}
+"""Columns made of the others for readers of Parquet; logs may lack them."""
+OF_A_REWARD = {"score": "float64", "outcome": "string", "error": "string"}
+
+
+def reason_of(score: Score) -> str | None:
+    """Why there is no score where that is an error; None otherwise."""
+    if kind_of(score) != "error":
+        return None
+    return score.reason if isinstance(score, Failed) else f"the score is {score}"
