@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from risen_plugin.config import BuffersConfig, effective_grpo
 from risen_plugin.contracts import Decision
@@ -28,6 +28,7 @@ from risen_plugin.training.adapters import Snapshot
 from risen_plugin.training.answering import longest_prompt
 from risen_plugin.training.fine_tuning import build_fine_tuning, fine_tune
 from risen_plugin.training.losses import encode_probe
+from risen_plugin.training.protocols import AdaptedModel
 
 CHANGEABLE = ("learning_rate", "batch_size", "own_share", "min_gain", "max_probe_loss_rise")
 _SET_APART = ("largest", "band", "unsolved_after", "demonstrations")
@@ -107,7 +108,7 @@ class Burst(Trial):
         action = Action("go_on", "measured at entry")
         announce_measured(self.announce, "before", 0, self.before, None, action)
 
-    def train(self, snapshot: Snapshot) -> Any:
+    def train(self, snapshot: Snapshot) -> AdaptedModel:
         """Fine-tune on the mixture."""
         context = self.context
         longest = longest_prompt(context.model, 1) + 1
@@ -130,10 +131,11 @@ class Burst(Trial):
             )
         )
         self.losses += fine_tune(trainer, self.decision.steps, self.label, quiet=context.quiet)
-        return trainer.model
+        return cast(AdaptedModel, trainer.model)
 
-    def measure_exit(self, trained: Any) -> None:
+    def measure_exit(self, trained: AdaptedModel | None) -> None:
         """Measure what was fine-tuned."""
+        assert trained is not None  # a burst always trains
         self.after = self.measure(trained, "after")
 
     def judge(self) -> Verdict:

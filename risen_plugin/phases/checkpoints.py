@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from risen_plugin.errors import one_line
 from risen_plugin.kit.files import damage, publishing, sha256
 from risen_plugin.training.phase_trainer import (
     GoingOn,
+    PhaseTrainer,
     counters_of,
     optimization_of,
     put_weights,
@@ -63,7 +64,7 @@ class PhaseCheckpoint:
         """GRPO steps taken."""
         return int(self.data["trainer"]["global_step"])
 
-    def restore(self, trainer: Any) -> None:
+    def restore(self, trainer: PhaseTrainer) -> None:
         """Put the weights into a trainer that was built anew, and have it go on from there."""
         put_weights(trainer, self.weights)
         if self.is_finished:
@@ -117,12 +118,12 @@ class PhaseCheckpoints:
             else:
                 path.unlink()
 
-    def follow(self, trainer: Any) -> None:
+    def follow(self, trainer: PhaseTrainer) -> None:
         """Have ``trainer`` asked for checkpoints while it trains."""
         if self.every:
             trainer.add_callback(_Asking(self, trainer))
 
-    def is_due(self, trainer: Any) -> bool:
+    def is_due(self, trainer: PhaseTrainer) -> bool:
         """Whether it is time for one, and the answers sampled so far are used up."""
         if not used_up(trainer):
             return False
@@ -132,7 +133,11 @@ class PhaseCheckpoints:
         return self.spent_s <= MOST_SHARE * (time.perf_counter() - self._began)
 
     def write(
-        self, trainer: Any, state: Callable[[], Mapping[str, Any]], *, finished: bool = False
+        self,
+        trainer: PhaseTrainer,
+        state: Callable[[], Mapping[str, Any]],
+        *,
+        finished: bool = False,
     ) -> None:
         """Write a checkpoint of ``trainer`` as it is now.
 
@@ -158,7 +163,7 @@ class PhaseCheckpoints:
             (folder / _STATE).write_text(json.dumps(data, default=str), encoding="utf-8")
             held = {
                 n: p.detach().cpu().contiguous()
-                for n, p in trained_parameters(trainer.model).items()
+                for n, p in trained_parameters(trainer.trained).items()
             }
             save_file(held, folder / _WEIGHTS)
             try:
@@ -199,11 +204,13 @@ class PhaseCheckpoints:
 class _Asking(TrainerCallback):
     """Asks for a checkpoint, which the trainer writes after it has logged the step."""
 
-    def __init__(self, checkpoints: PhaseCheckpoints, trainer: Any) -> None:
+    def __init__(self, checkpoints: PhaseCheckpoints, trainer: PhaseTrainer) -> None:
         self.checkpoints = checkpoints
         self.trainer = trainer
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         control.should_save = self.checkpoints.is_due(self.trainer)
 
 

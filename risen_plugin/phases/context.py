@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from transformers import TrainingArguments
 
@@ -19,7 +19,7 @@ from risen_plugin.rewards.batch import PassRates
 from risen_plugin.rewards.calling import NamedReward
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.training.answering import Encoded
-from risen_plugin.training.protocols import Tokenizer
+from risen_plugin.training.protocols import Model, Tokenizer
 
 DomainMetrics: TypeAlias = Callable[[], Mapping[str, float]]
 LogSeries: TypeAlias = Callable[[int, Mapping[str, float]], None]
@@ -43,7 +43,7 @@ class PhaseContext:
     :param processes: those of the run; where there are several, all of them are in a phase.
     """
 
-    model: Any
+    model: Model
     tokenizer: Tokenizer
     args: TrainingArguments
     config: RisenConfig
@@ -55,7 +55,7 @@ class PhaseContext:
     controllers: Controllers
     buffers: Buffers
     domain: DomainMetrics | None = None
-    others: Sequence[Any] = ()
+    others: Sequence[object] = ()
     domain_reward: NamedReward | None = None
     tasks: Sequence[Task] = ()
     quiet: bool = False

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from risen_plugin.guard.changes import Changes, compare
 from risen_plugin.guard.controllers import Controllers
@@ -30,7 +30,8 @@ from risen_plugin.phases.measuring import Measurement
 from risen_plugin.phases.trial import Announce, Trial, metrics_of
 from risen_plugin.progress import GUARD_S, LOOKS, REINFORCE_S
 from risen_plugin.training.answering import Encoded, sampled_answers
-from risen_plugin.training.phase_trainer import SERIES, Live
+from risen_plugin.training.phase_trainer import SERIES, Live, PhaseTrainer
+from risen_plugin.training.protocols import Model
 
 
 @dataclass
@@ -127,7 +128,7 @@ class PhaseGuard:
         every = self.config.every
         return bool(every) and step % every == 0 and step < self.phase.decision.steps
 
-    def look(self, model: Any, step: int, beta: float, max_beta: float) -> Action:
+    def look(self, model: Model, step: int, beta: float, max_beta: float) -> Action:
         """Measure the model in training, and decide how the phase goes on.
 
         :param beta: the KL coefficient now, and ``max_beta`` the most that it may be.
@@ -159,7 +160,7 @@ class PhaseGuard:
         self.taken.stop(reason)
         self.taken.add(step, Action("stop", reason))
 
-    def leave(self, model: Any) -> None:
+    def leave(self, model: Model) -> None:
         """Measure the model again, unless it was condemned by a measurement while it trained."""
         if self.taken.condemned is not None:
             self.after, self.changes, _ = self.taken.condemned
@@ -221,7 +222,7 @@ class Steering(TrainerCallback):
 
     def __init__(
         self,
-        trainer: Any,
+        trainer: PhaseTrainer,
         guard: PhaseGuard,
         controllers: Controllers,
         announce: Announce,
@@ -236,20 +237,29 @@ class Steering(TrainerCallback):
         if goes_on:
             self.live.go_on(controllers.standing)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         step = state.global_step
         if control.should_training_stop or not self.guard.is_due(step):
             return
         beta = self.trainer.beta
         max_beta = self.controllers.config.max_beta
-        action = self.guard.look(self.trainer.model, step, beta, max_beta)
+        action = self.guard.look(self.trainer.trained, step, beta, max_beta)
         if action.kind == "raise_beta":
             raised = self.controllers.raise_beta(beta, self.guard.config.beta_factor)
             self.live.follow(Orders(beta=raised))
         elif action.kind in ("stop", "roll_back"):
             control.should_training_stop = True
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         numbers = {
             name: float(value)
             for name, value in (logs or {}).items()

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from risen_plugin.constraints.judging import Count, counts_by_constraint, counts_by_family
-from risen_plugin.contracts import Failed, Row
+from risen_plugin.contracts import Completion, Failed, Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.guard.changes import RowByRow
 from risen_plugin.guard.verdicts import Measured
@@ -25,9 +25,10 @@ from risen_plugin.rewards.scores import Scores
 from risen_plugin.rewards.tripwires import Tripped, watch
 from risen_plugin.training.answering import Encoded, answers_to
 from risen_plugin.training.losses import mean_loss, row_losses
+from risen_plugin.training.protocols import Model
 
 Ask: TypeAlias = Callable[
-    [Sequence[Row], Sequence[NamedReward]], tuple[list[Any], dict[str, Scores]]
+    [Sequence[Row], Sequence[NamedReward]], tuple[list[Completion], dict[str, Scores]]
 ]
 """The model's answers to rows, and the scores that rewards give them."""
 
@@ -65,7 +66,7 @@ class Answered:
     """
 
     rows: Sequence[Row]
-    answers: Sequence[Any]
+    answers: Sequence[Completion]
     scores: Mapping[str, Scores]
     passed: Sequence[bool | None]
     adherence: Adherence
@@ -93,7 +94,7 @@ class Retention:
 
 def measure(
     context: PhaseContext,
-    model: Any,
+    model: Model,
     grpo: Mapping[str, Any],
     label: str,
     *,
@@ -166,7 +167,7 @@ def measure_adherence(context: PhaseContext, ask: Ask, rows: Sequence[Row]) -> A
 
 def measure_retention(
     context: PhaseContext,
-    model: Any,
+    model: Model,
     ask: Ask,
     guard: Answered,
     *,
@@ -206,16 +207,16 @@ def measure_honesty(held_out: Sequence[Answered]) -> Tripped:
 
 def _answered_and_scored(  # noqa: PLR0917 what is asked about comes last
     context: PhaseContext,
-    model: Any,
+    model: Model,
     answer_tokens: int,
     label: str,
     rows: Sequence[Row],
     rewards: Sequence[NamedReward],
-) -> tuple[list[Any], dict[str, Scores]]:
+) -> tuple[list[Completion], dict[str, Scores]]:
     """Greedy answers to ``rows`` and their scores; each process answers and scores its share."""
     processes = context.processes
 
-    def work() -> tuple[list[Any], dict[str, Scores]]:
+    def work() -> tuple[list[Completion], dict[str, Scores]]:
         part = processes.share(rows)
         if not part:
             return [], {}
@@ -238,7 +239,7 @@ def _answered_and_scored(  # noqa: PLR0917 what is asked about comes last
 
 
 def _scores_of(
-    reward: NamedReward | None, rows: Sequence[Row], completions: Sequence[Any]
+    reward: NamedReward | None, rows: Sequence[Row], completions: Sequence[Completion]
 ) -> list[float | None]:
     return [] if reward is None else _known(score([reward], rows, completions))
 

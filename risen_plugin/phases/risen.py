@@ -34,6 +34,7 @@ from risen_plugin.training.answering import longest_prompt, texts_in_training
 from risen_plugin.training.grpo import GrpoLogs, Plan, build_trainer, train
 from risen_plugin.training.losses import Likelihood
 from risen_plugin.training.phase_trainer import PhaseTrainer
+from risen_plugin.training.protocols import AdaptedModel
 
 
 class RisenPhase(Trial):
@@ -137,7 +138,7 @@ class RisenPhase(Trial):
             before = self.guard.enter()
             self.context.instructions.count_measured(before.by_row.passed)
 
-    def train(self, snapshot: Snapshot) -> Any:
+    def train(self, snapshot: Snapshot) -> AdaptedModel | None:
         """Reinforce; None where the guard lets the phase not begin."""
         if self.guard.before.outage is not None:
             self._begin_panel()
@@ -166,7 +167,7 @@ class RisenPhase(Trial):
         self._steps = trainer.state.global_step
         return trainer.trained
 
-    def measure_exit(self, trained: Any) -> None:
+    def measure_exit(self, trained: AdaptedModel | None) -> None:
         """Have the guard measure again, unless the training was cut short."""
         if trained is not None and self.outage is None:
             self.guard.leave(trained)
@@ -175,7 +176,7 @@ class RisenPhase(Trial):
         """The guard's verdict."""
         return self.guard.verdict(self.steps, self.outage)
 
-    def drop(self, trained: Any) -> None:
+    def drop(self, trained: AdaptedModel | None) -> None:
         """Save the adapter if asked to, and have the controllers learn from it."""
         if self.context.config.keep_dropped and trained is not None:
             self.save(trained, "dropped")
@@ -284,7 +285,7 @@ class RisenPhase(Trial):
             state=None if self.resumed is None else self.resumed.data["panel"],
         )
 
-    def _likelihood(self, trained: Any, snapshot: Snapshot) -> Likelihood:
+    def _likelihood(self, trained: AdaptedModel, snapshot: Snapshot) -> Likelihood:
         """The quality of an answer under the model at phase entry, out of the one in training."""
         model, answer = self.context.model, self.grpo["max_completion_length"]
         is_users = isinstance(model, PeftModel)

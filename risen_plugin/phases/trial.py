@@ -30,6 +30,7 @@ from risen_plugin.progress import GUARD_S, LEAVE_S, OF_THE_GUARD
 from risen_plugin.training.adapters import Snapshot, merge, save_adapter
 from risen_plugin.training.answering import Encoded
 from risen_plugin.training.clean_room import clean_room
+from risen_plugin.training.protocols import AdaptedModel, Model
 
 Announce: TypeAlias = Callable[..., None]
 """Writes an event of a trial: its name, and values by name."""
@@ -150,21 +151,21 @@ class Trial(ABC):
         """Measure the model as it enters."""
 
     @abstractmethod
-    def train(self, snapshot: Snapshot) -> Any:
+    def train(self, snapshot: Snapshot) -> AdaptedModel | None:
         """Train, and return the model with what it has learned; None if it was not begun.
 
         :param snapshot: of the weights at entry.
         """
 
     @abstractmethod
-    def measure_exit(self, trained: Any) -> None:
+    def measure_exit(self, trained: AdaptedModel | None) -> None:
         """Measure what was trained, unless the training was cut short."""
 
     @abstractmethod
     def judge(self) -> Verdict:
         """Whether what was learned is kept."""
 
-    def drop(self, trained: Any) -> None:  # noqa: B027 nothing, unless it says so
+    def drop(self, trained: AdaptedModel | None) -> None:  # noqa: B027 nothing, unless it says so
         """Do what is to be done for a trial that is not kept."""
 
     def leave(self) -> None:  # noqa: B027 nothing, unless it says so
@@ -193,7 +194,7 @@ class Trial(ABC):
 
     def measure(
         self,
-        model: Any,
+        model: Model,
         moment: str,
         *,
         entry_answers: Sequence[Encoded] = (),
@@ -215,7 +216,7 @@ class Trial(ABC):
             )
             return self.context.processes.agree(measurement)
 
-    def save(self, trained: Any, called: str) -> None:
+    def save(self, trained: AdaptedModel, called: str) -> None:
         """Save the trained adapter in the folder; a disk that takes none stops no run."""
 
         def write() -> None:
@@ -224,8 +225,11 @@ class Trial(ABC):
 
         self.context.processes.main(write)
 
-    def _keep_or_drop(self, verdict: Verdict, trained: Any, snapshot: Snapshot) -> None:
+    def _keep_or_drop(
+        self, verdict: Verdict, trained: AdaptedModel | None, snapshot: Snapshot
+    ) -> None:
         if verdict.accepted:
+            assert trained is not None  # a trial that was not begun is dropped
             self.save(trained, "adapter")
             if not isinstance(self.context.model, PeftModel):
                 merge(trained)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from transformers import TrainingArguments
 
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.rewards.calling import NamedReward
@@ -30,7 +31,7 @@ _SHARDED = (
 )
 
 
-def check_arguments(args: Any) -> None:
+def check_arguments(args: TrainingArguments) -> None:
     """Check the libraries that a run reaches into, and the outer Trainer's arguments.
 
     :raises ConfigError: for a release of a library without a name that is reached for, for several

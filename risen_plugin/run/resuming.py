@@ -25,6 +25,7 @@ from risen_plugin.record.description import differences
 from risen_plugin.record.run_record import Record, read_state
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.outer_trainer import given_to_train
+from risen_plugin.training.protocols import Model
 
 AnnounceLine: TypeAlias = Callable[[str], None]
 
@@ -202,7 +203,7 @@ class Resuming:
         self.pending, self.begins_again = None, False
 
     def finish(
-        self, trainer_state: TrainerState, model: Any, state: Mapping[str, Any], events: int
+        self, trainer_state: TrainerState, model: Model, state: Mapping[str, Any], events: int
     ) -> None:
         """Let the last checkpoint hold what the phase after it has come to."""
         checkpoints = Checkpoints.of(self._output_dir)

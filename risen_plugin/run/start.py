@@ -15,6 +15,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from risen_plugin.config import effective_grpo
+from risen_plugin.contracts import Prompt
 from risen_plugin.errors import ConfigError
 from risen_plugin.instructions.held_out import families_in_words
 from risen_plugin.instructions.rows import PromptLimit, load_probe
@@ -31,6 +32,7 @@ from risen_plugin.run.state import RunState
 from risen_plugin.training.answering import longest_prompt, prompt_ids
 from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.outer_trainer import OuterTrainer, running_processes
+from risen_plugin.training.protocols import Model, Tokenizer
 
 _log = logging.getLogger("risen_plugin")
 _NO_PROBE = (
@@ -55,8 +57,8 @@ class Start:
         args: TrainingArguments,
         state: TrainerState,
         *,
-        model: Any,
-        tokenizer: Any,
+        model: Model,
+        tokenizer: Tokenizer | None,
         outer: OuterTrainer | None,
         callback: TrainerCallback,
         whole: Iterable[Path],
@@ -69,6 +71,7 @@ class Start:
         self.args = args
         self.state = state
         self.model = model
+        assert tokenizer is not None  # as checked
         self.tokenizer = tokenizer
         self.outer = outer
         self.callback = callback
@@ -252,5 +255,5 @@ class Start:
         )
 
 
-def _tokens_of(tokenizer: Any, prompt: Any) -> int:
+def _tokens_of(tokenizer: Tokenizer, prompt: Prompt) -> int:
     return len(prompt_ids(tokenizer, prompt))

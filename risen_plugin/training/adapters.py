@@ -6,21 +6,21 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel
-from torch import nn
 
 from risen_plugin.config import LoraSettings
+from risen_plugin.training.protocols import AdaptedModel, Model
 
 _REFERENCE = "ref"  # TRL's name for the frozen copy of a user's adapter
 _TRLS_NAME = "default"  # the only adapter name that TRL's reference copy knows
 
 
-def base_of(model: Any) -> Any:
+def base_of(model: Model) -> Model:
     """The model that an adapter is on; a plain model itself."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+    return cast(Model, model.get_base_model()) if isinstance(model, PeftModel) else model
 
 
 def fresh_lora(settings: LoraSettings) -> LoraConfig:
@@ -34,17 +34,20 @@ def fresh_lora(settings: LoraSettings) -> LoraConfig:
     )
 
 
-def save_adapter(model: Any, trained: Any, folder: Path, called: str = "adapter") -> None:
+def save_adapter(
+    model: Model, trained: AdaptedModel, folder: Path, called: str = "adapter"
+) -> None:
     """Save the adapter of ``trained`` under a name in ``folder``, whole or not at all.
 
     :param model: the model as the phase found it.
     """
-    own = isinstance(model, PeftModel)
-    if not own:
-        # It stands on the weights at phase entry, not on the model that the run began with.
+    if isinstance(model, PeftModel):
+        name = str(model.active_adapter)
+    else:
+        name = "default"
+        # It belongs to the weights at phase entry, not to the model that the run began with.
         entry = str(entry_folder(folder).absolute())
-        trained.peft_config["default"].base_model_name_or_path = entry
-    name = str(model.active_adapter) if own else "default"
+        trained.peft_config[name].base_model_name_or_path = entry
     temporary = folder.with_name(f".{folder.name}.adapter")
     try:
         trained.save_pretrained(
@@ -57,7 +60,7 @@ def save_adapter(model: Any, trained: Any, folder: Path, called: str = "adapter"
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def merge(trained: Any) -> None:
+def merge(trained: AdaptedModel) -> None:
     """Write the adapter into the same Parameter objects; refuses an adapter that holds NaN."""
     trained.merge_adapter(safe_merge=True)
 
@@ -73,9 +76,9 @@ class adapter_called_default:  # noqa: N801 reads as a phrase where it is used
     TRL 1.16 looks for an adapter of that name alone, so any other one ends in a KeyError.
     """
 
-    def __init__(self, model: Any, *, enabled: bool) -> None:
-        self.model = model
-        self.name = model.active_adapter if enabled else _TRLS_NAME
+    def __init__(self, model: Model, *, enabled: bool) -> None:
+        self.model = cast(AdaptedModel, model)  # if it is enabled
+        self.name = self.model.active_adapter if enabled else _TRLS_NAME
         self.enabled = enabled and self.name != _TRLS_NAME
 
     def __enter__(self) -> None:
@@ -90,12 +93,11 @@ class adapter_called_default:  # noqa: N801 reads as a phrase where it is used
             _copy_adapter(self.model, self.name, _REFERENCE)
 
 
-def _copy_adapter(model: nn.Module, source: str, target: str) -> None:
-    for name, parameter in list(model.named_parameters()):
+def _copy_adapter(model: Model, source: str, target: str) -> None:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in parameters.items():
         if f".{source}." in name:
-            model.get_parameter(name.replace(f".{source}.", f".{target}.")).data.copy_(
-                parameter.data
-            )
+            parameters[name.replace(f".{source}.", f".{target}.")].data.copy_(parameter.data)
 
 
 class Snapshot:
@@ -104,7 +106,7 @@ class Snapshot:
     A plain model's weights are only written when a phase is accepted, so it needs no snapshot.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Model) -> None:
         self.held: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
         if isinstance(model, PeftModel):
             self.held = [(p, p.detach().clone()) for p in model.parameters() if p.requires_grad]

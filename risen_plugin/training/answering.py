@@ -14,7 +14,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
-from risen_plugin.contracts import Prompt, Row, text_of
+from risen_plugin.contracts import Completion, Prompt, Row, text_of
 from risen_plugin.errors import ConfigError
 from risen_plugin.training.protocols import Model, Tokenizer
 
@@ -37,7 +37,7 @@ _AS_IT_FINDS_THEM: dict[str, Any] = {
 """What a model's own generation settings would change of its distribution, switched off."""
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: Any) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     """Token ids of a prompt as the model sees it: text as it is, chat through the template."""
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
@@ -58,7 +58,7 @@ def check_chat(tokenizer: Tokenizer) -> None:
         )
 
 
-def end_ids(model: Any, tokenizer: Tokenizer) -> list[int]:
+def end_ids(model: Model, tokenizer: Tokenizer) -> list[int]:
     """Every token id that ends an answer, as TRL collects them."""
     declared = model.generation_config.eos_token_id
     ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
@@ -67,7 +67,7 @@ def end_ids(model: Any, tokenizer: Tokenizer) -> list[int]:
     return ids
 
 
-def longest_prompt(model: Any, answer_tokens: int, label: str = "grpo") -> int:
+def longest_prompt(model: Model, answer_tokens: int, label: str = "grpo") -> int:
     """Most tokens a prompt may have so that an answer of ``answer_tokens`` fits the context.
 
     :raises ConfigError: if the answers alone fill the context.
@@ -84,14 +84,14 @@ def longest_prompt(model: Any, answer_tokens: int, label: str = "grpo") -> int:
 
 @torch.no_grad()
 def answers(
-    model: Any,
+    model: Model,
     tokenizer: Tokenizer,
-    prompts: Sequence[Any],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
     batch_size: int,
     progress: str | None = None,
-) -> list[Any]:
+) -> list[Completion]:
     """Greedy answers in the prompts' order; chat messages for chat prompts, text for text.
 
     :param progress: what a progress bar says; None shows none.
@@ -115,14 +115,14 @@ def answers(
 
 
 def answers_to(
-    model: Any,
+    model: Model,
     tokenizer: Tokenizer,
     rows: Sequence[Row],
     *,
     max_new_tokens: int,
     batch_size: int,
     progress: str | None = None,
-) -> list[Any]:
+) -> list[Completion]:
     """Greedy answers to the prompts of ``rows``."""
     return answers(
         model,
@@ -151,7 +151,7 @@ def texts_in_training(
 
 @torch.no_grad()
 def sampled_answers(
-    model: Any,
+    model: Model,
     tokenizer: Tokenizer,
     rows: Sequence[Row],
     *,
@@ -199,7 +199,7 @@ def answered(prompt: list[int], answer: list[int]) -> Encoded:
     return [*prompt, *answer], [IGNORED] * len(prompt) + answer
 
 
-def _generation(model: Any, tokenizer: Tokenizer, **settings: Any) -> GenerationConfig:
+def _generation(model: Model, tokenizer: Tokenizer, **settings: Any) -> GenerationConfig:
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return GenerationConfig(
         **settings,
@@ -209,7 +209,7 @@ def _generation(model: Any, tokenizer: Tokenizer, **settings: Any) -> Generation
     )
 
 
-def _generate(model: Any, prompts: Sequence[list[int]], config: GenerationConfig) -> torch.Tensor:
+def _generate(model: Model, prompts: Sequence[list[int]], config: GenerationConfig) -> torch.Tensor:
     """The token ids that follow each prompt, (B, T); ended answers are padded."""
     longest = max(map(len, prompts))
     pad: Any = config.pad_token_id
@@ -229,5 +229,5 @@ def _to_end(answer: list[int], ends: Sequence[int]) -> list[int]:
     return answer[: places[0] + 1] if places else answer
 
 
-def _as_given(prompt: Any, text: str) -> Any:
+def _as_given(prompt: Prompt, text: str) -> Completion:
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from torch import nn
+
+from risen_plugin.training.protocols import Model, Tokenizer
 
 _CONTAINERS = (dict, list, set)
 
@@ -25,7 +26,7 @@ _CONTAINERS = (dict, list, set)
 class _Attributes:
     """The attributes of one object, and what its own dicts, lists and sets held."""
 
-    def __init__(self, held: Any) -> None:
+    def __init__(self, held: object) -> None:
         self.held = held
         self.values = dict(vars(held))
         self.contents = [
@@ -72,7 +73,7 @@ class _RandomStates:
 class _Parameters:
     """Flags and gradients of every parameter; the parameters' values are not touched."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Model) -> None:
         self.states = [(p, p.requires_grad, p.grad) for p in model.parameters()]
 
     def restore(self) -> None:
@@ -84,7 +85,7 @@ class _Parameters:
 class _Padding:
     """Padding and truncation inside a fast tokenizer's backend, which calls switch on."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Tokenizer | None) -> None:
         self.backend = getattr(tokenizer, "backend_tokenizer", None)
         if self.backend is not None:
             self.padding = self.backend.padding
@@ -102,14 +103,14 @@ class _Padding:
 
 
 @contextmanager
-def clean_room(model: nn.Module, tokenizer: Any = None, *others: Any) -> Iterator[None]:
+def clean_room(model: Model, tokenizer: Tokenizer | None = None, *others: object) -> Iterator[None]:
     """Put the surroundings of ``model`` back as they were, also after an exception.
 
     What stays changed is only what a caller writes into the parameters themselves: merging an
     adapter inside the room is kept, building and training one is forgotten. ``others`` are
     further objects whose attributes are put back. Inside, attention is :func:`finite_attention`.
     """
-    objects = {id(module): module for module in model.modules()}
+    objects: dict[int, object] = {id(module): module for module in model.modules()}
     for module in list(objects.values()):
         for name in ("config", "generation_config"):
             found = getattr(module, name, None)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from peft import PeftModel, get_peft_model
 from torch.utils.data import SequentialSampler
 from tqdm.auto import tqdm
 from transformers import (
     DataCollatorForSeq2Seq,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -22,6 +26,7 @@ from transformers import (
 from risen_plugin.config import LoraSettings
 from risen_plugin.training.adapters import fresh_lora
 from risen_plugin.training.answering import Encoded
+from risen_plugin.training.protocols import Model, Tokenizer
 from risen_plugin.training.seam import checkpointing_setting, checkpoints_activations
 
 
@@ -33,8 +38,8 @@ class _InOrder(Trainer):
 
 
 def build_fine_tuning(
-    model: Any,
-    tokenizer: Any,
+    model: Model,
+    tokenizer: Tokenizer,
     rows: Sequence[Encoded],
     *,
     outer: TrainingArguments,
@@ -67,15 +72,16 @@ def build_fine_tuning(
         warnings.simplefilter("ignore")  # PEFT warns about what is meant here
         set_seed(settings["seed"])  # the adapter's first weights; a Trainer seeds itself later
         if not isinstance(model, PeftModel):
-            model = get_peft_model(model, fresh_lora(lora))
+            model = cast(Model, get_peft_model(cast(PreTrainedModel, model), fresh_lora(lora)))
+        trained = cast(PreTrainedModel, model)
         if checkpoints_activations(outer):
-            model.enable_input_require_grads()
+            trained.enable_input_require_grads()
         trainer = _InOrder(
-            model=model,
+            model=trained,
             args=TrainingArguments(**arguments),
             train_dataset=encoded,
-            data_collator=DataCollatorForSeq2Seq(tokenizer),
-            processing_class=tokenizer,
+            data_collator=DataCollatorForSeq2Seq(cast(PreTrainedTokenizerBase, tokenizer)),
+            processing_class=cast(PreTrainedTokenizerBase, tokenizer),
         )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -92,13 +98,22 @@ def fine_tune(trainer: Trainer, steps: int, label: str, *, quiet: bool) -> list[
 
 
 class _Listener(TrainerCallback):
-    def __init__(self, losses: list[float], bar: Any) -> None:
+    def __init__(self, losses: list[float], bar: tqdm[Any]) -> None:
         self.losses = losses
         self.bar = bar
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.bar.update(1)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if logs and "loss" in logs:
             self.losses.append(float(logs["loss"]))

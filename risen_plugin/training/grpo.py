@@ -18,7 +18,14 @@ from typing import Any, Protocol
 from datasets import IterableDataset
 from peft import PeftModel
 from tqdm.auto import tqdm
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -27,6 +34,7 @@ from risen_plugin.config.grpo import check_fields, rows_per_batch
 from risen_plugin.errors import ConfigError, one_line
 from risen_plugin.training.adapters import adapter_called_default, base_of, fresh_lora
 from risen_plugin.training.phase_trainer import SERIES, PhaseTrainer, Supply
+from risen_plugin.training.protocols import Model, Tokenizer
 from risen_plugin.training.seam import checkpointing_setting, checkpoints_activations
 
 MANAGED: Mapping[str, str] = {
@@ -117,8 +125,8 @@ class GrpoLogs:
 
 
 def build_trainer(
-    model: Any,
-    tokenizer: Any,
+    model: Model,
+    tokenizer: Tokenizer,
     rewards: Sequence[RewardFunction],
     supply: Supply,
     *,
@@ -258,14 +266,23 @@ def _places(count: int) -> Iterator[dict[str, int]]:
 
 
 class _Listener(TrainerCallback):
-    def __init__(self, collected: GrpoLogs, bar: Any) -> None:
+    def __init__(self, collected: GrpoLogs, bar: tqdm[Any]) -> None:
         self.collected = collected
         self.bar = bar
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.bar.update(1)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         numbers = {
             name: float(value)
             for name, value in (logs or {}).items()

@@ -14,17 +14,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from risen_plugin.contracts import Failed, text_of
+from risen_plugin.contracts import Completion, Failed, Message, Prompt, text_of
 from risen_plugin.errors import DataError
 from risen_plugin.instructions.rows import check_probe_row
 from risen_plugin.rewards.scores import Scores
 from risen_plugin.training.answering import IGNORED, Encoded, check_chat, prompt_ids
-from risen_plugin.training.protocols import Tokenizer
+from risen_plugin.training.protocols import Model, Tokenizer
 
 
-def probe_loss(
-    model: nn.Module, rows: Sequence[Encoded], *, batch_size: int, pad_id: int = 0
-) -> float:
+def probe_loss(model: Model, rows: Sequence[Encoded], *, batch_size: int, pad_id: int = 0) -> float:
     """Mean negative log-likelihood per labelled token, in nats, over encoded probe rows."""
     return mean_loss(row_losses(model, rows, batch_size=batch_size, pad_id=pad_id))
 
@@ -36,7 +34,7 @@ def mean_loss(losses: Sequence[tuple[float, int]]) -> float:
 
 @torch.no_grad()
 def row_losses(
-    model: nn.Module, rows: Sequence[Encoded], *, batch_size: int, pad_id: int = 0
+    model: Model, rows: Sequence[Encoded], *, batch_size: int, pad_id: int = 0
 ) -> list[tuple[float, int]]:
     """The negative log-likelihood of each row's labelled tokens, in nats, and how many they are."""
     model.eval()
@@ -113,13 +111,13 @@ def _encode(tokenizer: Tokenizer, row: Mapping[str, Any], index: int) -> Encoded
     return ids, list(ids)
 
 
-def _conversation(tokenizer: Tokenizer, messages: Sequence[Any]) -> list[int]:
+def _conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     check_chat(tokenizer)
     text = tokenizer.apply_chat_template(list(messages), tokenize=False)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def plain_query(prompt: Any, query: Any) -> Any:
+def plain_query(prompt: Prompt, query: Prompt | None) -> Prompt:
     """What was asked without the constraints: the row's ``query``, or else the prompt.
 
     A text for a chat prompt takes the place of its last message.
@@ -142,7 +140,7 @@ class Likelihood:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         tokenizer: Tokenizer,
         entry: Callable[[], AbstractContextManager[Any]],
         *,
@@ -156,7 +154,10 @@ class Likelihood:
         self.batch_size = batch_size
 
     def __call__(
-        self, prompts: Sequence[Any], completions: Sequence[Any], columns: Mapping[str, Any]
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Completion],
+        columns: Mapping[str, Any],
     ) -> Scores:
         queries = columns.get("query") or [None] * len(prompts)
         encoded = [
@@ -180,7 +181,7 @@ class Likelihood:
                 module.training = training
         return scores
 
-    def _encode(self, query: Any, completion: Any) -> tuple[list[int], int]:
+    def _encode(self, query: Prompt, completion: Completion) -> tuple[list[int], int]:
         """Token ids, and how many of them at the end are the answer's."""
         asked = prompt_ids(self.tokenizer, query)
         told = self.tokenizer(text_of(completion), add_special_tokens=False)["input_ids"]

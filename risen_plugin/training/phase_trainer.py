@@ -13,7 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 import torch
-from transformers import TrainerCallback
+from transformers import (
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
@@ -21,7 +28,7 @@ from risen_plugin.contracts import Row
 from risen_plugin.guard.rules import Orders
 from risen_plugin.training.adapters import base_of
 from risen_plugin.training.clean_room import random_states, set_random_states
-from risen_plugin.training.protocols import Model
+from risen_plugin.training.protocols import AdaptedModel, Model
 
 SERIES = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
 """What TRL logs of GRPO that a phase's record and events have."""
@@ -47,13 +54,17 @@ class PhaseTrainer(GRPOTrainer):
     :param bare_forward: what TRL's forward was put over; None for the forward of the model's class.
     """
 
+    args: GRPOConfig
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LambdaLR | None
+
     def __init__(
         self,
         *,
         supply: Supply,
         rows: int,
         save: Callable[[PhaseTrainer], None] | None,
-        bare_forward: Any,
+        bare_forward: Callable[..., Any] | None,
         **fields: Any,
     ) -> None:
         self.supply = supply
@@ -64,9 +75,9 @@ class PhaseTrainer(GRPOTrainer):
         super().__init__(**fields)
 
     @property
-    def trained(self) -> Model:
+    def trained(self) -> AdaptedModel:
         """The model in training, with its adapter."""
-        return cast(Model, self.model)
+        return cast(AdaptedModel, self.model)
 
     def sample_at(self, temperature: float) -> None:
         """Sample at another temperature from the next answers on.
@@ -92,18 +103,18 @@ class PhaseTrainer(GRPOTrainer):
         return made
 
 
-def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
+def trained_parameters(model: Model) -> dict[str, torch.nn.Parameter]:
     """The parameters that are trained, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def used_up(trainer: Any) -> bool:
+def used_up(trainer: PhaseTrainer) -> bool:
     """Whether the answers that were sampled so far are all trained on."""
-    each = trainer.args.steps_per_generation * trainer.num_iterations
+    each = (trainer.args.steps_per_generation or 1) * trainer.num_iterations
     return not trainer._step % each
 
 
-def counters_of(trainer: Any) -> dict[str, Any]:
+def counters_of(trainer: PhaseTrainer) -> dict[str, Any]:
     """What a trainer counts and is controlled by, as JSON values."""
     names: tuple[str, ...] = (*_OF_TRAINER, *_CONTROLLED)
     if trainer.args.use_adaptive_entropy:  # TRL's own checkpoint, which ours replaces, holds them
@@ -116,9 +127,11 @@ def counters_of(trainer: Any) -> dict[str, Any]:
     }
 
 
-def optimization_of(trainer: Any) -> dict[str, Any]:
+def optimization_of(trainer: PhaseTrainer) -> dict[str, Any]:
     """The state of optimizer, schedule and random generators, for the weights-only loader."""
     scaler = getattr(trainer.accelerator, "scaler", None)
+    assert trainer.optimizer is not None
+    assert trainer.lr_scheduler is not None
     return {
         "optimizer": trainer.optimizer.state_dict(),
         "scheduler": trainer.lr_scheduler.state_dict(),
@@ -127,10 +140,10 @@ def optimization_of(trainer: Any) -> dict[str, Any]:
     }
 
 
-def put_weights(trainer: Any, weights: Mapping[str, torch.Tensor]) -> None:
+def put_weights(trainer: PhaseTrainer, weights: Mapping[str, torch.Tensor]) -> None:
     """Put trained weights into a trainer that was built anew."""
     with torch.no_grad():
-        for name, parameter in trained_parameters(trainer.model).items():
+        for name, parameter in trained_parameters(trainer.trained).items():
             parameter.copy_(weights[name])
 
 
@@ -142,14 +155,16 @@ class GoingOn(TrainerCallback):
     """
 
     def __init__(
-        self, trainer: Any, counters: Mapping[str, Any], optimization: Mapping[str, Any]
+        self, trainer: PhaseTrainer, counters: Mapping[str, Any], optimization: Mapping[str, Any]
     ) -> None:
         self.trainer = trainer
         self.counters = counters
         self.optimization = optimization
         self.is_to_draw = True
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         trainer, counters = self.trainer, self.counters
         for name in _OF_STATE:
             setattr(state, name, counters[name])
@@ -165,19 +180,23 @@ class GoingOn(TrainerCallback):
         if scaler is not None and self.optimization.get("scaler"):
             scaler.load_state_dict(self.optimization["scaler"])
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.is_to_draw:  # iterating over the dataloader has drawn a number of its own
             set_random_states(self.optimization["random"])
             self.is_to_draw = False
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         state.epoch = state.global_step / state.max_steps  # counted from where it went on
 
 
 class Live:
     """The settings of a GRPO trainer that can be changed while it runs."""
 
-    def __init__(self, trainer: Any) -> None:
+    def __init__(self, trainer: PhaseTrainer) -> None:
         self.trainer = trainer
         self.rate = 1.0
 
@@ -208,17 +227,18 @@ class Live:
             self.trainer.sample_at(orders.temperature)
 
     def _scale_rate(self, factor: float) -> None:
+        assert self.trainer.optimizer is not None
         for group in self.trainer.optimizer.param_groups:
             for name in ("lr", "initial_lr"):
                 if name in group:
                     group[name] *= factor
         # The schedule sets each rate anew from these.
         schedule = self.trainer.lr_scheduler
-        if hasattr(schedule, "base_lrs"):
+        if schedule is not None and hasattr(schedule, "base_lrs"):
             schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
 
 
-def set_temperature(trainer: Any, temperature: float) -> None:
+def set_temperature(trainer: PhaseTrainer, temperature: float) -> None:
     """Sample at ``temperature``, and take likelihoods and entropies at it."""
     trainer.temperature = temperature
     trainer.args.temperature = temperature
@@ -232,9 +252,9 @@ def set_temperature(trainer: Any, temperature: float) -> None:
     if trainer.bare_forward is None:
         vars(base).pop("forward", None)
     else:
-        base.forward = trainer.bare_forward
+        vars(base)["forward"] = trainer.bare_forward
     add_fused_lm_head(
-        base,
+        cast(PreTrainedModel, base),
         temperature=temperature,
         cast_lm_head_to_fp32=trainer.args.cast_lm_head_to_fp32,
         outputs=("log_probs", "entropy"),

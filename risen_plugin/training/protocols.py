@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -26,9 +26,11 @@ class Model(Protocol):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
-    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
 
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]: ...
 
     def modules(self) -> Iterator[nn.Module]: ...
 
@@ -38,7 +40,21 @@ class Model(Protocol):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any: ...
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> Any: ...
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+class AdaptedModel(Model, Protocol):
+    """A model with an adapter that is trained, as PEFT makes it."""
+
+    @property
+    def peft_config(self) -> dict[str, Any]: ...
+
+    @property
+    def active_adapter(self) -> str: ...
+
+    def disable_adapter(self) -> AbstractContextManager[None]: ...
+
+    def merge_adapter(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 class Tokenizer(Protocol):

@@ -180,7 +180,7 @@ def _release(library: str) -> str:
         return "(which is not installed)"
 
 
-def checkpoints_activations(args: Any) -> bool:
+def checkpoints_activations(args: object) -> bool:
     """Whether these training arguments ask for gradient (activation) checkpointing.
 
     transformers 5 renames ``gradient_checkpointing`` to ``activation_checkpointing``.

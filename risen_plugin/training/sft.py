@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 from datasets import Dataset
-from transformers import Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -43,8 +43,8 @@ def sft_config(**fields: Any) -> SFTConfig:
 
 
 def sft_trainer(
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     args: SFTConfig,
     train_rows: Sequence[Mapping[str, Any]],
     eval_rows: Sequence[Mapping[str, Any]],
@@ -72,7 +72,9 @@ def sft_trainer(
 class NothingToLearn(Trainer):
     """A Trainer whose steps have no gradient, so that no weight changes."""
 
-    def __init__(self, model: Any, tokenizer: Any, args: SFTConfig) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: SFTConfig
+    ) -> None:
         super().__init__(
             model=model,
             args=args,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from risen_plugin.config import BuffersConfig, GuardConfig
-from risen_plugin.contracts import Row
+from risen_plugin.contracts import Prompt, Row
 from risen_plugin.errors import RecordError
 from risen_plugin.instructions.rows import key_of
 from risen_plugin.phases.leftovers.findings import (
@@ -112,7 +112,7 @@ class Buffers:
         }
 
     def mixture(
-        self, config: BuffersConfig, *, steps: int, seed: int, leave_out: Callable[[Any], bool]
+        self, config: BuffersConfig, *, steps: int, seed: int, leave_out: Callable[[Prompt], bool]
     ) -> Mixture:
         """The rows of a burst of ``steps`` steps.
 
@@ -145,11 +145,11 @@ class Buffers:
             "demonstrations": self.usable,
         }
 
-    def leave_out(self, is_held_out: Callable[[Any], bool]) -> None:
+    def leave_out(self, is_held_out: Callable[[Prompt], bool]) -> None:
         """Count no demonstration of a held-out instruction, which no burst will be given."""
         self.usable = sum(not is_held_out(row["prompt"]) for row in self.demonstrations)
 
-    def lacking(self, leave_out: Callable[[Any], bool]) -> str | None:
+    def lacking(self, leave_out: Callable[[Prompt], bool]) -> str | None:
         """Why there is nothing to fine-tune on; None if there is."""
         if self.mixture(self.config, steps=1, seed=0, leave_out=leave_out).rows:
             return None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from risen_plugin.contracts import Completion, Row, text_of
+from risen_plugin.contracts import Completion, Prompt, Row, text_of
 from risen_plugin.rewards.batch import Batch
 
 _ROUNDING = 1e-9
@@ -47,7 +47,7 @@ class Verified:
     """
 
     key: str
-    prompt: Any
+    prompt: Prompt
     completion: Completion
     family: str
     scores: Mapping[str, float]
@@ -98,7 +98,7 @@ def select(
     batch: Batch,
     *,
     band: tuple[float, float],
-    key_of: Callable[[Any], str],
+    key_of: Callable[[Prompt], str],
     moment: Moment,
 ) -> Findings:
     """The findings of a batch.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.contracts import Row, is_blank, text_of
+from risen_plugin.contracts import Completion, Prompt, Row, is_blank, text_of
 from risen_plugin.errors import ConfigError, DataError, near_miss, near_path
 from risen_plugin.kit.json_lines import read_lines
 
@@ -54,7 +54,7 @@ def _numbered(given: str | Path | Iterable[Row]) -> Iterable[tuple[str, Any]]:
         ) from error
 
 
-def _parts(row: Any, where: str) -> tuple[Any, Any]:
+def _parts(row: Any, where: str) -> tuple[Prompt, Completion]:
     if not isinstance(row, Mapping):
         raise DataError(f"{where} is a {type(row).__name__}, not a row with prompt and completion")
     for name in ("prompt", "completion"):
@@ -76,7 +76,7 @@ def _parts(row: Any, where: str) -> tuple[Any, Any]:
     return prompt, completion
 
 
-def _is_text_or_chat(value: Any) -> bool:
+def _is_text_or_chat(value: object) -> bool:
     if isinstance(value, str):
         return True
     return isinstance(value, list | tuple) and all(
