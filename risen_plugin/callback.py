@@ -1,8 +1,9 @@
 """The callback: Trainer events in, RISEN phases out.
 
 Each event is passed on to the active run, which asks the scheduler, carries phases out and
-announces them. ``callbacks=[RisenCallback(...)]`` is enough; ``attach(trainer)`` also reaches what
-Trainer events do not carry. What builds a run and what runs it are loaded when that is done.
+announces them. ``callbacks=[RisenCallback(...)]`` is enough; ``attach(trainer)`` also reaches the
+Trainer's loggers, metrics and evaluation set. The modules that build a run and carry it out are
+loaded when they are used.
 """
 
 from __future__ import annotations
@@ -204,7 +205,7 @@ class RisenCallback(TrainerCallback):
                 checkpoints = Checkpoints(str(args.output_dir))
                 for line in checkpoints.mend():
                     _log.warning(line)
-                self._whole = frozenset(place.resolve() for place in checkpoints.newest()[:1])
+                self._whole = frozenset(folder.resolve() for folder in checkpoints.newest()[:1])
 
     # State ------------------------------------------------------------------------------------
 

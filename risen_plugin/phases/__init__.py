@@ -1,1 +1,1 @@
-"""A RISEN phase or a burst, from its entry to its verdict, and what it leaves."""
+"""A RISEN phase or a burst, from its entry to its verdict, with its leftovers."""

@@ -134,7 +134,7 @@ class Burst(Trial):
         return cast(AdaptedModel, trainer.model)
 
     def measure_exit(self, trained: AdaptedModel | None) -> None:
-        """Measure what was fine-tuned."""
+        """Measure the model that was fine-tuned."""
         assert trained is not None  # a burst always trains
         self.after = self.measure(trained, "after")
 

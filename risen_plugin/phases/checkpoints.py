@@ -24,8 +24,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from risen_plugin.errors import one_line
 from risen_plugin.kit.files import damage, publishing, sha256
 from risen_plugin.training.phase_trainer import (
-    GoingOn,
     PhaseTrainer,
+    StateRestorer,
     counters_of,
     optimization_of,
     put_weights,
@@ -70,7 +70,7 @@ class PhaseCheckpoint:
         if self.is_finished:
             trainer.state.global_step = self.step
         else:
-            trainer.add_callback(GoingOn(trainer, self.data["trainer"], self.training))
+            trainer.add_callback(StateRestorer(trainer, self.data["trainer"], self.training))
 
 
 @dataclass
@@ -121,7 +121,7 @@ class PhaseCheckpoints:
     def follow(self, trainer: PhaseTrainer) -> None:
         """Have ``trainer`` asked for checkpoints while it trains."""
         if self.every:
-            trainer.add_callback(_Asking(self, trainer))
+            trainer.add_callback(_CheckpointRequests(self, trainer))
 
     def is_due(self, trainer: PhaseTrainer) -> bool:
         """Whether it is time for one, and the answers sampled so far are used up."""
@@ -176,7 +176,7 @@ class PhaseCheckpoints:
         self.spent_s += time.perf_counter() - started
 
     def _whole(self, folder: Path) -> tuple[PhaseCheckpoint | None, str | None]:
-        """A checkpoint, or what is wrong with it in a few words."""
+        """A checkpoint, or its damage in a few words."""
         try:
             reason = damage(folder)
             if reason is not None:
@@ -201,7 +201,7 @@ class PhaseCheckpoints:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-class _Asking(TrainerCallback):
+class _CheckpointRequests(TrainerCallback):
     """Asks for a checkpoint, which the trainer writes after it has logged the step."""
 
     def __init__(self, checkpoints: PhaseCheckpoints, trainer: PhaseTrainer) -> None:

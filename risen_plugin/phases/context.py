@@ -1,4 +1,4 @@
-"""All that the RISEN phases and bursts of one run work with."""
+"""The objects that the RISEN phases and bursts of one run work with."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class PhaseContext:
     :param probe: rows that retention is measured on.
     :param domain: measures the user's own metrics, where the callback is attached to a Trainer.
     :param others: objects beside model and tokenizer that the clean room restores.
-    :param domain_reward: scores the guard's answers as the domain wants them; None for nobody.
-    :param tasks: what else a phase should leave as good as it was.
-    :param tolerant: lets what is only recorded be lost where it finds no room.
+    :param domain_reward: scores the guard's answers as the domain wants them; None for no reward.
+    :param tasks: further abilities that a phase should leave as good as they were.
+    :param tolerant: lets a part of the record be lost where the disk is full.
     :param log_series: gets the phase's GRPO step and the numbers that TRL logs at it.
     :param processes: those of the run; where there are several, all of them are in a phase.
     """

@@ -30,13 +30,13 @@ from risen_plugin.phases.measuring import Measurement
 from risen_plugin.phases.trial import Announce, Trial, metrics_of
 from risen_plugin.progress import GUARD_S, LOOKS, REINFORCE_S
 from risen_plugin.training.answering import Encoded, sampled_answers
-from risen_plugin.training.phase_trainer import SERIES, Live, PhaseTrainer
+from risen_plugin.training.phase_trainer import SERIES, LiveSettings, PhaseTrainer
 from risen_plugin.training.protocols import Model
 
 
 @dataclass
-class Taken:
-    """The guard's actions in a phase so far.
+class ActionLog:
+    """The guard's actions in a phase so far, and those that end it.
 
     :param actions: each step's action other than to go on, with its reason.
     :param stopped: why the phase ended before its last step, if it did.
@@ -70,7 +70,7 @@ class PhaseGuard:
     def __init__(self, phase: Trial, state: Mapping[str, Any] | None = None) -> None:
         self.phase = phase
         self.config = phase.context.config.guard
-        self.taken = Taken()
+        self.action_log = ActionLog()
         self.after: Measurement | None = None
         self.changes: Changes | None = None
         self.wants_burst = False
@@ -82,7 +82,7 @@ class PhaseGuard:
             self._entry_answers = [
                 (list(ids), list(labels)) for ids, labels in state["entry_answers"]
             ]
-            self.taken = from_plain(Taken, state["taken"])
+            self.action_log = from_plain(ActionLog, state["taken"])
             self._gains = list(state["gains"])
 
     @property
@@ -96,12 +96,12 @@ class PhaseGuard:
         return {
             "before": to_plain(self.before),
             "entry_answers": to_plain(self._entry_answers),
-            "taken": to_plain(self.taken),
+            "taken": to_plain(self.action_log),
             "gains": list(self._gains),
         }
 
     def enter(self) -> Measurement:
-        """Measure the model as it enters the phase, and sample what its forward KL is taken on."""
+        """Measure the model as it enters the phase, and sample answers to measure its KL on."""
         phase, context = self.phase, self.phase.context
         with phase.stopwatch.time(GUARD_S):
             self._entry_answers = context.processes.main(
@@ -148,22 +148,22 @@ class PhaseGuard:
         self._gains.append(changes.gain.value)
         action = act(Look("during", changes, self._gains, beta, max_beta), self.config)
         announce_measured(self.phase.announce, "during", step, measured, changes, action)
-        self.taken.add(step, action)
+        self.action_log.add(step, action)
         if action.kind == "stop":
-            self.taken.stop(action.reason)
+            self.action_log.stop(action.reason)
         elif action.kind == "roll_back":
-            self.taken.condemn(measured, changes, action.reason)
+            self.action_log.condemn(measured, changes, action.reason)
         return action
 
     def stop(self, step: int, reason: str) -> None:
         """A controller ends the phase at this GRPO step."""
-        self.taken.stop(reason)
-        self.taken.add(step, Action("stop", reason))
+        self.action_log.stop(reason)
+        self.action_log.add(step, Action("stop", reason))
 
     def leave(self, model: Model) -> None:
         """Measure the model again, unless it was condemned by a measurement while it trained."""
-        if self.taken.condemned is not None:
-            self.after, self.changes, _ = self.taken.condemned
+        if self.action_log.condemned is not None:
+            self.after, self.changes, _ = self.action_log.condemned
             return
         self.after = self.phase.measure(model, "after", entry_answers=self._entry_answers)
         self.changes = self._compared(self.after)
@@ -172,23 +172,23 @@ class PhaseGuard:
         """Decide whether the phase is kept.
 
         :param steps: GRPO steps that it took.
-        :param outage: what cut its training short, if a reward did.
+        :param outage: why rewards cut its training short, if they did.
         """
         verdict = self._verdict(steps, outage)
         if self.after is None or self.changes is None:
             return verdict
         action = act(Look("after", self.changes, verdict=verdict), self.config)
         self.wants_burst = action.kind == "burst"
-        if self.taken.condemned is None:
+        if self.action_log.condemned is None:
             announce_measured(self.phase.announce, "after", steps, self.after, self.changes, action)
-            self.taken.add(steps, action)
+            self.action_log.add(steps, action)
         return verdict
 
     def metrics(self) -> dict[str, Any]:
         """The phase's measurements and actions as its record has them."""
         return {
             **metrics_of(self.before, self.after, self.changes),
-            "actions": self.taken.actions,
+            "actions": self.action_log.actions,
             "wants_burst": self.wants_burst,
             LOOKS: len(self._gains),
         }
@@ -198,14 +198,15 @@ class PhaseGuard:
             return Verdict(False, f"not begun: {self.before.outage}")
         if self.after is None or self.changes is None:
             return Verdict(False, f"ended at GRPO step {steps}: {outage}")
-        if self.taken.condemned is not None:
-            return Verdict(False, f"rolled back at GRPO step {steps}: {self.taken.condemned[2]}")
+        if self.action_log.condemned is not None:
+            reason = self.action_log.condemned[2]
+            return Verdict(False, f"rolled back at GRPO step {steps}: {reason}")
         if self.after.outage is not None:
             return Verdict(False, self.after.outage)
         verdict = judge(self.before.guard, self.after.guard, self.config, self.changes)
-        if self.taken.stopped is None:
+        if self.action_log.stopped is None:
             return verdict
-        stopped = f"stopped at GRPO step {steps} ({self.taken.stopped}): "
+        stopped = f"stopped at GRPO step {steps} ({self.action_log.stopped}): "
         return Verdict(verdict.accepted, stopped + verdict.reason)
 
     def _compared(self, measured: Measurement, looks: int = 1) -> Changes:
@@ -214,7 +215,7 @@ class PhaseGuard:
 
 
 class Steering(TrainerCallback):
-    """Carries out what is decided while one phase trains.
+    """Carries out the decisions of the guard and the controllers while one phase trains.
 
     :param announce: writes an event of this phase.
     :param goes_on: whether the phase was cut off, so that earlier orders still hold.
@@ -233,7 +234,7 @@ class Steering(TrainerCallback):
         self.guard = guard
         self.controllers = controllers
         self.announce = announce
-        self.live = Live(trainer)
+        self.live = LiveSettings(trainer)
         if goes_on:
             self.live.go_on(controllers.standing)
 

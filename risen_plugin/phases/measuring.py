@@ -1,4 +1,4 @@
-"""Measure a model on what it never trains on, before a phase or burst and after it.
+"""Measure a model on rows that it never trains on, before a phase or burst and after it.
 
 Three questions: does it follow held-out instructions (adherence), is it as good as before at all
 else (retention), and does it follow them in earnest (honesty). The meaning of the numbers is the
@@ -59,8 +59,8 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """Held-out rows with the model's answers and what the rewards make of them.
+class AnsweredRows:
+    """Held-out rows with the model's answers and the rewards' scores.
 
     :param passed: for each row, whether every graded reward passes its answer.
     """
@@ -103,9 +103,9 @@ def measure(
 ) -> Measurement:
     """Measure ``model`` as it is now.
 
-    :param label: what the progress bar says.
+    :param label: of the progress bar.
     :param entry_answers: answers of the model at phase entry, for the forward KL from it.
-    :param is_whole: whether to measure what decides nothing too, and the user's own metrics.
+    :param is_whole: whether to measure also the rows that decide nothing, and the user's metrics.
     """
     ask = partial(
         _answered_and_scored, context, model, grpo["max_completion_length"], label
@@ -148,7 +148,7 @@ def measure(
     )
 
 
-def measure_adherence(context: PhaseContext, ask: Ask, rows: Sequence[Row]) -> Answered:
+def measure_adherence(context: PhaseContext, ask: Ask, rows: Sequence[Row]) -> AnsweredRows:
     """Have held-out rows answered, and see which instructions are followed.
 
     :raises DataError: if no graded reward scores any of them.
@@ -162,14 +162,14 @@ def measure_adherence(context: PhaseContext, ask: Ask, rows: Sequence[Row]) -> A
             f"every graded reward ({names}) abstained from all {len(rows)} held-out "
             "instructions, so adherence cannot be measured; give instructions that they score"
         )
-    return Answered(rows, answers, scores, verdicts(context.rewards, scores), measured)
+    return AnsweredRows(rows, answers, scores, verdicts(context.rewards, scores), measured)
 
 
 def measure_retention(
     context: PhaseContext,
     model: Model,
     ask: Ask,
-    guard: Answered,
+    guard: AnsweredRows,
     *,
     entry_answers: Sequence[Encoded],
     is_whole: bool,
@@ -197,7 +197,7 @@ def measure_retention(
     )
 
 
-def measure_honesty(held_out: Sequence[Answered]) -> Tripped:
+def measure_honesty(held_out: Sequence[AnsweredRows]) -> Tripped:
     """See which answers to held-out rows trip a wire: they please the checks alone."""
     return watch(
         [row for answered in held_out for row in answered.rows],
@@ -205,7 +205,7 @@ def measure_honesty(held_out: Sequence[Answered]) -> Tripped:
     )
 
 
-def _answered_and_scored(  # noqa: PLR0917 what is asked about comes last
+def _answered_and_scored(  # noqa: PLR0917 the question comes last
     context: PhaseContext,
     model: Model,
     answer_tokens: int,

@@ -292,7 +292,7 @@ class RisenPhase(Trial):
         return Likelihood(
             trained,
             self.context.tokenizer,
-            snapshot.placed if is_users else trained.disable_adapter,
+            snapshot.entry_weights if is_users else trained.disable_adapter,
             longest=longest_prompt(model, answer) + answer,
         )
 

@@ -64,9 +64,9 @@ class Trial(ABC):
 
     :param number: counted from 1 among the trials of its kind.
     :param at_step: the outer run's step.
-    :param folder: receives what is recorded of it.
+    :param folder: gets its record.
     :param grpo: fields of ``GRPOConfig`` that answers are sampled by.
-    :param stopwatch: what measuring takes counts as ``guard_s``.
+    :param stopwatch: counts the seconds of measuring as ``guard_s``.
     """
 
     kind: ClassVar[PhaseKind]
@@ -136,7 +136,7 @@ class Trial(ABC):
         processes.main(partial(self._write, data))
         return record
 
-    # What a RISEN phase and a burst do differently, in the order in which it is done
+    # The steps in which a RISEN phase and a burst differ, in their order
 
     @abstractmethod
     def begin(self) -> None:
@@ -152,21 +152,21 @@ class Trial(ABC):
 
     @abstractmethod
     def train(self, snapshot: Snapshot) -> AdaptedModel | None:
-        """Train, and return the model with what it has learned; None if it was not begun.
+        """Train, and return the trained model; None if the training did not begin.
 
         :param snapshot: of the weights at entry.
         """
 
     @abstractmethod
     def measure_exit(self, trained: AdaptedModel | None) -> None:
-        """Measure what was trained, unless the training was cut short."""
+        """Measure the trained model, unless the training was cut short."""
 
     @abstractmethod
     def judge(self) -> Verdict:
-        """Whether what was learned is kept."""
+        """Whether the trained adapter is kept."""
 
     def drop(self, trained: AdaptedModel | None) -> None:  # noqa: B027 nothing, unless it says so
-        """Do what is to be done for a trial that is not kept."""
+        """Act on a trial that is dropped."""
 
     def leave(self) -> None:  # noqa: B027 nothing, unless it says so
         """Let go of the trained model."""
@@ -190,7 +190,7 @@ class Trial(ABC):
         """Steps that were taken before it was cut off; None if it begins."""
         return None
 
-    # What is the same
+    # The steps that are the same
 
     def measure(
         self,
@@ -264,12 +264,12 @@ def metrics_of(
         metrics[f"trip_wire_rate_{when}"] = measured.tripped.rate
         metrics |= {f"domain/{name}_{when}": value for name, value in measured.domain.items()}
         metrics |= {f"task/{name}_{when}": value for name, value in measured.tasks.items()}
-        for what, counts in (
+        for title, counts in (
             ("families", measured.by_family),
             ("constraints", measured.by_constraint),
         ):
             if counts:
-                metrics[f"{what}_{when}"] = {name: list(count) for name, count in counts.items()}
+                metrics[f"{title}_{when}"] = {name: list(count) for name, count in counts.items()}
     if after is not None:
         metrics["trip_wire_rate"] = after.tripped.rate
         metrics["trip_wires"] = dict(after.tripped.by_wire)

@@ -1,6 +1,6 @@
 """One training run, from its first event to its last: its phases begin here and end here.
 
-When a phase begins is decided by the scheduler; what happens in it is the business of ``phases``.
+The scheduler decides when a phase begins, and ``phases`` carries it out.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from risen_plugin.training.outer_trainer import OuterTrainer
 
 
 class ActiveRun:
-    """Carries out what the scheduler decides, until the run ends.
+    """Carries out the decisions of the scheduler, until the run ends.
 
-    :param run_state: what outlives the run.
-    :param context: what its phases work with.
+    :param run_state: the state that outlives the run.
+    :param context: the objects that its phases work with.
     :param outer: the Trainer, where the callback is attached to one.
     """
 
@@ -93,7 +93,7 @@ class ActiveRun:
         return False
 
     def saved(self, state: TrainerState, *, is_last: bool = False) -> None:
-        """Complete a checkpoint that the Trainer has just written; begin what waited for it.
+        """Complete a checkpoint that the Trainer has just written; begin the phase that waited.
 
         :param is_last: whether the run ends here, be it before its last step.
         """
@@ -137,7 +137,7 @@ class ActiveRun:
         self._announce_end(record, trial, state)
 
     def end(self, state: TrainerState) -> None:
-        """Carry out what is left, and let go of the folder."""
+        """Carry out a phase that still waits, and let go of the folder."""
         self.enter(state)
         run_state, step = self.run_state, state.global_step
         if all(phase.kind != "risen" for phase in run_state.history.phases):
@@ -185,7 +185,7 @@ class ActiveRun:
         )
 
     def _has_rows(self, decision: Decision, step: int) -> bool:
-        """Whether a burst has something to fine-tune on; announces what it lacks, once."""
+        """Whether a burst has rows to fine-tune on; announces once why it has none."""
         buffers = self.run_state.buffers
         lacking = buffers.lacking(self.run_state.instructions.held_out.has)
         if lacking is not None and buffers.is_news(lacking):
@@ -221,7 +221,7 @@ class ActiveRun:
     def _rescue(self, error: Exception, entry: Mapping[str, Any], state: TrainerState) -> None:
         """Save the run as it was when the phase that failed began: hours of fine-tuning, maybe.
 
-        Its folder is added to the error. A disk that takes no more keeps what it had.
+        The error then names its folder. A disk that is full is left as it was.
         """
         saved = self.resuming.place_before(state.global_step)
         self.resuming.phase_over()
@@ -273,7 +273,7 @@ class ActiveRun:
     def _announce_end(self, record: PhaseRecord, trial: Trial, state: TrainerState) -> None:
         step, number = trial.at_step, trial.number
         left = self.run_state.buffers.line(record.metrics)
-        self.announcer.outcome(record, trial.label, number, step=step, left=left)
+        self.announcer.verdict(record, trial.label, number, step=step, left=left)
         trial.announce("phase", **dataclasses.asdict(record))
         if self.outer is not None:
             self.outer.log(record, number)

@@ -1,4 +1,4 @@
-"""Announce what happens in a run: lines for people, events for its record, hooks for observers.
+"""Announce the events of a run: lines for people, events for its record, hooks for observers.
 
 Only the main process announces anything.
 """
@@ -23,9 +23,9 @@ _STAMPED = ("event", "step", "time")
 
 
 class Announcer:
-    """Announces what happens in one run.
+    """Announces the events of one run.
 
-    :param plugins: those that observe phases.
+    :param plugins: the observers of phases are among them.
     :param quiet: whether no line is written where nobody listens to the log.
     """
 
@@ -72,10 +72,10 @@ class Announcer:
         for plugin, reason in failures:
             self.failure(step=progress.step, number=None, plugin=plugin, reason=reason)
 
-    def outcome(self, record: PhaseRecord, name: str, number: int, *, step: int, left: str) -> None:
-        """Announce the verdict on a phase or burst, and what its rewards could not judge.
+    def verdict(self, record: PhaseRecord, name: str, number: int, *, step: int, left: str) -> None:
+        """Announce the verdict on a phase or burst, and answers that its rewards could not judge.
 
-        :param name: what people call it.
+        :param name: as people call it, such as ``RISEN phase 2``.
         :param left: its leftovers in one line, if there are any.
         """
         verdict = "kept" if record.accepted else "dropped"

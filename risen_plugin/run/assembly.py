@@ -45,8 +45,10 @@ class Parts:
     @property
     def asked(self) -> tuple[NamedReward, ...]:
         """Every reward that scores answers in a phase: the rewards, and the gate's own."""
-        own = self.gate.quality if self.gate is not None else None
-        return self.rewards if own is None or own in self.rewards else (*self.rewards, own)
+        quality = self.gate.quality if self.gate is not None else None
+        if quality is None or quality in self.rewards:
+            return self.rewards
+        return (*self.rewards, quality)
 
     @property
     def schedule(self) -> Scheduler:
@@ -64,11 +66,11 @@ class Parts:
 def assemble(config: RisenConfig) -> Parts:
     """Build every part and check one row of the generator against the rewards.
 
-    :raises RisenError: naming what is unknown, missing or does not fit.
+    :raises RisenError: naming the part that is unknown, missing or does not fit.
     """
     plugins = Plugins.load(disable=config.disable)
     origins: dict[str, str] = {}
-    rewards = tuple(_reward(plugins, given, origins) for given in config.rewards)
+    rewards = tuple(_reward(plugins, wanted, origins) for wanted in config.rewards)
     names = [reward.__name__ for reward in rewards]
     for name in names:
         if names.count(name) > 1:
@@ -90,7 +92,7 @@ def assemble(config: RisenConfig) -> Parts:
         with located("guard.domain takes a reward, or 'metric:NAME' of compute_metrics"):
             domain = _watched(plugins, config.guard.domain, rewards, origins)
     tasks = tuple(
-        _task(plugins, name, given, rewards, origins) for name, given in config.guard.tasks.items()
+        _task(plugins, name, probe, rewards, origins) for name, probe in config.guard.tasks.items()
     )
     parts = Parts(rewards, generator, held_out, scheduler, plugins, origins, gate, domain, tasks)
     for part in {id(p): p for p in (generator, held_out)}.values():
@@ -110,10 +112,10 @@ def _check_first_row(part: Built, rewards: Sequence[NamedReward], seed: int) -> 
     check_columns(rows, rewards, part.label)
 
 
-def _reward(plugins: Plugins, given: Any, origins: dict[str, str]) -> NamedReward:
-    settings = given if isinstance(given, Use | Weighted) else Weighted(given)
-    target = given.reward if isinstance(given, Weighted) else given
-    part = _part(plugins, "reward", target, origins)
+def _reward(plugins: Plugins, wanted: Any, origins: dict[str, str]) -> NamedReward:
+    settings = wanted if isinstance(wanted, Use | Weighted) else Weighted(wanted)
+    reward = wanted.reward if isinstance(wanted, Weighted) else wanted
+    part = _part(plugins, "reward", reward, origins)
     return wrap(part.value, part.name, part.label, settings.grading)
 
 
@@ -123,10 +125,10 @@ def _gate(
     names = [reward.__name__ for reward in rewards]
     reward = _among(rewards, config.reward)
     if reward is None:
-        told = config.reward if isinstance(config.reward, str) else short(config.reward)
+        wanted = config.reward if isinstance(config.reward, str) else short(config.reward)
         raise ConfigError(
-            f"gate.reward is '{told}', which is none of the rewards"
-            f"{near_miss(str(told), names) or '.'} They are: {', '.join(names)}"
+            f"gate.reward is '{wanted}', which is none of the rewards"
+            f"{near_miss(str(wanted), names) or '.'} They are: {', '.join(names)}"
         )
     if config.quality == LIKELIHOOD:
         if LIKELIHOOD in names:
@@ -151,31 +153,31 @@ def _gate(
 
 
 def _watched(
-    plugins: Plugins, given: Any, rewards: Sequence[NamedReward], origins: dict[str, str]
+    plugins: Plugins, wanted: Any, rewards: Sequence[NamedReward], origins: dict[str, str]
 ) -> NamedReward:
     """A reward that the guard measures by: one of the run's, or one of its own."""
-    found = _among(rewards, given)
-    if found is not None:
-        return found
+    reward = _among(rewards, wanted)
+    if reward is not None:
+        return reward
     offered = [offer.name for offer in plugins.offers("reward")]
-    if isinstance(given, str) and given not in offered and not set(":/") & set(given):
-        own = [reward.__name__ for reward in rewards]
+    if isinstance(wanted, str) and wanted not in offered and not set(":/") & set(wanted):
+        names = [reward.__name__ for reward in rewards]
         raise ConfigError(
-            f"no reward is called '{given}'{near_miss(given, [*own, *offered]) or '.'} The run "
-            f"has: {', '.join(own)}; offered are: {', '.join(offered)}"
+            f"no reward is called '{wanted}'{near_miss(wanted, [*names, *offered]) or '.'} The run "
+            f"has: {', '.join(names)}; offered are: {', '.join(offered)}"
         )
-    return _reward(plugins, given, origins)
+    return _reward(plugins, wanted, origins)
 
 
 def _task(
     plugins: Plugins,
     name: str,
-    given: TaskProbe,
+    probe: TaskProbe,
     rewards: Sequence[NamedReward],
     origins: dict[str, str],
 ) -> Task:
     label = f"task '{name}'"
-    rows = tuple(load_probe(given.rows, label))
+    rows = tuple(load_probe(probe.rows, label))
     if not rows:
         raise DataError(f"{label} has no rows; give it some, or leave it out")
     for index, row in enumerate(rows):
@@ -183,20 +185,20 @@ def _task(
             raise DataError(f"{label} has {short(row)} as row {index}; a row has a prompt")
         check_row(row, f"{label} has row {index}")
     with located(label):
-        reward = _watched(plugins, given.reward, rewards, origins)
+        reward = _watched(plugins, probe.reward, rewards, origins)
     check_columns(rows, [reward], label)
     return Task(name, rows, reward)
 
 
-def _among(rewards: Sequence[NamedReward], given: Any) -> NamedReward | None:
+def _among(rewards: Sequence[NamedReward], wanted: Any) -> NamedReward | None:
     """The reward that is meant by its name or as the object that it wraps."""
     for reward in rewards:
-        if given is reward.reward or (isinstance(given, str) and given == reward.__name__):
+        if wanted is reward.reward or (isinstance(wanted, str) and wanted == reward.__name__):
             return reward
     return None
 
 
-def _part(plugins: Plugins, kind: Kind, given: Any, origins: dict[str, str]) -> Built:
-    part = look_up(plugins, kind, given)
+def _part(plugins: Plugins, kind: Kind, wanted: Any, origins: dict[str, str]) -> Built:
+    part = look_up(plugins, kind, wanted)
     origins[f"{kind}:{part.name}"] = part.origin
     return part

@@ -22,9 +22,9 @@ from risen_plugin.rewards.batch import PassRates
 
 @dataclass
 class History:
-    """Grows with the run, is saved in each checkpoint, and is what a scheduler sees.
+    """The events of a run that a scheduler sees; saved in each checkpoint.
 
-    :param counts: further whole numbers of the progress, such as what the buffers hold.
+    :param counts: further whole numbers of the progress, such as the sizes of the buffers.
     """
 
     pass_rates: PassRates
@@ -118,7 +118,7 @@ _NAMES: Mapping[PhaseKind, str] = {
 def decide(scheduler: Scheduler, progress: Progress, label: str) -> Decision:
     """The scheduler's decision.
 
-    :raises PluginError: naming the scheduler, if it raises or returns what is no decision.
+    :raises PluginError: naming the scheduler, if it raises or returns no decision.
     """
     with boundary(label):
         decision: Any = scheduler(progress)
@@ -142,7 +142,7 @@ def decide(scheduler: Scheduler, progress: Progress, label: str) -> Decision:
 
 
 def kind_of(decision: Decision) -> str:
-    """The decision without its numbers: what is the same from step to step.
+    """The decision without its numbers, which change from step to step.
 
     >>> kind_of(Decision("fine_tune", reason="plateau: eval_loss 1.2 -> 1.19, -0.8%"))
     'fine_tune: plateau: eval_loss # -> #, #'

@@ -1,4 +1,4 @@
-"""Refuse, at the start and in one line, what a RISEN phase cannot work with."""
+"""Refuse, at the start and in one line, a Trainer that RISEN phases cannot work in."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _check_writable(folder: Path) -> None:
 def check_model(model: Any, tokenizer: Any) -> None:
     """Check that the model writes text and that there is a tokenizer to write it with.
 
-    :raises ConfigError: naming what is missing.
+    :raises ConfigError: naming the part that is missing.
     """
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     name = type(inner).__name__
@@ -149,16 +149,16 @@ def check_targets(model: Any, targets: str | Sequence[str]) -> None:
     names = [name for name, _ in model.named_modules() if name]
     if isinstance(targets, str):
         try:
-            found = any(re.fullmatch(targets, name) for name in names)
+            is_there = any(re.fullmatch(targets, name) for name in names)
         except re.error as error:
             raise ConfigError(
                 f"lora.target_modules = {targets!r} is no regular expression: {error}"
             ) from error
         wanted = targets
     else:
-        found = any(name == end or name.endswith(f".{end}") for name in names for end in targets)
+        is_there = any(name == end or name.endswith(f".{end}") for name in names for end in targets)
         wanted = ", ".join(targets)
-    if not found:
+    if not is_there:
         ends = {name.rpartition(".")[2] for name in names}
         hint = near_miss(wanted, ends) or "; name some, such as q_proj, or take 'all-linear'"
         raise ConfigError(f"lora.target_modules: the model has no module '{wanted}'{hint}")

@@ -1,7 +1,7 @@
-"""The checkpoints of a run: which one it goes on from, and what is written around a phase.
+"""The checkpoints of a run: the one that it goes on from, and those before and after a phase.
 
 Decides whether a phase waits for a checkpoint, finds the one that a Trainer was resumed from,
-refuses what does not belong together, and finds the phase that was cut off. Files are left to
+refuses one of another configuration, and finds the phase that was cut off. Files are left to
 ``record/checkpoints``, a phase's own state to ``phases/checkpoints``.
 """
 
@@ -24,7 +24,7 @@ from risen_plugin.record.checkpoints import Checkpoints, damage_of, is_ours
 from risen_plugin.record.description import differences
 from risen_plugin.record.run_record import Record, read_state
 from risen_plugin.training.clean_room import clean_room
-from risen_plugin.training.outer_trainer import given_to_train
+from risen_plugin.training.outer_trainer import resumed_from
 from risen_plugin.training.protocols import Model
 
 AnnounceLine: TypeAlias = Callable[[str], None]
@@ -33,11 +33,11 @@ AnnounceLine: TypeAlias = Callable[[str], None]
 class Resuming:
     """The checkpoints of one run, and the phase that its newest one waits for or was cut off in.
 
-    :param made_of: what a resumed run has to have in common with its checkpoint.
+    :param made_of: the settings and plugins that a resumed run must share with its checkpoint.
     :param whole: checkpoints that are known to be whole.
     :ivar pending: the decision for a phase that waits for its checkpoint, or was cut off.
     :ivar begins_again: whether that phase was cut off and left no checkpoint of its own.
-    :ivar place: the checkpoint that the run goes on from.
+    :ivar checkpoint: the folder that the run goes on from.
     :ivar events: where the events of the run ended by then.
     """
 
@@ -55,7 +55,7 @@ class Resuming:
         self.made_of = {**made_of, "processes": args.world_size}
         self.pending: Decision | None = None
         self.begins_again = False
-        self.place: Path | None = None
+        self.checkpoint: Path | None = None
         self.events: int | None = None
         self._is_saved = False
         self._phase: PhaseCheckpoints | None = None
@@ -79,17 +79,17 @@ class Resuming:
         if step == 0:
             return None
         here = Checkpoints(self._output_dir).folder_of(step)
-        given = args.resume_from_checkpoint
-        passed = given_to_train()
-        places = [passed] if passed is not None else [Path(given) if given else here, here]
-        for place in places:
-            found = self._read(place)
-            if found is not None:
+        configured = args.resume_from_checkpoint
+        passed = resumed_from()
+        candidates = [Path(configured) if configured else here, here]
+        for place in candidates if passed is None else [passed]:
+            state = self._read(place)
+            if state is not None:
                 break
         else:
             return None
-        self.place = place
-        changed = differences(found.get("made_of", {}), self.made_of)
+        self.checkpoint = place
+        changed = differences(state.get("made_of", {}), self.made_of)
         if changed and not self.config.force:
             raise ConfigError(
                 f"{place} is of a run with another configuration: {'; '.join(changed)}; go back to "
@@ -101,29 +101,29 @@ class Resuming:
         if args.should_save and place.resolve() == here.resolve():
             for line in Checkpoints(here.parent).leave_after(step):
                 announce(line)
-        self.events = found.get("events")
-        if not found.get("pending") and args.should_save and place.resolve() == here.resolve():
+        self.events = state.get("events")
+        if not state.get("pending") and args.should_save and place.resolve() == here.resolve():
             forget_phases(here.parent)  # a run that was killed may not have come to it
-        if found.get("pending"):
-            self.pending = Decision(**found["pending"])
+        if state.get("pending"):
+            self.pending = Decision(**state["pending"])
             self._is_saved = place.resolve() == here.resolve()
             self.begins_again = True
             if self.pending.phase == "risen":  # a burst is short, and begins anew
-                return self._in_phase(found, announce, is_changed=bool(changed))
-        return found
+                return self._in_phase(state, announce, is_changed=bool(changed))
+        return state
 
     def _in_phase(
-        self, found: Mapping[str, Any], announce: AnnounceLine, *, is_changed: bool
+        self, state: Mapping[str, Any], announce: AnnounceLine, *, is_changed: bool
     ) -> Mapping[str, Any]:
         """The state of the run within the phase that was cut off, or before it."""
-        number = sum(phase["kind"] == "risen" for phase in found["history"]["phases"]) + 1
+        number = sum(phase["kind"] == "risen" for phase in state["history"]["phases"]) + 1
         is_alone = self.args.world_size == 1  # as where a phase begins: they are of one process
         self._phase = self._checkpoints(self._phase_folder(number), is_useful=is_alone)
         checkpoint: PhaseCheckpoint | None = None
         if is_alone and not is_changed:
             checkpoint = self._phase.find(announce)
         if checkpoint is None:
-            return found
+            return state
         self.begins_again = False
         run: Mapping[str, Any] = checkpoint.data["run"]
         self.events = run["events"]
@@ -144,9 +144,9 @@ class Resuming:
 
     def _phase_folder(self, number: int) -> Path:
         """The phase's folder; brought here from the run that a checkpoint elsewhere is of."""
-        assert self.place is not None
+        assert self.checkpoint is not None
         here = Record(self._output_dir).phase_folder(number)
-        other = Record(self.place.parent).phase_folder(number)
+        other = Record(self.checkpoint.parent).phase_folder(number)
         if other.resolve() != here.resolve() and other.is_dir():
             shutil.rmtree(here, ignore_errors=True)
             shutil.copytree(other, here)
@@ -169,7 +169,7 @@ class Resuming:
             Checkpoints.of(self._output_dir).announce(step)
 
     def withdraw(self) -> None:
-        """No checkpoint came of what was announced: another callback had the last word."""
+        """The announced checkpoint did not come: another callback had the last word."""
         if self._is_announced:
             self._is_announced = False
             Checkpoints.of(self._output_dir).withdraw()
@@ -205,7 +205,7 @@ class Resuming:
     def finish(
         self, trainer_state: TrainerState, model: Model, state: Mapping[str, Any], events: int
     ) -> None:
-        """Let the last checkpoint hold what the phase after it has come to."""
+        """Put the result of the phase after it into the last checkpoint."""
         checkpoints = Checkpoints.of(self._output_dir)
         step = trainer_state.global_step
         if not (self.args.should_save and self._is_saved and checkpoints.folder_of(step).is_dir()):

@@ -189,7 +189,7 @@ class Start:
         return log
 
     def _announce_too_few(self, context: PhaseContext) -> None:
-        """Announce where a harm cannot be sure, for want of rows."""
+        """Announce the tasks that have too few rows for a harm to be sure."""
         sure = self.config.guard.confidence
         if sure is None:
             return
@@ -232,11 +232,11 @@ class Start:
 
     def _resumed_folder(self) -> Path:
         """The folder of the record that a checkpoint, maybe of another folder, is of."""
-        place = self.resuming.place
+        place = self.resuming.checkpoint
         return Record(str(self.args.output_dir) if place is None else place.parent).folder
 
     def _description(self, context: PhaseContext) -> dict[str, Any]:
-        """What ``run.json`` says of the run, with the versions and hashes of its environment."""
+        """The content of ``run.json``: the run, with the versions and hashes of its environment."""
         held_out = self.run_state.instructions.held_out
         description = self.run_state.describe(
             processes=self.processes.count, output_dir=self.args.output_dir

@@ -1,4 +1,4 @@
-"""What outlives a run: built once from the configuration, saved in each checkpoint, taken up again.
+"""The state that outlives a run: built once from the configuration, saved in each checkpoint.
 
 Everything that belongs to one call of ``Trainer.train`` is in ``active``.
 """
@@ -29,7 +29,7 @@ from risen_plugin.training.outer_trainer import OuterTrainer
 class RunState:
     """The objects that a configuration describes, with all that they have seen so far.
 
-    :ivar made_of: what a resumed run has to have in common with this one.
+    :ivar made_of: the settings and plugins that a resumed run must share with this one.
     :raises RisenError: for unknown names, options, fields or columns.
     """
 

@@ -39,7 +39,7 @@ def save_adapter(
 ) -> None:
     """Save the adapter of ``trained`` under a name in ``folder``, whole or not at all.
 
-    :param model: the model as the phase found it.
+    :param model: the model that the phase began with.
     """
     if isinstance(model, PeftModel):
         name = str(model.active_adapter)
@@ -66,7 +66,7 @@ def merge(trained: AdaptedModel) -> None:
 
 
 def entry_folder(folder: Path) -> Path:
-    """Where the weights at phase entry lie, if they are kept."""
+    """The folder of the weights at phase entry, if they are saved."""
     return folder / "entry"
 
 
@@ -117,7 +117,7 @@ class Snapshot:
                 parameter.copy_(value)
 
     @contextmanager
-    def placed(self) -> Iterator[None]:
+    def entry_weights(self) -> Iterator[None]:
         """The old weights in place of those in training, for as long as this is open."""
         trained = [parameter.data for parameter, _ in self.held]
         for parameter, value in self.held:

@@ -1,4 +1,4 @@
-"""Answers of a model as it stands: the greedy ones by which it is measured, and sampled ones.
+"""Answers of a model as it is now: the greedy ones by which it is measured, and sampled ones.
 
 Greedy answers draw no random number; sampled ones have a seed of their own and leave the random
 state as it was. Neither takes gradients. Callers are inside the clean room, which puts evaluation
@@ -24,7 +24,7 @@ IGNORED = -100
 Encoded = tuple[list[int], list[int]]
 """Token ids and labels of one row; labels that are ignored are -100."""
 
-_AS_IT_FINDS_THEM: dict[str, Any] = {
+_OWN_DISTRIBUTION: dict[str, Any] = {
     "top_k": 0,
     "top_p": 1.0,
     "min_p": 0.0,
@@ -34,7 +34,7 @@ _AS_IT_FINDS_THEM: dict[str, Any] = {
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
 }
-"""What a model's own generation settings would change of its distribution, switched off."""
+"""Generation settings that would change the model's own distribution, switched off."""
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
@@ -49,7 +49,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
 def check_chat(tokenizer: Tokenizer) -> None:
     """Refuse chat messages for a tokenizer that has no chat template.
 
-    :raises ConfigError: saying what to do.
+    :raises ConfigError: with advice.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError(
@@ -94,7 +94,7 @@ def answers(
 ) -> list[Completion]:
     """Greedy answers in the prompts' order; chat messages for chat prompts, text for text.
 
-    :param progress: what a progress bar says; None shows none.
+    :param progress: the label of a progress bar; None shows none.
     """
     model.eval()
     encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
@@ -111,7 +111,7 @@ def answers(
             texts[index] = text
         bar.update(len(chosen))
     bar.close()
-    return [_as_given(prompts[index], texts[index]) for index in range(len(prompts))]
+    return [_in_form_of(prompts[index], texts[index]) for index in range(len(prompts))]
 
 
 def answers_to(
@@ -160,7 +160,7 @@ def sampled_answers(
     batch_size: int,
     seed: int,
 ) -> list[Encoded]:
-    """``count`` answers sampled as the model finds them likely, going round the prompts.
+    """``count`` answers sampled from the model's own distribution, going round the prompts.
 
     The forward KL of the model to a later one is measured by them: it is a mean over the model's
     own answers, so they are sampled once, and their losses are taken again whenever the KL is
@@ -178,7 +178,7 @@ def sampled_answers(
         max_new_tokens=max_new_tokens,
         do_sample=True,
         temperature=1.0,
-        **_AS_IT_FINDS_THEM,
+        **_OWN_DISTRIBUTION,
         remove_invalid_values=True,  # a broken model is for the losses to show
     )
     ends = end_ids(model, tokenizer)
@@ -190,11 +190,11 @@ def sampled_answers(
             batch = asked[start : start + batch_size]
             drawn = _generate(model, batch, config)
             for prompt, answer in zip(batch, drawn.tolist(), strict=True):
-                made.append(answered(prompt, _to_end(answer, ends)))
+                made.append(encoded_answer(prompt, _to_end(answer, ends)))
     return made
 
 
-def answered(prompt: list[int], answer: list[int]) -> Encoded:
+def encoded_answer(prompt: list[int], answer: list[int]) -> Encoded:
     """Token ids of a prompt and its answer, labelled in the answer alone."""
     return [*prompt, *answer], [IGNORED] * len(prompt) + answer
 
@@ -229,5 +229,5 @@ def _to_end(answer: list[int], ends: Sequence[int]) -> list[int]:
     return answer[: places[0] + 1] if places else answer
 
 
-def _as_given(prompt: Prompt, text: str) -> Completion:
+def _in_form_of(prompt: Prompt, text: str) -> Completion:
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]

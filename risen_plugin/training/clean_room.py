@@ -1,6 +1,6 @@
 """Leave somebody else's training run exactly as it was found.
 
-A nested TRL trainer changes a great deal around the model it is given: ``requires_grad`` flags,
+A nested TRL trainer changes a great deal around its model: ``requires_grad`` flags,
 ``forward``, hooks, configs, tags, dropout, train/eval mode, the tokenizer's padding, the global
 random generators and accelerate's shared state. Instead of undoing each by name, the clean room
 remembers the attributes of every object that could be touched and puts all of them back.
@@ -24,7 +24,7 @@ _CONTAINERS = (dict, list, set)
 
 
 class _Attributes:
-    """The attributes of one object, and what its own dicts, lists and sets held."""
+    """The attributes of one object, and the content of its dicts, lists and sets."""
 
     def __init__(self, held: object) -> None:
         self.held = held
@@ -106,23 +106,23 @@ class _Padding:
 def clean_room(model: Model, tokenizer: Tokenizer | None = None, *others: object) -> Iterator[None]:
     """Put the surroundings of ``model`` back as they were, also after an exception.
 
-    What stays changed is only what a caller writes into the parameters themselves: merging an
+    Only values that a caller writes into the parameters themselves stay changed: merging an
     adapter inside the room is kept, building and training one is forgotten. ``others`` are
     further objects whose attributes are put back. Inside, attention is :func:`finite_attention`.
     """
     objects: dict[int, object] = {id(module): module for module in model.modules()}
     for module in list(objects.values()):
         for name in ("config", "generation_config"):
-            found = getattr(module, name, None)
-            if found is not None and hasattr(found, "__dict__"):
-                objects[id(found)] = found
+            settings = getattr(module, name, None)
+            if settings is not None and hasattr(settings, "__dict__"):
+                objects[id(settings)] = settings
     for extra in (tokenizer, *others):
         if extra is not None:
             objects[id(extra)] = extra
-    kept: list[Any] = [_Attributes(held) for held in objects.values()]
-    kept.append(_Parameters(model))
-    kept.append(_Padding(tokenizer))
-    kept.append(
+    remembered: list[Any] = [_Attributes(held) for held in objects.values()]
+    remembered.append(_Parameters(model))
+    remembered.append(_Padding(tokenizer))
+    remembered.append(
         _Mappings(
             AcceleratorState._shared_state,
             PartialState._shared_state,
@@ -130,14 +130,14 @@ def clean_room(model: Model, tokenizer: Tokenizer | None = None, *others: object
             os.environ,
         )
     )
-    kept.append(_RandomStates())
+    remembered.append(_RandomStates())
     grad_enabled = torch.is_grad_enabled()
     try:
         with finite_attention():
             yield
     finally:
         torch.set_grad_enabled(grad_enabled)
-        for part in kept:
+        for part in remembered:
             part.restore()
 
 
@@ -169,7 +169,7 @@ def finite_attention() -> Iterator[None]:
 
 
 def random_states() -> dict[str, Any]:
-    """Python's, numpy's and torch's random states, in what the weights-only loader accepts."""
+    """Python's, numpy's and torch's random states, in types that weights-only loading accepts."""
     kind, keys, place, has_gauss, gauss = np.random.get_state()
     version, numbers, following = random.getstate()
     return {
@@ -181,7 +181,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
-    """Put back what :func:`random_states` told."""
+    """Put back the states that :func:`random_states` returned."""
     version, numbers, following = states["python"]
     random.setstate((version, tuple(numbers), following))
     kind, keys, place, has_gauss, gauss = states["numpy"]

@@ -69,7 +69,7 @@ def build_fine_tuning(
     }
     encoded: Any = [{"input_ids": ids, "labels": labels} for ids, labels in rows]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT warns about what is meant here
+        warnings.simplefilter("ignore")  # PEFT warns of settings that are meant
         set_seed(settings["seed"])  # the adapter's first weights; a Trainer seeds itself later
         if not isinstance(model, PeftModel):
             model = cast(Model, get_peft_model(cast(PreTrainedModel, model), fresh_lora(lora)))

@@ -1,7 +1,7 @@
 """One stretch of GRPO through TRL's own trainer, on an adapter, inside the clean room.
 
-Builds the trainer from the outer run's arguments, feeds it instructions as they are asked for and
-collects what it logs. Deciding, measuring and merging are left to the phase.
+Builds the trainer from the outer run's arguments, feeds it instructions as it asks for them and
+collects its logs. Deciding, measuring and merging are left to the phase.
 """
 
 from __future__ import annotations
@@ -73,24 +73,24 @@ _PLACE = "risen_place"  # a row without a prompt, which TRL would refuse were it
 
 
 def check_grpo_fields(fields: Mapping[str, Any], label: str) -> None:
-    """Refuse what is no field of ``GRPOConfig``, is not for a phase to set, or holds no number.
+    """Refuse a name that is no field of ``GRPOConfig`` or not for a phase to set, or a wrong value.
 
     Builds no ``GRPOConfig``: doing so disturbs the accelerator of a running Trainer.
 
-    :raises ConfigError: naming the field and the near miss, or what it takes.
+    :raises ConfigError: naming the field and the near miss, or the values that it takes.
     """
     check_fields(GRPOConfig, fields, MANAGED, label)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stretch of GRPO is asked to do.
+    """The task of one stretch of GRPO.
 
     :param steps: optimizer steps.
     :param grpo: fields of ``GRPOConfig``, the scheduler's parameters included.
     :param seed: of adapter, sampling and order.
-    :param output_dir: where TRL may put what it must.
-    :param label: what the progress bar says.
+    :param output_dir: the folder for files of TRL's own.
+    :param label: of the progress bar.
     """
 
     steps: int
@@ -140,13 +140,13 @@ def build_trainer(
     :raises ConfigError: if TRL refuses the settings, with its reason.
     """
     with _settings_refused(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TRL and PEFT warn about what is meant here
+        warnings.simplefilter("ignore")  # TRL and PEFT warn of settings that are meant
         args = GRPOConfig(**grpo_arguments(outer, plan, rewards))
     rows = rows_per_batch(effective_grpo(plan.grpo), outer.world_size)
-    own = isinstance(model, PeftModel)
+    is_adapted = isinstance(model, PeftModel)
     base = base_of(model)
     with (
-        adapter_called_default(model, enabled=own and args.beta != 0.0),
+        adapter_called_default(model, enabled=is_adapted and args.beta != 0.0),
         _settings_refused(),
         warnings.catch_warnings(),
     ):
@@ -161,7 +161,7 @@ def build_trainer(
             args=args,
             train_dataset=IterableDataset.from_generator(_places, gen_kwargs={"count": rows}),
             processing_class=tokenizer,
-            peft_config=None if own else fresh_lora(plan.lora),
+            peft_config=None if is_adapted else fresh_lora(plan.lora),
         )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -177,7 +177,7 @@ def train(
 ) -> GrpoLogs:
     """Run the trainer to its end behind one progress bar.
 
-    :param logs: collects what is logged, also if the training does not come to its end.
+    :param logs: collects the logs, also if the training does not come to its end.
     :param steering: may change the trainer's settings, or end it early.
     """
     logs = GrpoLogs() if logs is None else logs
@@ -210,9 +210,9 @@ def _masking_is_meant() -> Iterator[None]:
 
 @contextmanager
 def _settings_refused() -> Iterator[None]:
-    """Tell in one line what TRL or PEFT themselves refuse: it is the settings that are wrong.
+    """Turn a refusal of TRL's or PEFT's into one line: the settings are wrong.
 
-    What is raised deeper down, in torch or in our own code, is passed on as it is.
+    An error from deeper down, in torch or in our own code, is passed on as it is.
     """
     try:
         yield
@@ -228,7 +228,7 @@ def _settings_refused() -> Iterator[None]:
 def grpo_arguments(
     outer: TrainingArguments, plan: Plan, rewards: Sequence[RewardFunction]
 ) -> dict[str, Any]:
-    """The arguments of ``GRPOConfig``: defaults, then the user's, then what the phase manages."""
+    """The arguments of ``GRPOConfig``: defaults, the user's, and those that the phase manages."""
     chosen = effective_grpo(plan.grpo)
     check_batches(chosen)
     return {
@@ -256,7 +256,7 @@ def grpo_arguments(
 def _places(count: int) -> Iterator[dict[str, int]]:
     """An endless stream of places in a generation batch of ``count`` rows.
 
-    The dataloader fetches a batch ahead of the one that it hands out, so that what it fetched would
+    The dataloader fetches a batch ahead of the one that it hands out, so that those rows would
     be drawn before the batch in hand is scored. It gets places; the rows are drawn where they are
     answered.
     """

@@ -1,4 +1,4 @@
-"""Losses of a model as it stands, on probe rows and on answers; without gradients.
+"""Losses of a model as it is now, on probe rows and on answers; without gradients.
 
 The likelihood of an answer is one of them: the default quality by which a gate chooses. Callers are
 inside the clean room, which puts evaluation mode back.
@@ -53,13 +53,13 @@ def row_losses(
             input_ids=torch.tensor(ids, device=device),
             attention_mask=torch.tensor(mask, device=device),
         ).logits[:, :-1]  # (B, T - 1, V)
-        kept = wanted != IGNORED
-        by_token = torch.zeros(kept.shape, dtype=torch.float64, device=device)
-        by_token[kept] = nn.functional.cross_entropy(
-            logits[kept].float(), wanted[kept], reduction="none"
+        labelled = wanted != IGNORED
+        by_token = torch.zeros(labelled.shape, dtype=torch.float64, device=device)
+        by_token[labelled] = nn.functional.cross_entropy(
+            logits[labelled].float(), wanted[labelled], reduction="none"
         ).double()
         for index, nats, tokens in zip(
-            chosen, by_token.sum(dim=1).tolist(), kept.sum(dim=1).tolist(), strict=True
+            chosen, by_token.sum(dim=1).tolist(), labelled.sum(dim=1).tolist(), strict=True
         ):
             losses[index] = (nats, tokens)
     return losses
@@ -134,7 +134,7 @@ class Likelihood:
 
     :param model: the model in training.
     :param entry: makes ``model`` the one at phase entry while it is open.
-    :param longest: tokens that the model can read; what is longer is cut off.
+    :param longest: tokens that the model can read; longer texts are cut off.
     :param batch_size: rows read at once.
     """
 
@@ -184,8 +184,8 @@ class Likelihood:
     def _encode(self, query: Prompt, completion: Completion) -> tuple[list[int], int]:
         """Token ids, and how many of them at the end are the answer's."""
         asked = prompt_ids(self.tokenizer, query)
-        told = self.tokenizer(text_of(completion), add_special_tokens=False)["input_ids"]
-        answer = [*told, self.tokenizer.eos_token_id][: max(1, self.longest - len(asked))]
+        ids = self.tokenizer(text_of(completion), add_special_tokens=False)["input_ids"]
+        answer = [*ids, self.tokenizer.eos_token_id][: max(1, self.longest - len(asked))]
         return [*asked, *answer], len(answer)
 
     def _means(self, rows: Sequence[tuple[list[int], int]]) -> list[float]:
@@ -200,7 +200,7 @@ class Likelihood:
         means = []
         for row, (ids, answer) in enumerate(rows):
             end = len(ids)
-            found = logits[row, end - answer - 1 : end - 1].float()  # (answer, V)
-            loss = nn.functional.cross_entropy(found, tokens[row, end - answer : end])
+            predicted = logits[row, end - answer - 1 : end - 1].float()  # (answer, V)
+            loss = nn.functional.cross_entropy(predicted, tokens[row, end - answer : end])
             means.append(-float(loss))
         return means

@@ -1,6 +1,6 @@
 """The Trainer that fine-tunes, and the processes that it runs in.
 
-Reaches what Trainer events do not carry, and ends its last step.
+Reaches its loggers, metrics and evaluation set, which its events do not carry; ends its last step.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class OuterTrainer:
         self.trainer.control.should_log = requested
 
     def log_series(self, numbers: Mapping[str, float], *, at: int, ours: TrainerCallback) -> None:
-        """Put what TRL logs in a phase into the Trainer's loggers as ``risen/grpo/...``.
+        """Put TRL's logs of a phase into the Trainer's loggers as ``risen/grpo/...``.
 
         While a phase runs the outer run's step stands still, and a logger would put its whole
         series at one place. So these series count GRPO steps: of all phases, one after another.
         Neither the Trainer's own history nor the terminal gets them.
 
         :param at: GRPO steps of the run so far.
-        :param ours: the callback that is not told of its own doing.
+        :param ours: our own callback, which does not get them.
         """
         trainer: Any = self.trainer
         state = copy.copy(trainer.state)
@@ -173,19 +173,19 @@ class NoStepTooMany(TrainerCallback):
             control.should_save = control.should_evaluate = control.should_log = False
 
 
-def given_to_train() -> Path | None:
+def resumed_from() -> Path | None:
     """The checkpoint that the running ``Trainer.train`` resumes from.
 
-    A Trainer tells it to no callback, and its arguments have it only where it was given to them
+    A Trainer passes it to no callback, and its arguments hold it only where the user set it there
     (transformers 5.23), so it is read off the call that we are in.
     """
     frame = sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back
         if isinstance(frame.f_locals.get("self"), Trainer):
-            given = frame.f_locals.get("resume_from_checkpoint")
-            if isinstance(given, str | os.PathLike):
-                return Path(given)
+            checkpoint = frame.f_locals.get("resume_from_checkpoint")
+            if isinstance(checkpoint, str | os.PathLike):
+                return Path(checkpoint)
     return None
 
 

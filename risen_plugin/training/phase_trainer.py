@@ -1,7 +1,7 @@
 """The GRPO trainer of a phase: TRL's, with rows drawn when they are answered.
 
 Its settings can change while it trains: TRL 1.16 reads ``beta`` at each use. The temperature is
-written in three places, one of them out of reach in a closure, so it is set where the next answers
+written in three places, one of them out of reach in a closure, so it is set when the next answers
 are sampled, and their likelihoods are taken at the same one. Its state is read between two batches
 of answers, after the step's log, when TRL holds no half-used batch: JSON values and tensors, so
 that loading it can run no code.
@@ -46,12 +46,12 @@ class PhaseTrainer(GRPOTrainer):
     """Draws the rows of a generation batch when it is to be answered, and not before.
 
     TRL takes the answers of all processes one after another for the batch, and groups them by their
-    place in it; so each process answers the stretch of it that it stands for.
+    place in it; so each process answers its own stretch of it.
 
     :param supply: draws rows, as many as it is asked for.
     :param rows: those of one generation batch.
     :param save: writes a checkpoint of the phase when one is asked for.
-    :param bare_forward: what TRL's forward was put over; None for the forward of the model's class.
+    :param bare_forward: the model's forward before TRL's; None for the one of its class.
     """
 
     args: GRPOConfig
@@ -87,7 +87,7 @@ class PhaseTrainer(GRPOTrainer):
         self._next_temperature = temperature
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Asked for by the phase alone, which knows what belongs to a checkpoint of it."""
+        """Have the phase, which alone asks for one, write its checkpoint."""
         if self.save is not None:
             self.save(self)
 
@@ -115,7 +115,7 @@ def used_up(trainer: PhaseTrainer) -> bool:
 
 
 def counters_of(trainer: PhaseTrainer) -> dict[str, Any]:
-    """What a trainer counts and is controlled by, as JSON values."""
+    """The counters of a trainer and the settings that controllers change, as JSON values."""
     names: tuple[str, ...] = (*_OF_TRAINER, *_CONTROLLED)
     if trainer.args.use_adaptive_entropy:  # TRL's own checkpoint, which ours replaces, holds them
         names += _ADAPTIVE_ENTROPY
@@ -147,8 +147,8 @@ def put_weights(trainer: PhaseTrainer, weights: Mapping[str, torch.Tensor]) -> N
             parameter.copy_(weights[name])
 
 
-class GoingOn(TrainerCallback):
-    """Sets a trainer to where another was, at the moments at which it has made what is to be set.
+class StateRestorer(TrainerCallback):
+    """Puts a trainer into the state of another, once it has made the objects that hold it.
 
     :param counters: of the other, as :func:`counters_of` read them.
     :param optimization: of the other, as :func:`optimization_of` read it.
@@ -193,7 +193,7 @@ class GoingOn(TrainerCallback):
         state.epoch = state.global_step / state.max_steps  # counted from where it went on
 
 
-class Live:
+class LiveSettings:
     """The settings of a GRPO trainer that can be changed while it runs."""
 
     def __init__(self, trainer: PhaseTrainer) -> None:
@@ -201,7 +201,7 @@ class Live:
         self.rate = 1.0
 
     def settings(self) -> dict[str, float]:
-        """What the step that was logged last was taken with."""
+        """The settings of the step that was logged last."""
         groups = self.trainer.optimizer.param_groups if self.trainer.optimizer else []
         rates = {"learning_rate": float(groups[0]["lr"])} if groups else {}
         return {
@@ -211,13 +211,13 @@ class Live:
         }
 
     def go_on(self, orders: Orders) -> None:
-        """Stand by the orders of a phase that was cut off; its optimizer has the rate."""
+        """Hold to the orders of a phase that was cut off; its optimizer has the rate."""
         self.rate = 1.0 if orders.rate is None else orders.rate
         if orders.temperature is not None:
             self.trainer.sample_at(orders.temperature)
 
     def follow(self, orders: Orders) -> None:
-        """Change what the orders say; the temperature from the next answers on."""
+        """Change the settings as ordered; the temperature from the next answers on."""
         if orders.beta is not None:
             self.trainer.beta = orders.beta
         if orders.rate is not None and orders.rate != self.rate:

@@ -1,10 +1,10 @@
 """The seam to other libraries: every name of theirs that they promise to nobody.
 
 A run reaches into transformers, TRL, accelerate and PEFT where they have no public way. Each name
-that is reached for is listed here with what it is for. Code in this room alone reaches for them.
+that is reached for is listed here with its use. Code in this room alone reaches for them.
 :func:`check_seam` looks for them when a run begins, so that a release without one of them is
-refused before anything is trained; ``tests/contract/test_seam.py`` holds what is assumed of each.
-Where releases that are accepted differ, one function stands for both.
+refused before anything is trained; ``tests/contract/test_seam.py`` holds the assumptions on each.
+Where releases that are accepted differ, one function serves both.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def check_seam(names: Iterable[Reach] = SEAM) -> None:
 
 
 def lacking(reach: Reach) -> str | None:
-    """What a library lacks of a name, in a few words; None where it has it."""
+    """The part of a name that a library lacks, in a few words; None where it has all."""
     try:
         owner = _imported(reach.owner)
     except (ImportError, AttributeError):
@@ -141,12 +141,12 @@ def lacking(reach: Reach) -> str | None:
     if reach.kind == "attribute":
         named = any(reach.name in _names(cls) for cls in inspect.getmro(owner))
         return None if named else f"{reach.owner} has no attribute '{reach.name}'"
-    found = getattr(owner, reach.name, None)
-    if found is None:
+    value = getattr(owner, reach.name, None)
+    if value is None:
         return f"it has no {reach.owner}.{reach.name}"
     if reach.kind == "class attribute":
         return None
-    taken = inspect.signature(found).parameters
+    taken = inspect.signature(value).parameters
     missing = [name for name in reach.takes if name not in taken]
     return f"{reach.owner}.{reach.name} takes no '{missing[0]}'" if missing else None
 

@@ -30,7 +30,7 @@ from risen_plugin.embedded import orders
 from risen_plugin.errors import ConfigError
 from risen_plugin.run.fitness import check_arguments
 from risen_plugin.training.grpo import Plan, build_trainer, train
-from risen_plugin.training.outer_trainer import given_to_train
+from risen_plugin.training.outer_trainer import resumed_from
 from risen_plugin.training.seam import SEAM, SINCE, Reach, check_seam, lacking
 
 ROOT = Path(__file__).parents[2]
@@ -315,7 +315,7 @@ def test_the_running_call_has_the_checkpoint_that_it_resumes_from(make_model: Ma
             self.seen: list[Path | None] = []
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.seen.append(given_to_train())
+            self.seen.append(resumed_from())
 
     args = TrainingArguments(
         str(tmp_path), max_steps=1, save_steps=1, use_cpu=True, report_to=[], disable_tqdm=True

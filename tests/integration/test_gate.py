@@ -112,7 +112,7 @@ def test_training_does_not_change_the_quality_and_the_quality_not_the_training(
         "random": torch.get_rng_state().tolist(),
     }
     trained = of(model, tokenizer)(PROMPTS, ANSWERS, {})
-    entry = snapshot.placed if kind == "peft" else model.disable_adapter
+    entry = snapshot.entry_weights if kind == "peft" else model.disable_adapter
     assert of(model, tokenizer, entry)(PROMPTS, ANSWERS, {}) == pytest.approx(before, abs=1e-5)
     assert trained != pytest.approx(before, abs=1e-2)
     assert [module.training for module in model.modules()] == during["modes"]

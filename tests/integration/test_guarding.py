@@ -24,7 +24,7 @@ from risen_plugin.training.answering import sampled_answers
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import Plan, build_trainer
 from risen_plugin.training.losses import mean_loss, row_losses
-from risen_plugin.training.phase_trainer import Live, set_temperature
+from risen_plugin.training.phase_trainer import LiveSettings, set_temperature
 
 from .conftest import ROWS, ascii_share, never
 
@@ -384,7 +384,7 @@ def test_likelihoods_are_taken_at_the_temperature_that_was_set(
             wanted = logits.log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
             assert torch.allclose(found, wanted, atol=1e-5)
         assert trainer.generation_config.temperature == trainer.temperature == 2.0
-        assert Live(trainer).settings()["temperature"] == 2.0
+        assert LiveSettings(trainer).settings()["temperature"] == 2.0
     assert vars(base).get("forward") is own
 
 

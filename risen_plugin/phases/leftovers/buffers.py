@@ -97,7 +97,7 @@ class Buffers:
     ) -> dict[str, float]:
         """The phase was judged: let its answers count, or forget them.
 
-        :return: what the buffers hold now, as metrics of the phase.
+        :return: the sizes of the buffers now, as metrics of the phase.
         """
         self._open()
         refused = refusal(accepted, metrics, guard)
@@ -116,7 +116,7 @@ class Buffers:
     ) -> Mixture:
         """The rows of a burst of ``steps`` steps.
 
-        :param config: with what a scheduler set for this burst.
+        :param config: with the settings of a scheduler for this burst.
         :param leave_out: whether a prompt is held out, and so never trained on.
         """
         from risen_plugin.phases.leftovers.mixing import mix  # most runs have no burst
@@ -146,7 +146,7 @@ class Buffers:
         }
 
     def leave_out(self, is_held_out: Callable[[Prompt], bool]) -> None:
-        """Count no demonstration of a held-out instruction, which no burst will be given."""
+        """Count no demonstration of a held-out instruction, which no burst trains on."""
         self.usable = sum(not is_held_out(row["prompt"]) for row in self.demonstrations)
 
     def lacking(self, leave_out: Callable[[Prompt], bool]) -> str | None:
@@ -180,26 +180,26 @@ class Buffers:
 
     def describe(self) -> dict[str, Any]:
         """The configuration as the record has it: of the demonstrations, where they are from."""
-        given = self.config.demonstrations
+        source = self.config.demonstrations
         return {
             **asdict(replace(self.config, demonstrations=None)),
-            "demonstrations": str(given) if isinstance(given, str | Path) else None,
+            "demonstrations": str(source) if isinstance(source, str | Path) else None,
             "demonstrations_rows": len(self.demonstrations),
             "demonstrations_usable": self.usable,
         }
 
     # Across checkpoints -----------------------------------------------------------------------
 
-    def write_to(self, path: Path, otherwise: Path | None = None, *, writes: bool = True) -> None:
+    def write_to(self, path: Path, earlier: Path | None = None, *, writes: bool = True) -> None:
         """Write the journal to a file from now on, as the state last loaded left it.
 
-        :param otherwise: the journal to read from where ``path`` is not there: that of the run
+        :param earlier: the journal to read from where ``path`` is not there: that of the run
             whose checkpoint is resumed into another folder.
         :param writes: whether this process writes the file; of several, one does.
         :raises RecordError: if it cannot be used, or is not that of the state.
         """
         self._journal = Journal(path, writes=writes)
-        self._source = None if path.exists() else otherwise
+        self._source = None if path.exists() else earlier
         self._clear()
         self._open()
 
@@ -278,9 +278,9 @@ def unsolved_in(lines: Sequence[Mapping[str, Any]], after: int) -> list[Attempte
 def refusal(accepted: bool, metrics: Mapping[str, Any], guard: GuardConfig) -> str | None:
     """Why the answers of a phase are not to be fine-tuned on; None if they are.
 
-    What the rewards verified is good data even where the phase brought too little to be kept. It is
-    not where the phase was cut short, lost what should stay, or gained by pleasing the checks: its
-    answers are then what went wrong.
+    Verified answers are good data even where the phase brought too little to be kept. They are not
+    where the phase was cut short, lost what should stay, or gained by pleasing the checks: its
+    answers are then at fault.
     """
     if accepted:
         return None

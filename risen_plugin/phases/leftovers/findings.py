@@ -151,9 +151,11 @@ def select(
 
 
 def _scores(batch: Batch, index: int) -> dict[str, float]:
-    given = {name: scores[index] for name, scores in batch.scores.items()}
+    by_reward = {name: scores[index] for name, scores in batch.scores.items()}
     return {
-        name: score for name, score in given.items() if score is not None and math.isfinite(score)
+        name: score
+        for name, score in by_reward.items()
+        if score is not None and math.isfinite(score)
     }
 
 
@@ -248,7 +250,7 @@ class Unsolved:
         self.most = most
         self.solved = 0
         self._tried: dict[str, Attempted] = {}
-        self._count = 0  # asked for after each step of the outer run, so it is kept
+        self._count = 0  # read after each step of the outer run, so it is counted here
 
     def __len__(self) -> int:
         return self._count

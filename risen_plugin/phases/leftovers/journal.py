@@ -1,7 +1,7 @@
 """An append-only file of JSON lines that a checkpoint refers to by its position.
 
-What is known follows from the lines alone. A resumed run cuts off what was written after its
-checkpoint and writes it again, so that nothing is lost and nothing doubled.
+Its state follows from the lines alone. A resumed run cuts off the lines after its
+checkpoint and writes them again, so that nothing is lost and nothing doubled.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class Journal:
     def _rewrite(self, data: bytes) -> None:
         assert self.path is not None
         try:
-            there = self.path.stat().st_size if self.path.exists() else 0
-            if there == len(data):
+            size = self.path.stat().st_size if self.path.exists() else 0
+            if size == len(data):
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(self.path, data)

@@ -17,7 +17,7 @@ from risen_plugin.errors import ConfigError, DataError, near_miss, near_path
 from risen_plugin.kit.json_lines import read_lines
 
 
-def load_demonstrations(given: str | Path | Iterable[Row] | None) -> list[Row]:
+def load_demonstrations(source: str | Path | Iterable[Row] | None) -> list[Row]:
     """The demonstrations of a JSON Lines file, or of rows; those still to be written are left out.
 
     A completion may be text or chat messages; text that answers a chat becomes the assistant's
@@ -26,10 +26,10 @@ def load_demonstrations(given: str | Path | Iterable[Row] | None) -> list[Row]:
     :raises ConfigError: if the file cannot be read.
     :raises DataError: for a row that is no demonstration, naming its line.
     """
-    if given is None:
+    if source is None:
         return []
     rows: list[Row] = []
-    for where, row in _numbered(given):
+    for where, row in _numbered(source):
         prompt, completion = _parts(row, where)
         if is_blank(text_of(completion)):
             continue
@@ -41,16 +41,16 @@ def load_demonstrations(given: str | Path | Iterable[Row] | None) -> list[Row]:
     return rows
 
 
-def _numbered(given: str | Path | Iterable[Row]) -> Iterable[tuple[str, Any]]:
-    if not isinstance(given, str | Path):
-        yield from ((f"demonstration {index}", row) for index, row in enumerate(given))
+def _numbered(source: str | Path | Iterable[Row]) -> Iterable[tuple[str, Any]]:
+    if not isinstance(source, str | Path):
+        yield from ((f"demonstration {index}", row) for index, row in enumerate(source))
         return
     try:
-        yield from ((line.where, line.value()) for line in read_lines(given))
+        yield from ((line.where, line.value()) for line in read_lines(source))
     except OSError as error:
-        near = near_path(Path(given))
+        near = near_path(Path(source))
         raise ConfigError(
-            f"cannot read the demonstrations {given}: {error.strerror}{near}"
+            f"cannot read the demonstrations {source}: {error.strerror}{near}"
         ) from error
 
 
