@@ -1,6 +1,7 @@
 """Steer a phase by GRPO's logs: the rules that a configuration asks for, together.
 
-Pure: logged numbers in, orders out. ``steering`` hands the orders to a live trainer.
+Pure: logged numbers in, orders out. ``Steering`` in ``phases`` hands the orders to a
+live trainer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Everything that touches torch, TRL, PEFT, transformers and accelerate.
+"""Training: TRL's GRPO, answers, losses, the clean room around a model.
 
-Every private name of theirs that is reached for is reached for in this room.
+TRL, accelerate and the private names of transformers and PEFT are reached for in this room alone;
+``seam`` lists them.
 """

@@ -345,7 +345,7 @@ def test_a_log_that_cannot_be_read_is_told_and_the_others_are_read(
     found = read_answers(script.place, {})
     assert found.count == 8
     [told] = found.unread
-    assert told.startswith(f"{path}: ")
+    assert told.startswith(f"'{path}' is no rollout log: ")
 
 
 # The page

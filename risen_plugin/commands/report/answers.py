@@ -15,7 +15,7 @@ from typing import Any
 
 from risen_plugin.contracts import text_of
 from risen_plugin.errors import DataError, one_line
-from risen_plugin.record.rollouts import rollout_files
+from risen_plugin.record.rollouts import open_log, rollout_files
 
 BINS = 20
 PER_GROUP = 40
@@ -98,6 +98,9 @@ def read_answers(
     for path in files:
         try:
             table = _numbers(path)
+        except DataError as error:
+            answers.unread.append(str(error))
+            continue
         except (OSError, ValueError, KeyError) as error:
             answers.unread.append(f"{path}: {one_line(error)}")
             continue
@@ -198,18 +201,18 @@ class _Table:
 
 
 def _numbers(path: Path) -> _Table:
-    """:raises ValueError: if it is no log; pyarrow's own errors are ValueErrors."""
-    parquet: Any = importlib.import_module("pyarrow.parquet")
+    """:raises DataError: if it is no log.
+
+    :raises ValueError: if it cannot be read; pyarrow's own errors are ValueErrors.
+    """
     np: Any = importlib.import_module("numpy")
-    file = parquet.ParquetFile(path)
+    file = open_log(path)
     names = file.schema_arrow.names
     wanted = [
         name
         for name in names
         if name in ("phase", "step", "family") or name.startswith(("score/", "outcome/"))
     ]
-    if "phase" not in wanted or "step" not in wanted:
-        raise ValueError("it lacks the columns 'phase' and 'step'")
     table = file.read(columns=wanted)
     columns: dict[str, Any] = {}
     for name in wanted:
@@ -224,8 +227,7 @@ def _numbers(path: Path) -> _Table:
 
 
 def _shown(path: Path, table: _Table, chosen: Sequence[int], totals: Any) -> Iterable[Shown]:
-    parquet: Any = importlib.import_module("pyarrow.parquet")
-    file = parquet.ParquetFile(path)
+    file = open_log(path)
     names = [
         name
         for name in file.schema_arrow.names

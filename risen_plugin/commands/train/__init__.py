@@ -1,1 +1,1 @@
-"""Runs for people without a script: ``risen train``, ``risen adapt`` and ``risen advise``."""
+"""Runs for people without a script: ``risen train`` and ``risen adapt``."""

@@ -7,6 +7,7 @@ them is left to others. pyarrow is loaded when a file is written or read.
 from risen_plugin.record.rollouts.reading import (
     Rollout,
     logged_rewards,
+    open_log,
     read_rollouts,
     rollout_files,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "RolloutLog",
     "Score",
     "logged_rewards",
+    "open_log",
     "read_rollouts",
     "reason_of",
     "rollout_files",

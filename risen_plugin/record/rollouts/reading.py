@@ -44,7 +44,7 @@ def read_rollouts(place: str | Path, *, phase: int | None = None) -> Iterator[Ro
     :raises DataError: at once, if there is no such log or it is none of ours; while reading, if
         it is damaged.
     """
-    opened = [(path, _open(path)) for path in rollout_files(place, phase=phase)]
+    opened = [(path, open_log(path)) for path in rollout_files(place, phase=phase)]
     return (rollout for path, file in opened for rollout in _read(path, file))
 
 
@@ -86,11 +86,15 @@ def logged_rewards(place: str | Path, *, phase: int | None = None) -> tuple[str,
     """
     names: dict[str, None] = {}
     for path in rollout_files(place, phase=phase):
-        names |= dict.fromkeys(_rewards_of(_open(path).schema_arrow.names))
+        names |= dict.fromkeys(_rewards_of(open_log(path).schema_arrow.names))
     return tuple(names)
 
 
-def _open(path: Path) -> Any:
+def open_log(path: Path) -> Any:
+    """The Parquet file of a log, for whoever reads some of its columns alone.
+
+    :raises DataError: if it cannot be opened, or is no log.
+    """
     parquet: Any = importlib.import_module("pyarrow.parquet")
     try:
         file = parquet.ParquetFile(path)
