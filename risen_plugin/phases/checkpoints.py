@@ -25,10 +25,9 @@ from risen_plugin.errors import one_line
 from risen_plugin.kit.files import damage, publishing, sha256
 from risen_plugin.training.phase_trainer import (
     PhaseTrainer,
-    StateRestorer,
     counters_of,
     optimization_of,
-    put_weights,
+    restore,
     trained_parameters,
     used_up,
 )
@@ -66,11 +65,8 @@ class PhaseCheckpoint:
 
     def restore(self, trainer: PhaseTrainer) -> None:
         """Put the weights into a trainer that was built anew, and have it go on from there."""
-        put_weights(trainer, self.weights)
-        if self.is_finished:
-            trainer.state.global_step = self.step
-        else:
-            trainer.add_callback(StateRestorer(trainer, self.data["trainer"], self.training))
+        optimization = None if self.is_finished else self.training
+        restore(trainer, self.weights, self.data["trainer"], optimization)
 
 
 @dataclass

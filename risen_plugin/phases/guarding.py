@@ -29,7 +29,7 @@ from risen_plugin.kit.jsonable import from_plain, to_plain
 from risen_plugin.phases.measuring import Measurement
 from risen_plugin.phases.trial import Announce, Trial, metrics_of
 from risen_plugin.progress import GUARD_S, LOOKS, REINFORCE_S
-from risen_plugin.training.answering import Encoded, sampled_answers
+from risen_plugin.training.answering import Encoded, same_modes, sampled_answers
 from risen_plugin.training.phase_trainer import SERIES, LiveSettings, PhaseTrainer
 from risen_plugin.training.protocols import Model
 
@@ -133,16 +133,14 @@ class PhaseGuard:
 
         :param beta: the KL coefficient now, and ``max_beta`` the most that it may be.
         """
-        modes = [(module, module.training) for module in model.modules()]
-        measured = self.phase.measure(
-            model,
-            f"step {step}",
-            entry_answers=self._entry_answers,
-            is_whole=False,
-            within=REINFORCE_S,
-        )
-        for module, training in modes:
-            module.training = training
+        with same_modes(model):
+            measured = self.phase.measure(
+                model,
+                f"step {step}",
+                entry_answers=self._entry_answers,
+                is_whole=False,
+                within=REINFORCE_S,
+            )
         looks = (self.phase.decision.steps - 1) // self.config.every
         changes = self._compared(measured, looks)
         self._gains.append(changes.gain.value)

@@ -101,7 +101,7 @@ def _check_writable(folder: Path) -> None:
     )
 
 
-def check_model(model: Any, tokenizer: Any) -> None:
+def check_model(model: object, tokenizer: object) -> None:
     """Check that the model writes text and that there is a tokenizer to write it with.
 
     :raises ConfigError: naming the part that is missing.

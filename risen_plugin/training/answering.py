@@ -7,7 +7,8 @@ mode and padding back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -132,6 +133,17 @@ def answers_to(
         batch_size=batch_size,
         progress=progress,
     )
+
+
+@contextmanager
+def same_modes(model: Model) -> Iterator[None]:
+    """Put each module back into its training or evaluation mode at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def texts_in_training(

@@ -18,7 +18,7 @@ from risen_plugin.contracts import Completion, Failed, Message, Prompt, text_of
 from risen_plugin.errors import DataError
 from risen_plugin.instructions.rows import check_probe_row
 from risen_plugin.rewards.scores import Scores
-from risen_plugin.training.answering import IGNORED, Encoded, check_chat, prompt_ids
+from risen_plugin.training.answering import IGNORED, Encoded, check_chat, prompt_ids, same_modes
 from risen_plugin.training.protocols import Model, Tokenizer
 
 
@@ -166,19 +166,14 @@ class Likelihood:
         ]
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row][0]))
         scores: Scores = [None] * len(encoded)
-        modes = [(module, module.training) for module in self.model.modules()]
-        try:
-            with torch.no_grad(), self.entry():
-                self.model.eval()
-                for start in range(0, len(order), self.batch_size):
-                    chosen = order[start : start + self.batch_size]
-                    for row, value in zip(
-                        chosen, self._means([encoded[row] for row in chosen]), strict=True
-                    ):
-                        scores[row] = value if math.isfinite(value) else Failed(f"it is {value}")
-        finally:
-            for module, training in modes:
-                module.training = training
+        with same_modes(self.model), torch.no_grad(), self.entry():
+            self.model.eval()
+            for start in range(0, len(order), self.batch_size):
+                chosen = order[start : start + self.batch_size]
+                for row, value in zip(
+                    chosen, self._means([encoded[row] for row in chosen]), strict=True
+                ):
+                    scores[row] = value if math.isfinite(value) else Failed(f"it is {value}")
         return scores
 
     def _encode(self, query: Prompt, completion: Completion) -> tuple[list[int], int]:

@@ -59,7 +59,7 @@ class OuterTrainer:
         :param at: GRPO steps of the run so far.
         :param ours: our own callback, which does not get them.
         """
-        trainer: Any = self.trainer
+        trainer = self.trainer
         state = copy.copy(trainer.state)
         state.global_step = at
         logs = {f"risen/grpo/{name}": value for name, value in numbers.items()}
@@ -80,14 +80,14 @@ class OuterTrainer:
 
         None before it trains.
         """
-        trainer: Any = self.trainer
+        trainer = self.trainer
         if not hasattr(trainer, "_tr_loss"):
             return None
         return {"loss": float(trainer._tr_loss), "logged_at": trainer._globalstep_last_logged}
 
     def go_on_logging(self, unlogged: Mapping[str, Any]) -> None:
         """Have the next logged loss be the mean that an uninterrupted run logs."""
-        trainer: Any = self.trainer
+        trainer = self.trainer
         trainer._tr_loss += unlogged["loss"]
         trainer._globalstep_last_logged = unlogged["logged_at"]
 
@@ -96,7 +96,8 @@ class OuterTrainer:
 
         Only at the end of a step, where optimizer, scheduler and step count agree.
         """
-        trainer: Any = self.trainer
+        trainer = self.trainer
+        assert trainer.model is not None
         trainer._save_checkpoint(trainer.model, trial=None)
         trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
         return Path(str(trainer.args.output_dir)) / f"checkpoint-{trainer.state.global_step}"

@@ -140,14 +140,27 @@ def optimization_of(trainer: PhaseTrainer) -> dict[str, Any]:
     }
 
 
-def put_weights(trainer: PhaseTrainer, weights: Mapping[str, torch.Tensor]) -> None:
-    """Put trained weights into a trainer that was built anew."""
+def restore(
+    trainer: PhaseTrainer,
+    weights: Mapping[str, torch.Tensor],
+    counters: Mapping[str, Any],
+    optimization: Mapping[str, Any] | None,
+) -> None:
+    """Put the state of another trainer into one that was built anew.
+
+    :param counters: as :func:`counters_of` read them.
+    :param optimization: as :func:`optimization_of` read it; None if no step is left to train.
+    """
     with torch.no_grad():
         for name, parameter in trained_parameters(trainer.trained).items():
             parameter.copy_(weights[name])
+    if optimization is None:
+        trainer.state.global_step = int(counters["global_step"])
+    else:
+        trainer.add_callback(_StateRestorer(trainer, counters, optimization))
 
 
-class StateRestorer(TrainerCallback):
+class _StateRestorer(TrainerCallback):
     """Puts a trainer into the state of another, once it has made the objects that hold it.
 
     :param counters: of the other, as :func:`counters_of` read them.
