@@ -31,7 +31,7 @@ from risen_plugin.training.clean_room import random_states, set_random_states
 from risen_plugin.training.protocols import AdaptedModel, Model
 
 SERIES = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
-"""What TRL logs of GRPO that a phase's record and events have."""
+"""The numbers of TRL's log that the record and the events of a phase have."""
 
 _OF_STATE = ("global_step", "num_input_tokens_seen", "total_flos")
 _OF_TRAINER = ("_step", "_total_train_tokens", "_total_loss_scalar", "_globalstep_last_logged")
