@@ -332,7 +332,7 @@ def _plain(doc: str) -> str:
 # Output
 
 
-def _print_json(data: Any) -> None:
+def _print_json(data: object) -> None:
     click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=repr))
 
 

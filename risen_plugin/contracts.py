@@ -36,7 +36,7 @@ def text_of(completion: Completion) -> str:
     return "\n".join(_content(message.get("content")) for message in completion)
 
 
-def _content(content: Any) -> str:
+def _content(content: object) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, Sequence):

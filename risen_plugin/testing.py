@@ -191,7 +191,7 @@ def _scores(
     return [_Kind.FAILED if isinstance(score, Failed) else score for score in scores]
 
 
-def _counted(scores: Any) -> str:
+def _counted(scores: object) -> str:
     if isinstance(scores, list):
         return f"{len(scores)} scores"
     return f"a {type(scores).__name__}"
@@ -277,7 +277,7 @@ def check_generator(
         _require(_state(generator) == state, f"{_name(generator)} does not keep a loaded state")
 
 
-def _state(generator: Any) -> Any:
+def _state(generator: object) -> Any:
     if not isinstance(generator, Stateful):
         return None
     state = generator.state_dict()
@@ -298,7 +298,7 @@ def _rows(generator: Any, count: int, seed: int, context: Mapping[str, Any]) -> 
     return rows
 
 
-def _check_row(generator: Any, row: Any) -> None:
+def _check_row(generator: object, row: Any) -> None:
     name = _name(generator)
     _require(isinstance(row, Mapping), f"{name} made a row that is no mapping: {row!r}")
     _require("prompt" in row, f"{name} made a row without 'prompt': it has {', '.join(row)}")
@@ -467,14 +467,14 @@ def check_light_import(module: str) -> None:
     _require(not done.stdout.split(), f"importing {module} loads {done.stdout.strip()}")
 
 
-def _jsonable(value: Any, what: str) -> str:
+def _jsonable(value: object, what: str) -> str:
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise AssertionError(f"{what} cannot be written as JSON: {error}") from error
 
 
-def _name(thing: Any) -> str:
+def _name(thing: object) -> str:
     return str(getattr(thing, "__name__", type(thing).__name__))
 
 

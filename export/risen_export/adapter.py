@@ -13,6 +13,8 @@ from risen_plugin.errors import ExportError, one_line
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 # fp32 rounding of the merged product, relative to the largest logit.
 _MERGE_TOLERANCE = 1e-3
@@ -34,7 +36,7 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], whose: str) -> Non
             )
 
 
-def fold_saved(model: Any, adapter: str, base: str) -> Any:
+def fold_saved(model: PreTrainedModel, adapter: str, base: str) -> PreTrainedModel:
     """Put the adapter saved in ``adapter`` on ``model``, loaded from ``base``, and fold it in.
 
     :raises ExportError: if it is not finite, was trained on another base, or cannot be folded.
@@ -61,16 +63,22 @@ def fold_saved(model: Any, adapter: str, base: str) -> Any:
     return fold(wrapped, adapter)
 
 
-def _grow_vocabulary(model: Any, weights: dict[str, torch.Tensor]) -> None:
+def vocabulary_rows(model: PreTrainedModel | PeftModel) -> int:
+    """The rows of the model's embedding, which has one for each token."""
+    table: Any = model.get_input_embeddings()
+    return int(table.weight.shape[0])
+
+
+def _grow_vocabulary(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
     """Add the rows of tokens to the base that the adapter has and the base lacks."""
     table = model.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is table)
     trained = weights.get(f"base_model.model.{name}.weight")
-    if trained is not None and trained.shape[0] != table.weight.shape[0]:
+    if trained is not None and trained.shape[0] != vocabulary_rows(model):
         model.resize_token_embeddings(trained.shape[0], mean_resizing=False)
 
 
-def fold(wrapped: Any, name: str) -> Any:
+def fold(wrapped: PeftModel, name: str) -> PreTrainedModel:
     """The base model of a ``PeftModel`` with the active adapters in its weights.
 
     :raises ExportError: if they cannot be folded in, or the model then answers otherwise.
@@ -81,11 +89,14 @@ def fold(wrapped: Any, name: str) -> Any:
     expected = _some_logits(wrapped)
     _untie(wrapped)
     try:
-        merged = wrapped.merge_and_unload(safe_merge=True)
+        merged: PreTrainedModel = wrapped.merge_and_unload(safe_merge=True)
     except ValueError as error:
         raise ExportError(f"{name} cannot be merged: {one_line(error)}") from error
     except (AttributeError, NotImplementedError) as error:
-        kinds = {str(config.peft_type.value) for config in wrapped.peft_config.values()}
+        kinds = {
+            str(getattr(config.peft_type, "value", config.peft_type))
+            for config in wrapped.peft_config.values()
+        }
         raise ExportError(
             f"the adapter of {name} ({', '.join(sorted(kinds))}) cannot be merged into weights"
         ) from error
@@ -99,16 +110,16 @@ def fold(wrapped: Any, name: str) -> Any:
     return merged
 
 
-def _some_logits(model: Any) -> torch.Tensor:
+def _some_logits(model: PreTrainedModel | PeftModel) -> torch.Tensor:
     import torch
 
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = vocabulary_rows(model)
     with torch.no_grad():
         logits: torch.Tensor = model(input_ids=torch.arange(16)[None] * (rows // 16)).logits
     return logits
 
 
-def _untie(wrapped: Any) -> None:
+def _untie(wrapped: PeftModel) -> None:
     """Separate the output layer from the embedding if one of them has an adapter.
 
     Merged into shared memory, the adapter would change both, unlike in training.
@@ -117,7 +128,7 @@ def _untie(wrapped: Any) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
-    base = wrapped.get_base_model()
+    base: Any = wrapped.get_base_model()
     ends = (base.get_input_embeddings(), base.get_output_embeddings())
     for module in ends:
         if isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)):
@@ -126,11 +137,12 @@ def _untie(wrapped: Any) -> None:
             inner.weight = torch.nn.Parameter(inner.weight.detach().clone())
 
 
-def _tie_again(model: Any) -> None:
+def _tie_again(model: PreTrainedModel) -> None:
     """Tie output layer and embedding again if they are equal; else record that they are not."""
     import torch
 
-    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
+    table: Any = model.get_input_embeddings()
     if not model.config.tie_word_embeddings or head is None or head.weight is table.weight:
         return
     if torch.equal(head.weight, table.weight):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from risen_export import graph
 from risen_export.manifest import DATA, GRAPH, write_json
@@ -16,6 +16,9 @@ from risen_export.quiet import quiet
 from risen_export.source import read_json
 from risen_plugin.errors import ExportError, near_miss, one_line
 from risen_plugin.training.seam import Reach, check_seam
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PRECISIONS = ("fp32", "int8")
 _NEEDED = ("onnxruntime", "onnxruntime_genai", "onnx", "onnx_ir")
@@ -70,7 +73,13 @@ def check_precisions(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def save(model: Any, tokenizer: Any, folder: Path, *, show_log: bool = False) -> None:
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    show_log: bool = False,
+) -> None:
     """Write the merged model where the builder reads it."""
     with quiet(show=show_log):
         try:

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from risen_export.chat import ChatTokenizer, Prompt
+from risen_export.chat import ChatTokenizer
 from risen_export.manifest import GRAPH, choose_precision
 from risen_export.session import KeyValueCache, open_session
+from risen_plugin.contracts import Prompt
 from risen_plugin.errors import DataError
 
 Ids = npt.NDArray[np.int64]

@@ -11,12 +11,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from risen_plugin.contracts import Message, Prompt
 from risen_plugin.errors import DataError, ExportError
 
-Messages = Sequence[Mapping[str, Any]]
-Prompt = str | Messages
+if TYPE_CHECKING:
+    import jinja2
+    import jinja2.nodes
+    import jinja2.parser
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+Messages = Sequence[Message]
 
 
 class ChatTokenizer:
@@ -32,7 +38,7 @@ class ChatTokenizer:
         if not path.is_file():
             raise ExportError(f"{folder} has no tokenizer.json; export the model again")
         try:
-            self._tokenizer: Any = Tokenizer.from_file(str(path))
+            self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
             raise ExportError(f"{path} cannot be read: {error}") from error
         # A tokenizer saved after training may still cut or pad its input.
@@ -60,8 +66,7 @@ class ChatTokenizer:
 
     def token_id(self, text: str) -> int | None:
         """The id of one token's text; None if the vocabulary lacks it."""
-        id_: int | None = self._tokenizer.token_to_id(text)
-        return id_
+        return self._tokenizer.token_to_id(text)
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
         """The text of a chat, ready for the answer.
@@ -76,7 +81,7 @@ class ChatTokenizer:
         import jinja2
 
         try:
-            text: str = self._compiled.render(
+            text = self._compiled.render(
                 messages=[dict(message) for message in messages],
                 tools=None,
                 documents=None,
@@ -95,15 +100,14 @@ class ChatTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     @cached_property
-    def _compiled(self) -> Any:
+    def _compiled(self) -> jinja2.Template:
         return _environment().from_string(self.template or "")
 
 
-def _environment() -> Any:
+def _environment() -> ImmutableSandboxedEnvironment:
     """Jinja set up as chat templates expect it: sandboxed, block lines trimmed."""
     import jinja2
     import jinja2.ext
@@ -115,7 +119,7 @@ def _environment() -> Any:
 
         tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 
-        def parse(self, parser: Any) -> Any:
+        def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return jinja2.nodes.Scope(body).set_lineno(line)
@@ -123,7 +127,7 @@ def _environment() -> Any:
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    def to_json(value: object, ensure_ascii: bool = False, **options: Any) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
     environment = ImmutableSandboxedEnvironment(
@@ -135,7 +139,7 @@ def _environment() -> Any:
     return environment
 
 
-def _token_text(value: Any) -> str | None:
+def _token_text(value: object) -> str | None:
     """The text of a special token, which is written as it is or in a mapping."""
     if isinstance(value, Mapping):
         value = value.get("content")

@@ -14,8 +14,8 @@ from risen_plugin.errors import DataError
 from risen_plugin.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from risen_export.chat import Prompt
     from risen_export.exporting import ExportResult
+    from risen_plugin.contracts import Prompt
 
 
 @hookimpl

@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from risen_export import build, manifest, publish, source
 from risen_export.bundle import Bundle
-from risen_export.chat import Prompt
 from risen_export.quiet import quiet
 from risen_export.verify import FP32_TOLERANCE, Verdict, compare, reference
+from risen_plugin.contracts import Prompt
 from risen_plugin.errors import ExportError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ def export(
     verify_prompts: Sequence[Prompt] | None = None,
     progress: bool = True,
     show_log: bool = False,
-    model: Any = None,
-    tokenizer: Any = None,
+    model: PreTrainedModel | PeftModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> ExportResult:
     """Merge, compile, check and publish a model as a bundle at ``out``::
 
@@ -89,6 +93,8 @@ def export(
 
         bar.set_postfix_str("merge")
         if resolved is None:
+            assert model is not None
+            assert tokenizer is not None
             with quiet(show=show_log):
                 merged = merge.from_memory(model, tokenizer, name=str(run_or_model))
         else:

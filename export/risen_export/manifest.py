@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from risen_plugin.errors import ExportError, near_miss
 from risen_plugin.kit.files import sha256
 from risen_plugin.record.description import versions_of
+
+if TYPE_CHECKING:
+    import onnx
 
 FORMAT = "risen-bundle/1"
 MANIFEST = "manifest.json"
@@ -33,7 +36,14 @@ _PACKAGES = (
 )
 
 
-def files_of(folder: Path) -> dict[str, dict[str, Any]]:
+class FileEntry(TypedDict):
+    """One file of a bundle."""
+
+    bytes: int
+    sha256: str
+
+
+def files_of(folder: Path) -> dict[str, FileEntry]:
     """Every file below ``folder`` but its manifest: its ``bytes`` and ``sha256``."""
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -163,7 +173,7 @@ def bytes_by_kind(folder: str | Path) -> dict[str, int]:
     return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
 
 
-def _kind(tensor: Any, looked_up: set[str]) -> str:
+def _kind(tensor: onnx.TensorProto, looked_up: set[str]) -> str:
     import onnx
 
     floats = tensor.data_type == onnx.TensorProto.FLOAT

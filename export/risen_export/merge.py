@@ -8,13 +8,17 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from risen_export.adapter import check_finite, fold, fold_saved
+from risen_export.adapter import check_finite, fold, fold_saved, vocabulary_rows
 from risen_export.quiet import quiet
 from risen_export.source import ADAPTER_CONFIG, Source, check_architecture, hub_file, read_json
 from risen_plugin.errors import ExportError, one_line
 from risen_plugin.kit.files import sha256
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -28,8 +32,8 @@ class Merged:
     :param provenance: names and hashes of ``model`` and ``adapter``, for the manifest.
     """
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -76,14 +80,16 @@ def load(source: Source, *, show_log: bool = False) -> Merged:
     return _finish(model, tokenizer, provenance, source.text)
 
 
-def from_memory(model: Any, tokenizer: Any, *, name: str) -> Merged:
+def from_memory(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, *, name: str
+) -> Merged:
     """A copy of a model in memory, its adapters merged; the original stays as it is.
 
     :raises ExportError: if the architecture is not supported or weights are not finite.
     """
     import torch
 
-    merged = copy.deepcopy(model)
+    merged: Any = copy.deepcopy(model)
     for module in merged.modules():
         # A forward set on the instance (by accelerate) is bound to the original and would call it.
         module.__dict__.pop("forward", None)
@@ -106,9 +112,14 @@ def from_memory(model: Any, tokenizer: Any, *, name: str) -> Merged:
     return _finish(merged, tokenizer, provenance, name)
 
 
-def _finish(model: Any, tokenizer: Any, provenance: dict[str, Any], name: str) -> Merged:
+def _finish(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    provenance: dict[str, Any],
+    name: str,
+) -> Merged:
     check_finite(model.named_parameters(), f"{name}, merged")
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = vocabulary_rows(model)
     if len(tokenizer) > rows:
         raise ExportError(
             f"the tokenizer of {name} has {len(tokenizer)} tokens, its model only {rows}; "
@@ -119,7 +130,7 @@ def _finish(model: Any, tokenizer: Any, provenance: dict[str, Any], name: str) -
     return Merged(model, tokenizer, provenance)
 
 
-def _agree_on_the_end(model: Any, tokenizer: Any) -> None:
+def _agree_on_the_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Put the tokenizer's end-of-turn token among those that end an answer, for every client."""
     generation = model.generation_config
     known = generation.eos_token_id
@@ -137,7 +148,7 @@ def _agree_on_the_end(model: Any, tokenizer: Any) -> None:
         generation.pad_token_id = ids[0] if pad is None else pad
 
 
-def _tokenizer(source: Source) -> Any:
+def _tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """The adapter's tokenizer if it has one, else the base model's."""
     from transformers import AutoTokenizer
 
@@ -166,7 +177,7 @@ def _brings_tokenizer(name: str) -> bool:
     return hub_file(name, "tokenizer_config.json") is not None
 
 
-def _describe(name: str, model: Any) -> dict[str, Any]:
+def _describe(name: str, model: PreTrainedModel) -> dict[str, Any]:
     folder = Path(name)
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     return {

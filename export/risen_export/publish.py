@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from risen_export import manifest
 from risen_plugin.errors import DataError, ExportError
@@ -20,11 +20,14 @@ from risen_plugin.kit.files import replace_folder, sha256
 from risen_plugin.record.reading import read_description
 from risen_plugin.record.run_record import DESCRIPTION, FOLDER
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 # Notes of a tokenizer about its loading, which mean nothing to a reader of the bundle.
 _LOADING_KEYS = ("is_local", "local_files_only")
 
 
-def complete(folder: Path, model: Any, tokenizer: Any) -> None:
+def complete(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Add ``config.json``, ``generation_config.json`` and the chat template, in both its files.
 
     The builder wrote the graph, ``genai_config.json`` and the tokenizer. optimum needs

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from risen_plugin.errors import ExportError, one_line
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -24,7 +27,7 @@ _TYPES: dict[str, type[np.generic]] = {
 }
 
 
-def open_session(graph: Path, threads: int | None) -> Any:
+def open_session(graph: Path, threads: int | None) -> InferenceSession:
     """An ``onnxruntime.InferenceSession`` of a graph on the CPU.
 
     ``OMP_NUM_THREADS`` is honoured where ``threads`` is None: onnxruntime itself ignores it.
@@ -56,7 +59,7 @@ class KeyValueCache:
         only one :meth:`prefill` makes sense.
     """
 
-    def __init__(self, session: Any, rows: int, capacity: int) -> None:
+    def __init__(self, session: InferenceSession, rows: int, capacity: int) -> None:
         self._session = session
         self._capacity = capacity
         inputs = {value.name: value for value in session.get_inputs()}

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from risen_export.bundle import Bundle
-from risen_export.chat import Prompt
+from risen_plugin.contracts import Prompt
 from risen_plugin.errors import ExportError
+
+if TYPE_CHECKING:
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 # Largest logit difference of an fp32 graph that is still the same model.
 FP32_TOLERANCE = 1e-3
@@ -49,7 +52,7 @@ class Verdict(TypedDict):
     prompts: int
 
 
-def default_prompts(tokenizer: Any) -> list[Prompt]:
+def default_prompts(tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
     """Eight short prompts, as chat messages where the tokenizer has a template."""
     if tokenizer.chat_template is None:
         return list(PROMPTS)
@@ -71,7 +74,10 @@ class Reference:
 
 
 def reference(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt] | None = None, tokens: int = 64
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt] | None = None,
+    tokens: int = 64,
 ) -> Reference:
     """Run ``model``, which must be fp32 on the CPU, one prompt after the other.
 
@@ -95,8 +101,8 @@ def reference(
 
 def verify(
     bundle_dir: str | Path,
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt] | None = None,
     tokens: int = 64,
 ) -> Verdict:
@@ -137,12 +143,12 @@ def _encode(tokenizer: Any, prompt: Prompt) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _greedy(model: Any, row: list[int], tokens: int) -> list[int]:
+def _greedy(model: PreTrainedModel, row: list[int], tokens: int) -> list[int]:
     """The model's own greedy tokens, going on past end-of-text."""
     import torch
 
     answer: list[int] = []
-    past: Any = None
+    past: Cache | None = None
     ids = torch.tensor([row])
     with torch.no_grad():
         for _ in range(tokens):
@@ -153,7 +159,7 @@ def _greedy(model: Any, row: list[int], tokens: int) -> list[int]:
     return answer
 
 
-def _logits(model: Any, ids: list[int]) -> npt.NDArray[np.float32]:
+def _logits(model: PreTrainedModel, ids: list[int]) -> npt.NDArray[np.float32]:
     """Logits (T, V) of one sequence."""
     import torch
 

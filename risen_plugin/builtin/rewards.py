@@ -43,7 +43,7 @@ class Exact:
             )
         ]
 
-    def _score(self, text: str, reference: Any, row: int) -> float | None:
+    def _score(self, text: str, reference: object, row: int) -> float | None:
         if reference is None:
             return None
         if not isinstance(reference, str | int | float):

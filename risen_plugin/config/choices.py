@@ -101,7 +101,7 @@ PluginOrName: TypeAlias = Any
 """A plugin object, its offered name, or a :class:`Use` of that name."""
 
 
-def read_use(entry: Any, where: str, *, reward: bool = False) -> Any:
+def read_use(entry: object, where: str, *, reward: bool = False) -> Any:
     """The plugin in ``{use: NAME, options: {...}}``, as YAML has it; anything else stays as it is.
 
     :param where: the name of the mapping, for messages.

@@ -172,7 +172,7 @@ _LEAST = {
 }
 
 
-def _named(thing: Any) -> str:
+def _named(thing: object) -> str:
     if isinstance(thing, str):
         return thing
     name = getattr(thing, "name", None) or getattr(thing, "__name__", None)

@@ -185,7 +185,7 @@ _SECTIONS: Mapping[str, type] = {
 }
 
 
-def _check_reserve(reserve: Any, guard: GuardConfig) -> None:
+def _check_reserve(reserve: object, guard: GuardConfig) -> None:
     if reserve is None:
         return
     if isinstance(reserve, int) and not isinstance(reserve, bool):

@@ -33,7 +33,7 @@ class Kind:
 
 
 def _whole_number(low: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
+    def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(value)
         # Columns with gaps come back from some table readers as floats: 3.0 is 3.
@@ -44,7 +44,7 @@ def _whole_number(low: int) -> Callable[[Any], int]:
     return read
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
     if not value.strip():
@@ -52,7 +52,7 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
-def _words(value: Any) -> tuple[str, ...]:
+def _words(value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple):
         raise TypeError(value)
     if not value:
@@ -60,25 +60,25 @@ def _words(value: Any) -> tuple[str, ...]:
     return tuple(_text(word) for word in value)
 
 
-def _letter(value: Any) -> str:
+def _letter(value: object) -> str:
     letter = _text(value)
     if len(letter) != 1:
         raise ValueError(value)
     return letter
 
 
-def _either(value: Any) -> str:
+def _either(value: object) -> str:
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     return _text(value)
 
 
-def _whole_text(value: Any) -> str:
+def _whole_text(value: object) -> str:
     _text(value)
     return str(value)
 
 
-def _relation(value: Any) -> str:
+def _relation(value: object) -> str:
     if value not in RELATIONS:
         raise ValueError(value)
     return str(value)

@@ -23,7 +23,7 @@ _LEAST_PROBABILITY = 0.2  # of 150 short sentences in IFEval's languages the low
 _VARIANTS = {"zh-cn": "zh", "zh-tw": "zh"}
 
 
-def _code(value: Any) -> str:
+def _code(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(value)
     code = value.strip().casefold()

@@ -189,7 +189,7 @@ def _read(known: type[Constraint], arguments: Mapping[str, Any]) -> dict[str, An
     return values
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

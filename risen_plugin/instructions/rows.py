@@ -90,7 +90,7 @@ def _is_chat(prompt: Any) -> bool:
     )
 
 
-def short(value: Any) -> str:
+def short(value: object) -> str:
     """A value on one short line, for messages."""
     return " ".join(reprlib.repr(value).split())
 

@@ -222,7 +222,7 @@ class ChatClient:
         except (ValueError, OverflowError):
             return None
 
-    def _shown_in(self, data: Any) -> str:
+    def _shown_in(self, data: object) -> str:
         """The endpoint's message about its error, in brackets."""
         error = data.get("error") if isinstance(data, dict) else None
         message = error.get("message") if isinstance(error, dict) else error

@@ -13,7 +13,7 @@ from risen_plugin.errors import ConfigError, near_miss
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+", re.IGNORECASE)
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
+def check_whole(name: str, value: object, least: int) -> None:
     """Refuse a value that is no whole number from ``least``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"{name} is {shown(value)}; it is a whole number from {least}")
@@ -21,14 +21,14 @@ def check_whole(name: str, value: Any, least: int) -> None:
         raise ConfigError(f"{name} is {value}; least is {least}")
 
 
-def check_between(name: str, value: Any, least: float, most: float) -> None:
+def check_between(name: str, value: object, least: float, most: float) -> None:
     """Refuse a value that is no finite number from ``least`` to ``most``."""
     if not is_number(value) or not least <= value <= most or math.isinf(value):
         band = f"from {least:g}" + (f" to {most:g}" if math.isfinite(most) else "")
         raise ConfigError(f"{name} is {shown(value)}; it is a number {band}")
 
 
-def check_bound(name: str, value: Any, least: float, *, is_above: bool = False) -> None:
+def check_bound(name: str, value: object, least: float, *, is_above: bool = False) -> None:
     """Refuse a value that is no number from ``least``, or above it; None is no bound."""
     if value is None:
         return
@@ -47,17 +47,17 @@ def check_keys(data: Mapping[str, Any], known: set[str], where: str) -> None:
             )
 
 
-def is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether ``value`` is a real number; True and False are none."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def all_texts(values: Any) -> bool:
+def all_texts(values: object) -> bool:
     """Whether ``values`` is a sequence of texts alone."""
     return isinstance(values, Sequence) and all(isinstance(value, str) for value in values)
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A wrong value as a message shows it; YAML 1.1 reads ``1e-5`` as a text."""
     if isinstance(value, str) and EXPONENT.fullmatch(value):
         mantissa, exponent = value.lower().split("e")

@@ -61,7 +61,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: object) -> None:
     """As :func:`write_text`, for ``data`` as JSON; missing folders are made."""
     text = json.dumps(data, indent=1, default=str) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ _MOST_NUMBERS = 10_000  # of an array that is listed
 _DEEPEST = 50
 
 
-def as_number(value: Any) -> float | None:
+def as_number(value: object) -> float | None:
     """A finite number; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -33,7 +33,7 @@ def as_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """``value`` as JSON in one line, readable where it can be; never raises for a value.
 
     >>> json_text({"name": "Zoë", 1: [float("nan"), ..., (2, 3)]})
@@ -71,11 +71,11 @@ def _jsonable(value: Any, depth: int) -> Any:  # noqa: PLR0911  one line per sor
     return _shown(value)
 
 
-def _key(key: Any) -> str:
+def _key(key: object) -> str:
     return key if isinstance(key, str) else _shown(key)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     try:
         text = repr(value)
     except Exception as error:  # noqa: BLE001  as above
@@ -83,7 +83,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: object) -> Any:
     """A dataclass, and those that it holds, as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)

@@ -36,7 +36,7 @@ _UNSAID: Any = inspect.Parameter.empty
 
 
 def look_up(
-    plugins: Plugins, kind: Kind, target: Any, options: Mapping[str, Any] | None = None
+    plugins: Plugins, kind: Kind, target: object, options: Mapping[str, Any] | None = None
 ) -> Built:
     """The object that ``target`` names, with its name, label and origin.
 
@@ -85,13 +85,13 @@ def make(
     return build(factory, composed, label)
 
 
-def _of_python(kind: Kind, value: Any) -> Built:
+def _of_python(kind: Kind, value: object) -> Built:
     name = getattr(value, "__name__", type(value).__name__)
     module = _module_of(value)
     return Built(value, name, f"{kind} '{name}' ({module})", module)
 
 
-def _module_of(value: Any) -> str:
+def _module_of(value: object) -> str:
     return str(getattr(value, "__module__", type(value).__module__))
 
 
@@ -136,7 +136,7 @@ def _makes_one(kind: Kind, function: Callable[..., Any], used: Use) -> bool:
 # Options that are plugins themselves
 
 
-def _composed(plugins: Plugins, hint: Any, value: Any, where: str) -> Any:
+def _composed(plugins: Plugins, hint: object, value: object, where: str) -> Any:
     """``value``, or the objects that it names where the annotation asks for plugins."""
     kind = _kind(hint)
     if kind is not None and isinstance(value, str | Mapping | Use):
@@ -151,13 +151,13 @@ def _composed(plugins: Plugins, hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _is_of_one_kind(origin: Any, inner: tuple[Any, ...]) -> bool:
+def _is_of_one_kind(origin: object, inner: tuple[Any, ...]) -> bool:
     """Whether an annotation asks for a sequence whose items are alike."""
     is_sequence = isinstance(origin, type) and issubclass(origin, collections.abc.Iterable)
     return is_sequence and (len(inner) == 1 or inner[1:] == (Ellipsis,))
 
 
-def _kind(hint: Any) -> Kind | None:
+def _kind(hint: object) -> Kind | None:
     """The kind of plugin that the annotation asks for, ``Scheduler | None`` included."""
     choices = (hint,)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

@@ -149,7 +149,7 @@ def _default(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     return parameter.default
 
 
-def _type_text(annotation: Any) -> str:
+def _type_text(annotation: object) -> str:
     if annotation is _UNSAID:
         return ""
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
@@ -197,7 +197,7 @@ class _MisfitError(Exception):
     """The value does not fit the annotation."""
 
 
-def _converted(name: str, value: Any, hint: Any, label: str) -> Any:
+def _converted(name: str, value: object, hint: object, label: str) -> Any:
     try:
         return _fit(value, hint)
     except _MisfitError:
@@ -210,7 +210,7 @@ def _converted(name: str, value: Any, hint: Any, label: str) -> Any:
         ) from None
 
 
-def _list_or_mapping(value: Any) -> Any:
+def _list_or_mapping(value: object) -> Any:
     """The list or mapping in a text of a command line; None if it holds neither.
 
     A factory that takes texts gets the text: ``[a-z]`` is a pattern too.
@@ -225,7 +225,7 @@ def _list_or_mapping(value: Any) -> Any:
         return None
 
 
-def _yaml_hint(value: Any, hint: Any) -> str:
+def _yaml_hint(value: object, hint: object) -> str:
     """YAML 1.1 reads ``1e-5`` as text: say how to write it."""
     if not isinstance(value, str) or float not in (hint, *typing.get_args(hint)):
         return ""
@@ -238,7 +238,7 @@ def _yaml_hint(value: Any, hint: Any) -> str:
     return f" (in YAML write {text})" if "." in text else ""
 
 
-def _fit(value: Any, hint: Any) -> Any:  # noqa: PLR0911  one line per sort of annotation
+def _fit(value: object, hint: object) -> Any:  # noqa: PLR0911  one line per sort of annotation
     """``value`` as ``hint`` asks for it; a hint that is not plain lets any value through."""
     origin = typing.get_origin(hint)
     if origin is typing.Annotated:
@@ -261,23 +261,23 @@ def _fit(value: Any, hint: Any) -> Any:  # noqa: PLR0911  one line per sort of a
     return value
 
 
-def _if_fits(value: Any, fits: bool) -> Any:
+def _if_fits(value: object, fits: bool) -> Any:
     if not fits:
         raise _MisfitError
     return value
 
 
-def _same(value: Any, choice: Any) -> bool:
+def _same(value: object, choice: object) -> bool:
     return type(value) is type(choice) and bool(value == choice)
 
 
-def _is_plain(value: Any, hint: type) -> bool:
+def _is_plain(value: object, hint: type) -> bool:
     if isinstance(value, bool):  # True is an int to Python, not to a reader
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
 
 
-def _fit_any(value: Any, choices: tuple[Any, ...]) -> Any:
+def _fit_any(value: object, choices: tuple[Any, ...]) -> Any:
     fits = []
     for choice in choices:
         try:

@@ -31,7 +31,7 @@ def attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
     return value
 
 
-def _may_be_meant(value: Any, name: str) -> bool:
+def _may_be_meant(value: object, name: str) -> bool:
     """Whether it is public, callable and, in a module, defined there."""
     member = getattr(value, name, None)
     is_defined_here = (

@@ -107,7 +107,9 @@ class Plugins:
             hint = near_miss(name, known)
             _log.warning("no plugin '%s' is installed that could be disabled%s", name, hint)
 
-    def register(self, plugin: Any, name: str, distribution: str = "", version: str = "") -> bool:
+    def register(
+        self, plugin: object, name: str, distribution: str = "", version: str = ""
+    ) -> bool:
         """Add a module, class or object with hooks; False if it had to be left out.
 
         :raises PluginError: if it had to be left out and ``RISEN_STRICT_PLUGINS=1``.
@@ -227,7 +229,7 @@ class Plugins:
 
         return register
 
-    def _refuse_unfit(self, plugin: Any, info: PluginInfo, *, only_commands: bool) -> None:
+    def _refuse_unfit(self, plugin: object, info: PluginInfo, *, only_commands: bool) -> None:
         """Refuse a plugin that this host cannot serve, before any hook of it runs.
 
         pluggy would refuse it too, but sometimes after hooks ran, and in other words.

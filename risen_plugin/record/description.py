@@ -122,7 +122,7 @@ def made_of(config: RisenConfig, origins: Mapping[str, str], version: str) -> di
     return {**fields, "plugins": dict(origins), "risen_plugin": version}
 
 
-def without_address(value: Any) -> str:
+def without_address(value: object) -> str:
     """The representation of an object, the same in every process."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
 
@@ -137,7 +137,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _walk(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+def _walk(name: str, old: object, new: object) -> list[tuple[str, Any, Any]]:
     if old == new:
         return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
@@ -155,12 +155,12 @@ def _walk(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
     return [(name, old, new)]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from risen_plugin import text_of
+from risen_plugin.contracts import Completion, Prompt
 from risen_plugin.embedded import orders
 
 
@@ -35,7 +36,12 @@ class RightFields:
     needs = ("answer",)
 
     def __call__(
-        self, *, prompts: list[Any], completions: list[Any], answer: Sequence[str], **columns: Any
+        self,
+        *,
+        prompts: list[Prompt],
+        completions: list[Completion],
+        answer: Sequence[str],
+        **columns: Any,
     ) -> list[float | None]:
         return [
             float(orders.is_right(text_of(completion), wanted))

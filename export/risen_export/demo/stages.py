@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import (
     DataCollatorForSeq2Seq,
+    PreTrainedModel,
     ProgressCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -28,6 +31,7 @@ from risen_export.source import resolve
 from risen_plugin import RisenCallback, use
 from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, Weighted
+from risen_plugin.contracts import Completion, Message
 from risen_plugin.embedded import base_model, orders
 from risen_plugin.rewards.adherence import adherence, grade
 from risen_plugin.rewards.calling import wrap
@@ -73,12 +77,12 @@ class Desk:
         self.seed = seed
         # Read as for an export, which refuses damaged or incomplete files in one line.
         loaded = merge.load(resolve(model or base_model()))
-        self.tokenizer = loaded.tokenizer
+        self.tokenizer: Any = loaded.tokenizer
         self.model = loaded.model
         check_chat(self.tokenizer)
         self.data = Data.draw(settings, seed)
 
-    def figures(self, model: Any, label: str) -> Figures:
+    def figures(self, model: PreTrainedModel, label: str) -> Figures:
         """Adherence, domain accuracy and probe loss on the rows that are only reported."""
         with clean_room(model, self.tokenizer):
             replies = self._answers(model, self.data.instructions, f"{label}: instructions")
@@ -139,7 +143,7 @@ class Desk:
 
     def continue_fine_tuning(
         self, before: Before, folder: Path, seconds: float, *, filtered: bool
-    ) -> tuple[Any, int]:
+    ) -> tuple[PreTrainedModel, int]:
         """Continue fine-tuning from before RISEN for ``seconds``, with the optimizer at its peak.
 
         :param filtered: train only on the recorded answers that the rewards pass.
@@ -161,7 +165,7 @@ class Desk:
 
     def _trainer(
         self,
-        model: Any,
+        model: PreTrainedModel,
         rows: Sequence[Row],
         folder: Path,
         *,
@@ -199,7 +203,9 @@ class Desk:
             trainer.add_callback(_Bar())
         return trainer
 
-    def _answers(self, model: Any, rows: Sequence[Row], label: str) -> list[Any]:
+    def _answers(
+        self, model: PreTrainedModel, rows: Sequence[Row], label: str
+    ) -> list[list[Message]]:
         return answers(
             model,
             self.tokenizer,
@@ -221,7 +227,9 @@ class Before(TrainerCallback):
         self.figures: Figures = {}
         self.seconds = 0.0
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.global_step != state.max_steps or self.trainer is None:
             return
         started = time.monotonic()
@@ -234,7 +242,14 @@ class Before(TrainerCallback):
 class _Bar(ProgressCallback):
     """The Trainer's progress bar, with the loss beside it instead of dictionaries below it."""
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if self.training_bar is not None and logs and "loss" in logs:
             self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
 
@@ -247,11 +262,15 @@ class StopAfter(TrainerCallback):
         self.started = 0.0
         self.bar: Any = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.started = time.monotonic()
         self.bar = tqdm(total=round(self.seconds), desc="fine-tuning on", unit="s", leave=False)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         spent = time.monotonic() - self.started
         self.bar.update(min(round(spent), self.bar.total) - self.bar.n)
         if spent >= self.seconds:
@@ -259,7 +278,7 @@ class StopAfter(TrainerCallback):
             control.should_training_stop = True
 
 
-def score_instructions(rows: Sequence[Row], completions: Sequence[Any]) -> Figures:
+def score_instructions(rows: Sequence[Row], completions: Sequence[Completion]) -> Figures:
     """Strict and soft adherence of answers to their constraints."""
     rewards = [wrap(Constraints(), "constraints", "reward 'constraints'")]
     measured = adherence(rewards, grade(rewards, rows, completions))

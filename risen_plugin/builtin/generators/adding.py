@@ -199,7 +199,7 @@ def _joined(query: str, words: str, is_before: bool) -> str:
     return f"{words}\n\n{query.lstrip()}" if is_before else f"{query.rstrip()}\n\n{words}"
 
 
-def _like(query: Any, prompt: Any, chat: bool) -> Any:
+def _like(query: object, prompt: Any, chat: bool) -> Any:
     """``query`` as a chat where the prompt becomes one."""
     if isinstance(query, str) and (chat or not isinstance(prompt, str)):
         return [{"role": "user", "content": query}]

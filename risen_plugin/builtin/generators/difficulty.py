@@ -51,7 +51,7 @@ class Family:
     retired: bool = False
 
 
-def is_evidence(rate: Any) -> bool:
+def is_evidence(rate: object) -> bool:
     """Whether ``rate`` is a share of answers that were judged."""
     return (
         isinstance(rate, int | float)

@@ -87,7 +87,7 @@ def adapted(row: Row, form: Form, where: str) -> Row:
     }
 
 
-def _loaded(value: Any) -> Any:
+def _loaded(value: object) -> Any:
     """The value that a text holds as JSON or as a Python literal; any other value as it is."""
     if not isinstance(value, str):
         return value
@@ -104,7 +104,7 @@ def _loaded(value: Any) -> Any:
 # IF_multi_constraints
 
 
-def _of_multi(truth: Any, where: str) -> tuple[Asked, int]:
+def _of_multi(truth: object, where: str) -> tuple[Asked, int]:
     parts = _loaded(truth)
     if isinstance(parts, Mapping):
         parts = [parts]
@@ -116,7 +116,7 @@ def _of_multi(truth: Any, where: str) -> tuple[Asked, int]:
     return asked, len(asked)
 
 
-def _of_part(part: Any, where: str) -> Asked:
+def _of_part(part: object, where: str) -> Asked:
     wanted = "a list of mappings with 'instruction_id' and 'kwargs'"
     if not isinstance(part, Mapping) or "instruction_id" not in part:
         raise _malformed(where, part, wanted)
@@ -140,7 +140,7 @@ def _of_part(part: Any, where: str) -> Asked:
     return [(id_, values or {}) for id_, values in zip(ids, kwargs, strict=True)]
 
 
-def _malformed(where: str, truth: Any, wanted: str) -> UnusableError:
+def _malformed(where: str, truth: object, wanted: str) -> UnusableError:
     return UnusableError(
         f"{where}: ground_truth must be {wanted}, not {truth!r:.60}", "malformed ground_truth"
     )
@@ -149,7 +149,7 @@ def _malformed(where: str, truth: Any, wanted: str) -> UnusableError:
 # RLVR-IFeval
 
 
-def _of_rlvr(truth: Any, where: str) -> tuple[Asked, int]:
+def _of_rlvr(truth: object, where: str) -> tuple[Asked, int]:
     call = _loaded(truth)
     if isinstance(call, list) and len(call) == 1:
         call = _loaded(call[0])

@@ -123,7 +123,7 @@ class Supply:
             value = longer
         return {"prompt": value, **{k: v for k, v in row.items() if k not in ("prompt", prompt)}}
 
-    def _check(self, value: Any, where: str, prompt: str) -> None:
+    def _check(self, value: object, where: str, prompt: str) -> None:
         is_chat = _checked_prompt(value, f"{where}, column '{prompt}':")
         if self._first is None:
             self._first = where, is_chat
@@ -135,7 +135,7 @@ class Supply:
             )
 
 
-def check_form(form: Any, unusable: Any) -> None:
+def check_form(form: object, unusable: object) -> None:
     """Refuse options that a call from Python can get wrong.
 
     :raises ConfigError: naming the option.
@@ -160,7 +160,7 @@ def _form_name(is_chat: bool) -> str:
     return "chat" if is_chat else "text"
 
 
-def _checked_prompt(value: Any, where: str) -> bool:
+def _checked_prompt(value: object, where: str) -> bool:
     """Whether ``value`` is a chat rather than a text; refuse it if it is neither, or blank."""
     if isinstance(value, str):
         if not value.strip():
@@ -190,7 +190,7 @@ def _appended(prompt: Any, row: Row, path: str, where: str) -> Any:
     return f"{prompt.rstrip()}\n\n{value.strip()}" if value.strip() else prompt
 
 
-def _inside(value: Any, step: str) -> Any:
+def _inside(value: object, step: str) -> Any:
     """The value at ``step`` in a mapping or list; None if there is none."""
     if isinstance(value, Mapping):
         return value.get(step)

@@ -136,7 +136,7 @@ class Caller:
         return read(scores, len(batch))
 
 
-def read(scores: Any, expected: int) -> list[CallResult]:
+def read(scores: object, expected: int) -> list[CallResult]:
     """The results in a reward's return value for ``expected`` answers, one per answer."""
     try:
         if isinstance(scores, list | tuple) and len(scores) == expected:
@@ -148,7 +148,7 @@ def read(scores: Any, expected: int) -> list[CallResult]:
         return [CallResult(None, "count", str(error), scores)] * expected
 
 
-def _one(score: Any) -> CallResult:
+def _one(score: object) -> CallResult:
     if isinstance(score, Failed):
         return CallResult(None, "declined", score.reason, score)
     try:
@@ -170,7 +170,7 @@ def arguments(items: Sequence[Item], form: Form) -> dict[str, Any]:
     }
 
 
-def _as(form: Form, role: str, text: Any) -> Any:
+def _as(form: Form, role: str, text: object) -> Any:
     if form == "plain" or not isinstance(text, str):
         return text
     return [{"role": role, "content": text}]

@@ -101,7 +101,7 @@ def held_words(
     return list(words)[:MOST_WORDS]
 
 
-def _strings(reward: Any) -> Iterator[str]:
+def _strings(reward: object) -> Iterator[str]:
     """Texts in the attributes, closures, defaults and code of a reward, without docstrings."""
     yield from _flat(vars(reward).values() if hasattr(reward, "__dict__") else ())
     functions = [reward] if isinstance(reward, types.FunctionType) else []

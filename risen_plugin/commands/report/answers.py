@@ -161,7 +161,7 @@ class _Table:
             is_scored |= there
         return self.np.where(is_scored, total, self.np.nan)
 
-    def choose(self, totals: Any, per_group: int, most: int) -> list[int]:
+    def choose(self, totals: object, per_group: int, most: int) -> list[int]:
         """Rows to show: the best and worst of all, by each reward and in each family, in turn."""
         np = self.np
         # Equal answers come in a random order with a fixed seed, so that not only early ones show.
@@ -187,7 +187,7 @@ class _Table:
                     chosen[ranking[turn]] = None
         return sorted(chosen)
 
-    def _ends(self, values: Any, drawn: Any, count: int) -> list[int]:
+    def _ends(self, values: object, drawn: object, count: int) -> list[int]:
         """The best and worst rows in turn; those without a value are left out."""
         np = self.np
         order = np.lexsort((drawn, values))  # NaN comes last

@@ -17,7 +17,7 @@ class Markup(str):
     __slots__ = ()
 
 
-def html(value: Any) -> Markup:
+def html(value: object) -> Markup:
     """A value as HTML: markup as it is, a number in a short form, all else as escaped text."""
     if isinstance(value, Markup):
         return value
@@ -74,7 +74,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str) -
         for column in range(len(head))
     ]
 
-    def cell(tag: str, column: int, value: Any) -> str:
+    def cell(tag: str, column: int, value: object) -> str:
         is_short = isinstance(value, str) and len(value) <= _SHORT and tag == "td"
         kind = "number" if is_number[column] else "short" if is_short else ""
         named = f' class="{kind}"' if kind else ""
@@ -113,7 +113,7 @@ def side_by_side(figures: Iterable[str]) -> Markup:
     return Markup(f'<div class="figures">{"".join(shown)}</div>' if shown else "")
 
 
-def pre(value: Any) -> Markup:
+def pre(value: object) -> Markup:
     """Data as it is, indented."""
     return Markup(f"<pre>{escape(json.dumps(value, indent=1, ensure_ascii=False))}</pre>")
 
@@ -129,7 +129,7 @@ def join(parts: Iterable[Any]) -> Markup:
     return Markup("".join(html(part) for part in parts))
 
 
-def data(value: Any) -> Markup:
+def data(value: object) -> Markup:
     """JSON for a ``script`` element: nothing in it can end the element or open another."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":

@@ -240,7 +240,7 @@ def _in_words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {_short(value)}" for name, value in values.items())
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_short(item) for item in value)}]"
     parsed = as_number(value)
@@ -410,5 +410,5 @@ def _configuration(run: Run) -> list[Markup]:
     return parts
 
 
-def _listed(value: Any) -> str:
+def _listed(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -104,7 +104,7 @@ def _answer(
     return Answer(number, where, row[prompt], row[completion], others)
 
 
-def _is_chat(value: Any) -> bool:
+def _is_chat(value: object) -> bool:
     return (
         isinstance(value, list)
         and bool(value)

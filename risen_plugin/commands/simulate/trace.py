@@ -128,7 +128,7 @@ def _described(folder: Path) -> Mapping[str, Any]:
     return read_description(folder) if (folder / DESCRIPTION).is_file() else {}
 
 
-def _whole(value: Any) -> int | None:
+def _whole(value: object) -> int | None:
     return value if isinstance(value, int) and value >= 0 else None
 
 

@@ -31,7 +31,7 @@ def overridden(data: Mapping[str, Any], pairs: Sequence[str]) -> dict[str, Any]:
     return changed
 
 
-def _put(data: dict[str, Any], keys: Sequence[str], value: Any, pair: str) -> None:
+def _put(data: dict[str, Any], keys: Sequence[str], value: object, pair: str) -> None:
     node: Any = data
     for depth, key in enumerate(keys):
         is_last = depth == len(keys) - 1

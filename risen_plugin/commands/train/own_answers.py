@@ -25,7 +25,7 @@ class OwnAnswers:
         self._model: Any = None
         self._tokenizer: Any = None
 
-    def bind(self, callback: Any, model: Any, tokenizer: Any) -> None:
+    def bind(self, callback: object, model: Any, tokenizer: Any) -> None:
         """Set the callback with the instructions, and the model that answers them."""
         self._callback, self._model, self._tokenizer = callback, model, tokenizer
 
@@ -63,7 +63,7 @@ class OwnAnswers:
             if use
         )
 
-    def __deepcopy__(self, memo: Any) -> OwnAnswers:
+    def __deepcopy__(self, memo: object) -> OwnAnswers:
         return self  # it holds the model
 
     def __repr__(self) -> str:

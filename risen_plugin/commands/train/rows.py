@@ -125,7 +125,7 @@ def _checked(row: Mapping[str, Any], names: Sequence[str], where: str) -> Row:
     return chosen
 
 
-def _is_chat(value: Any) -> bool:
+def _is_chat(value: object) -> bool:
     return isinstance(value, Sequence) and all(
         isinstance(message, Mapping)
         and "role" in message

@@ -214,7 +214,7 @@ def _source(source: str | Mapping[str, Any], where: str) -> DataSource:
     return DataSource(**known)
 
 
-def _lora(settings: Any, where: str) -> LoraSettings:
+def _lora(settings: object, where: str) -> LoraSettings:
     if not isinstance(settings, Mapping):
         raise ConfigError(
             f"{where} is {settings!r:.60}; it is a mapping such as {{r: 16, alpha: 32}}, or {{}}"
@@ -223,7 +223,7 @@ def _lora(settings: Any, where: str) -> LoraSettings:
     return LoraSettings(**settings)
 
 
-def _risen(section: Any, seed: Any, where: str) -> RisenConfig:
+def _risen(section: object, seed: object, where: str) -> RisenConfig:
     if not isinstance(section, Mapping):
         raise ConfigError(
             f"{where} is {section!r:.60}; it is a mapping with rewards, generator and scheduler"

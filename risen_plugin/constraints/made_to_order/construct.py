@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from risen_plugin.constraints.core import Constraint
 from risen_plugin.constraints.families.copying import CopyingMultiple, CopySpanIdx, RepeatPhrase
@@ -18,6 +18,18 @@ from risen_plugin.constraints.families.detectable_format import OPTIONS
 from risen_plugin.constraints.languages import SENTENCES
 from risen_plugin.constraints.made_to_order.draft import Draft, capitalised
 from risen_plugin.constraints.text import FILLERS, NOUNS, OPENERS, PLAIN, plain_words
+
+if TYPE_CHECKING:
+    from risen_plugin.constraints.families.change_case import CapitalWordFrequency
+    from risen_plugin.constraints.families.count import CountingComposition
+    from risen_plugin.constraints.families.keywords import LetterFrequency
+    from risen_plugin.constraints.families.length_constraints import (
+        NthParagraphFirstWord,
+        NumberSentences,
+        NumberWords,
+    )
+    from risen_plugin.constraints.families.letters import LetterCounting
+    from risen_plugin.constraints.language import ResponseLanguage
 
 _TRIES = 40
 _LESS = "less than"
@@ -148,37 +160,37 @@ def _repeat(draft: Draft, word: str, count: int, relation: str) -> None:
         draft.units += [word] * count
 
 
-def _capital_words(draft: Draft, one: Any, rng: random.Random) -> None:
+def _capital_words(draft: Draft, one: CapitalWordFrequency, rng: random.Random) -> None:
     if one.capital_relation != _LESS:
         draft.loud_words = one.capital_frequency + 3  # hyphens may join some of them
 
 
-def _words(draft: Draft, one: Any, rng: random.Random) -> None:
+def _words(draft: Draft, one: NumberWords, rng: random.Random) -> None:
     if one.relation != _LESS:
         draft.least_words = max(draft.least_words, one.num_words)
 
 
-def _sentences(draft: Draft, one: Any, rng: random.Random) -> None:
+def _sentences(draft: Draft, one: NumberSentences, rng: random.Random) -> None:
     if one.relation != _LESS:
         draft.least_sentences = one.num_sentences
 
 
-def _letters(draft: Draft, one: Any, rng: random.Random) -> None:
+def _letters(draft: Draft, one: LetterCounting, rng: random.Random) -> None:
     if one.relation != _LESS:
         draft.least_letters = one.N
 
 
-def _letter(draft: Draft, one: Any, rng: random.Random) -> None:
+def _letter(draft: Draft, one: LetterFrequency, rng: random.Random) -> None:
     if one.let_relation != _LESS:
         draft.enough.append(one.check)
 
 
-def _composition(draft: Draft, one: Any, rng: random.Random) -> None:
+def _composition(draft: Draft, one: CountingComposition, rng: random.Random) -> None:
     draft.paragraphs, draft.divider = 3, "\n***\n"
     draft.sentences, draft.words_each = 3 * one.n_sent, one.n_words
 
 
-def _nth_paragraph(draft: Draft, one: Any, rng: random.Random) -> None:
+def _nth_paragraph(draft: Draft, one: NthParagraphFirstWord, rng: random.Random) -> None:
     draft.paragraphs = one.num_paragraphs
     draft.paragraph_starts[one.nth_paragraph - 1] = one.first_word
 
@@ -190,7 +202,7 @@ def _repeated_phrase(draft: Draft, one: RepeatPhrase, rng: random.Random) -> Non
         draft.units.append(" ".join(words))
 
 
-def _language(draft: Draft, one: Any, rng: random.Random) -> None:
+def _language(draft: Draft, one: ResponseLanguage, rng: random.Random) -> None:
     in_language = SENTENCES.get(one.language, ())
     draft.units += [
         " ".join(plain_words(text)) for text in rng.sample(in_language, len(in_language))[:2]
@@ -199,7 +211,7 @@ def _language(draft: Draft, one: Any, rng: random.Random) -> None:
 
 
 def _divided(count: Callable[[Any], int], divider: str) -> _Need:
-    def need(draft: Draft, one: Any, rng: random.Random) -> None:
+    def need(draft: Draft, one: Constraint, rng: random.Random) -> None:
         draft.paragraphs, draft.divider = count(one), divider
 
     return need
@@ -208,7 +220,7 @@ def _divided(count: Callable[[Any], int], divider: str) -> _Need:
 def _set(**values: Callable[[Any], Any]) -> _Need:
     """Set fields of the draft from the constraint."""
 
-    def need(draft: Draft, one: Any, rng: random.Random) -> None:
+    def need(draft: Draft, one: Constraint, rng: random.Random) -> None:
         for name, value in values.items():
             setattr(draft, name, value(one))
 
@@ -218,21 +230,21 @@ def _set(**values: Callable[[Any], Any]) -> _Need:
 def _unit(words: Callable[[Any], Sequence[str]]) -> _Need:
     """Words that the text has to contain."""
 
-    def need(draft: Draft, one: Any, rng: random.Random) -> None:
+    def need(draft: Draft, one: Constraint, rng: random.Random) -> None:
         draft.units += words(one)
 
     return need
 
 
-def _bigrams(draft: Draft, one: Any, rng: random.Random) -> None:
+def _bigrams(draft: Draft, one: Constraint, rng: random.Random) -> None:
     draft.wrap, draft.least_words = "<<", max(draft.least_words, 2)
 
 
-def _same_ends(draft: Draft, one: Any, rng: random.Random) -> None:
+def _same_ends(draft: Draft, one: Constraint, rng: random.Random) -> None:
     draft.same_ends, draft.least_words = True, max(draft.least_words, 3)
 
 
-def _yes(one: Any) -> bool:
+def _yes(one: Constraint) -> bool:
     return True
 
 

@@ -193,5 +193,5 @@ class Store:
             ) from error
 
 
-def _dump(value: Any) -> str:
+def _dump(value: object) -> str:
     return json.dumps(value, default=str)

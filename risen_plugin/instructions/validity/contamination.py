@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from risen_plugin.errors import ConfigError, DataError, near_path
 from risen_plugin.instructions.validity.words import hash_of, runs_of, words_of
@@ -72,7 +71,7 @@ def _texts_of_file(path: Path) -> Iterator[str]:
         raise DataError(f"cannot read the evaluation file '{path}': {error}") from error
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     """Every text in a JSON value."""
     if isinstance(value, str):
         yield value
