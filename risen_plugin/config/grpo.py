@@ -159,7 +159,7 @@ def check_fields(
         _check_value(f"{label}.{name}", name, value, hints[name])
 
 
-def _check_value(where: str, name: str, value: Any, hint: Any) -> None:
+def _check_value(where: str, name: str, value: object, hint: object) -> None:
     kinds = _numbers_in(hint)
     if not kinds or (value is None and type(None) in kinds):
         return
@@ -178,7 +178,7 @@ def _check_value(where: str, name: str, value: Any, hint: Any) -> None:
         )
 
 
-def _check_count(where: str, name: str, value: Any) -> None:
+def _check_count(where: str, name: str, value: object) -> None:
     if name in _LEAST:
         check_whole(where, value, _LEAST[name])
     elif isinstance(value, bool) or not isinstance(value, int):
@@ -187,7 +187,7 @@ def _check_count(where: str, name: str, value: Any) -> None:
         raise ConfigError(f"{where} is 0, so there is nothing to do; give at least 1")
 
 
-def _numbers_in(hint: Any) -> set[Any]:
+def _numbers_in(hint: object) -> set[Any]:
     """The types of a field that holds numbers or a switch alone; nothing for any other field."""
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds = set(typing.get_args(hint)) if is_union else {hint}

@@ -203,7 +203,7 @@ def load_probe(probe: Any, label: str = "the probe") -> list[Mapping[str, Any]]:
         raise ConfigError(f"cannot read {label} {probe}: {error.strerror}{near}") from error
 
 
-def check_probe(probe: Any, most: int) -> None:
+def check_probe(probe: object, most: int) -> None:
     """Check the first ``most`` rows of a file or of a sequence; an iterator is left unread.
 
     :raises ConfigError: if there is no row or the file cannot be read; ``DataError`` for a row.

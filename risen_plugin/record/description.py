@@ -71,7 +71,7 @@ def environment_of(
     }
 
 
-def hash_of(value: Any) -> str:
+def hash_of(value: object) -> str:
     """A SHA-256 that is the same for equal data, in any order of its keys.
 
     The address of an object in memory, which its ``repr`` may hold, does not count.
@@ -175,7 +175,7 @@ def _plain(value: object) -> Any:
     return _object(value)
 
 
-def _object(value: Any) -> str:
+def _Any(value: object) -> str:
     """An object by its name, and by its representation where that shows no state."""
     kind = value if hasattr(value, "__qualname__") else type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"

@@ -31,13 +31,14 @@ from risen_export.source import resolve
 from risen_plugin import RisenCallback, use
 from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, Weighted
-from risen_plugin.contracts import Completion, Message
+from risen_plugin.contracts import Completion, text_of
 from risen_plugin.embedded import base_model, orders
 from risen_plugin.rewards.adherence import adherence, grade
 from risen_plugin.rewards.calling import wrap
 from risen_plugin.training.answering import answers, check_chat
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.losses import encode_probe, probe_loss
+from risen_plugin.training.protocols import Model
 
 Row = dict[str, Any]
 Figures = dict[str, float]
@@ -77,12 +78,13 @@ class Desk:
         self.seed = seed
         # Read as for an export, which refuses damaged or incomplete files in one line.
         loaded = merge.load(resolve(model or base_model()))
+        # The classes of transformers have some of what is used of them at run time alone.
         self.tokenizer: Any = loaded.tokenizer
-        self.model = loaded.model
+        self.model: Any = loaded.model
         check_chat(self.tokenizer)
         self.data = Data.draw(settings, seed)
 
-    def figures(self, model: PreTrainedModel, label: str) -> Figures:
+    def figures(self, model: Model, label: str) -> Figures:
         """Adherence, domain accuracy and probe loss on the rows that are only reported."""
         with clean_room(model, self.tokenizer):
             replies = self._answers(model, self.data.instructions, f"{label}: instructions")
@@ -91,7 +93,7 @@ class Desk:
             loss = probe_loss(model, encoded, batch_size=self.settings.measured_at_once)
         followed = score_instructions(self.data.instructions, replies)
         right = [
-            orders.is_right(answer[0]["content"], row["answer"])
+            orders.is_right(text_of(answer), row["answer"])
             for answer, row in zip(facts, self.data.domain, strict=True)
         ]
         return {**followed, "domain_accuracy": sum(right) / len(right), "probe_loss": loss}
@@ -143,7 +145,7 @@ class Desk:
 
     def continue_fine_tuning(
         self, before: Before, folder: Path, seconds: float, *, filtered: bool
-    ) -> tuple[PreTrainedModel, int]:
+    ) -> tuple[Model, int]:
         """Continue fine-tuning from before RISEN for ``seconds``, with the optimizer at its peak.
 
         :param filtered: train only on the recorded answers that the rewards pass.
@@ -203,9 +205,7 @@ class Desk:
             trainer.add_callback(_Bar())
         return trainer
 
-    def _answers(
-        self, model: PreTrainedModel, rows: Sequence[Row], label: str
-    ) -> list[list[Message]]:
+    def _answers(self, model: Model, rows: Sequence[Row], label: str) -> list[Completion]:
         return answers(
             model,
             self.tokenizer,

@@ -11,10 +11,13 @@ import json
 import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from risen_plugin.errors import DataError, near_miss, near_path, one_line
 from risen_plugin.kit.json_lines import IndexedLines
+
+if TYPE_CHECKING:
+    import pyarrow
 
 LocatedRow = tuple[str, Any]
 """The origin of a row, such as ``data.jsonl:7``, and the row."""
@@ -93,7 +96,7 @@ class _Lines:
 class _Table:
     """Rows of a pyarrow table, made into Python values one at a time."""
 
-    def __init__(self, table: Any) -> None:
+    def __init__(self, table: pyarrow.Table) -> None:
         self._table = table
 
     def __len__(self) -> int:
