@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from risen_plugin.config import BuffersConfig
+from risen_plugin.contracts import Prompt
 from risen_plugin.errors import RecordError
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.instructions.rows import key_of
@@ -81,7 +82,7 @@ def _list(instructions: list[Attempted]) -> None:
         click.echo(f"{attempted.visits:6}  {best.total:4.2f}  {_start(best.row['prompt'])}")
 
 
-def _start(prompt: Any) -> str:
+def _start(prompt: Prompt) -> str:
     from risen_plugin.contracts import text_of
 
     text = " ".join(text_of(prompt).split())

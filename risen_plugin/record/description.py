@@ -175,7 +175,7 @@ def _plain(value: object) -> Any:
     return _object(value)
 
 
-def _Any(value: object) -> str:
+def _object(value: Any) -> str:
     """An object by its name, and by its representation where that shows no state."""
     kind = value if hasattr(value, "__qualname__") else type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"

@@ -27,7 +27,7 @@ from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError
 from risen_plugin.training.answering import prompt_ids
 from risen_plugin.training.losses import encode_probe
-from risen_plugin.training.protocols import Tokenizer
+from risen_plugin.training.protocols import Model, Tokenizer
 
 _LONGEST_SEEN_IN = 64
 
@@ -47,7 +47,7 @@ class Fitted:
 
 def fit_to_memory(
     draft: Mapping[str, Any],
-    model: Any,
+    model: Model,
     tokenizer: Tokenizer,
     *,
     instructions: Sequence[Row],
@@ -96,7 +96,7 @@ def fit_to_memory(
     )
 
 
-def _shape(run: RunConfig, model: Any, *, value: int) -> Shape:
+def _shape(run: RunConfig, model: Model, *, value: int) -> Shape:
     from torch import nn
 
     config = model.config.get_text_config()

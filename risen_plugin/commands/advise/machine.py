@@ -7,7 +7,10 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from risen_plugin.training.protocols import Model
 
 _START_S = 5.0  # an interpreter is not older than that when its command begins
 _CGROUP = Path("/sys/fs/cgroup")
@@ -46,7 +49,7 @@ def held_memory() -> int:
     return peak_memory()
 
 
-def loaded_memory(model: Any) -> int:
+def loaded_memory(model: Model) -> int:
     """Bytes that the process holds once ``model``, loaded, is where it is trained."""
     import torch
 

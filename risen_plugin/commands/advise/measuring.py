@@ -38,7 +38,7 @@ from risen_plugin.progress import ADHERENCE, ENTER_S, GUARD_S, LEAVE_S, REINFORC
 from risen_plugin.rewards.adherence import grade, verdicts
 from risen_plugin.training.answering import answers
 from risen_plugin.training.clean_room import clean_room, finite_attention
-from risen_plugin.training.protocols import Tokenizer
+from risen_plugin.training.protocols import Model, Tokenizer
 
 _log = logging.getLogger("risen_plugin")
 _MANY = 100_000  # steps, which the clock cuts short
@@ -143,7 +143,7 @@ class Measuring:
     # Parts ------------------------------------------------------------------------------------
 
     def _rewards(
-        self, run: RunConfig, model: Any, tokenizer: Tokenizer, seconds: float
+        self, run: RunConfig, model: Model, tokenizer: Tokenizer, seconds: float
     ) -> RewardsMeasured:
         """Measure one phase that learns nothing, until its time is up."""
         assert run.risen is not None
@@ -191,7 +191,9 @@ class Measuring:
             phase_s=figures[ENTER_S] + figures[LEAVE_S],
         )
 
-    def _data(self, run: RunConfig, model: Any, tokenizer: Tokenizer) -> tuple[DataMeasured, float]:
+    def _data(
+        self, run: RunConfig, model: Model, tokenizer: Tokenizer
+    ) -> tuple[DataMeasured, float]:
         """Measure the first steps of fine-tuning, and the seconds of building its Trainer."""
         followed = self._followed(run)
         quick = {
@@ -235,7 +237,7 @@ class Measuring:
             followed=followed,
         ), built
 
-    def _writing(self, run: RunConfig, model: Any, rows: int) -> dict[str, Any]:
+    def _writing(self, run: RunConfig, model: Model, rows: int) -> dict[str, Any]:
         """Seconds of writing a checkpoint and the final model, and steps between checkpoints."""
         with self._folder() as folder:
             args = arguments(run, folder, quiet=True)
@@ -247,7 +249,7 @@ class Measuring:
             "save_every": save_every(args, rows),
         }
 
-    def _held_out(self, run: RunConfig, model: Any, tokenizer: Tokenizer, seconds: float) -> int:
+    def _held_out(self, run: RunConfig, model: Model, tokenizer: Tokenizer, seconds: float) -> int:
         """The number of held-out instructions that a quarter of the time is enough to answer."""
         assert run.risen is not None
         guard = run.risen.guard

@@ -8,13 +8,19 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import TrainingArguments
+
+    from risen_plugin.training.protocols import Model
 
 _SAMPLE = 256 * 2**20
 """Bytes that are written to measure the rate."""
 
 
-def saved_bytes(model: Any) -> tuple[int, int]:
+def saved_bytes(model: Model) -> tuple[int, int]:
     """Bytes of the final ``model``, or of its adapter, and of a checkpoint on the way."""
     trained = [p.numel() * p.element_size() for p in model.parameters() if p.requires_grad]
     is_adapter = hasattr(model, "peft_config")
@@ -23,7 +29,7 @@ def saved_bytes(model: Any) -> tuple[int, int]:
     return final, final + 2 * sum(trained)
 
 
-def write_rate(model: Any, folder: Path) -> float:
+def write_rate(model: Model, folder: Path) -> float:
     """Bytes per second at which weights of ``model`` are written to a file in ``folder``.
 
     Writes up to 256 MB; infinite where the folder takes no file.
@@ -31,7 +37,7 @@ def write_rate(model: Any, folder: Path) -> float:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, torch.Tensor] = {}
     size = 0
     for name, parameter in model.named_parameters():
         size += parameter.numel() * parameter.element_size()
@@ -49,7 +55,7 @@ def write_rate(model: Any, folder: Path) -> float:
     return size / max(time.perf_counter() - began, 1e-9)
 
 
-def save_every(args: Any, rows: int) -> float:
+def save_every(args: TrainingArguments, rows: int) -> float:
     """Steps from one checkpoint to the next; below 1, their share of the run; 0 for none."""
     strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
     if strategy == "steps":

@@ -7,7 +7,7 @@ import statistics
 import time
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.scores import OutageError
@@ -67,7 +67,9 @@ class StopAt(TrainerCallback):
         self.ends = ends
         self.times: list[float] = []
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.times.append(time.perf_counter())
         if len(self.times) >= 2 and self.times[-1] * 2 - self.times[-2] > self.ends:
             control.should_training_stop = True

@@ -10,8 +10,7 @@ import contextlib
 import copy
 import pickle
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from risen_plugin.commands.audit.acceptance import discriminates
 from risen_plugin.commands.audit.calling import CallResult, Form, Item, arguments, read
@@ -218,7 +217,7 @@ def _called(subject: Subject, items: Sequence[Item], form: Form | None = None) -
     return _settled(lambda: subject.caller.raw(items, form), len(items))
 
 
-def _settled(call: Any, count: int) -> list[CallResult]:
+def _settled(call: Callable[[], object], count: int) -> list[CallResult]:
     try:
         return read(call(), count)
     except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
@@ -258,7 +257,7 @@ def _differs(
     return Check(name, "fail", seen)
 
 
-def _key(outcome: CallResult) -> Any:
+def _key(outcome: CallResult) -> str | float | None:
     return outcome.fault or outcome.score
 
 

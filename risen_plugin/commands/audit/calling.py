@@ -10,7 +10,7 @@ import asyncio
 import copy
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ class CallResult:
     score: float | None
     fault: str | None = None
     why: str = ""
-    raw: Any = None
+    raw: object = None
 
     @property
     def abstained(self) -> bool:
@@ -94,11 +94,11 @@ class Caller:
             return None
         return outcomes[0].why
 
-    def raw(self, items: Sequence[Item], form: Form | None = None, **extra: Any) -> Any:
+    def raw(self, items: Sequence[Item], form: Form | None = None, **extra: Any) -> object:
         """The reward's return value for a batch; its exceptions pass through."""
         return self.pass_on(arguments(items, form or self.form) | extra)
 
-    def pass_on(self, passed: Mapping[str, Any]) -> Any:
+    def pass_on(self, passed: Mapping[str, Any]) -> object:
         """The reward's return value for these arguments, awaited if need be."""
         count = len(passed["completions"])
         began = self.clock()
@@ -170,16 +170,16 @@ def arguments(items: Sequence[Item], form: Form) -> dict[str, Any]:
     }
 
 
-def _as(form: Form, role: str, text: object) -> Any:
+def _as(form: Form, role: str, text: object) -> object:
     if form == "plain" or not isinstance(text, str):
         return text
     return [{"role": role, "content": text}]
 
 
-def _finish(result: Any) -> Any:
+def _finish(result: Awaitable[object]) -> object:
     """Wait for an ``async`` reward, also where an event loop runs already."""
 
-    async def awaited() -> Any:
+    async def awaited() -> object:
         return await result
 
     with ThreadPoolExecutor(1) as thread:
@@ -201,7 +201,7 @@ def limited(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def ring(*_: Any) -> None:
+    def ring(*_: object) -> None:
         raise TimeoutError(f"one call took more than {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, ring)

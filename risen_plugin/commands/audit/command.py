@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _bar(count: int) -> Iterator[Any]:
+def _bar(count: int) -> Iterator[Callable[[str], None] | None]:
     """A function to call with the name of each check: a bar on a terminal, else None."""
     if not sys.stderr.isatty():
         yield None

@@ -119,7 +119,7 @@ def _strings(reward: object) -> Iterator[str]:
         yield from _flat(function.__globals__.get(name) for name in code.co_names)
 
 
-def _constants(code: types.CodeType, doc: str | None) -> Iterator[Any]:
+def _constants(code: types.CodeType, doc: str | None) -> Iterator[object]:
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from _constants(constant, doc)
@@ -127,7 +127,7 @@ def _constants(code: types.CodeType, doc: str | None) -> Iterator[Any]:
             yield constant
 
 
-def _flat(values: Iterable[Any]) -> Iterator[str]:
+def _flat(values: Iterable[object]) -> Iterator[str]:
     """The texts among ``values``, and in the collections of texts among them."""
     for value in values:
         if isinstance(value, str):

@@ -11,11 +11,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from risen_plugin.contracts import text_of
 from risen_plugin.errors import DataError, one_line
 from risen_plugin.record.rollouts import open_log, rollout_files
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 BINS = 20
 PER_GROUP = 40
@@ -123,7 +126,7 @@ def read_answers(
 class _Table:
     """The numbers of one phase's log, as arrays with one entry per answer."""
 
-    def __init__(self, columns: Mapping[str, Any], rows: int) -> None:
+    def __init__(self, columns: Mapping[str, npt.NDArray[Any]], rows: int) -> None:
         self.np: Any = importlib.import_module("numpy")
         self.columns = columns
         self.rows = rows
@@ -150,7 +153,7 @@ class _Table:
             self.rows,
         )
 
-    def totals(self, weights: Mapping[str, float]) -> Any:
+    def totals(self, weights: Mapping[str, float]) -> npt.NDArray[Any]:
         """The weighted sum of the scores of each answer; NaN where there is none."""
         total = self.np.zeros(self.rows)
         is_scored = self.np.zeros(self.rows, dtype=bool)
@@ -159,9 +162,10 @@ class _Table:
             there = self.np.isfinite(scores)
             total += self.np.where(there, scores, 0.0) * weights.get(reward, 1.0)
             is_scored |= there
-        return self.np.where(is_scored, total, self.np.nan)
+        totals: npt.NDArray[Any] = self.np.where(is_scored, total, self.np.nan)
+        return totals
 
-    def choose(self, totals: object, per_group: int, most: int) -> list[int]:
+    def choose(self, totals: npt.NDArray[Any], per_group: int, most: int) -> list[int]:
         """Rows to show: the best and worst of all, by each reward and in each family, in turn."""
         np = self.np
         # Equal answers come in a random order with a fixed seed, so that not only early ones show.
@@ -187,7 +191,7 @@ class _Table:
                     chosen[ranking[turn]] = None
         return sorted(chosen)
 
-    def _ends(self, values: object, drawn: object, count: int) -> list[int]:
+    def _ends(self, values: npt.NDArray[Any], drawn: npt.NDArray[Any], count: int) -> list[int]:
         """The best and worst rows in turn; those without a value are left out."""
         np = self.np
         order = np.lexsort((drawn, values))  # NaN comes last
@@ -195,9 +199,10 @@ class _Table:
         low, high = order[:count], order[::-1][:count]
         return [int(row) for pair in zip(high, low, strict=True) for row in pair]
 
-    def _sound(self, reward: str) -> Any:
+    def _sound(self, reward: str) -> npt.NDArray[Any]:
         scores = self.columns[f"score/{reward}"]
-        return scores[self.np.isfinite(scores)]
+        sound: npt.NDArray[Any] = scores[self.np.isfinite(scores)]
+        return sound
 
 
 def _numbers(path: Path) -> _Table:
@@ -214,7 +219,7 @@ def _numbers(path: Path) -> _Table:
         if name in ("phase", "step", "family") or name.startswith(("score/", "outcome/"))
     ]
     table = file.read(columns=wanted)
-    columns: dict[str, Any] = {}
+    columns: dict[str, npt.NDArray[Any]] = {}
     for name in wanted:
         column = table.column(name)
         if name.startswith("score/"):
@@ -226,7 +231,9 @@ def _numbers(path: Path) -> _Table:
     return _Table(columns, table.num_rows)
 
 
-def _shown(path: Path, table: _Table, chosen: Sequence[int], totals: Any) -> Iterable[Shown]:
+def _shown(
+    path: Path, table: _Table, chosen: Sequence[int], totals: npt.NDArray[Any]
+) -> Iterable[Shown]:
     file = open_log(path)
     names = [
         name

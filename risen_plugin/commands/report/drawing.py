@@ -11,9 +11,12 @@ import io
 import re
 from collections.abc import Callable
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from risen_plugin.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK = "#010001"
 MUTED = "#010002"
@@ -80,7 +83,7 @@ def check_matplotlib() -> None:
 def drawn(
     name: str,
     title: str,
-    draw: Callable[[Any], None],
+    draw: Callable[[Figure], None],
     *,
     width: float,
     height: float,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from risen_plugin.commands.report import series
 from risen_plugin.commands.report.answers import BINS, Scores
@@ -21,6 +21,10 @@ from risen_plugin.commands.report.drawing import (
 )
 from risen_plugin.commands.report.pays import Change
 from risen_plugin.record.reading import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _BANDS = {"kept": GOOD, "dropped": BAD, "done": BURST, "running": MUTED, "cut off": MUTED}
 _MOST_BARS = 40
@@ -41,7 +45,7 @@ def timeline(run: Run) -> str:
         return ""
     unit, scale = _unit(run.seconds)
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Figure) -> None:
         axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
         for axis, (name, lines) in zip(axes, shown, strict=True):
             for phase in run.phases:
@@ -70,7 +74,7 @@ def _probe(run: Run) -> dict[str, series.Points]:
     return {"probe": points} if points else {}
 
 
-def _name_phases(axis: Any, run: Run, scale: float) -> None:
+def _name_phases(axis: Axes, run: Run, scale: float) -> None:
     """Write the phases' numbers above their bands, where there is room."""
     last = -1.0
     for phase in run.phases:
@@ -92,7 +96,7 @@ def _name_phases(axis: Any, run: Run, scale: float) -> None:
             last = middle
 
 
-def _lines(axis: Any, lines: dict[str, series.Points], scale: float = 1.0) -> None:
+def _lines(axis: Axes, lines: dict[str, series.Points], scale: float = 1.0) -> None:
     for number, (name, points) in enumerate(lines.items()):
         thin = series.thinned(points)
         axis.plot(
@@ -118,7 +122,7 @@ def frontier(run: Run) -> str:
     if not moves:
         return ""
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Figure) -> None:
         axis = figure.subplots()
         way = series.way(moves)
         axis.plot(
@@ -160,7 +164,7 @@ def changes(name: str, title: str, measured: Sequence[Change], marked: Sequence[
         return ""
     shown = list(measured[:_MOST_BARS])[::-1]
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for line, change in enumerate(shown):
             colour = GOOD if change.change > 0 else BAD if change.change < 0 else MUTED
@@ -184,7 +188,7 @@ def distributions(reward: str, number: int, by_phase: Sequence[Scores]) -> str:
     if not ends:
         return ""
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for index, scores in enumerate(ends):
             width = (scores.high - scores.low) / BINS
@@ -217,7 +221,7 @@ def control(run: Run) -> list[str]:
         if len({value for _, value in points}) == 1 and name in _SET:
             continue  # the configuration shows a constant
 
-        def draw(figure: Any, name: str = name, points: series.Points = points) -> None:
+        def draw(figure: Figure, name: str = name, points: series.Points = points) -> None:
             axis = figure.subplots()
             for beginning in beginnings[1:]:
                 axis.axvline(beginning, color=GRID, linewidth=1.2)
@@ -244,7 +248,7 @@ def honesty(run: Run) -> str:
     if not lines:
         return ""
 
-    def draw(figure: Any) -> None:
+    def draw(figure: Figure) -> None:
         axis = figure.subplots()
         axis.axhline(0.0, color=MUTED, linewidth=1.0)
         _lines(axis, lines)

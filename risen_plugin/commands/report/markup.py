@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
 _SHORT = 20  # characters that are not broken in a table
 
@@ -65,7 +64,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str) -> Markup:
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str) -> Markup:
     """A table that scrolls sideways in itself; numbers are aligned to the right."""
     cells = [list(row) for row in rows]
     is_number = [
@@ -93,7 +92,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, caption: str) -
     )
 
 
-def section(name: str, title: str, *parts: Any) -> Markup:
+def section(name: str, title: str, *parts: object) -> Markup:
     """A section of the page; links go to ``name``."""
     return Markup(f'<section id="{escape(name)}"><h2>{escape(title)}</h2>{join(parts)}</section>')
 
@@ -102,7 +101,7 @@ def prose(text: str) -> Markup:
     return Markup(f"<p>{escape(text)}</p>")
 
 
-def folded(summary: str, *parts: Any) -> Markup:
+def folded(summary: str, *parts: object) -> Markup:
     """Parts that a click on ``summary`` unfolds."""
     return Markup(f"<details><summary>{escape(summary)}</summary>{join(parts)}</details>")
 
@@ -125,7 +124,7 @@ def badge(outcome: str) -> Markup:
     )
 
 
-def join(parts: Iterable[Any]) -> Markup:
+def join(parts: Iterable[object]) -> Markup:
     return Markup("".join(html(part) for part in parts))
 
 

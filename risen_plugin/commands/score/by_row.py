@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -278,5 +278,5 @@ def _called(reward: NamedReward, answers: Sequence[Answer]) -> Any:
         return asyncio.run(_awaited(scores)) if inspect.isawaitable(scores) else scores
 
 
-async def _awaited(scores: Any) -> Any:
+async def _awaited(scores: Awaitable[object]) -> object:
     return await scores

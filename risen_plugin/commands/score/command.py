@@ -16,6 +16,7 @@ import click
 from risen_plugin.commands.options import options_of
 from risen_plugin.commands.score import tables
 from risen_plugin.commands.score.by_row import outcome_data, score_rows
+from risen_plugin.commands.score.comparison import Disagreement
 from risen_plugin.commands.score.rescoring import labelled, options_by_label, rescore
 from risen_plugin.commands.score.rows import Answer, Unusable, read_answers
 from risen_plugin.commands.score.summary import Summary
@@ -276,7 +277,7 @@ def _not_empty(rows: Iterable[Answer | Unusable], name: str) -> Iterator[Answer 
         raise DataError(f"{name} has no rows")
 
 
-def _example_data(example: Any) -> dict[str, Any]:
+def _example_data(example: Disagreement) -> dict[str, Any]:
     rollout: Rollout = example.about
     return {
         "where": rollout.where,

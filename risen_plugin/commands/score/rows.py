@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from risen_plugin.builtin.generators.forms import adapted, form_of
-from risen_plugin.contracts import Completion, is_blank, text_of
+from risen_plugin.contracts import Completion, Prompt, is_blank, text_of
 from risen_plugin.errors import DataError, near_miss, one_line
 from risen_plugin.kit.json_lines import lines_in
 
@@ -28,7 +28,7 @@ class Answer:
 
     row: int
     where: str
-    prompt: Any
+    prompt: Prompt
     completion: Completion
     columns: Mapping[str, Any]
 

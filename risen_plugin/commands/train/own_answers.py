@@ -9,9 +9,13 @@ right answer should stay right.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from risen_plugin.contracts import is_blank, text_of
+
+if TYPE_CHECKING:
+    from risen_plugin.callback import RisenCallback
+    from risen_plugin.training.protocols import Model, Tokenizer
 
 _FEWEST = 8  # passing answers, below which all of them are taken
 
@@ -21,13 +25,11 @@ class OwnAnswers:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._callback: Any = None
-        self._model: Any = None
-        self._tokenizer: Any = None
+        self._bound: tuple[RisenCallback, Model, Tokenizer] | None = None
 
-    def bind(self, callback: object, model: Any, tokenizer: Any) -> None:
+    def bind(self, callback: RisenCallback, model: Model, tokenizer: Tokenizer) -> None:
         """Set the callback with the instructions, and the model that answers them."""
-        self._callback, self._model, self._tokenizer = callback, model, tokenizer
+        self._bound = callback, model, tokenizer
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """One row with prompt and completion per answer; where all are blank, the prompts."""
@@ -37,13 +39,15 @@ class OwnAnswers:
         from risen_plugin.training.clean_room import clean_room
         from risen_plugin.training.losses import plain_query
 
-        config, held_out = self._callback.config, self._callback.run_state.instructions.held_out
+        assert self._bound is not None
+        callback, model, tokenizer = self._bound
+        config, held_out = callback.config, callback.run_state.instructions.held_out
         rows = [*held_out.guard, *held_out.report]
         prompts = [plain_query(row["prompt"], row.get("query")) for row in rows]
-        with clean_room(self._model, self._tokenizer):
+        with clean_room(model, tokenizer):
             completions = answers(
-                self._model,
-                self._tokenizer,
+                model,
+                tokenizer,
                 prompts,
                 max_new_tokens=effective_grpo(config.grpo)["max_completion_length"],
                 batch_size=config.guard.batch_size,
@@ -51,7 +55,7 @@ class OwnAnswers:
             )
         usable = [not is_blank(text_of(answer)) for answer in completions]
         if not all(row.get("query") for row in rows):
-            rewards = self._callback.run_state.parts.rewards
+            rewards = callback.run_state.parts.rewards
             passed = verdicts(rewards, grade(rewards, rows, completions))
             right = [bool(p) and u for p, u in zip(passed, usable, strict=True)]
             usable = right if sum(right) >= _FEWEST else usable

@@ -19,7 +19,16 @@ from typing import Any
 import torch
 import transformers
 from datasets.utils.logging import disable_progress_bar
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from risen_plugin.callback import RisenCallback
@@ -197,7 +206,8 @@ def build(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
         trainer.remove_callback(callback)
     if prepared.callback is not None:
         if prepared.own_answers is not None:
-            prepared.own_answers.bind(prepared.callback, trainer.model, tokenizer)
+            answering: Any = trainer.model  # a Trainer takes any module
+            prepared.own_answers.bind(prepared.callback, answering, tokenizer)
         prepared.callback.attach(trainer)
     else:
         trainer.add_callback(NoStepTooMany())
@@ -275,7 +285,9 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)  # between the libraries
 
 
-def _trainer(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
+def _trainer(
+    prepared: Prepared, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Trainer:
     if prepared.run.data is None:
         return NothingToLearn(model, tokenizer, prepared.args)
     return sft_trainer(model, tokenizer, prepared.args, prepared.train_rows, prepared.eval_rows)
@@ -313,7 +325,14 @@ class _Bar(ProgressCallback):
         super().__init__()
         self.shown: dict[str, str] = {}
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         for name, title in (("loss", "loss"), ("eval_loss", "evaluation")):
             if logs and name in logs:
                 self.shown[title] = f"{float(logs[name]):.3f}"

@@ -7,12 +7,15 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from risen_plugin.contracts import Completion, Failed
+from risen_plugin.contracts import Completion, Failed, Prompt
 from risen_plugin.errors import DataError, near_miss, near_path, one_line
 from risen_plugin.record.rollouts.writing import COLUMNS, FILE, OF_A_REWARD, Score
 from risen_plugin.record.run_record import FOLDER
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Rollout:
     phase: int
     step: int
     group: int
-    prompt: Any
+    prompt: Prompt
     completion: Completion
     columns: Mapping[str, Any]
     outcomes: Mapping[str, Score]
@@ -90,7 +93,7 @@ def logged_rewards(place: str | Path, *, phase: int | None = None) -> tuple[str,
     return tuple(names)
 
 
-def open_log(path: Path) -> Any:
+def open_log(path: Path) -> ParquetFile:
     """The Parquet file of a log, for whoever reads some of its columns alone.
 
     :raises DataError: if it cannot be opened, or is no log.
@@ -122,7 +125,7 @@ def _rewards_of(names: Iterable[str]) -> list[str]:
     return [name.removeprefix("outcome/") for name in names if name.startswith("outcome/")]
 
 
-def _read(path: Path, file: Any) -> Iterator[Rollout]:
+def _read(path: Path, file: ParquetFile) -> Iterator[Rollout]:
     rewards = _rewards_of(file.schema_arrow.names)
     number = 0
     for index in range(file.num_row_groups):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from risen_plugin.constraints.judging import constraints_of, met_by
 from risen_plugin.contracts import Failed
@@ -21,6 +21,9 @@ from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.run_record import writing
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.scores import kind_of
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetWriter
 
 ROWS_AT_ONCE = 1024
 _log = logging.getLogger("risen_plugin")
@@ -60,7 +63,7 @@ class RolloutLog:
         self._rewards: tuple[str, ...] | None = None
         self._rows: list[dict[str, Any]] = []
         self._groups = 0
-        self._writer: Any = None
+        self._writer: ParquetWriter | None = None
         self._is_lost = False
         self._parts = parts
         self._closed: list[str] = []
@@ -131,6 +134,7 @@ class RolloutLog:
             self._finish(self.path)
 
     def _finish(self, path: Path) -> None:
+        assert self._writer is not None
         writer, self._writer = self._writer, None
         with self._taking_back(writer):
             writer.close()
@@ -202,12 +206,15 @@ class RolloutLog:
             if self._writer is None:
                 parquet: Any = importlib.import_module("pyarrow.parquet")
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._writer = parquet.ParquetWriter(self._temporary, schema, compression="zstd")
+                new: ParquetWriter = parquet.ParquetWriter(
+                    self._temporary, schema, compression="zstd"
+                )
+                self._writer = new
             self._writer.write_table(arrow.Table.from_pylist(self._rows, schema=schema))
         self._rows = []
 
     @contextmanager
-    def _taking_back(self, writer: Any) -> Iterator[None]:
+    def _taking_back(self, writer: ParquetWriter | None) -> Iterator[None]:
         """Leave no torn file where nothing can be written."""
         try:
             with writing(self.path.parent):
