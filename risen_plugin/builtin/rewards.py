@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from risen_plugin.constraints.judging import asked_of, check_all
-from risen_plugin.contracts import Row, is_blank, text_of
+from risen_plugin.contracts import Completion, Prompt, Row, is_blank, text_of
 from risen_plugin.errors import DataError, near_miss
 from risen_plugin.hookspecs import Register, hookimpl
 
@@ -33,7 +33,7 @@ class Exact:
         object.__setattr__(self, "needs", (self.column,))
 
     def __call__(
-        self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+        self, *, prompts: Sequence[Prompt], completions: Sequence[Completion], **columns: Any
     ) -> list[float | None]:
         references = _column(columns, self.column, completions)
         return [
@@ -84,7 +84,7 @@ class Regex:
             ) from error
 
     def __call__(
-        self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+        self, *, prompts: Sequence[Prompt], completions: Sequence[Completion], **columns: Any
     ) -> list[float | None]:
         return [self._score(text_of(completion)) for completion in completions]
 
@@ -119,7 +119,7 @@ class Length:
             raise ValueError(f"low ({self.low}) must not be above high ({self.high})")
 
     def __call__(
-        self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+        self, *, prompts: Sequence[Prompt], completions: Sequence[Completion], **columns: Any
     ) -> list[float | None]:
         return [
             self._score(sum(not is_blank(word) for word in text_of(completion).split()))
@@ -147,7 +147,7 @@ class Constraints:
     needs: ClassVar[tuple[str, ...]] = ("instruction_id_list", "kwargs")
 
     def __call__(
-        self, *, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any
+        self, *, prompts: Sequence[Prompt], completions: Sequence[Completion], **columns: Any
     ) -> list[float | None]:
         ids = _column(columns, "instruction_id_list", completions)
         kwargs = _column(columns, "kwargs", completions)
@@ -167,7 +167,9 @@ class Constraints:
         if ids:
             check_all("", ids, row.get("kwargs"), asked_of(row["prompt"]))
 
-    def _score(self, row: int, prompt: Any, completion: Any, ids: Any, kwargs: Any) -> float | None:
+    def _score(
+        self, row: int, prompt: Prompt, completion: Completion, ids: Any, kwargs: Any
+    ) -> float | None:
         if ids is None or (isinstance(ids, Sequence) and not ids):
             return None
         try:
@@ -177,7 +179,7 @@ class Constraints:
         return sum(met) / len(met) if self.partial else float(all(met))
 
 
-def _column(columns: dict[str, Any], name: str, completions: Sequence[Any]) -> Any:
+def _column(columns: dict[str, Any], name: str, completions: Sequence[Completion]) -> Any:
     if name not in columns:
         raise DataError(
             f"the rows have no column '{name}'{near_miss(name, columns)}; "

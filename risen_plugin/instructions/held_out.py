@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from risen_plugin.contracts import Row, Stateful
+from risen_plugin.contracts import Prompt, Row, Stateful
 from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.instructions.rows import derived_seed, draw, key_of, rows_to_ask_for
 from risen_plugin.plugins.offers import Built
@@ -50,7 +50,7 @@ class HeldOut:
         rows = (*self.guard, *self.report, *self.unseen)
         return frozenset(key_of(row["prompt"]) for row in rows)
 
-    def has(self, prompt: Any) -> bool:
+    def has(self, prompt: Prompt) -> bool:
         """Whether the run is measured on a prompt."""
         return key_of(prompt) in self._keys
 

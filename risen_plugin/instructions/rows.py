@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.config import CurriculumConfig
-from risen_plugin.contracts import Generator, Row, text_of
+from risen_plugin.contracts import Generator, Prompt, Row, text_of
 from risen_plugin.errors import ConfigError, DataError, PluginError, boundary, near_miss, near_path
 from risen_plugin.kit.files import text_sha256
 from risen_plugin.kit.json_lines import read_lines
@@ -50,7 +50,7 @@ def draw(part: Built, count: int, seed: int, **context: Any) -> list[Row]:
     return rows
 
 
-def no_answers(prompts: Sequence[Any]) -> list[str]:
+def no_answers(prompts: Sequence[Prompt]) -> list[str]:
     """Stands in for the model while none is trained: an empty answer to each prompt."""
     return [""] * len(prompts)
 
@@ -175,7 +175,7 @@ def derived_seed(seed: int, *purpose: object) -> int:
     return int(text_sha256(text)[:8], 16) >> 1
 
 
-def key_of(prompt: Any) -> str:
+def key_of(prompt: Prompt) -> str:
     """A short fingerprint of a prompt, to tell sets of instructions apart."""
     text = json.dumps(prompt, sort_keys=True, default=repr)
     return text_sha256(text)[:20]

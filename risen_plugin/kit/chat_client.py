@@ -185,7 +185,7 @@ class ChatClient:
         with response:
             return response.status, response.headers, self._read(response, deadline)
 
-    def _read(self, response: Any, deadline: float) -> bytes:
+    def _read(self, response: http.client.HTTPResponse, deadline: float) -> bytes:
         received = bytearray()
         while chunk := response.read1(65536):
             received += chunk
@@ -236,7 +236,7 @@ class ChatClient:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect would take the key to another host."""
 
-    def redirect_request(self, *_: Any, **__: Any) -> None:
+    def redirect_request(self, *_: object, **__: object) -> None:
         return None
 
 

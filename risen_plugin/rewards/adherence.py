@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from risen_plugin.contracts import Failed, Row
+from risen_plugin.contracts import Completion, Failed, Row
 from risen_plugin.rewards.calling import NamedReward, call_all
 from risen_plugin.rewards.scores import Scores, errors_in
 
@@ -38,7 +38,7 @@ def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 
 def grade(
-    rewards: Sequence[NamedReward], rows: Sequence[Row], completions: Sequence[Any]
+    rewards: Sequence[NamedReward], rows: Sequence[Row], completions: Sequence[Completion]
 ) -> dict[str, Scores]:
     """The scores of every graded reward for answers to ``rows``, outside of any training.
 
@@ -48,7 +48,7 @@ def grade(
 
 
 def score(
-    rewards: Sequence[NamedReward], rows: Sequence[Row], completions: Sequence[Any]
+    rewards: Sequence[NamedReward], rows: Sequence[Row], completions: Sequence[Completion]
 ) -> dict[str, Scores]:
     """The scores of ``rewards``, graded or not, for answers to ``rows``, outside of any training.
 

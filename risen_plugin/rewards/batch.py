@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from risen_plugin.contracts import Completion
+from risen_plugin.contracts import Completion, Prompt
 from risen_plugin.rewards.adherence import totals, verdicts
 from risen_plugin.rewards.calling import NamedReward
 from risen_plugin.rewards.scores import Scores, groups_of
@@ -36,7 +36,7 @@ class Batch:
     """
 
     step: int
-    prompts: Sequence[Any]
+    prompts: Sequence[Prompt]
     completions: Sequence[Completion]
     columns: Mapping[str, Any]
     scores: Mapping[str, Scores]

@@ -19,7 +19,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from risen_plugin.config.choices import Grading
-from risen_plugin.contracts import Failed
+from risen_plugin.contracts import Completion, Failed, Prompt
 from risen_plugin.errors import PluginError, boundary
 from risen_plugin.rewards.scores import Scores, check_scores
 
@@ -209,7 +209,9 @@ class NamedReward:
         named = (names,) if isinstance(names, str) else tuple(names)
         return (*named, *(name for name in _asked_by_name(self.reward) if name not in named))
 
-    def __call__(self, *, prompts: list[Any], completions: list[Any], **columns: Any) -> Scores:
+    def __call__(
+        self, *, prompts: list[Prompt], completions: list[Completion], **columns: Any
+    ) -> Scores:
         with boundary(self.label):
             scores = self.reward(prompts=prompts, completions=completions, **columns)
         return check_scores(scores, len(completions), self.label)
@@ -237,7 +239,7 @@ class AsyncNamedReward(NamedReward):
     is_async = True
 
     async def __call__(  # type: ignore[override]  # TRL asks which kind it is before calling
-        self, *, prompts: list[Any], completions: list[Any], **columns: Any
+        self, *, prompts: list[Prompt], completions: list[Completion], **columns: Any
     ) -> Scores:
         with boundary(self.label):
             pending: Any = self.reward(prompts=prompts, completions=completions, **columns)

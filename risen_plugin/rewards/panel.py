@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from risen_plugin.config import BreakerConfig
+from risen_plugin.contracts import Completion, Prompt
 from risen_plugin.kit.processes import ALONE, Processes
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.calling import NamedReward, call_all
@@ -30,7 +31,7 @@ from risen_plugin.rewards.scores import (
 Listener: TypeAlias = Callable[[Batch], None]
 """Called with each generation batch, once all rewards have scored it."""
 
-Scorer: TypeAlias = Callable[[list[Any], list[Any], Mapping[str, Any]], Scores]
+Scorer: TypeAlias = Callable[[list[Prompt], list[Completion], Mapping[str, Any]], Scores]
 """Scores (prompts, completions, columns) by the model in training."""
 
 _FROM_TRL = ("trainer_state", "log_extra", "log_metric")
@@ -44,7 +45,9 @@ class TrlReward:
         self.__name__ = reward.__name__
         self.weight = reward.weight
 
-    def __call__(self, *, prompts: list[Any], completions: list[Any], **columns: Any) -> Scores:
+    def __call__(
+        self, *, prompts: list[Prompt], completions: list[Completion], **columns: Any
+    ) -> Scores:
         return self.panel.learnable(self.__name__, prompts, completions, columns)
 
 
@@ -151,7 +154,11 @@ class Panel:
         self._values = {}
 
     def learnable(
-        self, name: str, prompts: list[Any], completions: list[Any], columns: Mapping[str, Any]
+        self,
+        name: str,
+        prompts: list[Prompt],
+        completions: list[Completion],
+        columns: Mapping[str, Any],
     ) -> Scores:
         """The scores of one reward that TRL may learn from.
 
@@ -170,7 +177,7 @@ class Panel:
         return values
 
     def _ask(
-        self, prompts: list[Any], completions: list[Any], columns: Mapping[str, Any]
+        self, prompts: list[Prompt], completions: list[Completion], columns: Mapping[str, Any]
     ) -> dict[str, Scores]:
         logs = {reward.__name__: _Logs() for reward in self._asked}
 
@@ -283,8 +290,8 @@ class Panel:
 class _Share:
     """The answers of one process with their scores; it travels between processes."""
 
-    prompts: list[Any]
-    completions: list[Any]
+    prompts: list[Prompt]
+    completions: list[Completion]
     columns: Mapping[str, Any]
     scores: dict[str, Scores]
 

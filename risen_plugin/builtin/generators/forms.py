@@ -199,7 +199,9 @@ def _between(id_: str, count: str, relation: str, low: int, high: int, **others:
     return [*limits, (id_, {**others, count: high + 1, relation: "less than"})]
 
 
-def _exactly(id_: str, count: str, relation: str, name: str, theirs: str) -> Any:
+def _exactly(
+    id_: str, count: str, relation: str, name: str, theirs: str
+) -> Callable[[Mapping[str, Any]], Asked]:
     def read(arguments: Mapping[str, Any]) -> Asked:
         number = _number(arguments)
         return _between(id_, count, relation, number, number, **{name: arguments[theirs]})
@@ -207,7 +209,9 @@ def _exactly(id_: str, count: str, relation: str, name: str, theirs: str) -> Any
     return read
 
 
-def _quantified(id_: str, count: str, relation: str, slack: Callable[[int], int]) -> Any:
+def _quantified(
+    id_: str, count: str, relation: str, slack: Callable[[int], int]
+) -> Callable[[Mapping[str, Any]], Asked]:
     """``at least``, ``at most`` and ``around`` a number; ``slack`` is what around means."""
 
     def read(arguments: Mapping[str, Any]) -> Asked:

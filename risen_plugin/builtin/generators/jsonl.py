@@ -115,7 +115,7 @@ def _order(size: int, seed: int, turn: int) -> array[int]:
     return order
 
 
-def one_source(**sources: Any) -> None:
+def one_source(**sources: object) -> None:
     """Refuse none or several of ``sources``.
 
     :raises ConfigError: naming the sources that are set.

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from risen_plugin.config import CurriculumConfig
-from risen_plugin.contracts import Row
+from risen_plugin.contracts import Completion, Prompt, Row
 from risen_plugin.instructions.curriculum.estimates import Strata, decay, skips, worth
 from risen_plugin.instructions.curriculum.hindsight import relabelled
 from risen_plugin.instructions.curriculum.store import Answered, Store
 from risen_plugin.instructions.curriculum.weights import Weights
 
-KeyOf = Callable[[Any], str]
+KeyOf = Callable[[Prompt], str]
 _UNIT = 1 << 20  # a worth of 1 in the whole numbers of Weights
 _SWEEP = 64  # answered instructions that are weighed anew after each batch, in turn
 _TRIES = 200  # picks per row before a batch is filled with whatever is left
@@ -215,7 +215,7 @@ class Pool:
         keys: Sequence[str],
         passed: Sequence[bool | None],
         rewards: Sequence[float | None] | None = None,
-        completions: Sequence[Any] | None = None,
+        completions: Sequence[Completion] | None = None,
     ) -> None:
         """Count a batch of answers, one entry each; None is an answer that nobody judged.
 
@@ -249,7 +249,7 @@ class Pool:
                 if not answer.passed:
                     self._relabel(answer.id, [completions[i] for i in groups[answer.id]])
 
-    def _relabel(self, number: int, completions: Sequence[Any]) -> None:
+    def _relabel(self, number: int, completions: Sequence[Completion]) -> None:
         """Add the instruction that the best of these failed answers would have followed."""
         [row] = self.store.rows([number])
         made = relabelled(row, completions, random.Random(f"hindsight {self.seed} {self.seq}"))

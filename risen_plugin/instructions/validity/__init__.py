@@ -22,7 +22,7 @@ from typing import Any
 
 from risen_plugin.constraints import clash, parse
 from risen_plugin.constraints.made_to_order.construct import satisfying
-from risen_plugin.contracts import Row, text_of
+from risen_plugin.contracts import Prompt, Row, text_of
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.instructions.validity.contamination import Decontamination
 from risen_plugin.instructions.validity.dropped import FilterReport
@@ -39,7 +39,7 @@ __all__ = [
     "instruction_key",
 ]
 
-TokenCount = Callable[[Any], int]
+TokenCount = Callable[[Prompt], int]
 
 
 class Validity:
