@@ -6,6 +6,7 @@ mark before the first is passed over, and so are blank lines, which count.
 
 from __future__ import annotations
 
+import codecs
 import json
 from array import array
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 from risen_plugin.errors import DataError, one_line
 
+_DECODER = codecs.getincrementaldecoder("utf-8")  # waits for the rest of a character
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -39,6 +41,15 @@ class Line:
     def is_cut_off(self) -> bool:
         """Whether it lacks its end, as a last line may that is being written."""
         return not self.data.endswith(b"\n")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is UTF-8, other than in a last character that is cut off."""
+        try:
+            _DECODER().decode(self.data)
+        except UnicodeDecodeError:
+            return False
+        return True
 
     def value(self) -> Any:
         """The JSON value in it.

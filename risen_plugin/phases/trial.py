@@ -27,6 +27,7 @@ from risen_plugin.kit.files import write_json
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.measuring import Measurement, measure
 from risen_plugin.progress import GUARD_S, LEAVE_S, OF_THE_GUARD
+from risen_plugin.record.run_record import PHASE
 from risen_plugin.training.adapters import Snapshot, merge, save_adapter
 from risen_plugin.training.answering import Encoded
 from risen_plugin.training.clean_room import clean_room
@@ -240,7 +241,7 @@ class Trial(ABC):
 
     def _write(self, data: Mapping[str, Any]) -> None:
         with self.context.tolerant(self.folder):
-            write_json(self.folder / "phase.json", data)
+            write_json(self.folder / PHASE, data)
 
 
 def metrics_of(

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from risen_plugin.errors import DataError, near_path, one_line
+from risen_plugin.kit.json_lines import read_lines
 from risen_plugin.kit.jsonable import as_number
 from risen_plugin.progress import seconds_of
-from risen_plugin.record.events import DecisionEvent, Event, PhaseEvent, typed_events
+from risen_plugin.record.events import DecisionEvent, Event, PhaseEvent, event_in, typed_events
 from risen_plugin.record.lock import Holder, holder_of
-from risen_plugin.record.run_record import DESCRIPTION, EVENTS, FOLDER, FORMAT
+from risen_plugin.record.run_record import DESCRIPTION, EVENTS, FOLDER, FORMAT, PHASE
 
 E = TypeVar("E", bound=Event)
 _FINE_TUNE = "fine_tune"
@@ -135,6 +136,59 @@ def record_folder(path: str | Path) -> Path:
     )
 
 
+@dataclass(frozen=True)
+class EventLog:
+    """The events of one run, each checked and with the number of its line.
+
+    :param path: the file that holds them.
+    :param cut_off: the number of the last line if it is being written, or its writer died.
+    :param description: the content of ``run.json``; empty where there is none beside the file.
+    """
+
+    path: Path
+    events: Sequence[tuple[int, Event]]
+    cut_off: int | None
+    description: Mapping[str, Any]
+
+
+def read_log(path: str | Path) -> EventLog:
+    """The events of a run in its output folder, its ``risen`` folder, or the file of them.
+
+    :raises DataError: if there is no such file, or a line of it is no event, naming the line.
+    """
+    file = _log_file(Path(path))
+    events: list[tuple[int, Event]] = []
+    cut_off: int | None = None
+    try:
+        for line in read_lines(file):
+            try:
+                event = event_in(line)
+            except DataError:
+                if not (line.is_cut_off and line.is_text):
+                    raise
+                cut_off = line.number
+            else:
+                if event is not None:
+                    events.append((line.number, event))
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    folder = file.parent
+    description = read_description(folder) if (folder / DESCRIPTION).is_file() else {}
+    return EventLog(file, events, cut_off, description)
+
+
+def _log_file(path: Path) -> Path:
+    for file in (path / FOLDER / EVENTS, path / EVENTS, path):
+        if file.is_file():
+            return file
+    if path.is_dir():
+        raise DataError(
+            f"'{path}' is no run: there is no {FOLDER}/{EVENTS} in it; give a run's output "
+            f"folder, or an {EVENTS}"
+        )
+    raise DataError(f"there is no trace '{path}'{near_path(path)}")
+
+
 def read_description(folder: Path) -> Mapping[str, Any]:
     """The content of ``run.json`` in the folder of a record.
 
@@ -201,7 +255,7 @@ def _ended(
 
 def _logs(folder: Path) -> Sequence[Mapping[str, float]]:
     try:
-        logs = json.loads((folder / "phase.json").read_text(encoding="utf-8"))["logs"]
+        logs = json.loads((folder / PHASE).read_text(encoding="utf-8"))["logs"]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
     return [log for log in logs if isinstance(log, dict)] if isinstance(logs, list) else ()

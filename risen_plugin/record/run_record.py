@@ -24,6 +24,7 @@ from risen_plugin.record import lock
 FOLDER = "risen"
 DESCRIPTION = "run.json"
 EVENTS = "events.jsonl"
+PHASE = "phase.json"
 FORMAT = 1
 """The format of a record; a reader refuses a newer one."""
 _log = logging.getLogger("risen_plugin")
@@ -54,7 +55,7 @@ class Tolerant:
     ::
 
         with tolerant(folder):
-            write_json(folder / "phase.json", data)
+            write_json(folder / PHASE, data)
     """
 
     def __init__(self) -> None:

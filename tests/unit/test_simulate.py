@@ -199,9 +199,10 @@ def test_a_trace_that_is_not_there_is_told_with_the_near_miss(tmp_path: Path) ->
         read_trace(tmp_path / "oot")
     with pytest.raises(DataError, match=r"'.*out' is no run: there is no risen/events\.jsonl in"):
         read_trace(tmp_path / "out")
-    (tmp_path / "out" / "events.jsonl").write_bytes(b"\xff\xfe\n")
-    with pytest.raises(DataError, match=r"events\.jsonl:1 is no UTF-8"):
-        read_trace(tmp_path / "out")
+    for data in (b"\xff\xfe", b"\xff\xfe\n"):
+        (tmp_path / "out" / "events.jsonl").write_bytes(data)
+        with pytest.raises(DataError, match=r"events\.jsonl:1 is no UTF-8"):
+            read_trace(tmp_path / "out")
 
 
 # Replaying

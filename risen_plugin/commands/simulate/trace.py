@@ -6,14 +6,12 @@ The record is read by ``risen_plugin.record``; the replay asks a scheduler about
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from risen_plugin.contracts import PhaseRecord
-from risen_plugin.errors import DataError, near_path
-from risen_plugin.kit.json_lines import read_lines
+from risen_plugin.errors import DataError
 from risen_plugin.progress import Series, seconds_of
 from risen_plugin.record.events import (
     DecisionEvent,
@@ -21,10 +19,8 @@ from risen_plugin.record.events import (
     Event,
     LogEvent,
     PhaseEvent,
-    event_in,
 )
-from risen_plugin.record.reading import read_description
-from risen_plugin.record.run_record import DESCRIPTION, EVENTS, FOLDER
+from risen_plugin.record.reading import read_log
 
 _READ = (LogEvent, EvaluationEvent, PhaseEvent)
 
@@ -74,17 +70,19 @@ def read_trace(path: str | Path, *, max_steps: int | None = None) -> Trace:
     :param max_steps: steps of the outer run; the recorded number, or the last step, if None.
     :raises DataError: if there is no such file, or a line of it is no event, naming the line.
     """
-    file = _file(Path(path))
+    log = read_log(path)
     notes: list[str] = []
-    building = _Building(str(file))
-    for number, event in _events(file, notes):
+    if log.cut_off is not None:
+        notes.append(f"line {log.cut_off}, the last one, is cut off and was left out")
+    building = _Building(str(log.path))
+    for number, event in log.events:
         building.take(number, event)
     if not building.count:
         raise DataError(
-            f"{file} holds no measurements: no line is an event of "
+            f"{log.path} holds no measurements: no line is an event of "
             f"{', '.join(kind.name for kind in _READ)}, so there is nothing to replay"
         )
-    described = _described(file.parent)
+    described = log.description
     recorded = _whole(described.get("max_steps")) or None
     whole = max_steps or max(recorded or 0, building.last)
     if recorded is not None and not max_steps and building.last < recorded:
@@ -93,39 +91,6 @@ def read_trace(path: str | Path, *, max_steps: int | None = None) -> Trace:
         notes.append(f"nothing was measured after step {building.last}")
     usable = _whole((described.get("buffers") or {}).get("demonstrations_usable"))
     return building.trace(whole, notes, usable)
-
-
-def _file(path: Path) -> Path:
-    for file in (path / FOLDER / EVENTS, path / EVENTS, path):
-        if file.is_file():
-            return file
-    if path.is_dir():
-        raise DataError(
-            f"'{path}' is no run: there is no {FOLDER}/{EVENTS} in it; give a run's output "
-            f"folder, or an {EVENTS}"
-        )
-    raise DataError(f"there is no trace '{path}'{near_path(path)}")
-
-
-def _events(path: Path, notes: list[str]) -> Iterator[tuple[int, Event]]:
-    try:
-        for line in read_lines(path):
-            try:
-                event = event_in(line)
-            except DataError:
-                if line.is_cut_off:
-                    notes.append(f"line {line.number}, the last one, is cut off and was left out")
-                    return
-                raise
-            if event is not None:
-                yield line.number, event
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _described(folder: Path) -> Mapping[str, Any]:
-    """The description of the run; empty where there is none."""
-    return read_description(folder) if (folder / DESCRIPTION).is_file() else {}
 
 
 def _whole(value: object) -> int | None:
