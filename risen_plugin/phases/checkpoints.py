@@ -34,7 +34,7 @@ from risen_plugin.training.phase_trainer import (
 
 FOLDER = "checkpoints"
 _WEIGHTS, _TRAINING, _STATE = "trained.safetensors", "training.pt", "phase.json"
-_FORMAT = 1
+_FORMAT = 2
 _NEWEST = 2
 MOST_SHARE = 0.03  # of the phase's time, when checkpoints are dear
 

@@ -120,18 +120,19 @@ class ActiveRun:
         """Run one phase or burst, and announce its beginning and its end."""
         run_state, step = self.run_state, state.global_step
         entry = copy.deepcopy(self.state_dict())
-        trial = self._trial(decision, step)
+        number = sum(phase.kind == decision.phase for phase in run_state.history.phases) + 1
         stretch = run_state.history.present(step)
         if stretch.steps:
             run_state.history.add(stretch)
             self._observe("risen_phase_ended", stretch, state, metrics=stretch.metrics)
-        self._announce_beginning(trial)
         begun = PhaseRecord(decision.phase, decision.steps, step, decision.reason)
-        self._observe("risen_phase_started", begun, state)
         try:
+            trial = self._trial(decision, number, step)
+            self._announce_beginning(trial)
+            self._observe("risen_phase_started", begun, state)
             record = trial.run()
         except Exception as error:
-            self._failed(error, entry, state, trial.number)
+            self._failed(error, entry, state, number)
             raise
         run_state.history.add(record)
         self._announce_end(record, trial, state)
@@ -155,10 +156,11 @@ class ActiveRun:
 
     # Before a phase
 
-    def _trial(self, decision: Decision, step: int) -> Trial:
-        """The RISEN phase or burst that was decided on."""
-        phases = self.run_state.history.phases
-        number = sum(record.kind == decision.phase for record in phases) + 1
+    def _trial(self, decision: Decision, number: int, step: int) -> Trial:
+        """The RISEN phase or burst that was decided on.
+
+        :param number: counted from 1 among the trials of its kind.
+        """
         folder = self.record.phase_folder(number)
         announce = partial(self.announcer.event, step=step, number=number)
         if decision.phase == "burst":

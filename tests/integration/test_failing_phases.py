@@ -13,6 +13,8 @@ from peft import LoraConfig, get_peft_model
 from risen_plugin import Decision, Progress, RisenCallback, RisenError
 from risen_plugin.config import RisenConfig
 from risen_plugin.errors import ConfigError, DataError, PluginError
+from risen_plugin.guard.controllers import Controllers
+from risen_plugin.record.run_record import read_events
 
 from .conftest import at_step
 from .refusing import (
@@ -101,6 +103,23 @@ def test_a_users_adapter_is_put_back_when_a_reward_returns_nonsense(
         PluginError,
     )
     assert "returned nan for completion 0" in line
+
+
+def test_a_phase_that_fails_while_it_is_made_loses_no_fine_tuning(
+    config: Make, make_model: Make, make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(*arguments: Any) -> Any:
+        raise ConfigError("no controller can begin")
+
+    monkeypatch.setattr(Controllers, "begin", begin)
+    trainer = make_trainer(make_model(), save_strategy="no")
+    RisenCallback(config(scheduler=at_step(2))).attach(trainer)
+    line = refused(ConfigError, trainer.train)
+    assert "no controller can begin; the model as it was before the phase is in " in line
+    assert any(
+        event["event"] == "plugin_error"
+        for event in read_events(Path(trainer.args.output_dir) / "risen" / "events.jsonl")
+    )
 
 
 @pytest.mark.parametrize("attached", [True, False])
