@@ -127,8 +127,9 @@ class _Limit:
         if left <= 0:
             return 0
         per_step = (cost - fixed) / steps
-        fits = math.floor(left / per_step) if per_step > 0 else wanted.steps
-        return max(1, min(wanted.steps, fits))
+        if per_step * wanted.steps <= left:
+            return wanted.steps
+        return max(1, min(wanted.steps, math.floor(left / per_step)))
 
 
 def _measuring(phase: PhaseRecord, what: str) -> float:
