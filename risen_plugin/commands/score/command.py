@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from risen_plugin.commands.score.rows import Answer, Unusable, read_answers
 from risen_plugin.commands.score.summary import Summary
 from risen_plugin.errors import ConfigError, DataError, near_path
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.files import replacing
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.plugins import Plugins
 from risen_plugin.plugins.lookup import look_up
@@ -255,17 +255,13 @@ def _published(out: Path | None, source: str) -> Iterator[IO[str] | None]:
         raise ConfigError(f"--out '{out}' is a folder; name a file")
     if out.exists() and Path(source).exists() and out.samefile(source):
         raise ConfigError(f"--out '{out}' is the file that is read; name another")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        file = temporary.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot write --out '{out}': {error.strerror}") from error
-    try:
+    with replacing(out) as temporary:
+        try:
+            file = temporary.open("w", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"cannot write --out '{out}': {error.strerror}") from error
         with file:
             yield file
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _not_empty(rows: Iterable[Answer | Unusable], name: str) -> Iterator[Answer | Unusable]:
