@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from risen_export.adapter import check_finite, fold, fold_saved, vocabulary_rows
 from risen_export.quiet import quiet
-from risen_export.source import ADAPTER_CONFIG, Source, check_architecture, hub_file, read_json
+from risen_export.source import (
+    ADAPTER_CONFIG,
+    Source,
+    check_architecture,
+    commit_of,
+    hub_file,
+    read_json,
+)
 from risen_plugin.errors import ExportError, one_line
 from risen_plugin.kit.files import sha256
 
@@ -72,7 +79,7 @@ def load(source: Source, *, show_log: bool = False) -> Merged:
             f"for {tuple(wanted)}; they do not belong together"
         )
     check_finite(model.named_parameters(), source.model)
-    provenance: dict[str, Any] = {"model": _describe(source.model, model)}
+    provenance: dict[str, Any] = {"model": _describe(source.model, model, source.revision)}
     if source.adapter is not None:
         with quiet(show=show_log):
             model = fold_saved(model, source.adapter, source.model)
@@ -177,7 +184,7 @@ def _brings_tokenizer(name: str) -> bool:
     return hub_file(name, "tokenizer_config.json") is not None
 
 
-def _describe(name: str, model: PreTrainedModel) -> dict[str, Any]:
+def _describe(name: str, model: PreTrainedModel, revision: str | None = None) -> dict[str, Any]:
     folder = Path(name)
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     return {
@@ -185,7 +192,7 @@ def _describe(name: str, model: PreTrainedModel) -> dict[str, Any]:
         "architecture": type(model).__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tied_embeddings": bool(model.config.tie_word_embeddings),
-        "commit": getattr(model.config, "_commit_hash", None),
+        "commit": commit_of(name, revision),
         "sha256": {file.name: sha256(file) for file in files},
     }
 

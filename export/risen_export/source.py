@@ -156,6 +156,12 @@ def hub_file(name: str, file: str, revision: str | None = None) -> Path | None:
         return None
 
 
+def commit_of(name: str, revision: str | None = None) -> str | None:
+    """The commit that a hub repository was loaded at; None for a folder or an unknown one."""
+    path = None if Path(name).is_dir() else hub_file(name, "config.json", revision)
+    return path.parent.name if path is not None and path.parent.parent.name == "snapshots" else None
+
+
 def check_config(source: Source) -> dict[str, Any]:
     """The base model's configuration, if the builder can compile such a model.
 

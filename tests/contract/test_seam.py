@@ -430,9 +430,21 @@ def _reached(node: ast.AST, ours: set[str]) -> list[str]:
         return [] if node.attr in ours - THEIRS else [f".{node.attr}"]
     if isinstance(node, ast.ClassDef) and any("Trainer" in ast.unparse(b) for b in node.bases):
         return [f"{node.name}.{name}" for name in sorted(THEIRS & _names_in(node))]
+    name = _named_in(node)
+    return [] if not _is_private(name) or name in ours - THEIRS else [f"{name!r}"]
+
+
+def _named_in(node: ast.AST) -> str:
+    """A name of theirs as a text, or the text that ``getattr`` and its like are called with."""
     if isinstance(node, ast.Constant) and node.value in THEIRS:
-        return [f"{node.value!r}"]
-    return []
+        return str(node.value)
+    if not isinstance(node, ast.Call) or len(node.args) < 2:
+        return ""
+    reaches = ast.unparse(node.func) in ("getattr", "setattr", "hasattr", "delattr")
+    named = node.args[1]
+    if not reaches or not isinstance(named, ast.Constant) or named.value in THEIRS:
+        return ""  # a name of theirs is found as the text that it is
+    return str(named.value)
 
 
 def _is_of_self(node: ast.Attribute) -> bool:
@@ -478,6 +490,7 @@ def test_no_other_module_reaches_for_a_private_name(file: Path):
         "import onnxruntime_genai.models.builder",
         "def f(trainer):\n    return trainer._tr_loss",
         "def f(trainer):\n    return getattr(trainer, '_tr_loss')",
+        "def f(model):\n    return getattr(model, '_unlisted', None)",
         "class A(Trainer):\n    def _get_train_sampler(self): ...",
         "class A(Trainer):\n    def f(self):\n        self._step = 1",
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from risen_export import source
 from risen_export.source import Source, check_architecture, check_config, resolve
 from risen_plugin.errors import ExportError
 
@@ -113,6 +114,15 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "model.safetensors")
     with pytest.raises(ExportError, match="is a file; give the folder"):
         resolve(tmp_path / "model.safetensors")
+
+
+def test_the_commit_of_a_hub_model_is_that_of_its_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = tmp_path / "models--org--model" / "snapshots" / "0123abc" / "config.json"
+    monkeypatch.setattr(source, "hub_file", lambda name, file, revision: cached)
+    assert source.commit_of("org/model") == "0123abc"
+    assert source.commit_of(str(tmp_path)) is None
 
 
 def test_an_unknown_hub_id_is_refused_without_network() -> None:
