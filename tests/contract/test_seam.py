@@ -62,9 +62,9 @@ def test_each_name_is_listed_once_and_says_why():
 def test_the_lowest_releases_that_are_required_are_those_that_it_was_tried_with():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    required = dict(
-        re.findall(r"^([\w-]+)>=([\w.]+)", setup["options"]["install_requires"], re.MULTILINE)
-    )
+    extras = setup["options.extras_require"]
+    listed = "\n".join((setup["options"]["install_requires"], extras["cpu"], extras["report"]))
+    required = dict(re.findall(r"^([\w-]+)>=([\w.]+)", listed, re.MULTILINE))
     trained_with = {reach.library for reach in SEAM}
     assert {library: required[library] for library in trained_with} == {
         library: SINCE[library] for library in trained_with
