@@ -142,6 +142,11 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
                 f"'{outer}.{next(iter(pairs))}' is an option of {outer}, which is not named{hint}; "
                 f"add -o {outer}=NAME"
             )
+        if plain[outer].lstrip().startswith(("{", "[")):
+            raise ConfigError(
+                f"'{outer}.{next(iter(pairs))}' is an option of {outer}, which is a mapping or a "
+                "list; write the option into it"
+            )
         plain[outer] = {"use": plain[outer], "options": nested(pairs)}
     return plain
 

@@ -9,18 +9,17 @@ already. An option whose annotation asks for a reward, generator or scheduler is
 from __future__ import annotations
 
 import collections.abc
-import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from risen_plugin.config.choices import Use, read_use
 from risen_plugin.contracts import Generator, Reward, Scheduler
 from risen_plugin.errors import ConfigError
 from risen_plugin.plugins.offers import Built, Kind
-from risen_plugin.plugins.options import build, hints_of
+from risen_plugin.plugins.options import build, describe, fits, hints_of, list_or_mapping
 from risen_plugin.plugins.places import attribute_of, module_at
 
 if TYPE_CHECKING:
@@ -32,6 +31,17 @@ _ASKED_WITH: Mapping[Kind, frozenset[str]] = {
     "generator": frozenset(("count", "seed")),
 }
 """The arguments that an object of the kind is called with by name."""
+_FOREIGN: Mapping[Kind, frozenset[str]] = {
+    "reward": frozenset(),  # an argument of any name may be a column
+    "generator": frozenset(("completions", "prompts", "progress")),
+    "scheduler": frozenset(("completions", "prompts", "count", "seed")),
+}
+"""The arguments that only an object of another kind asks for."""
+_CALLED: Mapping[Kind, str] = {
+    "reward": "a reward is called with prompts, completions and columns by name",
+    "generator": "a generator is called with count and seed by name",
+    "scheduler": "a scheduler is called with a progress",
+}
 _UNSAID: Any = inspect.Parameter.empty
 
 
@@ -65,6 +75,7 @@ def look_up(
         raise ConfigError(f"{built.label} is a class; give an object of it: {built.name}(...)")
     if not callable(built.value):
         raise ConfigError(f"{built.label} cannot be called; a {kind} is a callable object")
+    _refuse_other_kind(kind, built.value, built.label)
     return built
 
 
@@ -78,8 +89,11 @@ def make(
     :raises PluginError: if the factory fails.
     """
     hints = hints_of(factory)
+    may_lack = {one.name for one in describe(factory) if not one.required and one.default is None}
     composed = {
-        option: _composed(plugins, hints.get(option), value, f"{label}: {option}")
+        option: None
+        if value is None and option in may_lack
+        else _composed(plugins, hints.get(option), value, f"{label}: {option}")
         for option, value in options.items()
     }
     return build(factory, composed, label)
@@ -133,33 +147,95 @@ def _makes_one(kind: Kind, function: Callable[..., Any], used: Use) -> bool:
     return not _ASKED_WITH[kind] <= {parameter.name for parameter in parameters}
 
 
+def _refuse_other_kind(kind: Kind, value: Callable[..., Any], label: str) -> None:
+    """Refuse an object whose signature shows for sure that it is of another kind."""
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # some builtins have none
+        return
+    asked = [name for name, p in signature.parameters.items() if p.default is _UNSAID]
+    foreign = next((name for name in asked if name in _FOREIGN[kind]), None)
+    if foreign is not None:
+        raise ConfigError(f"{label} is no {kind}: it needs '{foreign}'; {_CALLED[kind]}")
+    try:
+        if kind == "scheduler":
+            signature.bind(None)
+        else:
+            signature.bind_partial(**dict.fromkeys(_ASKED_WITH[kind]))
+    except TypeError:
+        takes = "a progress alone" if kind == "scheduler" else _list_of(_ASKED_WITH[kind])
+        raise ConfigError(f"{label} does not take {takes}; {_CALLED[kind]}") from None
+
+
+def _list_of(names: Iterable[str]) -> str:
+    return " and ".join(sorted(names))
+
+
 # Options that are plugins themselves
 
 
 def _composed(plugins: Plugins, hint: object, value: object, where: str) -> Any:
     """``value``, or the objects that it names where the annotation asks for plugins."""
-    kind = _kind(hint)
+    if not _asks_for_plugins(hint):
+        return value
+    if isinstance(value, str):  # on a command line a list or a mapping is a text
+        read = list_or_mapping(value)
+        value = value if read is None else read
+    choices = _choices(hint)
+    kind = next((_kind(one) for one in choices if _kind(one) is not None), None)
     if kind is not None and isinstance(value, str | Mapping | Use):
         return look_up(plugins, kind, read_use(value, where)).value
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        return _composed(plugins, inner[0], value, where)
-    if origin in (typing.Union, types.UnionType):
-        return functools.reduce(lambda v, one: _composed(plugins, one, v, where), inner, value)
-    if isinstance(value, list | tuple) and _is_of_one_kind(origin, inner):
-        return [_composed(plugins, inner[0], one, f"{where}.{i}") for i, one in enumerate(value)]
+    if isinstance(value, list | tuple):
+        for items in map(_items, choices):
+            each = items * len(value) if len(items) == 1 else items
+            if len(each) == len(value) and any(map(_asks_for_plugins, items)):
+                return [
+                    _composed(plugins, each[i], item, f"{where}.{i}")
+                    for i, item in enumerate(value)
+                ]
+    if kind is not None and not any(fits(value, one) for one in choices if _kind(one) is None):
+        _refuse_unlike(kind, value, where)
     return value
 
 
-def _is_of_one_kind(origin: object, inner: tuple[Any, ...]) -> bool:
-    """Whether an annotation asks for a sequence whose items are alike."""
-    is_sequence = isinstance(origin, type) and issubclass(origin, collections.abc.Iterable)
-    return is_sequence and (len(inner) == 1 or inner[1:] == (Ellipsis,))
+def _refuse_unlike(kind: Kind, value: object, where: str) -> None:
+    """Refuse an object in place of a plugin that cannot be one."""
+    if isinstance(value, type):
+        name = value.__name__
+        raise ConfigError(f"{where} is the class {name}; give an object of it: {name}(...)")
+    if not callable(value):
+        raise ConfigError(
+            f"{where} is {value!r:.60}, which cannot be called; a {kind} is a callable object"
+        )
+    _refuse_other_kind(kind, value, where)
+
+
+def _choices(hint: object) -> tuple[Any, ...]:
+    """The annotations that a value may meet: those of a union, else the one."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _choices(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        return tuple(choice for one in inner for choice in _choices(one))
+    return (hint,)
+
+
+def _asks_for_plugins(hint: object) -> bool:
+    return any(
+        _kind(one) is not None or any(map(_asks_for_plugins, _items(one))) for one in _choices(hint)
+    )
+
+
+def _items(hint: object) -> tuple[Any, ...]:
+    """The annotations of the items of a sequence: one of them all, or one for each."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if not isinstance(origin, type) or not issubclass(origin, collections.abc.Iterable):
+        return ()
+    if origin is tuple:
+        return inner[:-1] if inner[-1:] == (Ellipsis,) else inner
+    return inner if len(inner) == 1 else ()
 
 
 def _kind(hint: object) -> Kind | None:
-    """The kind of plugin that the annotation asks for, ``Scheduler | None`` included."""
-    choices = (hint,)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        choices = typing.get_args(hint)
-    return next((_KINDS[one] for one in choices if isinstance(one, type) and one in _KINDS), None)
+    """The kind of plugin that the annotation is."""
+    return _KINDS.get(hint) if isinstance(hint, type) else None

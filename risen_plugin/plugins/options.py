@@ -201,7 +201,7 @@ def _converted(name: str, value: object, hint: object, label: str) -> Any:
     try:
         return _fit(value, hint)
     except _MisfitError:
-        read = _list_or_mapping(value)
+        read = list_or_mapping(value)
         if read is not None:
             return _converted(name, read, hint, label)
         shown = f"{type(value).__name__} {value!r}" if value is not None else "None"
@@ -210,7 +210,7 @@ def _converted(name: str, value: object, hint: object, label: str) -> Any:
         ) from None
 
 
-def _list_or_mapping(value: object) -> Any:
+def list_or_mapping(value: object) -> Any:
     """The list or mapping in a text of a command line; None if it holds neither.
 
     A factory that takes texts gets the text: ``[a-z]`` is a pattern too.
@@ -223,6 +223,15 @@ def _list_or_mapping(value: object) -> Any:
         return yaml.safe_load(value)
     except yaml.YAMLError:
         return None
+
+
+def fits(value: object, hint: object) -> bool:
+    """Whether the annotation lets ``value`` through; one that is not plain lets any."""
+    try:
+        _fit(value, hint)
+    except _MisfitError:
+        return False
+    return True
 
 
 def _yaml_hint(value: object, hint: object) -> str:

@@ -344,6 +344,185 @@ def test_a_list_on_a_command_line_is_one_where_the_option_asks_for_one():
     assert make(PLUGINS, words, pairs, "mine")(completions=[]) == [["a", "b"], "[a]"]
 
 
+LISTED = """
+from collections.abc import Sequence
+from risen_plugin import Decision, Reward, Scheduler
+
+
+def half(completions, **columns):
+    return [0.5] * len(completions)
+
+
+def summed(inners: {annotation}):
+    def score(completions, **columns):
+        scores = [one(completions=completions, **columns) for one in inners]
+        return [sum(each) for each in zip(*scores)]
+    return score
+
+
+def after_all(schedulers: list[Scheduler]):
+    return lambda progress: Decision("risen", len(schedulers), {{}}, str(schedulers[0]))
+"""
+
+
+def listed(annotation: str) -> str:
+    Path("listed.py").write_text(LISTED.format(annotation=annotation))
+    return "listed.py:summed"
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        "list[Reward]",
+        "Sequence[Reward]",
+        "tuple[Reward, ...]",
+        "tuple[Reward, Reward]",
+        "list[Reward] | None",
+        "Reward | list[Reward]",
+    ],
+)
+def test_a_command_line_names_a_list_of_rewards(parts, risen, annotation):
+    Path("answers.jsonl").write_text(json.dumps({"prompt": "a", "completion": "one two"}) + "\n")
+    name = listed(annotation)
+    inners = "inners=[listed.py:half, {use: length, options: {low: 1, high: 3}}]"
+    scored = risen("score", name, "answers.jsonl", "-o", inners, "--json")
+    assert json.loads(scored)["score"] == 1.5
+    risen("audit", name, "--quick", "--json", "-o", inners)
+    [section] = rewards_of([name], [inners])
+    [found] = run_as("from_yaml", rewards=[section]).rewards
+    assert found(prompts=["a"], completions=["one two"]) == [1.5]
+
+
+def test_a_command_line_names_a_list_of_schedulers(parts):
+    listed("list")
+    made = named_scheduler("listed.py:after_all", ["schedulers=[plateau, plateau]"], PLUGINS).value
+    assert made(Progress(1, 9)).steps == 2
+    assert made(Progress(1, 9)).reason == str(Plateau())
+
+
+def test_a_misspelt_name_in_a_list_is_refused(parts):
+    name = listed("Sequence[Reward]")
+    with pytest.raises(ConfigError, match="no reward is called 'lenght'; did you mean 'length'"):
+        reward(name, options_of(["inners=[lenght, constraints]"]))
+
+
+def test_a_command_line_names_a_reward_with_its_options_in_braces(parts, risen):
+    Path("answers.jsonl").write_text(json.dumps({"prompt": "a", "completion": "one two"}) + "\n")
+    inner = "inner={use: length, options: {low: 1, high: 3}}"
+    scored = risen("score", f"{parts}:Halved", "answers.jsonl", "-o", inner, "--json")
+    assert json.loads(scored)["score"] == 0.5
+    made = named_scheduler("budget", ["seconds=5", "scheduler={use: plateau}"], PLUGINS).value
+    assert made.scheduler == Plateau()
+
+
+def test_an_option_beside_braces_is_refused(parts):
+    with pytest.raises(
+        ConfigError, match=r"'inner\.low' is an option of inner, which is a mapping"
+    ):
+        options_of(["inner={use: length}", "inner.low=1"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (5, "reward 'Halved' (parts_of_mine.py): inner is 5, which cannot be called; a reward"),
+        (True, "inner is True, which cannot be called"),
+        ([3], "inner is [3], which cannot be called"),
+        (None, "inner is None, which cannot be called"),
+        (object(), "which cannot be called"),
+        (After, "inner is the class After; give an object of it: After(...)"),
+        (After(3), "inner does not take completions; a reward is called with prompts"),
+    ],
+)
+def test_an_option_that_cannot_be_a_reward_is_refused(parts, given, said):
+    with pytest.raises(ConfigError) as caught:
+        reward(f"{parts}:Halved", {"inner": given})
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        ("inner=5", "inner is 5, which cannot be called"),
+        ("inner=[3]", "inner is [3], which cannot be called"),
+        ("inner=", "inner is None, which cannot be called"),
+    ],
+)
+def test_a_command_line_that_gives_no_reward_is_refused(parts, pair, said):
+    with pytest.raises(ConfigError) as caught:
+        reward(f"{parts}:Halved", options_of([pair]))
+    assert said in str(caught.value)
+
+
+def test_what_is_no_reward_in_a_list_is_refused_by_its_index(parts):
+    with pytest.raises(ConfigError, match=r"inners\.1 is 3, which cannot be called"):
+        reward(listed("list[Reward]"), {"inners": ["listed.py:half", 3]})
+
+
+@pytest.mark.parametrize("annotation", ["Reward | None", "Reward = None", "Reward | int"])
+def test_an_option_may_be_what_else_its_annotation_says(parts, annotation):
+    name = listed(annotation)
+    code = Path("listed.py").read_text()
+    Path("listed.py").write_text(code.replace("scores = [", "return [1.0] # "))
+    reward(name, {"inners": 3 if "int" in annotation else None})
+
+
+KINDS_MIXED = """
+from dataclasses import dataclass
+from risen_plugin import Decision
+
+
+def score(completions, **columns):
+    return [1.0] * len(completions)
+
+
+def by_name(*, completions, **columns):
+    return [1.0] * len(completions)
+
+
+def rows(*, count, seed, **context):
+    return [{"prompt": "a"}] * count
+
+
+def always(progress, *rest):
+    return Decision("fine_tune")
+
+
+@dataclass
+class Always:
+    def __call__(self, progress):
+        return Decision("fine_tune")
+
+
+made = Always()
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"),
+    [
+        ("scheduler", "score", "scheduler 'score' (mixed.py) is no scheduler: it needs 'compl"),
+        ("scheduler", "by_name", "scheduler 'by_name' (mixed.py) is no scheduler: it needs 'compl"),
+        ("generator", "score", "generator 'score' (mixed.py) is no generator: it needs 'compl"),
+        ("generator", "made", "generator 'made' (mixed.py) is no generator: it needs 'progress'"),
+        ("reward", "made", "reward 'made' (mixed.py) does not take completions; a reward is"),
+        ("reward", "Always", "reward 'Always' (mixed.py) does not take completions; a reward is"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused_by_its_signature(parts, kind, name, said):
+    Path("mixed.py").write_text(KINDS_MIXED)
+    with pytest.raises(ConfigError) as caught:
+        look_up(PLUGINS, kind, f"mixed.py:{name}")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_scheduler_object_in_place_of_a_reward_is_refused():
+    with pytest.raises(ConfigError, match="does not take completions"):
+        look_up(PLUGINS, "reward", After(3))
+
+
 # Options
 
 
