@@ -23,7 +23,19 @@ OF_THE_GUARD = "guard/"
 ADHERENCE = f"{OF_THE_GUARD}adherence_strict"
 PROBE_LOSS = f"{OF_THE_GUARD}probe_loss"
 REPORTED_ADHERENCE = "adherence_strict"
-UNSEEN_ADHERENCE = "unseen/adherence_strict"
+REPORTED_SOFTLY = "adherence_soft"
+UNSEEN_ADHERENCE = f"unseen/{REPORTED_ADHERENCE}"
+UNSEEN_SOFTLY = f"unseen/{REPORTED_SOFTLY}"
+OF_DOMAIN = "domain/"
+OF_TASK = "task/"
+TRIP_WIRE_RATE = "trip_wire_rate"
+TRIP_WIRE_RISE = "trip_wire_rise"
+TRIP_WIRES = "trip_wires"
+GAP = "gap"
+BUFFERED = "buffers/answers"
+NEWLY_BUFFERED = "buffers/new_answers"
+UNSOLVED = "buffers/unsolved"
+DEMONSTRATIONS = "buffers/demonstrations"
 VERDICT = "verdict"
 LOOKS = "looks"
 REWARD_ERRORS = "reward_errors/"
@@ -34,8 +46,6 @@ REINFORCE_S = "reinforce_s"
 LEAVE_S = "leave_s"
 TIMED = (GUARD_S, ENTER_S, REINFORCE_S, LEAVE_S)
 """Seconds of the parts of a RISEN phase."""
-
-finite = as_number
 
 
 def risen_phases(progress: Progress) -> list[PhaseRecord]:
@@ -111,10 +121,10 @@ def gain_of(phase: PhaseRecord) -> Gain:
 
 def seconds_of(phase: PhaseRecord) -> float:
     """Wall-clock seconds of a RISEN phase or burst; 0.0 where none were recorded."""
-    whole = finite(phase.metrics.get(SECONDS))
+    whole = as_number(phase.metrics.get(SECONDS))
     if whole is not None:
         return max(whole, 0.0)
-    return sum(max(finite(phase.metrics.get(name)) or 0.0, 0.0) for name in TIMED)
+    return sum(max(as_number(phase.metrics.get(name)) or 0.0, 0.0) for name in TIMED)
 
 
 def fine_tune_seconds(progress: Progress) -> float:
@@ -124,9 +134,9 @@ def fine_tune_seconds(progress: Progress) -> float:
 
 def held_by_model(phase: PhaseRecord, name: str) -> float | None:
     """A measurement of the model after the phase: its entry's, if the phase was dropped."""
-    return finite(phase.metrics.get(f"{name}_{'after' if phase.accepted else 'before'}"))
+    return as_number(phase.metrics.get(f"{name}_{'after' if phase.accepted else 'before'}"))
 
 
 def _change(metrics: Mapping[str, Any], name: str) -> float:
-    before, after = (finite(metrics.get(f"{name}_{when}")) for when in ("before", "after"))
+    before, after = (as_number(metrics.get(f"{name}_{when}")) for when in ("before", "after"))
     return 0.0 if before is None or after is None else after - before

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from risen_plugin.config import GuardConfig
 from risen_plugin.contracts import Row
 from risen_plugin.kit.intervals import Interval, of_gap, of_means, of_ratio
+from risen_plugin.progress import GAP, OF_TASK, TRIP_WIRE_RISE
 from risen_plugin.rewards.calling import NamedReward
 
 ROUNDING = 1e-9  # so that a gain or a rise of exactly the threshold passes
@@ -132,13 +133,13 @@ def compare(
             config.max_forward_kl,
         )
     if after.reported and after.unseen:
-        harms["gap"] = Harm(
+        harms[GAP] = Harm(
             "the gap to reserved families",
             of_gap((before.reported, after.reported), (before.unseen, after.unseen), confidence),
             config.max_gap,
         )
     if after.tripped:
-        harms["trip_wire_rise"] = Harm(
+        harms[TRIP_WIRE_RISE] = Harm(
             "the rise of the trip-wire rate",
             of_means(before.tripped[: len(after.tripped)], after.tripped, confidence),
             config.max_trip_wire_rise,
@@ -157,14 +158,14 @@ def compare(
             config.max_domain_drop,
         )
     for name, scores in after.tasks.items():
-        harms[f"task/{name}_drop"] = Harm(
+        harms[f"{OF_TASK}{name}_drop"] = Harm(
             f"the drop of task '{name}'",
             of_means(scores, before.tasks[name], confidence),
             config.tasks[name].max_drop,
         )
     is_scored = {
         "domain_drop": _is_scored([*before.domain, before.domain_metric]),
-        **{f"task/{name}_drop": _is_scored(scores) for name, scores in before.tasks.items()},
+        **{f"{OF_TASK}{name}_drop": _is_scored(scores) for name, scores in before.tasks.items()},
     }
     measured = {
         name: harm

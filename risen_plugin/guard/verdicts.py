@@ -14,8 +14,9 @@ from typing import Literal, TypeAlias
 from risen_plugin.config import GuardConfig
 from risen_plugin.guard.changes import ROUNDING, Changes, Harm
 from risen_plugin.kit.intervals import Interval
+from risen_plugin.progress import OF_TASK
 
-_JUDGED = ("domain_drop", "task/")  # by a reward or metric of the user's
+_JUDGED = ("domain_drop", OF_TASK)  # by a reward or metric of the user's
 
 ActionKind: TypeAlias = Literal["go_on", "stop", "raise_beta", "roll_back", "burst"]
 When: TypeAlias = Literal["before", "during", "after"]

@@ -28,7 +28,14 @@ from risen_plugin.guard.verdicts import (
 from risen_plugin.kit.jsonable import from_plain, to_plain
 from risen_plugin.phases.measuring import Measurement
 from risen_plugin.phases.trial import Announce, Trial, metrics_of
-from risen_plugin.progress import GUARD_S, LOOKS, REINFORCE_S
+from risen_plugin.progress import (
+    GUARD_S,
+    LOOKS,
+    OF_DOMAIN,
+    OF_TASK,
+    REINFORCE_S,
+    TRIP_WIRE_RATE,
+)
 from risen_plugin.training.answering import Encoded, same_modes, sampled_answers
 from risen_plugin.training.phase_trainer import SERIES, LiveSettings, PhaseTrainer
 from risen_plugin.training.protocols import Model
@@ -289,9 +296,9 @@ def announce_measured(  # noqa: PLR0917 one event, its parts in order
 ) -> None:
     """Write a ``guard`` event: the numbers that were measured, with their ends, and the action."""
     numbers: dict[str, Any] = dict(measured.guard.as_metrics())
-    numbers |= {f"task/{name}": value for name, value in measured.tasks.items()}
-    numbers |= {f"domain/{name}": value for name, value in measured.domain.items()}
-    numbers["trip_wire_rate"] = measured.tripped.rate
+    numbers |= {f"{OF_TASK}{name}": value for name, value in measured.tasks.items()}
+    numbers |= {f"{OF_DOMAIN}{name}": value for name, value in measured.domain.items()}
+    numbers[TRIP_WIRE_RATE] = measured.tripped.rate
     if measured.reported is not None:
         numbers["reported_strict"] = measured.reported.strict
     if measured.unseen is not None:

@@ -26,7 +26,21 @@ from risen_plugin.guard.verdicts import Verdict
 from risen_plugin.kit.files import write_json
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.measuring import Measurement, measure
-from risen_plugin.progress import GUARD_S, LEAVE_S, OF_THE_GUARD
+from risen_plugin.progress import (
+    GAP,
+    GUARD_S,
+    LEAVE_S,
+    OF_DOMAIN,
+    OF_TASK,
+    OF_THE_GUARD,
+    REPORTED_ADHERENCE,
+    REPORTED_SOFTLY,
+    TRIP_WIRE_RATE,
+    TRIP_WIRE_RISE,
+    TRIP_WIRES,
+    UNSEEN_ADHERENCE,
+    UNSEEN_SOFTLY,
+)
 from risen_plugin.record.run_record import PHASE
 from risen_plugin.training.adapters import Snapshot, merge, save_adapter
 from risen_plugin.training.answering import Encoded
@@ -257,14 +271,14 @@ def metrics_of(
         }
         metrics[f"{OF_THE_GUARD}errors_{when}"] = measured.errors
         if measured.reported is not None:
-            metrics[f"adherence_strict_{when}"] = measured.reported.strict
-            metrics[f"adherence_soft_{when}"] = measured.reported.soft
+            metrics[f"{REPORTED_ADHERENCE}_{when}"] = measured.reported.strict
+            metrics[f"{REPORTED_SOFTLY}_{when}"] = measured.reported.soft
         if measured.unseen is not None:
-            metrics[f"unseen/adherence_strict_{when}"] = measured.unseen.strict
-            metrics[f"unseen/adherence_soft_{when}"] = measured.unseen.soft
-        metrics[f"trip_wire_rate_{when}"] = measured.tripped.rate
-        metrics |= {f"domain/{name}_{when}": value for name, value in measured.domain.items()}
-        metrics |= {f"task/{name}_{when}": value for name, value in measured.tasks.items()}
+            metrics[f"{UNSEEN_ADHERENCE}_{when}"] = measured.unseen.strict
+            metrics[f"{UNSEEN_SOFTLY}_{when}"] = measured.unseen.soft
+        metrics[f"{TRIP_WIRE_RATE}_{when}"] = measured.tripped.rate
+        metrics |= {f"{OF_DOMAIN}{name}_{when}": value for name, value in measured.domain.items()}
+        metrics |= {f"{OF_TASK}{name}_{when}": value for name, value in measured.tasks.items()}
         for title, counts in (
             ("families", measured.by_family),
             ("constraints", measured.by_constraint),
@@ -272,11 +286,11 @@ def metrics_of(
             if counts:
                 metrics[f"{title}_{when}"] = {name: list(count) for name, count in counts.items()}
     if after is not None:
-        metrics["trip_wire_rate"] = after.tripped.rate
-        metrics["trip_wires"] = dict(after.tripped.by_wire)
+        metrics[TRIP_WIRE_RATE] = after.tripped.rate
+        metrics[TRIP_WIRES] = dict(after.tripped.by_wire)
     if changes is not None:
         metrics |= {f"{OF_THE_GUARD}{name}": value for name, value in changes.as_metrics().items()}
-        for name in ("gap", "trip_wire_rise"):
+        for name in (GAP, TRIP_WIRE_RISE):
             if name in changes.harms:
                 metrics[name] = changes.harms[name].amount.value
     return metrics

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from risen_plugin.config import BreakerConfig
 from risen_plugin.contracts import Completion, Prompt
 from risen_plugin.kit.processes import ALONE, Processes
+from risen_plugin.progress import REWARD_ERRORS
 from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.calling import NamedReward, call_all
 from risen_plugin.rewards.gate import LIKELIHOOD, Gate, bar, gate
@@ -283,7 +284,7 @@ class Panel:
                 for metric, value in list(log.metrics):
                     log_metric(metric, value)
             for name in self.errors:
-                log_metric(f"reward_errors/{name}", float(len(errors_in(scores[name]))))
+                log_metric(f"{REWARD_ERRORS}{name}", float(len(errors_in(scores[name]))))
 
 
 @dataclass(frozen=True)

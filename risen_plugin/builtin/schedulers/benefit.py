@@ -10,6 +10,7 @@ from typing import Any
 
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.kit.checks import check_between, check_whole
+from risen_plugin.kit.jsonable import as_number
 from risen_plugin.progress import (
     ADHERENCE,
     PROBE_LOSS,
@@ -17,7 +18,6 @@ from risen_plugin.progress import (
     Series,
     evaluated,
     fine_tune_seconds,
-    finite,
     gain_of,
     held_by_model,
     last_risen_step,
@@ -174,7 +174,7 @@ def _between(done: list[PhaseRecord], name: str, memory: int, per_step: float) -
     changes = []
     for earlier, later in itertools.pairwise(done):
         left = held_by_model(earlier, name)
-        met = finite(later.metrics.get(f"{name}_before"))
+        met = as_number(later.metrics.get(f"{name}_before"))
         if left is not None and met is not None:
             changes.append((met - left, later.at_step - earlier.at_step))
     latest = changes[-memory:]

@@ -10,7 +10,8 @@ from typing import Any
 from risen_plugin.contracts import Decision, PhaseRecord, Progress, Scheduler, Stateful
 from risen_plugin.errors import ConfigError
 from risen_plugin.kit.checks import check_between, check_whole
-from risen_plugin.progress import GUARD_S, LOOKS, finite, seconds_of
+from risen_plugin.kit.jsonable import as_number
+from risen_plugin.progress import GUARD_S, LOOKS, seconds_of
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,12 @@ def _measuring(phase: PhaseRecord, what: str) -> float:
     """
     if what != "seconds":
         return 0.0
-    looks = finite(phase.metrics.get(LOOKS)) or 0.0
-    whole = min(finite(phase.metrics.get(GUARD_S)) or 0.0, seconds_of(phase))
+    looks = as_number(phase.metrics.get(LOOKS)) or 0.0
+    whole = min(as_number(phase.metrics.get(GUARD_S)) or 0.0, seconds_of(phase))
     return whole * 2.0 / (2.0 + looks)
 
 
 def _cost(phase: PhaseRecord, what: str) -> float:
     if what == "seconds":
         return seconds_of(phase)
-    return finite(phase.metrics.get(what)) or 0.0
+    return as_number(phase.metrics.get(what)) or 0.0

@@ -10,11 +10,11 @@ from typing import Any
 from risen_plugin.contracts import Decision, PhaseRecord, Progress
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.kit.checks import check_between, check_whole
+from risen_plugin.kit.jsonable import as_number
 from risen_plugin.progress import (
     PROBE_LOSS,
     Series,
     evaluated,
-    finite,
     gain_of,
     held_by_model,
     last_risen_step,
@@ -207,5 +207,5 @@ def _forgotten(done: list[PhaseRecord]) -> float:
     last = held_by_model(done[-1], PROBE_LOSS)
     seen = [phase.metrics.get(f"{PROBE_LOSS}_before") for phase in done]
     seen += [held_by_model(phase, PROBE_LOSS) for phase in done[:-1]]
-    known = [value for value in map(finite, seen) if value is not None]
+    known = [value for value in map(as_number, seen) if value is not None]
     return 0.0 if last is None or not known else last - min(known)

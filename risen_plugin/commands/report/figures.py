@@ -20,6 +20,7 @@ from risen_plugin.commands.report.drawing import (
     drawn,
 )
 from risen_plugin.commands.report.pays import Change
+from risen_plugin.progress import GAP, TRIP_WIRE_RATE
 from risen_plugin.record.reading import Run
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 _BANDS = {"kept": GOOD, "dropped": BAD, "done": BURST, "running": MUTED, "cut off": MUTED}
 _MOST_BARS = 40
 _SET = ("beta", "learning_rate", "temperature")
-_WIRES = "trip_wire_rate"
 
 
 def timeline(run: Run) -> str:
@@ -242,7 +242,7 @@ def honesty(run: Run) -> str:
             for phase in run.phases
             if (value := phase.number_of(metric)) is not None
         ]
-        for name, metric in (("gap to reserved families", "gap"), ("trip-wire rate", _WIRES))
+        for name, metric in (("gap to reserved families", GAP), ("trip-wire rate", TRIP_WIRE_RATE))
     }
     lines = {name: points for name, points in lines.items() if points}
     if not lines:

@@ -25,7 +25,7 @@ from risen_plugin.commands.report.markup import (
     table,
 )
 from risen_plugin.kit.jsonable import as_number
-from risen_plugin.progress import ADHERENCE, PROBE_LOSS, VERDICT
+from risen_plugin.progress import ADHERENCE, PROBE_LOSS, TRIP_WIRES, VERDICT
 from risen_plugin.record.events import DecisionEvent, GuardEvent, PluginErrorEvent
 from risen_plugin.record.reading import Phase, Run
 
@@ -289,7 +289,7 @@ def _honesty(run: Run) -> list[Markup]:
         return []
     wires: dict[str, dict[str, float]] = defaultdict(dict)
     for phase in run.phases:
-        for wire, share in (phase.metrics.get("trip_wires") or {}).items():
+        for wire, share in (phase.metrics.get(TRIP_WIRES) or {}).items():
             wires[str(wire)][phase.name] = float(share)
     rows = [
         (wire, phase, share)

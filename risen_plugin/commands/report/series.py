@@ -9,7 +9,15 @@ from operator import itemgetter
 from typing import Any
 
 from risen_plugin.kit.jsonable import as_number
-from risen_plugin.progress import ADHERENCE, PROBE_LOSS, REPORTED_ADHERENCE, UNSEEN_ADHERENCE
+from risen_plugin.progress import (
+    ADHERENCE,
+    OF_DOMAIN,
+    OF_TASK,
+    OF_THE_GUARD,
+    PROBE_LOSS,
+    REPORTED_ADHERENCE,
+    UNSEEN_ADHERENCE,
+)
 from risen_plugin.record.events import ControlEvent, EvaluationEvent, GuardEvent, LogEvent
 from risen_plugin.record.reading import Phase, Run
 
@@ -19,6 +27,7 @@ _ADHERENCE = {
     "reported instructions": REPORTED_ADHERENCE,
     "reserved families": UNSEEN_ADHERENCE,
 }
+_IN_EVENTS = ADHERENCE.removeprefix(OF_THE_GUARD)  # as events of the guard name it
 _NO_QUALITY = (
     *("runtime", "samples_per_second", "steps_per_second", "epoch", "loss"),
     *("num_tokens", "entropy"),  # TRL's SFTTrainer counts and logs them in every evaluation
@@ -40,7 +49,7 @@ def adherence(run: Run) -> dict[str, Points]:
         (event.at, value)
         for event in run.of(GuardEvent)
         if event.when == "during"
-        and (value := as_number(event.measured.get("adherence_strict"))) is not None
+        and (value := as_number(event.measured.get(_IN_EVENTS))) is not None
     ]
     first = next(iter(series))
     series[first] = sorted(series[first] + during, key=itemgetter(0))
@@ -62,10 +71,10 @@ def quality(run: Run) -> dict[str, Points]:
         _stem(name): name
         for phase in run.phases
         for name in phase.metrics
-        if name.startswith(("domain/", "task/"))
+        if name.startswith((OF_DOMAIN, OF_TASK))
     }
     for stem in named:
-        name = stem.removeprefix("domain/")
+        name = stem.removeprefix(OF_DOMAIN)
         if name not in _NO_QUALITY:
             by_metric[name] += measured(run.phases, stem)
     by_time = itemgetter(0)

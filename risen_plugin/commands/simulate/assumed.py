@@ -12,7 +12,8 @@ from typing import Any
 
 from risen_plugin.commands.simulate.trace import Trace
 from risen_plugin.contracts import Decision, PhaseRecord
-from risen_plugin.progress import GUARD_S, SECONDS, finite, held_by_model, seconds_of
+from risen_plugin.kit.jsonable import as_number
+from risen_plugin.progress import GUARD_S, SECONDS, held_by_model, seconds_of
 
 COUNTED = ("rollouts", "tokens")
 """Metrics that grow with the steps of a phase."""
@@ -48,10 +49,10 @@ def _scaled(like: PhaseRecord, factor: float) -> dict[str, Any]:
     The seconds of measuring before and after stay; the other seconds grow.
     """
     metrics = {**like.metrics, SECONDS: seconds_of(like)}
-    measuring = min(finite(like.metrics.get(GUARD_S)) or 0.0, metrics[SECONDS])
+    measuring = min(as_number(like.metrics.get(GUARD_S)) or 0.0, metrics[SECONDS])
     metrics[SECONDS] = measuring + factor * (metrics[SECONDS] - measuring)
     for name in COUNTED:
-        value = finite(like.metrics.get(name))
+        value = as_number(like.metrics.get(name))
         if value is not None:
             metrics[name] = round(factor * value)
     return metrics
@@ -74,10 +75,10 @@ def _levels(
     like = recorded[number]
     levels = {}
     for name in (key.removesuffix("_before") for key in like.metrics if key.endswith("_before")):
-        before = finite(like.metrics[f"{name}_before"])
+        before = as_number(like.metrics[f"{name}_before"])
         if before is None:
             continue
-        after = finite(like.metrics.get(f"{name}_after"))
+        after = as_number(like.metrics.get(f"{name}_after"))
         gain = 0.0 if after is None else min(factor, 1.0) * (after - before)
         if earlier:
             left = held_by_model(earlier[-1], name)
@@ -99,7 +100,7 @@ def _levels(
 def _possible(name: str, value: float, like: PhaseRecord) -> float:
     """``value`` as a share if it is an adherence; the recorded number if only rounding differs."""
     for when in ("before", "after"):
-        recorded = finite(like.metrics.get(f"{name}_{when}"))
+        recorded = as_number(like.metrics.get(f"{name}_{when}"))
         if recorded is not None and math.isclose(value, recorded, rel_tol=1e-9, abs_tol=1e-12):
             return recorded
     return min(max(value, 0.0), 1.0) if "adherence" in name else value

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from risen_plugin.commands.simulate.layout import Stretch
 from risen_plugin.commands.simulate.replay import LoggedDecision, Replay
-from risen_plugin.progress import finite, loss_name
+from risen_plugin.kit.jsonable import as_number
+from risen_plugin.progress import loss_name
 
 _MARKS = {"fine_tune": "─", "risen": "█", "dropped": "░", "burst": "▒"}
 _PLAIN_MARKS = {"fine_tune": "-", "risen": "#", "dropped": "x", "burst": "+"}
@@ -233,7 +234,7 @@ def _legend(y: int) -> list[str]:
 
 def _held_out(replay: Replay) -> list[tuple[int, float]]:
     name = loss_name(replay.trace.eval_metrics)
-    losses = [(s, finite(m.get(name))) for s, m in replay.trace.eval_metrics]
+    losses = [(s, as_number(m.get(name))) for s, m in replay.trace.eval_metrics]
     return [(step, value) for step, value in losses if value is not None]
 
 

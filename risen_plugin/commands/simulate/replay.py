@@ -15,14 +15,15 @@ from risen_plugin.commands.simulate.assumed import COUNTED, measured
 from risen_plugin.commands.simulate.layout import Stretch, stretches, totals
 from risen_plugin.commands.simulate.trace import Trace
 from risen_plugin.contracts import Decision, PhaseRecord, Progress, Scheduler
-from risen_plugin.progress import finite, seconds_of
+from risen_plugin.kit.jsonable import as_number
+from risen_plugin.progress import BUFFERED, DEMONSTRATIONS, UNSOLVED, seconds_of
 from risen_plugin.run.deciding import Decisions, decide, timeline
 
 _T = TypeVar("_T")
 _BUFFERS = {
-    "unsolved": "buffers/unsolved",
-    "buffered": "buffers/answers",
-    "demonstrations": "buffers/demonstrations",
+    "unsolved": UNSOLVED,
+    "buffered": BUFFERED,
+    "demonstrations": DEMONSTRATIONS,
 }
 """The sizes of the buffers: their names in a progress, and in the metrics of a phase."""
 
@@ -134,9 +135,9 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
         past.append(record)
         spent += seconds_of(record)
         for name in COUNTED:
-            counted[name] += finite(record.metrics.get(name)) or 0.0
+            counted[name] += as_number(record.metrics.get(name)) or 0.0
         for name, before in fullness.items():
-            seen = finite(record.metrics.get(_BUFFERS[name]))
+            seen = as_number(record.metrics.get(_BUFFERS[name]))
             fullness[name] = before if seen is None else round(seen)
     return Replay(
         label, trace, tuple(made), tuple(phase for phase in past if phase.kind != "fine_tune")

@@ -28,7 +28,17 @@ from risen_plugin.phases.leftovers.findings import (
     select,
 )
 from risen_plugin.phases.leftovers.journal import Journal, Position
-from risen_plugin.progress import OF_THE_GUARD, PROBE_LOSS
+from risen_plugin.progress import (
+    BUFFERED,
+    DEMONSTRATIONS,
+    GAP,
+    NEWLY_BUFFERED,
+    OF_TASK,
+    OF_THE_GUARD,
+    PROBE_LOSS,
+    TRIP_WIRE_RISE,
+    UNSOLVED,
+)
 from risen_plugin.rewards.batch import Batch
 
 if TYPE_CHECKING:
@@ -105,10 +115,10 @@ class Buffers:
         self._write("judged", {"phase": self._at[0], "fed": refused is None, "why": refused})
         self._commit()
         return {
-            "buffers/answers": float(len(self.answers)),
-            "buffers/new_answers": float(0 if refused else new),
-            "buffers/unsolved": float(len(self.unsolved)),
-            "buffers/demonstrations": float(len(self.demonstrations)),
+            BUFFERED: float(len(self.answers)),
+            NEWLY_BUFFERED: float(0 if refused else new),
+            UNSOLVED: float(len(self.unsolved)),
+            DEMONSTRATIONS: float(len(self.demonstrations)),
         }
 
     def mixture(
@@ -122,14 +132,14 @@ class Buffers:
         from risen_plugin.phases.leftovers.mixing import mix  # most runs have no burst
 
         self._open()
-        own = [
+        answers = [
             {"prompt": answer.prompt, "completion": answer.completion}
             for answer in self.answers
             if not leave_out(answer.prompt)
         ]
         written = [row for row in self.demonstrations if not leave_out(row["prompt"])]
         return mix(
-            own,
+            answers,
             written,
             count=steps * config.batch_size,
             own_share=config.own_share,
@@ -165,15 +175,15 @@ class Buffers:
 
     def line(self, metrics: Mapping[str, Any]) -> str:
         """The leftovers of a RISEN phase in one line; an empty one where there are none."""
-        if not any(metrics.get(f"buffers/{name}") for name in ("answers", "unsolved")):
+        if not any(map(metrics.get, (BUFFERED, UNSOLVED))):
             return ""
         line = (
-            f"{metrics['buffers/answers']:.0f} verified answers in the buffer "
-            f"({metrics['buffers/new_answers']:.0f} new)"
+            f"{metrics[BUFFERED]:.0f} verified answers in the buffer "
+            f"({metrics[NEWLY_BUFFERED]:.0f} new)"
         )
-        if metrics["buffers/unsolved"]:
+        if metrics[UNSOLVED]:
             line += (
-                f"; nobody has solved {metrics['buffers/unsolved']:.0f} instructions: "
+                f"; nobody has solved {metrics[UNSOLVED]:.0f} instructions: "
                 "'risen unsolved' writes them down for demonstrations"
             )
         return line
@@ -290,11 +300,11 @@ def refusal(accepted: bool, metrics: Mapping[str, Any], guard: GuardConfig) -> s
     if not after - before <= guard.max_probe_loss_rise + _ROUNDING:
         return "the phase lost on the probe"
     allowed = {
-        "trip_wire_rise": guard.max_trip_wire_rise,
-        "gap": guard.max_gap,
+        TRIP_WIRE_RISE: guard.max_trip_wire_rise,
+        GAP: guard.max_gap,
         "forward_kl": guard.max_forward_kl,
         "domain_drop": guard.max_domain_drop,
-        **{f"task/{name}_drop": task.max_drop for name, task in guard.tasks.items()},
+        **{f"{OF_TASK}{name}_drop": task.max_drop for name, task in guard.tasks.items()},
     }
     for name, most in allowed.items():
         value = metrics.get(f"{OF_THE_GUARD}{name}", math.nan)
