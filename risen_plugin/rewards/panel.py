@@ -126,25 +126,14 @@ class Panel:
     def state_dict(self) -> dict[str, Any]:
         """The counts and the threshold of the phase so far, as JSON values."""
         return {
-            "errors": {
-                name: {
-                    "errors": count.errors,
-                    "completions": count.completions,
-                    "example": count.example,
-                    "latest": [int(failed) for failed in count.latest],
-                }
-                for name, count in self.errors.items()
-            },
+            "errors": {name: count.state_dict() for name, count in self.errors.items()},
             "threshold": self.threshold,
             "extras": sorted(self._extras),
         }
 
     def _go_on(self, state: Mapping[str, Any]) -> None:
         for name, counted in state["errors"].items():
-            count = self.errors[name]
-            count.errors, count.completions = counted["errors"], counted["completions"]
-            count.example = counted["example"]
-            count.latest.extend(map(bool, counted["latest"]))
+            self.errors[name] = ErrorCount.from_state(self.breaker.window, counted)
         self.threshold = state["threshold"]
         self._extras = set(state["extras"])
 

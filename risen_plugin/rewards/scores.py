@@ -145,6 +145,21 @@ class ErrorCount:
     example: str = ""
     latest: deque[bool] = field(default_factory=deque)
 
+    @classmethod
+    def from_state(cls, window: int, state: Mapping[str, Any]) -> ErrorCount:
+        """The count of a phase that was cut off, as :meth:`state_dict` had it."""
+        latest = deque(map(bool, state["latest"]))
+        return cls(window, state["errors"], state["completions"], state["example"], latest)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count as JSON values."""
+        return {
+            "errors": self.errors,
+            "completions": self.completions,
+            "example": self.example,
+            "latest": [int(failed) for failed in self.latest],
+        }
+
     def add(self, scores: Scores) -> None:
         """Count a batch."""
         failed = errors_in(scores)

@@ -111,7 +111,6 @@ class Desk:
             schedule="linear",
             callbacks=[before],
         )
-        before.trainer = trainer
         callback = RisenCallback(self.risen_config()).attach(trainer)
         trainer.train()
         trainer.save_model()
@@ -221,7 +220,6 @@ class Before(TrainerCallback):
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.trainer: Trainer | None = None
         self.model: Any = None
         self.optimizer: dict[str, Any] = {}
         self.figures: Figures = {}
@@ -230,7 +228,7 @@ class Before(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.global_step != state.max_steps or self.trainer is None:
+        if state.global_step != state.max_steps:
             return
         started = time.monotonic()
         self.figures = self.desk.figures(kwargs["model"], "before RISEN")

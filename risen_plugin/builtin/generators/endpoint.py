@@ -132,6 +132,11 @@ class Endpoint:
             clock=self.clock,
         )
 
+    def go_on(self, spent: int) -> None:
+        """Count on from the requests that were made before."""
+        with self._lock:
+            self.spent = spent
+
     def _refused(self) -> str | None:
         """Count one request, or give the reason why it may not be made."""
         with self._lock:

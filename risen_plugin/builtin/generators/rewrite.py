@@ -240,5 +240,5 @@ class Rewrite:
         """Go on from a state of :meth:`state_dict`."""
         self._made = state["made"]
         if self.endpoint is not None:
-            self.endpoint.spent = state["spent"]
+            self.endpoint.go_on(state["spent"])
         self.valid.load_state_dict(state["valid"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import pickle
 import random
 from collections.abc import Callable, Sequence
@@ -165,11 +166,11 @@ def pickles(subject: Subject) -> Check:
     """The reward can be pickled and scores the same afterwards."""
     items = _mixed(subject)
     first = _called(subject, items)
-    caller = copy.copy(subject.caller)
     try:
-        caller.reward = pickle.loads(pickle.dumps(subject.caller.reward))
+        reward = pickle.loads(pickle.dumps(subject.caller.reward))
     except Exception as error:  # noqa: BLE001  pickling runs the object's own code
         return Check("pickle", "fail", typed_line(error))
+    caller = dataclasses.replace(subject.caller, reward=reward)
     twin = _settled(lambda: caller.raw(items), len(items))
     return _differs("pickle", items, first, twin, "after pickling") or Check("pickle", "ok")
 

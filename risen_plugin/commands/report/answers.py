@@ -28,7 +28,7 @@ LONGEST = 1200  # characters of a prompt or an answer that are shown
 _FULL = ("prompt", "completion", "constraints", "met", "family")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scores:
     """The scores of one reward for the answers of one phase.
 
@@ -64,7 +64,7 @@ class Shown:
     met: Sequence[tuple[str, bool | None]] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Answers:
     """A summary of all sampled answers.
 
@@ -73,10 +73,10 @@ class Answers:
     """
 
     count: int = 0
-    by_phase: dict[int, int] = field(default_factory=dict)
-    by_reward: dict[str, list[Scores]] = field(default_factory=dict)
-    shown: list[Shown] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
+    by_phase: Mapping[int, int] = field(default_factory=dict)
+    by_reward: Mapping[str, Sequence[Scores]] = field(default_factory=dict)
+    shown: Sequence[Shown] = ()
+    unread: Sequence[str] = ()
 
 
 def read_answers(
@@ -90,37 +90,42 @@ def read_answers(
 
     :param weights: of the rewards in the sum that answers are ordered by; 1 for others.
     """
-    answers = Answers()
     try:
         files = rollout_files(folder)
     except DataError:
-        return answers
-    share = max(1, most // len(files))
-    bounds: dict[str, tuple[float, float]] = {}
-    tables = []
+        return Answers()
+    tables: list[tuple[Path, _Table]] = []
+    unread: list[str] = []
     for path in files:
         try:
-            table = _numbers(path)
+            tables.append((path, _numbers(path)))
         except DataError as error:
-            answers.unread.append(str(error))
-            continue
+            unread.append(str(error))
         except (OSError, ValueError, KeyError) as error:
-            answers.unread.append(f"{path}: {one_line(error)}")
-            continue
-        tables.append((path, table))
-        for name in table.rewards:
-            low, high = table.bounds(name)
-            known = bounds.get(name, (low, high))
-            bounds[name] = (min(low, known[0]), max(high, known[1]))
+            unread.append(f"{path}: {one_line(error)}")
+    share = max(1, most // len(files))
+    shown: list[Shown] = []
     for path, table in tables:
-        answers.count += table.rows
-        answers.by_phase[table.phase] = table.rows
-        for name in table.rewards:
-            answers.by_reward.setdefault(name, []).append(table.scores(name, *bounds[name]))
         totals = table.totals(weights)
-        chosen = table.choose(totals, per_group, share)
-        answers.shown += _shown(path, table, chosen, totals)
-    return answers
+        shown += _shown(path, table, table.choose(totals, per_group, share), totals)
+    numbers = [table for _, table in tables]
+    return Answers(
+        sum(table.rows for table in numbers),
+        {table.phase: table.rows for table in numbers},
+        _by_reward(numbers),
+        shown,
+        unread,
+    )
+
+
+def _by_reward(tables: Sequence[_Table]) -> Mapping[str, Sequence[Scores]]:
+    """The scores of each reward by phase, in bins that are the same for all phases."""
+    by_reward: dict[str, list[Scores]] = {}
+    for reward in dict.fromkeys(name for table in tables for name in table.rewards):
+        scored = [table for table in tables if reward in table.rewards]
+        lows, highs = zip(*(table.bounds(reward) for table in scored), strict=True)
+        by_reward[reward] = [table.scores(reward, min(lows), max(highs)) for table in scored]
+    return by_reward
 
 
 class _Table:

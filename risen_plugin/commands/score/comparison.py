@@ -83,6 +83,18 @@ class Tally:
     groups: int = 0
     flat_groups: int = 0
 
+    def add(self, seen: Sequence[Score], passes_at: float) -> None:
+        """Take in the outcomes of one group; none if the reward did not see it."""
+        if not seen:
+            return
+        self.groups += 1
+        self.flat_groups += is_flat(seen)
+        for outcome in seen:
+            self.outcomes[kind_of(outcome)] += 1
+            if _is_score(outcome):
+                self.total += outcome
+                self.passed += outcome >= passes_at
+
 
 @dataclass
 class Pair:
@@ -92,6 +104,17 @@ class Pair:
     agreed: int = 0
     groups: int = 0
     best_changed: int = 0
+
+    def add(self, first: Sequence[Score], second: Sequence[Score], passes_at: float) -> None:
+        """Take in the outcomes of one group by both rewards."""
+        changed = best_changes(first, second)
+        if changed is not None:
+            self.groups += 1
+            self.best_changed += changed
+        for a, b in zip(first, second, strict=True):
+            if _is_score(a) and _is_score(b):
+                self.moments.add(a, b)
+                self.agreed += (a >= passes_at) == (b >= passes_at)
 
 
 @dataclass(frozen=True)
@@ -149,21 +172,9 @@ class Comparison:
         self.groups += 1
         by_name = {name: [outcomes.get(name) for outcomes in group] for name in self.names}
         for name, one in self.ones.items():
-            seen = [outcomes[name] for outcomes in group if name in outcomes]
-            for outcome in seen:
-                self._count(one, outcome)
-            if seen:
-                one.groups += 1
-                one.flat_groups += is_flat(seen)
+            one.add([outcomes[name] for outcomes in group if name in outcomes], self.passes_at)
         for (first, second), pair in self.pairs.items():
-            changed = best_changes(by_name[first], by_name[second])
-            if changed is not None:
-                pair.groups += 1
-                pair.best_changed += changed
-            for a, b in zip(by_name[first], by_name[second], strict=True):
-                if _is_score(a) and _is_score(b):
-                    pair.moments.add(a, b)
-                    pair.agreed += (a >= self.passes_at) == (b >= self.passes_at)
+            pair.add(by_name[first], by_name[second], self.passes_at)
         if self._most:
             self._collect(group, about)
 
@@ -202,12 +213,6 @@ class Comparison:
             "flat_groups": one.flat_groups,
             "flat_share": share(one.flat_groups, one.groups),
         }
-
-    def _count(self, one: Tally, outcome: Score) -> None:
-        one.outcomes[kind_of(outcome)] += 1
-        if _is_score(outcome):
-            one.total += outcome
-            one.passed += outcome >= self.passes_at
 
     def _collect(self, group: Sequence[Mapping[str, Score]], about: Sequence[Any] | None) -> None:
         """Keep the largest disagreement of the group, if it is among the largest of all."""
