@@ -47,6 +47,8 @@ LEAVE_S = "leave_s"
 TIMED = (GUARD_S, ENTER_S, REINFORCE_S, LEAVE_S)
 """Seconds of the parts of a RISEN phase."""
 
+finite = as_number  # the public name, for the schedulers of others
+
 
 def risen_phases(progress: Progress) -> list[PhaseRecord]:
     """The RISEN phases so far, kept or dropped."""
