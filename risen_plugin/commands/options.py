@@ -96,14 +96,26 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     """
     options: dict[str, Any] = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
-        name = name.strip()
-        if not equals or not name:
-            raise ConfigError(f"the option '{pair}' has no value; write name=value")
+        name, value = name_and_value(pair, "the option")
         if name in options:
             raise ConfigError(f"the option '{name}' is given twice")
         options[name] = _scalar(value)
     return options
+
+
+def name_and_value(pair: str, what: str) -> tuple[str, str]:
+    """The name and the text of a ``name=value`` pair.
+
+    >>> name_and_value("low = 20", "the option")
+    ('low', ' 20')
+
+    :param what: it names, for the message.
+    :raises ConfigError: for a pair without ``=`` or name.
+    """
+    name, equals, value = pair.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"{what} '{pair}' has no value; write name=value")
+    return name.strip(), value
 
 
 def _scalar(text: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from risen_plugin.commands.options import options_of
+from risen_plugin.commands.options import name_and_value, options_of
 from risen_plugin.errors import DataError, one_line
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.kit.json_lines import lines_in
@@ -110,17 +110,11 @@ def audit_command(
     context.exit(1 if report.findings else 0)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise click.UsageError(f"'{text}' is no NAME=VALUE")
-    return name.strip(), value
-
-
 def _rows(file: Path | None, columns: tuple[str, ...], right: str | None) -> list[dict[str, Any]]:
     """The rows of the file, each with the columns and the right answer; or these alone."""
     rows: list[dict[str, Any]] = [{}] if file is None else _read(file)
-    for name, value in map(_pair, columns):
+    for column in columns:
+        name, value = name_and_value(column, "the column")
         try:
             read = json.loads(value)
         except ValueError as error:
