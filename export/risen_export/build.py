@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from risen_export import graph
-from risen_export.manifest import DATA, GRAPH, write_json
+from risen_export.manifest import DATA, GRAPH
 from risen_export.quiet import quiet
 from risen_export.source import read_json
 from risen_plugin.errors import ExportError, near_miss, one_line
+from risen_plugin.kit.files import write_json
 from risen_plugin.training.seam import Reach, check_seam
 
 if TYPE_CHECKING:
@@ -145,4 +146,4 @@ def _name_sliding_layers(path: Path) -> None:
     config = read_json(path)
     if config.get("sliding_window") and not config.get("layer_types"):
         config["layer_types"] = ["sliding_attention"] * int(config["num_hidden_layers"])
-        write_json(path, config)
+        write_json(path, config, ascii_only=False)

@@ -6,7 +6,6 @@ Reads and writes ``manifest.json``; it neither builds nor runs anything.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -55,10 +54,6 @@ def files_of(folder: Path) -> dict[str, FileEntry]:
 def versions() -> dict[str, str]:
     """Versions of the packages that a bundle is made with, those installed only."""
     return versions_of(_PACKAGES)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from risen_export import manifest
 from risen_plugin.errors import DataError, ExportError
-from risen_plugin.kit.files import replace_folder, sha256
+from risen_plugin.kit.files import replace_folder, sha256, write_json
 from risen_plugin.record.reading import read_description
 from risen_plugin.record.run_record import DESCRIPTION, FOLDER
 
@@ -41,7 +41,7 @@ def complete(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     rope = config.get("rope_parameters") or {}
     if "rope_theta" in rope and "rope_theta" not in config:
         config["rope_theta"] = rope["rope_theta"]
-    manifest.write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config, ascii_only=False)
     model.generation_config.save_pretrained(folder)
     if not (folder / "tokenizer.json").is_file():
         raise ExportError(
@@ -59,7 +59,7 @@ def complete(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     if isinstance(template, str):
         settings["chat_template"] = template
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    manifest.write_json(path, settings)
+    write_json(path, settings, ascii_only=False)
 
 
 def describe(folder: Path, precision: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def describe(folder: Path, precision: str, facts: dict[str, Any]) -> dict[str, A
         **facts,
         "files": manifest.files_of(folder),
     }
-    manifest.write_json(folder / manifest.MANIFEST, content)
+    write_json(folder / manifest.MANIFEST, content, ascii_only=False)
     return content
 
 
@@ -89,7 +89,7 @@ def span(out: Path, inner: dict[str, dict[str, Any]], facts: dict[str, Any]) -> 
             for precision, one in inner.items()
         },
     }
-    manifest.write_json(out / manifest.MANIFEST, content)
+    write_json(out / manifest.MANIFEST, content, ascii_only=False)
 
 
 def rewards_of(run: Path | None) -> dict[str, Any] | None:

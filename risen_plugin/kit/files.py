@@ -61,9 +61,12 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, data: object) -> None:
-    """As :func:`write_text`, for ``data`` as JSON; missing folders are made."""
-    text = json.dumps(data, indent=1, default=str) + "\n"
+def write_json(path: Path, data: object, *, ascii_only: bool = True) -> None:
+    """As :func:`write_text`, for ``data`` as JSON; missing folders are made.
+
+    :param ascii_only: escape every other letter, as half a surrogate pair in a text needs.
+    """
+    text = json.dumps(data, indent=1, ensure_ascii=ascii_only, default=str) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
 
