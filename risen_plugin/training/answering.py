@@ -155,9 +155,10 @@ def texts_in_training(
     batch_size: int,
 ) -> list[str]:
     """Greedy answers, as texts, of a model that goes on training in the mode that it is in."""
-    was_training = model.training
-    made = answers(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    model.train(was_training)
+    with same_modes(model):
+        made = answers(
+            model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size
+        )
     return [text_of(answer) for answer in made]
 
 

@@ -107,7 +107,7 @@ def clean_room(model: Model, tokenizer: Tokenizer | None = None, *others: object
     """Put the surroundings of ``model`` back as they were, also after an exception.
 
     Only values that a caller writes into the parameters themselves stay changed: merging an
-    adapter inside the room is kept, building and training one is forgotten. ``others`` are
+    adapter inside the room stays, building and training one is forgotten. ``others`` are
     further objects whose attributes are put back. Inside, attention is :func:`finite_attention`.
     """
     objects: dict[int, object] = {id(module): module for module in model.modules()}
