@@ -18,6 +18,9 @@ from typing import Any, Literal, TypeAlias
 from risen_plugin.contracts import Failed
 from risen_plugin.errors import PluginError, RisenError
 
+Score: TypeAlias = float | Failed | None
+"""The score of one answer by one reward: a number, an abstention, or an error with its reason."""
+
 Scores: TypeAlias = list[float | None]
 """One reward's score of each completion: a finite number, None to abstain, or ``Failed``."""
 

@@ -141,10 +141,10 @@ def decide(scheduler: Scheduler, progress: Progress, label: str) -> Decision:
     return decision
 
 
-def kind_of(decision: Decision) -> str:
+def without_numbers(decision: Decision) -> str:
     """The decision without its numbers, which change from step to step.
 
-    >>> kind_of(Decision("fine_tune", reason="plateau: eval_loss 1.2 -> 1.19, -0.8%"))
+    >>> without_numbers(Decision("fine_tune", reason="plateau: eval_loss 1.2 -> 1.19, -0.8%"))
     'fine_tune: plateau: eval_loss # -> #, #'
     """
     return f"{decision.phase}: {_NUMBER.sub('#', decision.reason)}"
@@ -162,7 +162,7 @@ class Decisions:
 
         A phase or burst is always news.
         """
-        before, self.latest = self.latest, kind_of(decision)
+        before, self.latest = self.latest, without_numbers(decision)
         self.reason = decision.reason
         return decision.phase != "fine_tune" or self.latest != before
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from risen_plugin import __version__
 from risen_plugin.errors import ConfigError
 
-Kind = Literal["function", "method", "override", "class attribute", "attribute"]
+ReachKind = Literal["function", "method", "override", "class attribute", "attribute"]
 
 
 SINCE = {
@@ -46,7 +46,7 @@ class Reach:
 
     owner: str
     name: str
-    kind: Kind
+    kind: ReachKind
     why: str
     takes: tuple[str, ...] = ()
 

@@ -19,10 +19,10 @@ from risen_plugin.constraints import Judgement
 from risen_plugin.constraints.judging import judge_row
 from risen_plugin.contracts import Failed, text_of
 from risen_plugin.errors import DataError, PluginError, RisenError, boundary, near_miss
-from risen_plugin.record.rollouts import Score, reason_of
+from risen_plugin.record.rollouts import reason_of
 from risen_plugin.rewards.adherence import columns_of
 from risen_plugin.rewards.calling import NamedReward
-from risen_plugin.rewards.scores import check_scores, kind_of
+from risen_plugin.rewards.scores import Score, check_scores, kind_of
 
 _OF_ONE = re.compile(r"row 1 of the batch: | for completion 0\b")  # of a batch of a single row
 

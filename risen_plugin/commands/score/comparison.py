@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from risen_plugin.commands.score.summary import share
-from risen_plugin.record.rollouts import Score
-from risen_plugin.rewards.scores import Kind, kind_of
+from risen_plugin.rewards.scores import Kind, Score, kind_of
 
 _NO_DIFFERENCE = 1e-6  # a smaller one is rounding
 

@@ -10,8 +10,9 @@ from risen_plugin.commands.score.by_row import lacking, score_rows
 from risen_plugin.commands.score.comparison import Comparison
 from risen_plugin.commands.score.rows import Answer
 from risen_plugin.errors import ConfigError, DataError, near_miss
-from risen_plugin.record.rollouts import Rollout, Score
+from risen_plugin.record.rollouts import Rollout
 from risen_plugin.rewards.calling import NamedReward
+from risen_plugin.rewards.scores import Score
 
 _LABELLED = re.compile(r"([\w-]+)=(.+)", re.DOTALL)
 

@@ -8,8 +8,8 @@ from risen_plugin.commands.score.by_row import Scored, verdict
 from risen_plugin.commands.score.comparison import Comparison, Disagreement
 from risen_plugin.commands.score.summary import Summary
 from risen_plugin.contracts import text_of
-from risen_plugin.record.rollouts import Rollout, Score, reason_of
-from risen_plugin.rewards.scores import kind_of
+from risen_plugin.record.rollouts import Rollout, reason_of
+from risen_plugin.rewards.scores import Score, kind_of
 
 _INDENT = " " * 9
 _MARKS = {"met": "+", "met loosely": "~", "missed": "-"}

@@ -25,7 +25,7 @@ _WORDS = {
 _MOST = ("fine_tune", "dropped", "burst", "risen")  # of one cell, the later one is shown
 
 
-def kind_of(stretch: Stretch) -> str:
+def drawn_as(stretch: Stretch) -> str:
     """The kind of a stretch as it is drawn: dropped RISEN phases are a separate kind."""
     return "dropped" if stretch.kind == "risen" and not stretch.accepted else stretch.kind
 
@@ -43,7 +43,7 @@ def strip(drawn: Sequence[Stretch], *, width: int, whole: float, plain: bool = F
     marks = _PLAIN_MARKS if plain else _MARKS
     cells = [""] * width
     for stretch in drawn:
-        kind = kind_of(stretch)
+        kind = drawn_as(stretch)
         first = min(int(width * stretch.begin / whole), width - 1)
         last = min(math.ceil(width * (stretch.begin + stretch.seconds) / whole), width)
         for cell in range(first, max(last, first + 1)):
@@ -198,7 +198,7 @@ def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") 
 def _bar(drawn: Sequence[Stretch], name: str, y: int, whole: float) -> list[str]:
     parts = [_text(_LEFT - 8, y + 20, name, "dim", "end")]
     for stretch in drawn:
-        kind = kind_of(stretch)
+        kind = drawn_as(stretch)
         left = _x(stretch.begin, whole)
         wide = max(_x(stretch.begin + stretch.seconds, whole) - left, 1.5)
         label = (

@@ -11,14 +11,13 @@ from risen_plugin.record.rollouts.reading import (
     read_rollouts,
     rollout_files,
 )
-from risen_plugin.record.rollouts.writing import FILE, ROWS_AT_ONCE, RolloutLog, Score, reason_of
+from risen_plugin.record.rollouts.writing import FILE, ROWS_AT_ONCE, RolloutLog, reason_of
 
 __all__ = [
     "FILE",
     "ROWS_AT_ONCE",
     "Rollout",
     "RolloutLog",
-    "Score",
     "logged_rewards",
     "open_log",
     "read_rollouts",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from risen_plugin.contracts import Completion, Failed, Prompt
 from risen_plugin.errors import DataError, near_miss, near_path, one_line
-from risen_plugin.record.rollouts.writing import COLUMNS, FILE, OF_A_REWARD, Score
+from risen_plugin.record.rollouts.writing import COLUMNS, FILE, OF_A_REWARD
 from risen_plugin.record.run_record import FOLDER
+from risen_plugin.rewards.scores import Score
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile

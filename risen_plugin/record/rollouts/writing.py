@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from risen_plugin.constraints.judging import constraints_of, met_by
 from risen_plugin.contracts import Failed
@@ -20,7 +20,7 @@ from risen_plugin.kit.files import put
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.run_record import writing
 from risen_plugin.rewards.batch import Batch
-from risen_plugin.rewards.scores import kind_of
+from risen_plugin.rewards.scores import Score, kind_of
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetWriter
@@ -244,9 +244,6 @@ def _encodable(text: str | None) -> str | None:
 
 
 FILE = "completions.parquet"
-Score: TypeAlias = float | Failed | None
-"""The score of one answer by one reward: a number, an abstention, or an error with its reason."""
-
 COLUMNS = {
     "phase": "int32",
     "step": "int32",
