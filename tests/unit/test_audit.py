@@ -350,6 +350,7 @@ def test_the_report_as_json(risen):
         (["length"], "needs the options 'low' and 'high'"),
         (["exact", "-o", "colum=x"], "did you mean 'column'?"),
         (["exact", "-o", "column"], "the option 'column' has no value; write name=value"),
+        (["exact", "--column", "answer"], "the column 'answer' has no value; write name=value"),
         (["exact", "--column", "answer=yes"], "--column answer: yes is no JSON"),
         (["exact", "--columns", "absent.json"], "cannot read absent.json"),
         (["exact", "--allow", "eco"], "there is no check 'eco' to allow; did you mean 'echo'?"),

@@ -77,6 +77,11 @@ def test_lines_are_reached_in_any_order(tmp_path: Path) -> None:
     assert not lines[0].is_cut_off
 
 
+def test_a_line_is_text_where_only_its_last_character_is_cut_off() -> None:
+    lines = lines_in([b'"\xe2\x80', b'"\xe2"', b"\xff\xfe"], "rows.jsonl")
+    assert [line.is_text for line in lines] == [True, False, False]
+
+
 def test_lines_come_as_a_stream(tmp_path: Path) -> None:
     def endless() -> Any:
         while True:
