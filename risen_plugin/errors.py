@@ -44,9 +44,8 @@ def near_miss(name: str, known: Iterable[str]) -> str:
 
     An ending that both have, such as ``.jsonl``, does not make them more alike.
     """
-    likeness = {other: _likeness(name, other) for other in known}
-    best = max(likeness, key=likeness.__getitem__, default="")
-    return f"; did you mean '{best}'?" if likeness.get(best, 0.0) >= _ALIKE else ""
+    best = _nearest(name, known)
+    return "" if best is None else f"; did you mean '{best}'?"
 
 
 def near_path(path: Path, *, folders: bool = False) -> str:
@@ -61,7 +60,19 @@ def near_path(path: Path, *, folders: bool = False) -> str:
     if not path.parent.is_dir():
         return f"; there is no folder '{path.parent}' either"
     beside = [other.name for other in path.parent.iterdir() if other.is_dir() or not folders]
-    return near_miss(path.name, beside)
+    return near_beside(path, beside)
+
+
+def near_beside(path: Path, names: Iterable[str]) -> str:
+    """The near miss of a path among names in its folder, with the folder before it."""
+    best = _nearest(path.name, names)
+    return "" if best is None else f"; did you mean '{path.parent / best}'?"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    likeness = {other: _likeness(name, other) for other in known}
+    best = max(likeness, key=likeness.__getitem__, default="")
+    return best if likeness.get(best, 0.0) >= _ALIKE else None
 
 
 def _likeness(name: str, other: str) -> float:

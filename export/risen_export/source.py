@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import ExportError, near_miss
+from risen_plugin.errors import ExportError, near_beside, near_miss
 
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = (
@@ -254,4 +254,4 @@ def _sibling(path: Path) -> str:
     """A near miss among the folders beside a path that does not exist."""
     if not path.parent.is_dir():
         return ""
-    return near_miss(path.name, [child.name for child in path.parent.iterdir() if child.is_dir()])
+    return near_beside(path, [child.name for child in path.parent.iterdir() if child.is_dir()])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import ConfigError, one_line
+from risen_plugin.errors import ConfigError, near_path, one_line
 
 
 def read_mapping(path: str | Path, needs: str) -> Mapping[str, Any]:
@@ -23,7 +23,8 @@ def read_mapping(path: str | Path, needs: str) -> Mapping[str, Any]:
         _check_repeated(yaml.compose(text, yaml.SafeLoader), str(path))
         data = yaml.safe_load(text)
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        near = near_path(Path(path))
+        raise ConfigError(f"cannot read {path}: {error.strerror}{near}") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         location = str(path) if mark is None else f"{path}:{mark.line + 1}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from risen_plugin.errors import ConfigError, near_miss, typed_line
+from risen_plugin.errors import ConfigError, near_beside, near_miss, typed_line
 
 
 def attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
@@ -49,7 +49,7 @@ def module_at(place: str) -> ModuleType:
     is_file = place.endswith(".py")
     if is_file and not path.is_file():
         beside = [other.name for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise ConfigError(f"there is no file '{place}'{near_miss(path.name, beside)}")
+        raise ConfigError(f"there is no file '{place}'{near_beside(path, beside)}")
     folder = str(path.resolve().parent) if is_file else os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)

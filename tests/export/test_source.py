@@ -106,7 +106,7 @@ def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
 
 def test_a_mistyped_folder_suggests_its_neighbour(tmp_path: Path) -> None:
     model_in(tmp_path / "my-run")
-    with pytest.raises(ExportError, match=r"no folder .*did you mean 'my-run'"):
+    with pytest.raises(ExportError, match=r"no folder .*did you mean '.*/my-run'"):
         resolve(tmp_path / "my-rnu")
 
 

@@ -169,6 +169,7 @@ def test_a_folder_that_another_process_writes_to_is_refused_at_once(resume: tupl
         ({"fine_tune": {"max_steps": "twenty"}}, (), "fine_tune.max_steps is 'twenty'"),
         ({"fine_tune": {"load_best_model_at_end": True}}, (), "load_best_model_at_end"),
         ({"model": "modle"}, (), "model modle cannot be loaded; did you mean 'model'"),
+        ({"model": "embeded"}, (), "model embeded cannot be loaded; did you mean 'embedded'"),
         ({"model": "./modle"}, (), "there is no model folder ./modle; did you mean 'model'?"),
         ({"model": "train.jsonl"}, (), "model train.jsonl is a file"),
         ({"model": "."}, (), "model . is a folder without config.json; did you mean 'model'?"),
@@ -231,7 +232,7 @@ def test_an_adaptation_that_is_interrupted_in_its_phase_goes_on(monkeypatch: pyt
     assert cut.exit_code == 130, cut.output
     assert "risen: the run in out goes on with --resume" in cut.stderr
     said = refused(*ADAPT, *guard, "--resume", "--set", "lora.r=5")
-    assert "risen adapt is another run than the one in out: lora.r was " in said
+    assert "risen: adapt is another run than the one in out: lora.r was " in said
     loud = [argument for argument in ADAPT if argument != "--quiet"]
     result = done(*loud, *guard, "--resume")
     assert "RISEN phase 1 begins again with 2 steps" in result.stderr
@@ -285,6 +286,7 @@ def test_retention_is_measured_on_plain_queries_where_there_are_some():
         (("--rewards", "constraints"), "give --instructions FILE"),
         (("--instructions", "instructions.jsonl"), "no reward is named"),
         (("--instructions", "instruction.jsonl", "--rewards", "exact"), "did you mean 'instruc"),
+        (("--instructions", "instructions.jsonl", "--rewards", "exat"), "risen: adapt: no reward"),
         (("--instructions", "instructions.jsonl", "--rewards", "exat"), "did you mean 'exact'?"),
         (
             ("--instructions", "instructions.jsonl", "--rewards", "exact", "-o", "colum=x"),
@@ -296,7 +298,7 @@ def test_retention_is_measured_on_plain_queries_where_there_are_some():
         ),
         (
             ("--instructions", "instructions.jsonl", "--rewards", "exact", "--set", "lora=null"),
-            "risen adapt trains an adapter",
+            "risen: adapt trains an adapter",
         ),
     ],
 )

@@ -552,4 +552,4 @@ def test_what_is_no_run_is_refused(run: Path, name: str, told: str) -> None:
     (run.parent / "empty").mkdir()
     done = CliRunner().invoke(unsolved_command, [str(run.parent / name)])
     assert told in str(done.exception)
-    assert name != "rnu" or "did you mean 'run'?" in str(done.exception)
+    assert name != "rnu" or f"did you mean '{run}'?" in str(done.exception)

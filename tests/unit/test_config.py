@@ -125,6 +125,9 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> 
     for path, reason in ((tmp_path / "no.yaml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(ConfigError, match=f"cannot read {path}: {reason}"):
             RisenConfig.from_yaml(path)
+    (tmp_path / "risen.yaml").write_text("rewards: [length]")
+    with pytest.raises(ConfigError, match=r"rise\.yaml: No such .*; did you mean '.*/risen\.yaml'"):
+        RisenConfig.from_yaml(tmp_path / "rise.yaml")
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_a_phase_that_goes_on_and_one_that_a_crash_cut_short_are_told_apart(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("rum", "there is no run '{place}'; did you mean 'run'?"),
+        ("rum", "there is no run '{place}'; did you mean '{beside}'?"),
         ("other", "'{place}' has no record: there is no risen/run.json in it"),
     ],
 )
@@ -174,7 +174,7 @@ def test_what_is_no_run_is_refused(name: str, said: str, script: Script) -> None
     place = script.place.parent / name
     with pytest.raises(DataError) as caught:
         read_run(place)
-    assert str(caught.value).startswith(said.format(place=place))
+    assert str(caught.value).startswith(said.format(place=place, beside=script.place))
 
 
 def test_a_damaged_description_is_one_line(script: Script) -> None:

@@ -401,7 +401,7 @@ def write_table(path: Path, **columns: list[Any]) -> Path:
 
 
 def test_a_missing_run_is_one_line_with_the_near_miss(run):
-    with pytest.raises(DataError, match=rf"no run or rollout log '.*'; did you mean '{run.name}'"):
+    with pytest.raises(DataError, match=rf"no run or rollout log '.*'; did you mean '{run}'"):
         read_rollouts(run.with_name(run.name + "x"))
 
 

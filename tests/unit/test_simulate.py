@@ -195,7 +195,7 @@ def test_what_is_no_trace_is_told_with_its_line(
 
 def test_a_trace_that_is_not_there_is_told_with_the_near_miss(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(DataError, match=r"there is no trace '.*oot'; did you mean 'out'"):
+    with pytest.raises(DataError, match=r"there is no trace '.*oot'; did you mean '.*/out'"):
         read_trace(tmp_path / "oot")
     with pytest.raises(DataError, match=r"'.*out' is no run: there is no risen/events\.jsonl in"):
         read_trace(tmp_path / "out")
@@ -475,6 +475,24 @@ def test_what_a_person_can_mend_is_told_in_one_line_with_exit_code_2(
     [line] = result.stderr.splitlines()
     assert line.startswith("risen: ")
     assert said in line
+
+
+def test_a_trace_that_is_not_there_is_told_before_a_missing_option(
+    run: Callable[..., Path],
+) -> None:
+    out = run()
+    result = simulate("after", "--trace", str(out.with_name("oot")))
+    assert result.exit_code == 2
+    assert f"there is no trace '{out.with_name('oot')}'; did you mean '{out}'?" in result.stderr
+
+
+def test_a_configuration_that_is_not_there_is_told_with_the_near_miss(
+    run: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "risen.yaml").write_text("scheduler: plateau")
+    result = simulate(str(tmp_path / "risn.yaml"), "--trace", str(run()))
+    assert result.exit_code == 2
+    assert f"did you mean '{tmp_path / 'risen.yaml'}'?" in result.stderr
 
 
 def test_a_terminal_without_the_marks_gets_plain_ones(

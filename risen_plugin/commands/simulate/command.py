@@ -82,8 +82,9 @@ def simulate_command(
     from risen_plugin.commands.simulate.replay import replay
     from risen_plugin.commands.simulate.trace import read_trace
 
+    trace = read_trace(folder, max_steps=max_steps)  # before a scheduler asks for its options
     by = named_scheduler(scheduler, pairs, plugins)
-    done = replay(read_trace(folder, max_steps=max_steps), by.value, by.label)
+    done = replay(trace, by.value, by.label)
     if html_file is not None:
         _write(html_file, drawing.page(done), "--html")
     if svg_file is not None:

@@ -134,16 +134,14 @@ def adapt_command(
     adapting = adaptation(model, section, keep_anyway=keep_anyway)
     data = _forced(overridden(adapting, pairs), force)
     default = Path("out") / f"{Path(model).name}-adapter"
-    run, folder = _read(
-        data, "risen adapt", output=output, seed=seed, default=default, resume=resume
-    )
+    run, folder = _read(data, "adapt", output=output, seed=seed, default=default, resume=resume)
     if run.lora is None:
-        raise ConfigError("risen adapt trains an adapter; give lora settings, or use risen train")
+        raise ConfigError("adapt trains an adapter; give lora settings, or use risen train")
     now = {**data, "seed": run.seed}
-    ended = _ended(folder, now, "risen adapt", force) if resume else None
+    ended = _ended(folder, now, "adapt", force) if resume else None
     if ended is not None:
         context.exit(0 if ended or keep_anyway else _NOT_KEPT)
-    done = _carry_out(run, folder, data, "risen adapt", resume=resume, quiet=quiet, only_kept=True)
+    done = _carry_out(run, folder, data, "adapt", resume=resume, quiet=quiet, only_kept=True)
     if done.is_kept:
         return
     if not done.is_main:

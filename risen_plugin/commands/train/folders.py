@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.commands.train.run_config import read_run
-from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.errors import ConfigError, near_beside
 from risen_plugin.kit.files import try_writing, write_json
 from risen_plugin.record.description import differences
 from risen_plugin.record.lock import NAME as LOCK
@@ -73,7 +73,7 @@ def empty(folder: Path) -> None:
 def _runs_beside(folder: Path) -> str:
     """A hint that names the folder beside this one whose run was probably meant."""
     beside = folder.parent.glob(f"*/{_RUN}") if folder.parent.is_dir() else ()
-    return near_miss(folder.name, [path.parent.name for path in beside])
+    return near_beside(folder, [path.parent.name for path in beside])
 
 
 def check_unchanged(folder: Path, data: Mapping[str, Any], where: str, *, force: bool) -> list[str]:

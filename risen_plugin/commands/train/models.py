@@ -9,7 +9,7 @@ from typing import Any
 from risen_plugin.commands.train.run_config import DType
 from risen_plugin.config import LoraSettings
 from risen_plugin.embedded import base_model
-from risen_plugin.errors import ConfigError, near_path, one_line
+from risen_plugin.errors import ConfigError, near_miss, near_path, one_line
 
 EMBEDDED = "embedded"
 """The name of the small base model that this package brings with it."""
@@ -119,6 +119,7 @@ def weight_bytes(name: str, wanted: DType, *, only_adapter: bool) -> int:
 
 
 def _beside(name: str) -> str:
-    """A hub id that may have been meant as a folder."""
+    """A hint at the folder, or the embedded model, that a hub id may have been meant as."""
     path = Path(name)
-    return near_path(path, folders=True).rstrip("?") if path.parent.is_dir() else ""
+    hint = near_path(path, folders=True) if path.parent.is_dir() else ""
+    return (hint or near_miss(name, [EMBEDDED])).rstrip("?")
