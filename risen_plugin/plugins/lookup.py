@@ -182,7 +182,8 @@ def _composed(plugins: Plugins, hint: object, value: object, where: str) -> Any:
         read = list_or_mapping(value)
         value = value if read is None else read
     choices = _choices(hint)
-    kind = next((_kind(one) for one in choices if _kind(one) is not None), None)
+    kinds: list[Kind] = [kind for kind in map(_kind, choices) if kind is not None]
+    kind = kinds[0] if kinds else None
     if kind is not None and isinstance(value, str | Mapping | Use):
         return look_up(plugins, kind, read_use(value, where)).value
     if isinstance(value, list | tuple):

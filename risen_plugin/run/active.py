@@ -268,7 +268,7 @@ class ActiveRun:
         if self.resuming.begins_again:
             begins = f"{trial.label} begins again with"
         else:
-            begins = f"{'fine-tune -> ' if step else ''}{trial.label} of"
+            begins = f"fine-tune -> {trial.label} of"
         steps = f"{decision.steps} step{'' if decision.steps == 1 else 's'}"
         announcer.announce(f"step {step}: {begins} {steps} ({decision.reason})")
         trial.announce("decision", **dataclasses.asdict(decision))
