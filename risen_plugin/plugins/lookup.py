@@ -13,17 +13,14 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from risen_plugin.config.choices import Use, read_use
 from risen_plugin.contracts import Generator, Reward, Scheduler
 from risen_plugin.errors import ConfigError
-from risen_plugin.plugins.offers import Built, Kind
+from risen_plugin.plugins.offers import Built, Kind, OfferFinder
 from risen_plugin.plugins.options import build, describe, fits, hints_of, list_or_mapping
 from risen_plugin.plugins.places import attribute_of, module_at
-
-if TYPE_CHECKING:
-    from risen_plugin.plugins.registry import Plugins
 
 _KINDS: Mapping[Any, Kind] = {Scheduler: "scheduler", Generator: "generator", Reward: "reward"}
 _ASKED_WITH: Mapping[Kind, frozenset[str]] = {
@@ -46,7 +43,7 @@ _UNSAID: Any = inspect.Parameter.empty
 
 
 def look_up(
-    plugins: Plugins, kind: Kind, target: object, options: Mapping[str, Any] | None = None
+    plugins: OfferFinder, kind: Kind, target: object, options: Mapping[str, Any] | None = None
 ) -> Built:
     """The object that ``target`` names, with its name, label and origin.
 
@@ -80,7 +77,7 @@ def look_up(
 
 
 def make(
-    plugins: Plugins, factory: Callable[..., Any], options: Mapping[str, Any], label: str
+    plugins: OfferFinder, factory: Callable[..., Any], options: Mapping[str, Any], label: str
 ) -> Any:
     """Call ``factory`` with ``options``, and before that make those that are plugins themselves.
 
@@ -112,7 +109,7 @@ def _module_of(value: object) -> str:
 # Objects by the place of their code
 
 
-def _at_place(plugins: Plugins, kind: Kind, used: Use) -> Built:
+def _at_place(plugins: OfferFinder, kind: Kind, used: Use) -> Built:
     place, _, name = used.name.rpartition(":")
     if not place and not name.endswith(".py"):
         raise ConfigError(
@@ -174,7 +171,7 @@ def _list_of(names: Iterable[str]) -> str:
 # Options that are plugins themselves
 
 
-def _composed(plugins: Plugins, hint: object, value: object, where: str) -> Any:
+def _composed(plugins: OfferFinder, hint: object, value: object, where: str) -> Any:
     """``value``, or the objects that it names where the annotation asks for plugins."""
     if not _asks_for_plugins(hint):
         return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 Kind: TypeAlias = Literal["reward", "generator", "scheduler"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -113,3 +113,9 @@ class Built:
     name: str
     label: str
     origin: str = ""
+
+
+class OfferFinder(Protocol):
+    """Finds an offer by its name; the registry of plugins is one."""
+
+    def find(self, kind: Kind, name: str) -> Offer: ...
