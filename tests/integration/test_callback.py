@@ -12,14 +12,15 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import TrainerCallback
 
-from risen_plugin import Progress, RisenCallback, hookimpl
+from risen_plugin import Progress, RisenCallback, hookimpl, text_of
 from risen_plugin.config import RisenConfig, Weighted
 from risen_plugin.embedded import orders
 from risen_plugin.instructions.rows import no_answers
 from risen_plugin.record.rollouts import read_rollouts
 from risen_plugin.record.run_record import read_events
+from risen_plugin.rewards.tripwires import WIRES
 
-from .conftest import DROP, Messages, ascii_share, at_step, never, phase_events
+from .conftest import DROP, KEEP, Messages, ascii_share, at_step, never, phase_events
 
 pytestmark = pytest.mark.slow
 
@@ -346,3 +347,20 @@ def test_a_generator_can_ask_the_model_in_training_and_leaves_it_as_it_was(
     # a draw per GRPO step of two phases
     assert [len(past) for past in told] == [0, 0, 1, 1]
     assert same(asked, weights_after(Messages()))
+
+
+def test_each_wire_looks_once_at_each_measured_answer(
+    config: Callable[..., Any],
+    make_model: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[Any] = []
+    monkeypatch.setitem(WIRES, "counted", looks.append)  # type: ignore[arg-type]
+    trainer = make_trainer(make_model())
+    callback = RisenCallback(config()).attach(trainer)
+    trainer.train()
+    held_out = callback.run_state.instructions.held_out
+    prompts = {text_of(row["prompt"]) for row in [*held_out.guard, *held_out.report]}
+    measured = 2 * (KEEP.rows + KEEP.report_rows)  # before the phase and after it
+    assert sum(look.prompt in prompts for look in looks) == measured

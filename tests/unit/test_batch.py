@@ -89,8 +89,8 @@ def test_the_listeners_of_a_run_have_verdicts_and_totals_computed_once(
     run = RunState(config)
     run.panel.begin(group=2)
     [reward] = run.panel.trl_rewards
-    reward(prompts=["p", "p"], completions=["x", "y"], completion_ids=[[1], [1]])
-    assert calls == {"verdicts": 1, "totals": 1, "tripped": 2}, "each wire once on each answer"
+    reward(prompts=[*"ppqq"], completions=[*"wxyz"], completion_ids=[[1]] * 4)
+    assert calls == {"verdicts": 1, "totals": 1, "tripped": 4}, "each wire once on each answer"
     assert run.pass_rates.rates() == {"all": 0.5}
 
 

@@ -289,6 +289,11 @@ def test_the_first_phase_is_as_long_as_it_is_asked_for() -> None:
     assert Budget(Wants(), seconds=1)(Progress(30, 100)).steps == 10
 
 
+def test_a_phase_that_cost_next_to_nothing_leaves_room_for_any_other() -> None:
+    cheap = PhaseRecord("risen", 3, 30, "", True, {"seconds": 5e-324})
+    assert Budget(Wants(), seconds=60)(progress(31, [cheap])).steps == 10
+
+
 def test_a_dropped_phase_and_a_burst_have_cost_what_they_cost() -> None:
     dropped = replace(COSTLY, accepted=False)
     bursts = PhaseRecord("burst", 8, 25, "", None, {"seconds": 5.0})
