@@ -183,6 +183,14 @@ class RisenCallback(TrainerCallback):
             self._run.end(state)
             self._run = None  # holds the model
 
+    def on_push_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not self.config.upload_record:
+            from risen_plugin.training.uploads import hold_back_record
+
+            hold_back_record()
+
     @property
     def _active(self) -> ActiveRun:
         assert self._run is not None, "an event of a run that has not begun"

@@ -59,6 +59,8 @@ class RisenConfig:
         checkpoint before each phase, so that a run that dies in the phase goes on inside it; False
         for very large checkpoints, and a phase that was cut off is lost.
     :param checkpoint_every: GRPO steps between the checkpoints of a phase itself; 0 for none.
+    :param upload_record: whether uploads of the output folder or of its checkpoints
+        (``push_to_hub``, a logger) take the run's record along: prompts and sampled answers.
     :param force: go on with a run that was begun with another configuration or other plugins.
     :param seed: of instructions, adapters and sampling.
     :param disable: names of plugins to leave out.
@@ -82,6 +84,7 @@ class RisenConfig:
     keep_dropped: bool = False
     checkpoint_before_phase: bool = True
     checkpoint_every: int = 5
+    upload_record: bool = False
     force: bool = False
     seed: int = 0
     disable: Sequence[str] = ()
@@ -113,7 +116,13 @@ class RisenConfig:
         _check_reserve(self.reserve, self.guard)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise ConfigError(f"seed is {shown(self.seed)}; it is a whole number")
-        for name in ("keep_entry", "keep_dropped", "checkpoint_before_phase", "force"):
+        for name in (
+            "keep_entry",
+            "keep_dropped",
+            "checkpoint_before_phase",
+            "upload_record",
+            "force",
+        ):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it is true or false")
         check_whole("checkpoint_every", self.checkpoint_every, 0)

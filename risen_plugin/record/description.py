@@ -104,7 +104,16 @@ def versions_of(distributions: Iterable[str]) -> dict[str, str]:
     return versions
 
 
-_FREE = frozenset(("checkpoint_before_phase", "checkpoint_every", "force", "keep_entry", "disable"))
+_FREE = frozenset(
+    (
+        "checkpoint_before_phase",
+        "checkpoint_every",
+        "force",
+        "keep_entry",
+        "disable",
+        "upload_record",
+    )
+)
 """Fields that do not change the result of a run."""
 _LONGEST_REPR = 400
 _LONGEST_SHOWN = 60

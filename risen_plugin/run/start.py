@@ -33,6 +33,7 @@ from risen_plugin.training.answering import longest_prompt, prompt_ids
 from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.outer_trainer import OuterTrainer, running_processes
 from risen_plugin.training.protocols import Model, Tokenizer
+from risen_plugin.training.uploads import check_uploads
 
 _log = logging.getLogger("risen_plugin")
 _NO_PROBE = (
@@ -64,6 +65,8 @@ class Start:
         whole: Iterable[Path],
     ) -> None:
         check_arguments(args)
+        if not run_state.config.upload_record:
+            check_uploads(args)
         check_model(model, tokenizer)
         check_targets(model, run_state.config.lora.target_modules)
         self.run_state = run_state
