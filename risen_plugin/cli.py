@@ -21,10 +21,15 @@ import click
 from risen_plugin import __version__
 from risen_plugin.errors import RisenError, near_miss
 from risen_plugin.plugins import KINDS, Kind, Offer, PluginInfo, Plugins
+from risen_plugin.plugins.lookup import is_place, offer_at
 from risen_plugin.plugins.options import Option, describe
 
 _USER_ERROR = 2
 _INTERRUPTED = 130
+_LISTED = (
+    "List the {kind}s on offer, or show NAME with its options.\n\n"
+    "NAME is one of the list, or the place of code: path.py:NAME, or module:NAME."
+)
 _WHAT: dict[Kind, str] = {
     "reward": "Rewards score answers.",
     "generator": "Generators make instructions.",
@@ -239,17 +244,19 @@ def _plugin_data(info: PluginInfo) -> dict[str, Any]:
 
 
 def _listing(kind: Kind) -> click.Command:
-    @click.command(f"{kind}s", help=f"List the {kind}s on offer, or show NAME with its options.")
+    @click.command(f"{kind}s", help=_LISTED.format(kind=kind))
     @click.argument("name", required=False)
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.pass_obj
     def listing(installed: Plugins, name: str | None, as_json: bool) -> None:
         if name is None:
             _list_offers(kind, installed.offers(kind), as_json)
-        elif as_json:
-            _print_json(_offer_data(installed.find(kind, name), with_options=True))
+            return
+        offer = offer_at(kind, name) if is_place(name) else installed.find(kind, name)
+        if as_json:
+            _print_json(_offer_data(offer, with_options=True))
         else:
-            _show_offer(installed.find(kind, name))
+            _show_offer(offer)
 
     return listing
 

@@ -53,8 +53,8 @@ def require_runtime() -> None:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(
-            "risen export needs the cpu extra: pip install 'risen-plugin[cpu]' (or [gpu]); "
-            f"missing: {', '.join(missing)}"
+            "risen export needs the cpu extra: "
+            f"pip install {' '.join(name.replace('_', '-') for name in missing)}"
         )
 
 

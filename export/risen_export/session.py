@@ -38,7 +38,8 @@ def open_session(graph: Path, threads: int | None) -> InferenceSession:
         import onnxruntime
     except ImportError as error:
         raise ExportError(
-            "answering from a bundle needs onnxruntime: pip install 'risen-plugin[cpu]' (or [gpu])"
+            "answering from a bundle needs onnxruntime, which is not installed; "
+            "pip install onnxruntime"
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its messages are in the exception too

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.errors import ExportError, near_beside, near_miss
+from risen_plugin.kit.hub import may_be_on_hub
 
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = (
@@ -24,7 +25,6 @@ _WEIGHTS = (
 )
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
-_HUB_ID = re.compile(r"^\w[\w.-]*(/\w[\w.-]*)?$")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def resolve(name: str | Path) -> Source:
         return _in_folder(text, path)
     if path.exists():
         raise ExportError(f"{text} is a file; give the folder of a model, an adapter or a run")
-    if not _HUB_ID.match(text):
+    if not may_be_on_hub(text):
         raise ExportError(f"there is no folder {text}{_sibling(path)}")
     return _on_hub(text, path)
 
@@ -123,7 +123,7 @@ def _base_of(config: Path, name: str) -> tuple[str, str | None]:
     for folder in (Path(text).expanduser(), config.parent / text):
         if folder.is_dir():
             return str(folder), adapter.get("revision")
-    if Path(text).is_absolute() or not _HUB_ID.match(text):
+    if Path(text).is_absolute() or not may_be_on_hub(text):
         raise ExportError(
             f"the base model of adapter {name} is not there: {text}; "
             f"export the whole run, keep the weights at phase entry (keep_entry=True), or correct "

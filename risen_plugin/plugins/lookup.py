@@ -17,8 +17,8 @@ from typing import Any
 
 from risen_plugin.config.choices import Use, read_use
 from risen_plugin.contracts import Generator, Reward, Scheduler
-from risen_plugin.errors import ConfigError
-from risen_plugin.plugins.offers import Built, Kind, OfferFinder
+from risen_plugin.errors import ConfigError, located
+from risen_plugin.plugins.offers import Built, Kind, Offer, OfferFinder, Ready
 from risen_plugin.plugins.options import build, describe, fits, hints_of, list_or_mapping
 from risen_plugin.plugins.places import attribute_of, module_at
 
@@ -60,7 +60,7 @@ def look_up(
         target = Use(target, options or {})
     if not isinstance(target, Use):
         built = _of_python(kind, target)
-    elif ":" in target.name or target.name.endswith(".py"):
+    elif is_place(target.name):
         built = _at_place(plugins, kind, target)
     else:
         offer = plugins.find(kind, target.name)
@@ -85,8 +85,15 @@ def make(
     :raises ConfigError: if a name or an option is unknown, missing or refused.
     :raises PluginError: if the factory fails.
     """
-    hints = hints_of(factory)
-    may_lack = {one.name for one in describe(factory) if not one.required and one.default is None}
+    hints, known = hints_of(factory), describe(factory)
+    may_lack = {one.name for one in known if not one.required and one.default is None}
+    for one in known:
+        if not one.type and _names_plugin(options.get(one.name)):
+            raise ConfigError(
+                f"{label}: the option '{one.name}' is given a plugin with options, and has no "
+                f"annotation that asks for one; write {one.name}: risen_plugin.Scheduler, "
+                "Generator or Reward"
+            )
     composed = {
         option: None
         if value is None and option in may_lack
@@ -94,6 +101,13 @@ def make(
         for option, value in options.items()
     }
     return build(factory, composed, label)
+
+
+def _names_plugin(value: object) -> bool:
+    """Whether a value is ``{use: NAME, options: {...}}``, which is nothing else by chance."""
+    return isinstance(value, Use) or (
+        isinstance(value, Mapping) and value.keys() == {"use", "options"}
+    )
 
 
 def _of_python(kind: Kind, value: object) -> Built:
@@ -109,7 +123,26 @@ def _module_of(value: object) -> str:
 # Objects by the place of their code
 
 
-def _at_place(plugins: OfferFinder, kind: Kind, used: Use) -> Built:
+def is_place(name: str) -> bool:
+    """Whether a name is the place of code, ``file.py:NAME`` or ``module:NAME``."""
+    return ":" in name or name.endswith(".py")
+
+
+def offer_at(kind: Kind, place: str) -> Offer:
+    """The object, class or function at a place, described as if a plugin offered it.
+
+    :raises ConfigError: if there is nothing of the name.
+    """
+    used = Use(place)
+    where, name, target = _found_at(kind, used)
+    is_factory = isinstance(target, type) or (
+        inspect.isfunction(target) and _makes_one(kind, target, used)
+    )
+    return Offer(kind, name, target if is_factory else Ready(target), plugin=where)
+
+
+def _found_at(kind: Kind, used: Use) -> tuple[str, str, Any]:
+    """(file or module, name in it, the thing of this name)."""
     place, _, name = used.name.rpartition(":")
     if not place and not name.endswith(".py"):
         raise ConfigError(
@@ -118,8 +151,12 @@ def _at_place(plugins: OfferFinder, kind: Kind, used: Use) -> Built:
         )
     if not place or not name:
         raise ConfigError(f"'{used.name}' names no {kind} in it; write {place or name}:NAME")
+    return place, name, attribute_of(module_at(place), name, place)
+
+
+def _at_place(plugins: OfferFinder, kind: Kind, used: Use) -> Built:
+    place, name, target = _found_at(kind, used)
     label = f"{kind} '{name}' ({place})"
-    target = attribute_of(module_at(place), name, place)
     if isinstance(target, type) or (inspect.isfunction(target) and _makes_one(kind, target, used)):
         value = make(plugins, target, used.options, label)
     elif used.options:
@@ -182,7 +219,8 @@ def _composed(plugins: OfferFinder, hint: object, value: object, where: str) -> 
     kinds: list[Kind] = [kind for kind in map(_kind, choices) if kind is not None]
     kind = kinds[0] if kinds else None
     if kind is not None and isinstance(value, str | Mapping | Use):
-        return look_up(plugins, kind, read_use(value, where)).value
+        with located(where):
+            return look_up(plugins, kind, read_use(value, where)).value
     if isinstance(value, list | tuple):
         for items in map(_items, choices):
             each = items * len(value) if len(items) == 1 else items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, get_args
@@ -32,6 +33,17 @@ class Later:
 
     def __call__(self, **options: Any) -> Any:
         return self.load()(**options)
+
+
+class Ready:
+    """A factory without options of an object that is there already, and has its docstring."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.__doc__ = inspect.getdoc(value)
+
+    def __call__(self) -> Any:
+        return self.value
 
 
 @dataclass(frozen=True)

@@ -267,6 +267,8 @@ class ActiveRun:
             return
         if self.resuming.begins_again:
             begins = f"{trial.label} begins again with"
+        elif self.outer is not None and not self.outer.fine_tunes:
+            begins = f"{trial.label} of"
         else:
             begins = f"fine-tune -> {trial.label} of"
         steps = f"{decision.steps} step{'' if decision.steps == 1 else 's'}"

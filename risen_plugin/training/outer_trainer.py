@@ -34,6 +34,11 @@ class OuterTrainer:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
 
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether its steps change the model; those of a run of RISEN alone do not."""
+        return bool(getattr(self.trainer, "fine_tunes", True))
+
     def log(self, record: PhaseRecord, number: int) -> None:
         """Put the numbers of a phase or burst into the Trainer's loggers as ``risen/...``."""
         numbers = {

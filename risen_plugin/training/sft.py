@@ -72,6 +72,8 @@ def sft_trainer(
 class NothingToLearn(Trainer):
     """A Trainer whose steps have no gradient, so that no weight changes."""
 
+    fine_tunes = False
+
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: SFTConfig
     ) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -117,3 +120,37 @@ def test_the_exporter_joins_through_its_entry_point(fresh_python):
         "from risen_plugin.cli import command_line; print(*command_line().commands)"
     )
     assert {"plugins", "rewards", "generators", "schedulers", "export"} <= set(done.stdout.split())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The names in a wheel of this tree, built where an earlier build has left a file."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, tree)
+    for name in ("risen_plugin", "export"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    stale = tree / "build" / "lib" / "risen_plugin" / "stale.py"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("")
+    build = "from setuptools import build_meta; build_meta.build_wheel('dist')"
+    subprocess.run([sys.executable, "-c", build], cwd=tree, check=True, capture_output=True)
+    [path] = (tree / "dist").glob("*.whl")
+    return zipfile.ZipFile(path).namelist()
+
+
+def test_what_an_earlier_build_left_is_not_packed(wheel):
+    assert "risen_plugin/cli.py" in wheel
+    assert "risen_plugin/stale.py" not in wheel
+
+
+def test_a_wheel_has_every_file_that_is_no_code(wheel):
+    folders = {"risen_plugin": ROOT, "risen_export": ROOT / "export"}
+    files = {
+        str(path.relative_to(beside))
+        for package, beside in folders.items()
+        for path in (beside / package).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert files - set(wheel) == set()

@@ -156,7 +156,7 @@ def test_everything_is_refused_before_a_model_is_loaded(
     with pytest.raises(ExportError, match="needs its tokenizer"):
         export("mine", tmp_path / "new", model=object())
     monkeypatch.setattr(build, "_NEEDED", ("onnxruntime", "no_such_runtime"))
-    with pytest.raises(ExportError, match=r"needs the cpu extra: pip install.*no_such_runtime"):
+    with pytest.raises(ExportError, match=r"needs the cpu extra: pip install no-such-runtime"):
         export(tmp_path / "no-such-model", tmp_path / "new")
 
 

@@ -163,3 +163,24 @@ def test_a_broken_config_is_named(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(ExportError, match=r"config\.json cannot be read"):
         check_config(resolve(folder))
+
+
+def test_a_missing_folder_in_one_that_is_there_is_refused_without_asking_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(source, "hub_file", lambda *_: pytest.fail("the hub was asked"))
+    Path("out/first-run").mkdir(parents=True)
+    with pytest.raises(ExportError, match=r"no folder out/frist-run; did you mean 'out/first-run'"):
+        resolve("out/frist-run")
+
+
+def test_a_model_of_the_hub_that_is_downloaded_may_have_the_name_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("org").mkdir()
+    (config,) = [write(tmp_path / "cache", "config.json", QWEN) / "config.json"]
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(config))
+    monkeypatch.setattr(source, "hub_file", lambda *_: config)
+    assert resolve("org/model") == Source("org/model", "org/model")

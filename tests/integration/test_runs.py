@@ -251,6 +251,7 @@ def test_a_dropped_adapter_is_not_saved_unless_it_is_wanted_all_the_same():
     wanted = ["kept" if one == "out" else one for one in ADAPT if one != "--quiet"]
     loud = done(*wanted, *drop, "--steps", "1", "--keep-anyway")
     assert "RISEN phase 1 of 1 step (after: " in loud.stderr
+    assert "fine-tune -> " not in loud.stderr, "nothing is fine-tuned"
     assert any(value.abs().sum() > 0 for n, value in weights("kept").items() if "lora_B" in n)
 
 

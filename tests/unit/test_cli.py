@@ -228,6 +228,24 @@ def test_a_factory_without_options_or_docstring_is_shown_too(risen):
 # Errors
 
 
+def test_a_place_in_code_is_described_like_an_offer(risen, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "described.py").write_text(
+        "class Band:\n"
+        '    """A band.\n\n    :param low: fewest words.\n    """\n'
+        "    def __init__(self, low: int = 2): ...\n"
+        "    def __call__(self, *, completions, **columns): ...\n\n"
+        "def ready(completions, **columns):\n    'Already there.'\n"
+    )
+    shown = risen("rewards", "described.py:Band").stdout
+    assert "reward 'Band' (described.py)" in shown
+    assert "low     int   2        fewest words." in shown
+    shown = risen("rewards", "described.py:ready").stdout
+    assert "Already there." in shown
+    assert "It takes no options." in shown
+    assert "did you mean 'Band'?" in risen("rewards", "described.py:Bnad").stderr
+
+
 def test_an_unknown_name_is_one_line_with_the_near_miss(risen):
     result = risen("rewards", "lenght-band")
     assert result.exit_code == 2

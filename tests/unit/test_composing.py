@@ -252,6 +252,47 @@ def test_what_names_no_scheduler_is_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+INSIDE = """
+from risen_plugin import Scheduler
+
+class Gentler:
+    def __init__(self, scheduler: Scheduler):
+        self.scheduler = scheduler
+
+    def __call__(self, progress):
+        return self.scheduler(progress)
+
+class Unsaid(Gentler):
+    def __init__(self, scheduler):
+        self.scheduler = scheduler
+"""
+
+
+def test_options_inside_options_are_composed_for_a_place_in_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("inside.py").write_text(INSIDE)
+    pairs = ["scheduler=after", "scheduler.steps=5"]
+    assert named_scheduler("inside.py:Gentler", pairs, PLUGINS).value.scheduler == After(5)
+    with pytest.raises(ConfigError) as caught:
+        named_scheduler("inside.py:Gentler", pairs[:1], PLUGINS)
+    assert "'Gentler' (inside.py): scheduler: scheduler 'after'" in str(caught.value)
+    assert "needs the option 'steps'" in str(caught.value)
+    with pytest.raises(ConfigError, match=r"'scheduler' is given a plugin .* no annotation"):
+        named_scheduler("inside.py:Unsaid", pairs, PLUGINS)
+
+
+def test_a_configuration_names_a_scheduler_by_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("placed.py").write_text(INSIDE)
+    wanted = {"use": "placed.py:Gentler", "options": {"scheduler": {"use": "plateau"}}}
+    Path("risen.yaml").write_text(yaml.safe_dump({"risen": {"scheduler": wanted}}))
+    assert named_scheduler("risen.yaml", [], PLUGINS).value.scheduler == Plateau()
+
+
 @pytest.mark.parametrize(
     ("name", "pairs", "said"),
     [

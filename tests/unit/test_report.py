@@ -483,8 +483,16 @@ def test_without_matplotlib_the_extra_is_named(
     script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ConfigError, match=r"pip install 'risen-plugin\[report\]'"):
+    with pytest.raises(ConfigError, match="pip install matplotlib"):
         write_report(script.place)
+
+
+def test_a_run_that_is_not_there_is_said_before_a_library_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(DataError, match="there is no run"):
+        write_report(tmp_path / "nowhere")
 
 
 def test_a_report_that_cannot_be_written_is_one_line(script: Script, tmp_path: Path) -> None:

@@ -172,8 +172,36 @@ def test_a_place_in_a_list_is_set_and_the_original_stays():
 
 
 @pytest.mark.parametrize(
+    ("pair", "changed"),
+    [
+        ("risen.rewards.0.weight=2", {"rewards": [{"use": "exact", "weight": 2}]}),
+        (
+            "risen.rewards.0.options.column=c",
+            {"rewards": [{"use": "exact", "options": {"column": "c"}}]},
+        ),
+        (
+            "risen.scheduler.options.steps=5",
+            {"scheduler": {"use": "after", "options": {"steps": 5}}},
+        ),
+        ("risen.held_out.use=evolve", {"held_out": {"use": "evolve"}}),
+    ],
+)
+def test_a_bare_name_of_a_plugin_becomes_the_mapping_that_it_is_short_for(
+    pair: str, changed: dict[str, Any]
+):
+    risen = {"rewards": ["exact"], "scheduler": "after", "held_out": "jsonl"}
+    assert overridden({"risen": risen}, [pair]) == {"risen": {**risen, **changed}}
+
+
+def test_a_bare_file_of_rows_becomes_the_mapping_that_it_is_short_for():
+    changed = overridden({"data": "a.jsonl", "evaluation": "b.jsonl"}, ["data.limit=5"])
+    assert changed == {"data": {"path": "a.jsonl", "limit": 5}, "evaluation": "b.jsonl"}
+
+
+@pytest.mark.parametrize(
     ("pair", "words"),
     [
+        ("rewards.0.wieght=2", "rewards.0 is 'a' and holds no 'wieght'"),
         ("seed", "--set 'seed' sets nothing"),
         ("=3", "sets nothing"),
         ("a..b=3", "sets nothing"),
@@ -310,3 +338,16 @@ def test_the_embedded_model_is_named_so_unless_a_folder_is(
     (tmp_path / "embedded").mkdir()
     (tmp_path / "embedded" / "config.json").write_text("{}")
     assert check_name("embedded") == str((tmp_path / "embedded").resolve())
+
+
+def test_a_missing_folder_in_one_that_is_there_is_refused_without_asking_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from risen_plugin.commands.train.models import check_name
+
+    monkeypatch.chdir(tmp_path)
+    Path("out/first-run").mkdir(parents=True)
+    assert "there is no model folder out/frist-run; did you mean 'out/first-run'?" in said(
+        ConfigError, lambda: check_name("out/frist-run")
+    )
+    assert check_name("org/model") == "org/model"

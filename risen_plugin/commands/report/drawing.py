@@ -75,8 +75,7 @@ def check_matplotlib() -> None:
         importlib.import_module("matplotlib")
     except ImportError as error:
         raise ConfigError(
-            "a report is drawn with matplotlib, which is not installed; "
-            "pip install 'risen-plugin[report]'"
+            "a report is drawn with matplotlib, which is not installed; pip install matplotlib"
         ) from error
 
 

@@ -32,8 +32,8 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
     :raises ConfigError: if matplotlib is not installed.
     :raises RecordError: if the file cannot be written.
     """
-    check_matplotlib()
     run = read_run(folder)
+    check_matplotlib()
     path = Path(output) if output is not None else run.folder / "report.html"
     text = page(run)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ from risen_plugin.commands.train.run_config import DType
 from risen_plugin.config import LoraSettings
 from risen_plugin.embedded import base_model
 from risen_plugin.errors import ConfigError, near_miss, near_path, one_line
+from risen_plugin.kit.hub import may_be_on_hub
 
 EMBEDDED = "embedded"
 """The name of the small base model that this package brings with it."""
-_HUB_ID = re.compile(r"^\w[\w.-]*(/\w[\w.-]*)?$")
 
 
 def check_name(name: str) -> str:
@@ -39,7 +38,7 @@ def check_name(name: str) -> str:
         return str(path.resolve())
     if path.exists():
         raise ConfigError(f"model {name} is a file; give the folder of a model, or a hub id")
-    if not _HUB_ID.match(name):
+    if not may_be_on_hub(name):
         raise ConfigError(f"there is no model folder {name}{near_path(path, folders=True)}")
     return name
 
