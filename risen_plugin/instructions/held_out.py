@@ -20,6 +20,8 @@ from risen_plugin.plugins.offers import Built
 
 Check: TypeAlias = Callable[[Sequence[Row], str], list[Row]]
 """Refuses unusable rows, and gives each the same columns; the text says whose they are."""
+Fit: TypeAlias = Callable[[Sequence[Row]], list[Row]]
+"""The rows that the model's context holds."""
 
 PATIENCE = 20  # draws in a row without a single new instruction before giving up
 _FAMILIES_SEEN_IN = 512  # rows in which the families are looked for
@@ -66,6 +68,7 @@ def set_apart(
     *,
     reserved: frozenset[str],
     seed: int,
+    fit: Fit,
     check: Check,
 ) -> HeldOut:
     """Draw the held-out rows, of trained and of reserved families.
@@ -77,7 +80,7 @@ def set_apart(
     """
     wanted = guard_rows + report_rows
     most = (wanted, report_rows if reserved else 0)
-    kinds, drawn = _different(generator, most, reserved, seed)
+    kinds, drawn = _different(generator, most, reserved, seed, fit)
     rows, unseen = (
         check(list(of_kind.values())[:n], generator.label)
         for n, of_kind in zip(most, kinds, strict=True)
@@ -113,7 +116,7 @@ def state_of(generator: Built) -> dict[str, Any] | None:
 
 
 def _different(
-    generator: Built, most: tuple[int, int], reserved: frozenset[str], seed: int
+    generator: Built, most: tuple[int, int], reserved: frozenset[str], seed: int, fit: Fit
 ) -> tuple[tuple[dict[str, Row], dict[str, Row]], int]:
     """Different rows of trained and of reserved families, and how many rows were drawn for them."""
     kinds: tuple[dict[str, Row], dict[str, Row]] = ({}, {})
@@ -129,7 +132,7 @@ def _different(
         )
         start += len(new)
         attempt += 1
-        for row in new:
+        for row in fit(new):
             is_unseen = not reserved.isdisjoint(families_of(row))
             kinds[is_unseen].setdefault(key_of(row["prompt"]), row)
         fruitless = 0 if lacking() < before else fruitless + 1

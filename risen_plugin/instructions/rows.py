@@ -153,20 +153,41 @@ class PromptLimit:
     longest: int
     count: Callable[[Any], int]
 
-    def check(self, rows: Sequence[Row], label: str) -> None:
-        """Refuse a prompt that the model's context does not hold.
 
-        :raises DataError: naming the prompt.
-        """
+class TooLong:
+    """Instructions that a model's context does not hold: others are drawn in their place.
+
+    :ivar count: of those that were passed over in the run.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._worst: tuple[int, str] = (0, "")
+        self._context = 0
+
+    def pass_over(self, rows: Sequence[Row], limit: PromptLimit | None) -> list[Row]:
+        """The rows whose prompts fit the context."""
+        if limit is None:
+            return list(rows)
+        fit: list[Row] = []
         for row in rows:
-            tokens = self.count(row["prompt"])
-            if tokens > self.longest:
-                start = " ".join(text_of(row["prompt"]).split())[:60]
-                raise DataError(
-                    f"{label} made a prompt of {tokens} tokens ({start!r}...); beside "
-                    "grpo.max_completion_length this model's context leaves "
-                    f"{self.longest}; shorten the prompt, or lower that"
-                )
+            tokens = limit.count(row["prompt"])
+            if tokens <= limit.longest:
+                fit.append(row)
+            else:
+                self.count += 1
+                self._worst = max(self._worst, (tokens, text_of(row["prompt"])))
+                self._context = limit.longest
+        return fit
+
+    def said(self) -> str:
+        """How long the longest one is, and what leaves room for it."""
+        tokens, text = self._worst
+        return (
+            f"a prompt of {tokens} tokens ({' '.join(text.split())[:60]!r}...); beside "
+            f"grpo.max_completion_length this model's context leaves {self._context}; shorten the "
+            "prompt, or lower that"
+        )
 
 
 def derived_seed(seed: int, *purpose: object) -> int:

@@ -1,11 +1,12 @@
 """Supply a run with instructions: first those that are held out, then batches to train on.
 
-Every row is checked against the model's context before it is used. With a curriculum the rows to
+A row that the model's context does not hold is passed over. With a curriculum the rows to
 train on go through its pool; without one they come as the generators make them.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from risen_plugin.instructions.held_out import (
 )
 from risen_plugin.instructions.rows import (
     PromptLimit,
+    TooLong,
     check_by_rewards,
     check_columns,
     check_strata,
@@ -39,6 +41,7 @@ from risen_plugin.rewards.calling import NamedReward
 if TYPE_CHECKING:
     from risen_plugin.instructions.curriculum import Pool
 
+_log = logging.getLogger("risen_plugin")
 _START: Mapping[str, Any] = {"tick": 0, "seq": 0}
 _FILL_AT_ONCE = 4096  # rows that go into the pool together
 
@@ -52,6 +55,7 @@ class Instructions:
     :param curriculum: how to choose from a pool; None takes the generator's rows as they come.
     :param reserve: families that are never trained on; see ``Reserve`` in ``families``.
     :ivar held_out: the rows that were set apart.
+    :ivar too_long: the rows that the model's context does not hold.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Instructions:
         self.held_out = HeldOut()
         self.draws = 0
         self.drawn = 0
+        self.too_long = TooLong()
         self._limit: PromptLimit | None = None
         self._has_pool = curriculum is not None
         self._pool: Pool | None = None
@@ -86,6 +91,7 @@ class Instructions:
         :param draws: whether this process draws; of several, the main one does for all.
         """
         self.close_pool()
+        self.too_long = TooLong()
         self._limit = limit
         self._has_pool = draws and self.curriculum is not None
 
@@ -110,14 +116,20 @@ class Instructions:
         return self.held_out
 
     def _set_apart(self, guard_rows: int, report_rows: int, reserved: frozenset[str]) -> None:
-        self.held_out = set_apart(
-            self.measured_by,
-            guard_rows,
-            report_rows,
-            reserved=reserved,
-            seed=self.seed,
-            check=self._checked,
-        )
+        try:
+            self.held_out = set_apart(
+                self.measured_by,
+                guard_rows,
+                report_rows,
+                reserved=reserved,
+                seed=self.seed,
+                fit=self._fit,
+                check=self._checked,
+            )
+        except DataError as error:
+            if not self.too_long.count:
+                raise
+            raise DataError(f"{error}. It also made {self.too_long.said()}") from error
         if self.measured_by is self.generator:
             self.drawn = self.held_out.drawn  # an ordered supply goes on after the rows set apart
         if self.curriculum is not None:
@@ -145,23 +157,27 @@ class Instructions:
         :param context: more of it for the generator, such as ``generate``.
         :raises DataError: if nothing is left beside the held-out instructions.
         """
-        draws, drawn = self.draws, self.drawn
+        draws, drawn, too_long = self.draws, self.drawn, self.too_long.count
         state = state_of(self.generator) if peek else None
         pool = None if peek else self.pool
         if pool is not None:
-            rows = self._from_pool(pool, count, pass_rates, context)
+            rows = self._from_pool(pool, count, longest, pass_rates, context)
         else:
-            rows = self._fresh(count, pass_rates, context)
+            rows = self._fresh(count, longest, pass_rates, context)
         if peek:
-            self.draws, self.drawn = draws, drawn
+            self.draws, self.drawn, self.too_long.count = draws, drawn, too_long
             if state is not None:
                 self.generator.value.load_state_dict(state)
         while len(rows) < count:  # a small supply is gone through again
             rows += rows[: count - len(rows)]
-        return self._checked(rows[:count], self.generator.label, longest)
+        return self._checked(rows[:count], self.generator.label)
 
     def _fresh(
-        self, count: int, pass_rates: Mapping[str, float], context: Mapping[str, Any]
+        self,
+        count: int,
+        longest: int | None,
+        pass_rates: Mapping[str, float],
+        context: Mapping[str, Any],
     ) -> list[Row]:
         """At least one and at most about ``count`` rows of the generator, none of them held out."""
         reserved = self.held_out.reserved
@@ -180,9 +196,11 @@ class Instructions:
             )
             self.draws += 1
             self.drawn += len(rows)
-            fit = [row for row in rows if self.held_out.admits(row)]
+            fit = self._fit([row for row in rows if self.held_out.admits(row)], longest)
             admitted += fit
             fruitless = 0 if fit else fruitless + 1
+        if not admitted and self.too_long.count:
+            raise DataError(f"{self.generator.label} made {self.too_long.said()}")
         if not admitted:
             raise DataError(
                 f"{self.generator.label} offers no instruction beside the "
@@ -191,12 +209,23 @@ class Instructions:
             )
         return admitted
 
-    def _checked(self, rows: Sequence[Row], label: str, longest: int | None = None) -> list[Row]:
+    def _fit(self, rows: Sequence[Row], longest: int | None = None) -> list[Row]:
+        """The rows that the context holds; the first time that one is too long, say so."""
+        limit, before = self._limit, self.too_long.count
+        if limit is not None and longest is not None:
+            limit = replace(limit, longest=longest)
+        fit = self.too_long.pass_over(rows, limit)
+        if fit and self.too_long.count and not before:
+            _log.warning(
+                "instructions that are too long are passed over, such as %s. The generators "
+                "'constraints' and 'evolve' leave them out by longest=, in characters",
+                self.too_long.said(),
+            )
+        return fit
+
+    def _checked(self, rows: Sequence[Row], label: str) -> list[Row]:
         """The rows, each with the same columns, once they are known to be usable."""
         check_columns(rows, self.rewards, label)
-        if self._limit is not None:
-            limit = self._limit if longest is None else replace(self._limit, longest=longest)
-            limit.check(rows, label)
         check_by_rewards(rows, self.rewards, label)
         columns = {name for row in rows for name in row}
         return [{name: row.get(name) for name in sorted(columns)} for row in rows]
@@ -265,10 +294,15 @@ class Instructions:
         return {} if self.pool is None else dict(self.pool.counts)
 
     def figures(self) -> Mapping[str, float]:
-        """The pool's figures since :meth:`begin_figures`; none without a curriculum."""
+        """The pool's figures since :meth:`begin_figures`, and how many rows were too long so far.
+
+        Each where there are any.
+        """
+        passed_over = {"too_long": float(self.too_long.count)} if self.too_long.count else {}
         if self.pool is None:
-            return {}
-        return {f"curriculum/{name}": value for name, value in self.pool.figures().items()}
+            return passed_over
+        pool = self.pool.figures()
+        return {**passed_over, **{f"curriculum/{name}": value for name, value in pool.items()}}
 
     def _admits(self, row: Row) -> bool:
         return self.held_out.admits(row)
@@ -277,6 +311,7 @@ class Instructions:
         self,
         pool: Pool,
         count: int,
+        longest: int | None,
         pass_rates: Mapping[str, float],
         context: Mapping[str, Any],
     ) -> list[Row]:
@@ -292,9 +327,12 @@ class Instructions:
         }
         while wanted > 0:
             asked = min(wanted, _FILL_AT_ONCE)
-            pool.add(self._fresh(asked, pass_rates, context))
+            pool.add(self._fresh(asked, longest, pass_rates, context))
             wanted -= asked
-        return pool.draw(count)
+        rows = self._fit(pool.draw(count), longest)
+        if not rows:
+            raise DataError(f"{self.generator.label} made {self.too_long.said()}")
+        return rows
 
     # Across checkpoints -----------------------------------------------------------------------
 

@@ -288,25 +288,54 @@ def limited(supply: Make) -> Instructions:
     return rows
 
 
-def test_a_prompt_that_is_longer_than_the_context_leaves_room_for_is_refused() -> None:
-    supply = of({"prompt": "short"}, {"prompt": "much\ntoo  long " * 9}, {"prompt": "other"})
+TOO_LONG = (
+    "a prompt of 135 tokens ('much too long much too long much too long much too long much'...); "
+    "beside grpo.max_completion_length this model's context leaves 20; shorten the prompt, or "
+    "lower that"
+)
+
+
+def test_a_prompt_that_the_context_does_not_hold_is_passed_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    long = {"prompt": "much\ntoo  long " * 9}
+    supply = of({"prompt": "a"}, long, {"prompt": "b"}, {"prompt": "c"}, long)
     rows = limited(supply)
+    held_out = rows.set_apart(2, 0)
+    assert prompts(held_out.guard) == ["a", "b"]
+    assert prompts(rows.next(2, {})) == ["c", "c"]
+    assert rows.figures()["too_long"] > 1
+    assert [record.message for record in caplog.records] == [  # said once
+        f"instructions that are too long are passed over, such as {TOO_LONG}. The generators "
+        "'constraints' and 'evolve' leave them out by longest=, in characters"
+    ]
+
+
+def test_no_prompt_that_fits_is_refused_with_the_longest_one() -> None:
+    rows = limited(of({"prompt": "x" * 21}, {"prompt": "much\ntoo  long " * 9}))
     with pytest.raises(DataError) as caught:
-        rows.set_apart(2, 0)
+        rows.set_apart(1, 0)
     assert str(caught.value) == (
-        "generator 'mine' (me) made a prompt of 135 tokens "
-        "('much too long much too long much too long much too long much'...); beside "
-        "grpo.max_completion_length this model's context leaves 20; shorten the prompt, or lower "
-        "that"
+        "generator 'mine' (me) offers 0 different instructions, but guard.rows and "
+        "guard.report_rows set 1 apart; lower them, or give more instructions. It also made "
+        f"{TOO_LONG}"
     )
 
 
-def test_a_long_prompt_is_found_among_training_rows_too() -> None:
-    supply = of({"prompt": "a"}, {"prompt": "b"}, {"prompt": "c"}, {"prompt": "d" * 21})
-    rows = limited(supply)
-    rows.set_apart(1, 1)
-    with pytest.raises(DataError, match="made a prompt of 21 tokens"):
-        rows.next(2, {})
+def test_a_row_of_the_pool_that_a_phase_has_no_room_for_is_passed_over() -> None:
+    supply = of(*({"prompt": letter * size} for letter in "abcdef" for size in (4, 12)))
+    rows = instructions(supply, curriculum=CurriculumConfig(initial=12))
+    rows.begin(limit=PromptLimit(20, len))
+    rows.set_apart(1, 0)
+    assert {len(text) for text in prompts(rows.next(8, {}))} == {4, 12}
+    assert {len(text) for text in prompts(rows.next(8, {}, longest=10))} == {4}
+
+
+def test_a_run_where_all_are_short_has_no_figure_of_long_ones() -> None:
+    rows = limited(of({"prompt": "a"}, {"prompt": "b"}))
+    rows.set_apart(1, 0)
+    rows.next(1, {})
+    assert "too_long" not in rows.figures()
 
 
 def test_a_prompt_that_just_fits_is_taken() -> None:
