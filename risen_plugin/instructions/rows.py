@@ -20,6 +20,7 @@ from risen_plugin.rewards.calling import NamedReward
 
 _USUAL_STRATA = {"family", "level", "instruction_id_list"}
 _MOST_AT_ONCE = 256  # rows asked for when few of them are new
+_IMAGES = ("image", "images")  # TRL gives these columns to the model
 _FROM_TRL = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
 
 
@@ -43,6 +44,7 @@ def draw(part: Built, count: int, seed: int, **context: Any) -> list[Row]:
                 f"{part.label} made {short(row)} as row {index}; a row is a mapping with a prompt"
             )
         check_row(row, f"{part.label} made row {index}")
+    rows = [{name: row[name] for name in row if name not in _IMAGES} for row in rows]
     if len({isinstance(row["prompt"], str) for row in rows}) > 1:
         raise DataError(
             f"{part.label} made text and chat prompts side by side; a supply has one form"
@@ -58,6 +60,8 @@ def no_answers(prompts: Sequence[Prompt]) -> list[str]:
 def check_row(row: Row, made: str) -> None:
     """Refuse a row without a usable prompt, or with a column that TRL uses itself.
 
+    Columns of images may be there if they are empty.
+
     :param made: the row in words, such as ``generator 'jsonl' made row 3``.
     :raises DataError: naming the row and its fault.
     """
@@ -72,12 +76,38 @@ def check_row(row: Row, made: str) -> None:
         )
     if not prompt:
         raise DataError(f"{made} with an empty prompt")
+    check_characters(row, made)
     for column in row:
         if not isinstance(column, str) or column in _FROM_TRL:
             raise DataError(
                 f"{made} with the column {column!r}; a column's name is a text, and none of "
                 f"{', '.join(_FROM_TRL)}, which rewards get from TRL"
             )
+        if column in _IMAGES and row[column]:
+            raise DataError(
+                f"{made} with an image in the column '{column}'; a phase trains on texts alone: "
+                "leave such rows or the column out, or call it something else"
+            )
+
+
+def check_characters(row: Row, place: str) -> None:
+    r"""Refuse a row with half a surrogate pair in a text, which no tokenizer takes.
+
+    JSON may hold one (``"\ud83d"``), where a text was cut in the middle of a character.
+
+    :raises DataError: naming the column, and the row's ``place``.
+    """
+    for column, value in row.items():
+        try:
+            json.dumps(value, ensure_ascii=False, default=repr).encode()
+        except UnicodeEncodeError as error:
+            half = error.object[error.start].encode("ascii", "backslashreplace").decode()
+            raise DataError(
+                f"{place}: column '{column}' has half of a character ({half}), where a text was "
+                "cut off; mend or leave out that row"
+            ) from error
+        except (ValueError, TypeError, RecursionError):  # it is no JSON, and none of ours
+            continue
 
 
 def _is_chat(prompt: Any) -> bool:
@@ -248,9 +278,11 @@ def check_probe_row(row: Any, index: int) -> None:
     """
     if not isinstance(row, Mapping):
         raise DataError(f"probe row {index} is a {type(row).__name__}, not a mapping of columns")
+    if "input_ids" in row:
+        return
+    check_characters(row, f"probe row {index}")
     if (
-        "input_ids" in row
-        or "messages" in row
+        "messages" in row
         or {"prompt", "completion"} <= row.keys()
         or isinstance(row.get("text"), str)
     ):

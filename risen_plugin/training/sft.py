@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Json, Value
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -56,8 +56,8 @@ def sft_trainer(
     trainer = SFTTrainer(
         model=model,
         args=args,
-        train_dataset=Dataset.from_list([dict(row) for row in train_rows]),
-        eval_dataset=Dataset.from_list([dict(row) for row in eval_rows]) if eval_rows else None,
+        train_dataset=_as_it_stands(train_rows),
+        eval_dataset=_as_it_stands(eval_rows) if eval_rows else None,
         processing_class=tokenizer,
     )
     for name, rows in (("data", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
@@ -67,6 +67,20 @@ def sft_trainer(
                 f"{args.max_length}; raise it"
             )
     return trainer
+
+
+def _as_it_stands(rows: Sequence[Mapping[str, Any]]) -> Dataset:
+    """A dataset whose chat messages and tools have the keys that they have in ``rows``.
+
+    A column of mappings would get the keys of all rows in each one, null where a row lacks it, and
+    templates write that out: arguments of a tool call that nobody gave.
+    """
+    names = {name: None for row in rows for name in row}
+    texts = {name for row in rows for name, value in row.items() if isinstance(value, str)}
+    features = Features({name: Value("string") if name in texts else Json() for name in names})
+    lacking: Mapping[str, Any] = {"chat_template_kwargs": {}}
+    whole = [{name: row.get(name, lacking.get(name)) for name in names} for row in rows]
+    return Dataset.from_list(whole, features)
 
 
 class NothingToLearn(Trainer):

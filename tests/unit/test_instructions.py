@@ -366,6 +366,25 @@ def test_rows_with_different_columns_are_made_alike() -> None:
     ]
 
 
+def test_an_empty_column_of_images_does_not_reach_trl() -> None:
+    rows = instructions(of(*({"prompt": text, "image": None, "images": []} for text in "ab")))
+    rows.set_apart(1, 0)
+    assert rows.next(1, {}) == [{"prompt": "b"}]
+
+
+@pytest.mark.parametrize("column", ["image", "images"])
+def test_a_row_with_an_image_is_refused(column: str) -> None:
+    rows = instructions(of({"prompt": "a"}, {"prompt": "b", column: ["b.png"]}))
+    with pytest.raises(DataError, match=f"made row 1 with an image in the column '{column}'"):
+        rows.set_apart(2, 0)
+
+
+def test_a_row_cut_off_in_the_middle_of_a_character_is_refused() -> None:
+    rows = instructions(of({"prompt": "a"}, {"prompt": "b", "city": ["\ud83d"]}))
+    with pytest.raises(DataError, match=r"made row 1: column 'city' has half of a character"):
+        rows.set_apart(2, 0)
+
+
 def test_a_later_row_that_lacks_a_needed_column_is_refused() -> None:
     supply = of({"prompt": "a", "answer": 1}, {"prompt": "b", "answer": 2}, {"prompt": "c"})
     rows = instructions(supply, needs=("answer",))

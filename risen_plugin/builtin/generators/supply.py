@@ -15,6 +15,7 @@ from risen_plugin.builtin.generators.forms import Form, UnusableError, adapted, 
 from risen_plugin.builtin.generators.sources import LocatedRow, Source
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
+from risen_plugin.instructions.rows import check_characters
 from risen_plugin.instructions.validity import FilterReport
 
 Unusable: TypeAlias = Literal["error", "skip"]
@@ -115,6 +116,7 @@ class Supply:
                 f"{where} has no column '{prompt}'{near_miss(prompt, row)}; "
                 f"it has: {', '.join(map(str, row)) or 'none'}"
             )
+        check_characters(row, where)
         value = row[prompt]
         self._check(value, where, prompt)
         if self._append is not None:

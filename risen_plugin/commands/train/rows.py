@@ -7,6 +7,7 @@ Knows no tokenizer and leaves tokens to the trainer.
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,17 +15,20 @@ from typing import Any
 from risen_plugin.builtin.generators.sources import open_source
 from risen_plugin.commands.train.run_config import DataSource
 from risen_plugin.errors import DataError, near_miss
+from risen_plugin.instructions.rows import check_characters
 
 FORMS: Mapping[str, tuple[str, ...]] = {
     "completions": ("prompt", "completion"),
     "messages": ("messages",),
     "text": ("text",),
 }
+RENDERED_WITH = ("tools", "chat_template_kwargs")
+"""Columns of a chat that its template is rendered with, where a row has them."""
 Row = dict[str, Any]
 
 
 def read_rows(source: DataSource) -> list[Row]:
-    """Every row of ``source`` with the columns of its form alone, all of one form.
+    """Every row of ``source`` with the columns of its form and template alone, all of one form.
 
     :raises DataError: if it cannot be read or is empty, or a row does not fit, with file and line.
     """
@@ -104,6 +108,11 @@ def _form_of(row: Mapping[str, Any], where: str) -> str:
 
 def _checked(row: Mapping[str, Any], names: Sequence[str], where: str) -> Row:
     chosen = {name: row[name] for name in names}
+    rendered_with = {
+        name: _structure(row[name], name, where)
+        for name in RENDERED_WITH
+        if row.get(name) is not None
+    }
     for name, value in chosen.items():
         is_text = isinstance(value, str)
         if not (is_text if name == "text" else is_text or _is_chat(value)) or (
@@ -115,6 +124,7 @@ def _checked(row: Mapping[str, Any], names: Sequence[str], where: str) -> Row:
             raise DataError(f"{where}: column '{name}' is {value!r:.60}; it is {wanted}")
         if name != "completion" and not value:
             raise DataError(f"{where}: column '{name}' is empty")
+    check_characters({**chosen, **rendered_with}, where)
     if "prompt" in chosen and isinstance(chosen["prompt"], str) != isinstance(
         chosen["completion"], str
     ):
@@ -122,7 +132,21 @@ def _checked(row: Mapping[str, Any], names: Sequence[str], where: str) -> Row:
             chosen["completion"] = [{"role": "assistant", "content": chosen["completion"]}]
         else:
             chosen["prompt"] = [{"role": "user", "content": chosen["prompt"]}]
-    return chosen
+    is_chat = not any(isinstance(value, str) for value in chosen.values())
+    return {**chosen, **rendered_with} if is_chat else chosen
+
+
+def _structure(value: object, name: str, where: str) -> object:
+    """Tools or template arguments, also where they are JSON in a text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise DataError(f"{where}: column '{name}' is a text but no JSON") from error
+    wanted, kind = (list, "a list of tools") if name == "tools" else (Mapping, "a mapping")
+    if not isinstance(value, wanted):
+        raise DataError(f"{where}: column '{name}' is {value!r:.60}; it is {kind}")
+    return value
 
 
 def _is_chat(value: object) -> bool:

@@ -1,0 +1,128 @@
+"""Chat rows reach the model as they stand in the file, and one that cannot is named."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from risen_plugin.commands.train.rows import read_rows
+from risen_plugin.commands.train.run_config import DataSource
+from risen_plugin.errors import DataError
+from risen_plugin.training.sft import sft_config, sft_trainer
+
+Make = Callable[..., Any]
+TEMPLATE = (
+    "{% if style %}{{ style }}: {% endif %}{% for t in tools or [] %}{{ t | tojson }};{% endfor %}"
+    "{% for m in messages %}{{ m.role }} {{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %};{% endfor %}"
+)
+
+
+def tool(name: str, **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **more}}
+
+
+def call(name: str, **arguments: Any) -> dict[str, Any]:
+    calls = [{"type": "function", "function": {"name": name, "arguments": arguments}}]
+    return {"role": "assistant", "content": "", "tool_calls": calls}
+
+
+def asking(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+@pytest.fixture
+def learned(make_model: Make, tokenizer: Any, tmp_path: Path) -> Callable[..., list[str]]:
+    """The texts that ``risen train`` learns from rows of a file."""
+
+    def texts(*rows: dict[str, Any]) -> list[str]:
+        file = tmp_path / "rows.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        template = copy.copy(tokenizer)
+        template.chat_template = TEMPLATE
+        args = sft_config(
+            output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_length=None
+        )
+        data = read_rows(DataSource(path=str(file)))
+        trainer: Any = sft_trainer(make_model(), template, args, data, [])
+        return [template.decode(row["input_ids"]) for row in trainer.train_dataset]
+
+    return texts
+
+
+def test_a_tool_call_has_the_arguments_of_its_row_alone(learned: Callable[..., list[str]]):
+    first, second = learned(
+        {"messages": [asking("1"), call("add", a=1)]},
+        {"messages": [asking("2"), call("cut", b="x", c=[1])]},
+    )
+    assert first == 'user 1;assistant {"name": "add", "arguments": {"a": 1}};'
+    assert second == 'user 2;assistant {"name": "cut", "arguments": {"b": "x", "c": [1]}};'
+
+
+def test_so_has_one_in_a_completion(learned: Callable[..., list[str]]):
+    first, second = learned(
+        {"prompt": [asking("1")], "completion": [call("add", a=1)]},
+        {"prompt": [asking("2")], "completion": [{"role": "assistant", "content": "no"}]},
+    )
+    assert first == 'user 1;assistant {"name": "add", "arguments": {"a": 1}};'
+    assert second == "user 2;assistant no;"
+
+
+def test_tools_are_read_by_the_template_also_from_a_text(learned: Callable[..., list[str]]):
+    messages = [asking("1"), call("add")]
+    first, second, third = learned(
+        {"messages": messages, "tools": [tool("add", description="sums")]},
+        {"messages": messages, "tools": json.dumps([tool("cut", parameters={})])},
+        {"messages": messages},
+    )
+    assert first.startswith('{"type": "function", "function": {"name": "add", "description": "sum')
+    assert second.startswith('{"type": "function", "function": {"name": "cut", "parameters": {}}};')
+    assert third.startswith("user 1;")
+
+
+def test_a_row_may_set_variables_of_the_template(learned: Callable[..., list[str]]):
+    messages = [asking("1"), call("add")]
+    first, second = learned(
+        {"messages": messages, "chat_template_kwargs": {"style": "brief"}}, {"messages": messages}
+    )
+    assert first.startswith("brief: user 1;")
+    assert second.startswith("user 1;")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("tools", "add", "column 'tools' is a text but no JSON"),
+        ("tools", '{"name": "add"}', "column 'tools' is {'name': 'add'}; it is a list of tools"),
+        ("chat_template_kwargs", [1], r"column 'chat_template_kwargs' is \[1\]; it is a mapping"),
+    ],
+)
+def test_tools_of_another_form_are_refused_with_their_line(
+    learned: Callable[..., list[str]], column: str, value: Any, message: str
+):
+    with pytest.raises(DataError, match=rf"rows\.jsonl:1: {message}"):
+        learned({"messages": [asking("1"), call("add")], column: value})
+
+
+HALF = r"column '\w+' has half of a character \(\\ud83d\), where a text was cut off"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "a \ud83d"},
+        {"prompt": "a", "completion": "b \ud83d"},
+        {"messages": [asking("\ud83d"), call("add")]},
+        {"messages": [asking("a"), call("add", a="\ud83d")]},
+    ],
+)
+def test_a_row_cut_off_in_the_middle_of_a_character_is_refused_with_its_line(
+    learned: Callable[..., list[str]], row: dict[str, Any]
+):
+    with pytest.raises(DataError, match=rf"rows\.jsonl:1: {HALF}"):
+        learned(row)
