@@ -22,7 +22,7 @@ from benchmarks.shared import (
 )
 from risen_plugin.constraints import IFEVAL_IDS, KNOWN, check_all, judge_all, parse
 from risen_plugin.constraints.language import language_of
-from risen_plugin.constraints.text import FILLERS, NOUNS, PLAIN
+from risen_plugin.constraints.lexicon import FILLERS, NOUNS, PLAIN
 
 LIMIT = 20_000  # pairs per second
 WORDS = 100

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from risen_plugin.constraints.core import Constraint, Kind, Look
 from risen_plugin.constraints.judging import Judgement, check_all, judge_all, variants
-from risen_plugin.constraints.registry import IFEVAL_IDS, KNOWN, clash, parse, parse_all
+from risen_plugin.constraints.registry import IFEVAL_IDS, KNOWN, parse, parse_all
+from risen_plugin.constraints.together import clash, contradict
 
 __all__ = [
     "IFEVAL_IDS",
@@ -23,6 +24,7 @@ __all__ = [
     "Look",
     "check_all",
     "clash",
+    "contradict",
     "judge_all",
     "parse",
     "parse_all",

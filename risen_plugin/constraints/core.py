@@ -10,7 +10,7 @@ import functools
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_type_hints
@@ -114,6 +114,28 @@ def quoted(text: str, limit: int = 40) -> str:
     return repr(line if len(line) <= limit else f"{line[: limit - 3]}...")
 
 
+def phrases(words: Sequence[str], joint: str) -> str:
+    """Words or phrases as a sentence has them.
+
+    >>> phrases(["tea", "green tea"], "or")
+    'the word "tea" or the phrase "green tea"'
+    >>> phrases(["tea", "milk", "ice"], "and")
+    'the words "tea", "milk" and "ice"'
+    """
+    marked = [f'"{word}"' for word in words]
+    kinds = ["phrase" if " " in word.strip() else "word" for word in words]
+    if len(set(kinds)) > 1:
+        marked = [f"the {kind} {word}" for kind, word in zip(kinds, marked, strict=True)]
+    listed = f" {joint} ".join([", ".join(marked[:-1]), marked[-1]] if marked[1:] else marked)
+    plural = "s" if len(marked) > 1 else ""
+    return listed if len(set(kinds)) > 1 else f"the {kinds[0]}{plural} {listed}"
+
+
+def _in_words(value: Any) -> Any:
+    """A kwarg as a sentence has it: fewer, not less, of what can be counted."""
+    return "fewer than" if value == RELATIONS[0] else value
+
+
 @dataclass(frozen=True)
 class Look:
     """The verdict of a constraint on an answer.
@@ -167,10 +189,7 @@ class Constraint(ABC):
 
     def named(self) -> dict[str, Any]:
         """The values of the names in the wordings."""
-        return {
-            name: ", ".join(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        return {name: _in_words(value) for name, value in asdict(self).items()}
 
     @property
     def kwargs(self) -> dict[str, Any]:

@@ -44,16 +44,15 @@ class ResponseLanguage(Constraint):
 
     id = "language:response_language"
     wordings = (
-        "Your whole answer must be in {name} ({language}).",
-        "Answer in {name} ({language}) and in no other language.",
-        "Write everything in {name} (language code {language}).",
+        "Your entire answer must be in {name}.",
+        "Answer in {name} and in no other language.",
+        "Write your whole answer in {name}; no other language is allowed.",
     )
     conflicts = frozenset(
         {
             "change_case:capital_word_frequency",
             "change_case:english_capital",
             "change_case:english_lowercase",
-            "combination:repeat_prompt",
             "copy:repeat_phrase",
             "count:count_increment_word",
             "count:count_unique",
@@ -63,10 +62,7 @@ class ResponseLanguage(Constraint):
             "detectable_format:multiple_sections",
             "first_word:first_word_answer",
             "first_word:first_word_sent",
-            "keywords:existence",
-            "keywords:frequency",
             "keywords:keyword_specific_position",
-            "keywords:letter_frequency",
             "keywords:no_adjacent_consecutive",
             "keywords:palindrome",
             "keywords:start_end",

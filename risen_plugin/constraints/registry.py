@@ -1,6 +1,7 @@
-"""Every constraint by its id: which of them clash, and how an id and kwargs are parsed into one.
+"""Every constraint by its id, and how an id and kwargs are parsed into one.
 
-Judging answers by them is left to :mod:`risen_plugin.constraints.judging`.
+Judging answers by them is left to :mod:`risen_plugin.constraints.judging`, and which of them go
+together to :mod:`risen_plugin.constraints.together`.
 """
 
 from __future__ import annotations
@@ -126,18 +127,6 @@ IFEVAL_IDS = frozenset(
     }
 )
 """The 25 ids of IFEval among them; the others are IFTrain's."""
-
-
-def clash(first: str, second: str) -> bool:
-    """Whether no answer should be asked to meet both known ids; an id clashes with itself."""
-    one, other = KNOWN[first], KNOWN[second]
-    return (
-        first == second
-        or one.alone
-        or other.alone
-        or first in other.conflicts
-        or second in one.conflicts
-    )
 
 
 def parse(

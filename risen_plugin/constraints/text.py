@@ -1,4 +1,4 @@
-"""Words, sentences and paragraphs as the constraints count them, and words to sample from.
+"""Words, sentences and paragraphs as the constraints count them.
 
 Pure and deterministic; no language model and no downloaded data. Works on any script, knows
 English abbreviations only.
@@ -7,10 +7,9 @@ English abbreviations only.
 from __future__ import annotations
 
 import functools
-import random
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -38,47 +37,6 @@ _SHORT_BEFORE_DIGIT = frozenset(
 )
 _LONGEST_SHORT = 16
 _NEXT = re.compile(r"\s*(\S?)")
-
-NOUNS = _listed(
-    "anchor autumn balance bridge candle canvas castle circle coffee compass copper corner "
-    "cotton desert dragon engine fabric feather forest garden glacier hammer harbor harvest "
-    "horizon island jungle kitchen lantern library marble market meadow mirror mountain museum "
-    "needle ocean orchard paper pattern pepper planet pocket puzzle rabbit ribbon river rocket "
-    "saddle season shadow signal silver spider station summer sunset temple thunder ticket "
-    "timber tunnel valley velvet village violin window winter"
-)
-"""Common words to ask for."""
-FILLERS = _listed(
-    "actually basically certainly clearly essentially frankly generally hopefully indeed "
-    "literally maybe moreover obviously perhaps probably quite really simply somewhat stuff "
-    "therefore things totally truly usually very"
-)
-"""Words that an answer can do without, to forbid."""
-OPENERS = _listed(
-    "although before consider every finally first imagine often once remember sometimes "
-    "suppose then today together while"
-)
-"""Words that a paragraph can begin with."""
-PLAIN = _listed(
-    "about above across after again along among area around away back begin below best better "
-    "between bright build carry change choose clean clear close cold color count cover dark "
-    "deep door draw early earth east enough even farm fast field find fire floor follow food "
-    "form free fresh friend front full game gold grass great green ground group grow half hand "
-    "happy heart heavy help high hold home hope hour house human idea inside iron keep kind "
-    "large late laugh learn leave left light line listen little long look loud main many map "
-    "mark meet mile mind moon more most move music name near need never next night north note "
-    "often old open order other outside over own page paint part pass path peace people place "
-    "plain plant play point power press proud pull push quick rain reach read ready real red "
-    "rest rich right ring rise road rock roof room round rule run salt sand school sea second "
-    "seed self send sense serve shape share short show side sign simple sing sister size sleep "
-    "slow small smile snow soft soil some song soon sound south space speak stand star start "
-    "stay step still stone story street strong study sun sure swim table take talk tall taste "
-    "tell test thank thick thin think three time tiny tool top total town trade tree trip true "
-    "turn uncle under unit until upper use value visit voice wait walk wall warm wash watch "
-    "water wave weather west wheel white whole wide wild wind wise wish wonder wood word work "
-    "world write yard year yellow young"
-)
-"""More common words, to write with."""
 
 
 def joined(text: str) -> str:
@@ -197,11 +155,3 @@ def _phrase(phrase: str) -> re.Pattern[str]:
 
 def _has_boundary(character: str) -> bool:
     return not _SPACELESS.match(character)
-
-
-def sample_words(
-    rng: random.Random, count: int, choices: Iterable[str], prompt: str = ""
-) -> list[str]:
-    """``count`` of the ``choices``, none of which occurs in ``prompt``."""
-    spoken = set(_WORD.findall(prompt.casefold()))
-    return rng.sample([word for word in choices if word not in spoken], count)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from risen_plugin.constraints import IFEVAL_IDS, KNOWN, check_all, clash, parse
 from risen_plugin.constraints.language import language_of
+from risen_plugin.constraints.languages import NAMES
 from risen_plugin.constraints.text import count_phrase, count_sentences, count_words
 from risen_plugin.embedded import answers, orders
 from risen_plugin.errors import DataError
@@ -450,7 +451,24 @@ def test_sampled_kwargs_survive_a_round_trip_and_are_named_in_every_wording(id_:
         for name, value in constraint.kwargs.items():
             if name != "prompt_to_repeat":
                 for part in value if isinstance(value, list) else [value]:
-                    assert str(part) in wording
+                    spoken = {"less than": "fewer than", **NAMES}.get(part, str(part))
+                    assert spoken in wording
+
+
+@pytest.mark.parametrize("id_", KNOWN)
+def test_words_and_phrases_stand_in_quotation_marks_in_every_wording(id_: str) -> None:
+    names = {"keyword", "keyword1", "keyword2", "keywords", "forbidden_words", "first_word"}
+    names |= {"last_word", "phrase", "end_phrase", "letter", "section_spliter"}
+    names |= {"postscript_marker"}
+    for seed in range(12):
+        constraint = _sampled(id_, seed)
+        wording = constraint.describe(random.Random(seed))
+        for name in names & constraint.kwargs.keys():
+            value = constraint.kwargs[name]
+            for part in value if isinstance(value, list) else [value]:
+                assert f'"{part}' in wording
+        assert wording[0].isupper()
+        assert wording[-1] in '.?!*"'
 
 
 @pytest.mark.parametrize("id_", KNOWN)

@@ -36,13 +36,13 @@ def test_what_is_sampled_can_be_met_and_missed(id_: str, seed: int) -> None:
 
 
 def test_nearly_every_compatible_pair_can_be_met_at_once() -> None:
-    """All but seven of 934 are met in 24 of 24 draws; the others clash for some kwargs only."""
+    """Of 641 all but a few are met in every draw; those clash for some kwargs only."""
     rng = random.Random(7)
     pairs = [pair for pair in itertools.combinations(KNOWN, 2) if not clash(*pair)]
     missed = [
         pair for pair in pairs if satisfying([sampled(id_, rng) for id_ in pair], rng) is None
     ]
-    assert len(pairs) > 900
+    assert len(pairs) > 600
     assert len(missed) <= len(pairs) // 200, missed
 
 

@@ -23,8 +23,8 @@ class SentenceHyphens(Constraint):
 
     id = "detectable_format:sentence_hyphens"
     wordings = (
-        "Write at least two sentences and connect all of them with hyphens, without spaces, "
-        "such as: One.-Two.",
+        "Write two or more sentences and join them with hyphens instead of spaces, "
+        'such as "This is one.-This is another."',
         "Put a hyphen, and no space, between each sentence and the next. Use two or more "
         "sentences.",
     )
@@ -119,7 +119,8 @@ class BigramWrapping(Constraint):
     id = "detectable_format:bigram_wrapping"
     wordings = (
         "Put each pair of words in double angular brackets, <<such as>> <<this one>>.",
-        "Wrap your whole answer two words at a time: <<first second>> <<third fourth>>.",
+        "Wrap every two words of your answer in double angular brackets: <<like this>> <<one "
+        "here>>.",
     )
     conflicts = frozenset(
         {

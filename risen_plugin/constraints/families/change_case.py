@@ -47,13 +47,7 @@ class EnglishCapital(Constraint):
         "Write your whole answer in upper case.",
         "Every letter of your answer must be a capital letter.",
     )
-    conflicts = frozenset(
-        {
-            "change_case:english_lowercase",
-            "change_case:capital_word_frequency",
-            "detectable_format:multiple_sections",
-        }
-    )
+    conflicts = frozenset({"change_case:english_lowercase", "change_case:capital_word_frequency"})
 
     def met(self, text: str) -> bool:
         return text.isupper()
@@ -71,7 +65,7 @@ class EnglishLowercase(Constraint):
         "Answer in lowercase letters only.",
         "Do not use capital letters.",
         "Write your whole answer in lower case.",
-        "No capital letters are allowed anywhere in your answer.",
+        "No capital letters are allowed in your answer.",
     )
     conflicts = frozenset(
         {"change_case:capital_word_frequency", "detectable_format:multiple_sections"}
@@ -94,8 +88,9 @@ class CapitalWordFrequency(Constraint):
     id = "change_case:capital_word_frequency"
     wordings = (
         "Words in all capital letters should appear {capital_relation} {capital_frequency} times.",
-        "Write {capital_relation} {capital_frequency} words in all capitals.",
-        "The number of fully capitalised words must be {capital_relation} {capital_frequency}.",
+        "Use {capital_relation} {capital_frequency} words in all capitals, such as THIS.",
+        "Your answer must have {capital_relation} {capital_frequency} words in all capital "
+        "letters.",
     )
 
     def met(self, text: str) -> bool:

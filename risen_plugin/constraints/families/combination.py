@@ -21,7 +21,8 @@ class TwoResponses(Constraint):
     id = "combination:two_responses"
     wordings = (
         "Give two different answers, separated by six asterisks: ******.",
-        "Answer twice, each time differently, and put ****** between the two answers.",
+        "Answer twice, each time differently, and put six asterisks (******) between the two "
+        "answers.",
     )
     conflicts = frozenset({"combination:repeat_prompt"})
 
@@ -52,10 +53,10 @@ class RepeatPrompt(Constraint):
     id = "combination:repeat_prompt"
     prompt_kwarg = "prompt_to_repeat"
     wordings = (
-        "First repeat the request above word for word, then give your answer. "
-        "Write nothing before it and do not repeat this sentence.",
-        "Begin by repeating the request before this sentence exactly as it is; "
-        "your answer comes after it.",
+        "First repeat the request above word for word, then give your answer. Write nothing before "
+        "it, and leave this instruction out of the repetition.",
+        "Begin your reply by repeating everything above this sentence exactly as it is; your "
+        "answer comes after it.",
     )
     conflicts = frozenset(
         {"change_case:capital_word_frequency", "detectable_format:number_bullet_lists"}

@@ -164,8 +164,8 @@ class RepeatPhrase(Constraint):
     wordings = (
         'Write the phrase "{phrase}" exactly {small_n} times, and each time replace one word in '
         "its middle with another word.",
-        "Your answer must have exactly {small_n} variants of this phrase: {phrase}. Each differs "
-        "from it in a single word, which is neither the first nor the last.",
+        'Your answer must have exactly {small_n} variants of this phrase: "{phrase}". Each '
+        "differs from it in a single word, which is neither the first nor the last.",
     )
     conflicts = frozenset(
         {

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from risen_plugin.constraints.core import Constraint, Count, Keyword, Ordinal, counted
+from risen_plugin.constraints.lexicon import fitting_words
 from risen_plugin.constraints.text import (
-    NOUNS,
     count_phrase,
     count_words,
     divided,
     joined,
-    sample_words,
     sentences,
     words,
 )
@@ -36,7 +35,7 @@ class LowercaseCounting(Constraint):
 
     id = "count:lowercase_counting"
     wordings = (
-        "Use at most {N} words in lower case.",
+        "Use at most {N} words that are written in lower case.",
         "No more than {N} words of your answer may be written all in lowercase letters.",
         "Your answer may contain {N} lowercase words at most.",
     )
@@ -72,7 +71,7 @@ class CountingComposition(Constraint):
 
     id = "count:counting_composition"
     wordings = (
-        "Write 3 paragraphs with the divider *** between them. Each paragraph has exactly "
+        "Write 3 paragraphs with the divider *** between them. Each paragraph must have exactly "
         "{n_sent} sentences, and each sentence exactly {n_words} words.",
         "Your answer must have three paragraphs, separated by ***, of exactly {n_sent} sentences "
         "each. Every sentence must have exactly {n_words} words.",
@@ -137,7 +136,7 @@ class CountUnique(Constraint):
 
     id = "count:count_unique"
     wordings = (
-        "Use no word twice.",
+        "Do not use any word more than once.",
         "Every word of your answer must be a different one.",
         "No word may be repeated anywhere in your answer.",
     )
@@ -178,8 +177,8 @@ class CountIncrementWord(Constraint):
 
     id = "count:count_increment_word"
     wordings = (
-        "Use the word {keyword1} exactly once and the word {keyword2} exactly twice.",
-        "In your answer {keyword1} must appear one time and {keyword2} two times.",
+        'Use the word "{keyword1}" exactly once and the word "{keyword2}" exactly twice.',
+        'In your answer, the word "{keyword1}" must appear once and the word "{keyword2}" twice.',
     )
     conflicts = frozenset(
         {
@@ -212,5 +211,5 @@ class CountIncrementWord(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
-        first, second = sample_words(rng, 2, NOUNS)
+        first, second = fitting_words(rng, 2, prompt)
         return {"keyword1": first, "keyword2": second}

@@ -24,9 +24,9 @@ class Postscript(Constraint):
 
     id = "detectable_content:postscript"
     wordings = (
-        "Add a postscript starting with {postscript_marker}",
-        "At the end, add a note that starts with {postscript_marker}",
-        "Finish with a postscript that begins with {postscript_marker}",
+        'Add a postscript starting with "{postscript_marker}" at the end.',
+        'At the end, add a note that starts with "{postscript_marker}".',
+        'Finish with a postscript that begins with "{postscript_marker}".',
     )
 
     def met(self, text: str) -> bool:
@@ -42,7 +42,7 @@ class Postscript(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
-        return {"postscript_marker": rng.choice(("P.S.", "P.P.S"))}
+        return {"postscript_marker": rng.choice(("P.S.", "PS:"))}
 
 
 def _count_placeholders(text: str) -> int:
@@ -61,8 +61,8 @@ class NumberPlaceholders(Constraint):
     id = "detectable_content:number_placeholders"
     wordings = (
         "Include at least {num_placeholders} placeholders in square brackets, such as [address].",
-        "Your answer must contain at least {num_placeholders} placeholders like [name].",
-        "Leave at least {num_placeholders} gaps to fill in, written in square brackets: [date].",
+        "Your answer must contain at least {num_placeholders} placeholders, such as [name].",
+        "Leave at least {num_placeholders} placeholders, in square brackets like [date].",
     )
 
     def met(self, text: str) -> bool:

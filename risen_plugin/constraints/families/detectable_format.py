@@ -46,9 +46,9 @@ class JsonFormat(Constraint):
 
     id = "detectable_format:json_format"
     wordings = (
-        "Answer as JSON.",
+        "Give your answer in JSON format.",
         "The whole answer must be a JSON object.",
-        "Put your entire answer in JSON format. A Markdown code fence is allowed.",
+        "Put your entire answer in JSON format. A Markdown code block is allowed.",
     )
     conflicts = frozenset(
         {
@@ -96,7 +96,8 @@ class NumberBulletLists(Constraint):
     id = "detectable_format:number_bullet_lists"
     wordings = (
         "Use exactly {num_bullets} bullet points.",
-        "Write {num_bullets} bullet points, each starting with *.",
+        "Your answer must have exactly {num_bullets} bullet points, each starting with * and a "
+        "space.",
         "Your answer must contain exactly {num_bullets} Markdown bullet points, such as:\n"
         "* This is a point.",
     )
@@ -124,9 +125,9 @@ class Title(Constraint):
 
     id = "detectable_format:title"
     wordings = (
-        "Put a title in double angular brackets first.",
-        "Start with a title, such as <<Title>>.",
-        "Give your answer a title in double angular brackets, such as <<A day at sea>>.",
+        "Your answer must have a title in double angular brackets, such as <<title>>.",
+        "Start with a title in double angular brackets, like <<this>>.",
+        "Give your answer a title, wrapped in double angular brackets, such as <<My Title>>.",
     )
 
     def met(self, text: str) -> bool:
@@ -150,7 +151,7 @@ class NumberHighlightedSections(Constraint):
     wordings = (
         "Highlight at least {num_highlights} parts of your answer with Markdown, "
         "such as *highlighted part*.",
-        "Emphasise at least {num_highlights} passages by putting *asterisks* around them.",
+        "Emphasize at least {num_highlights} words or phrases by putting *asterisks* around them.",
     )
 
     def met(self, text: str) -> bool:
@@ -177,9 +178,9 @@ class MultipleSections(Constraint):
     id = "detectable_format:multiple_sections"
     wordings = (
         "Your answer must have {num_sections} sections. Mark the beginning of each one with "
-        "{section_spliter} and its number, such as {section_spliter} 1.",
-        "Divide your answer into {num_sections} sections that begin with {section_spliter} 1, "
-        "{section_spliter} 2 and so on, each on a new line.",
+        '"{section_spliter}" and its number, such as "{section_spliter} 1".',
+        "Divide your answer into {num_sections} sections that begin on a new line with "
+        '"{section_spliter} 1", "{section_spliter} 2" and so on.',
     )
 
     def met(self, text: str) -> bool:
@@ -195,7 +196,7 @@ class MultipleSections(Constraint):
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
         return {
-            "section_spliter": rng.choice(("Section", "SECTION", "Part", "Chapter", "Day")),
+            "section_spliter": rng.choice(("Section", "SECTION", "Part", "PART")),
             "num_sections": rng.randint(2, 6),
         }
 
@@ -209,8 +210,9 @@ class ConstrainedResponse(Constraint):
 
     id = "detectable_format:constrained_response"
     wordings = (
-        f"Answer with one of these options: {', '.join(OPTIONS)}",
-        f"Choose one of the following as your answer: {' '.join(OPTIONS)}",
+        "Answer with one of these options: " + ", ".join(f'"{option}"' for option in OPTIONS),
+        "Choose exactly one of the following as your answer: "
+        + ", ".join(f'"{option}"' for option in OPTIONS),
     )
     conflicts = frozenset(
         {

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from risen_plugin.constraints.core import Constraint, Keyword, quoted
-from risen_plugin.constraints.text import OPENERS, sentences, starts_with
+from risen_plugin.constraints.lexicon import BEGINNINGS, OPENERS
+from risen_plugin.constraints.text import sentences, starts_with
 
 _OTHER_STARTS = frozenset(
     {
@@ -31,9 +32,9 @@ class FirstWordAnswer(Constraint):
 
     id = "first_word:first_word_answer"
     wordings = (
-        "The first word of your answer must be {first_word}.",
-        "Begin your answer with the word {first_word}.",
-        "Let {first_word} be the very first word that you write.",
+        'The first word of your answer must be "{first_word}".',
+        'Begin your answer with the word "{first_word}".',
+        'Start your answer with the word "{first_word}".',
     )
     conflicts = _OTHER_STARTS | {
         "first_word:first_word_sent",
@@ -48,7 +49,7 @@ class FirstWordAnswer(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
-        return {"first_word": rng.choice(OPENERS)}
+        return {"first_word": rng.choice(OPENERS).capitalize()}
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ class FirstWordSent(Constraint):
 
     id = "first_word:first_word_sent"
     wordings = (
-        "The first word of each sentence must be {first_word}.",
-        "Begin every sentence of your answer with the word {first_word}.",
-        "Each of your sentences has to start with {first_word}.",
+        'The first word of each sentence must be "{first_word}".',
+        'Begin every sentence of your answer with the word "{first_word}".',
+        'Each of your sentences has to start with the word "{first_word}".',
     )
     conflicts = _OTHER_STARTS | {
         "combination:two_responses",
@@ -85,4 +86,4 @@ class FirstWordSent(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
-        return {"first_word": rng.choice(OPENERS)}
+        return {"first_word": rng.choice(BEGINNINGS).capitalize()}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from risen_plugin.constraints.core import Constraint, Keyword, Ordinal, counted, quoted
-from risen_plugin.constraints.text import NOUNS, joined, plain_words, sentences, words
+from risen_plugin.constraints.lexicon import fitting_words
+from risen_plugin.constraints.text import joined, plain_words, sentences, words
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 
@@ -23,10 +24,10 @@ class NoAdjacentConsecutive(Constraint):
 
     id = "keywords:no_adjacent_consecutive"
     wordings = (
-        "No two neighbouring words may start with consecutive letters of the alphabet, such as "
-        "a and b.",
-        "If a word starts with one letter, the next word must not start with the letter that "
-        "comes after it in the alphabet.",
+        'No two adjacent words may start with consecutive letters of the alphabet, such as "a" '
+        'and "b".',
+        "No word of your answer may start with the letter of the alphabet that follows the first "
+        "letter of the word before it.",
     )
     conflicts = frozenset({"combination:repeat_prompt", "copy:repeat_phrase"})
 
@@ -56,7 +57,8 @@ class Palindrome(Constraint):
 
     id = "keywords:palindrome"
     wordings = (
-        "Include a palindrome, a word that reads the same backwards.",
+        "Include a palindrome, that is, a word of three or more letters that reads the same "
+        "backwards.",
         "One word of your answer must be a palindrome of at least three letters.",
     )
     conflicts = frozenset({"detectable_format:constrained_response"})
@@ -90,8 +92,8 @@ class KeywordSpecificPosition(Constraint):
 
     id = "keywords:keyword_specific_position"
     wordings = (
-        "The word {keyword} must be word number {m} of sentence number {n}.",
-        "Write {keyword} as the word in place {m} of sentence {n} of your answer.",
+        'The word "{keyword}" must be word number {m} of sentence number {n}.',
+        'In sentence {n} of your answer, word number {m} must be "{keyword}".',
     )
     conflicts = frozenset(
         {
@@ -116,7 +118,11 @@ class KeywordSpecificPosition(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
-        return {"keyword": rng.choice(NOUNS), "n": rng.randint(1, 5), "m": rng.randint(1, 8)}
+        return {
+            "keyword": fitting_words(rng, 1, prompt)[0],
+            "n": rng.randint(1, 5),
+            "m": rng.randint(2, 8),
+        }
 
 
 @dataclass(frozen=True)

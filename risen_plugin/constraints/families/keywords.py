@@ -20,22 +20,26 @@ from risen_plugin.constraints.core import (
     Words,
     counted,
     holds,
+    phrases,
 )
 from risen_plugin.constraints.core import Keyword as OneWord
 from risen_plugin.constraints.core import Text as Phrase
-from risen_plugin.constraints.text import (
+from risen_plugin.constraints.lexicon import (
     FILLERS,
-    NOUNS,
+    fitting_words,
+    sample_words,
+    spoken_nouns,
+)
+from risen_plugin.constraints.text import (
     count_letter,
     count_phrase,
-    sample_words,
     words,
 )
 
 _OTHER_KEYWORDS = frozenset(
     {"keywords:existence", "keywords:frequency", "keywords:word_count_different_numbers"}
 )
-_RARE_LETTERS = "jkqvxz"
+_RARE_LETTERS = "jqxz"
 _COMMON_LETTERS = "abcdefghilmnoprstuwy"
 
 
@@ -47,13 +51,16 @@ class Existence(Constraint):
 
     id = "keywords:existence"
     wordings = (
-        "Include these words: {keywords}.",
-        "Your answer must mention: {keywords}.",
-        "Make sure that the following words appear in your answer: {keywords}.",
+        "Include {keywords} in your answer.",
+        "Your answer must contain {keywords}.",
+        "Make sure that {keywords} can be found in your answer.",
     )
 
     def met(self, text: str) -> bool:
         return all(count_phrase(text, keyword) for keyword in self.keywords)
+
+    def named(self) -> dict[str, Any]:
+        return {"keywords": phrases(self.keywords, "and")}
 
     def seen(self, text: str) -> str:
         missing = [keyword for keyword in self.keywords if not count_phrase(text, keyword)]
@@ -61,7 +68,7 @@ class Existence(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
-        return {"keywords": sample_words(rng, rng.randint(1, 3), NOUNS)}
+        return {"keywords": fitting_words(rng, rng.randint(1, 3), prompt)}
 
 
 @dataclass(frozen=True)
@@ -72,14 +79,16 @@ class ForbiddenWords(Constraint):
 
     id = "keywords:forbidden_words"
     wordings = (
-        "Do not use these words: {forbidden_words}.",
-        "The following words are forbidden in your answer: {forbidden_words}.",
-        "Avoid the words {forbidden_words}.",
+        "Do not use {forbidden_words}.",
+        "Your answer must not contain {forbidden_words}.",
+        "Avoid {forbidden_words} in your answer.",
     )
-    conflicts = frozenset({"keywords:existence", "keywords:frequency", "combination:repeat_prompt"})
 
     def met(self, text: str) -> bool:
         return not any(count_phrase(text, word) for word in self.forbidden_words)
+
+    def named(self) -> dict[str, Any]:
+        return {"forbidden_words": phrases(self.forbidden_words, "or")}
 
     def seen(self, text: str) -> str:
         found = [word for word in self.forbidden_words if count_phrase(text, word)]
@@ -87,7 +96,7 @@ class ForbiddenWords(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
-        words = sample_words(rng, rng.randint(1, 4), (*FILLERS, *NOUNS), prompt)
+        words = sample_words(rng, rng.randint(2, 4), FILLERS, prompt)
         return {"forbidden_words": words}
 
 
@@ -101,11 +110,10 @@ class Frequency(Constraint):
 
     id = "keywords:frequency"
     wordings = (
-        "The word {keyword} should appear {relation} {frequency} times.",
-        "Use the word {keyword} {relation} {frequency} times.",
-        "Mention {keyword} {relation} {frequency} times in your answer.",
+        'The word "{keyword}" should appear {relation} {frequency} times in your answer.',
+        'Use the word "{keyword}" {relation} {frequency} times.',
+        'In your answer, use "{keyword}" {relation} {frequency} times.',
     )
-    conflicts = frozenset({"keywords:existence", "combination:repeat_prompt"})
 
     def met(self, text: str) -> bool:
         return holds(count_phrase(text, self.keyword), self.relation, self.frequency)
@@ -115,10 +123,14 @@ class Frequency(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
+        [keyword] = fitting_words(rng, 1, prompt)
+        # Nobody limits a word that the answer would hardly have.
+        relation = rng.choice(RELATIONS) if keyword in words(prompt) else "at least"
+        low, high = (3, 6) if relation == "less than" else (2, 5)
         return {
-            "keyword": rng.choice(NOUNS),
-            "frequency": rng.randint(2, 5),
-            "relation": rng.choice(RELATIONS),
+            "keyword": keyword,
+            "frequency": rng.randint(low, high),
+            "relation": relation,
         }
 
 
@@ -127,7 +139,7 @@ class WordCountDifferentNumbers(Frequency):
     """The same as ``keywords:frequency``, under IFTrain's other id."""
 
     id = "keywords:word_count_different_numbers"
-    conflicts = Frequency.conflicts | {Frequency.id}
+    conflicts = frozenset({Frequency.id})
 
 
 @dataclass(frozen=True)
@@ -138,9 +150,9 @@ class WordOnce(Constraint):
 
     id = "keywords:word_once"
     wordings = (
-        "Use the word {keyword} exactly once.",
-        "The word {keyword} must appear one time in your answer, no more and no less.",
-        "Mention {keyword} a single time.",
+        'Use the word "{keyword}" exactly once.',
+        'The word "{keyword}" must appear exactly once in your answer.',
+        'Your answer should contain the word "{keyword}" exactly one time.',
     )
     conflicts = _OTHER_KEYWORDS | {
         "combination:repeat_prompt",
@@ -157,7 +169,7 @@ class WordOnce(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
-        return {"keyword": rng.choice(NOUNS)}
+        return {"keyword": fitting_words(rng, 1, prompt)[0]}
 
 
 @dataclass(frozen=True)
@@ -172,9 +184,9 @@ class ExcludeWordHarder(Constraint):
 
     id = "keywords:exclude_word_harder"
     wordings = (
-        "Do not use the word {keyword} in your answer.",
-        "Answer without the word {keyword}.",
-        "Avoid the word {keyword}, although it stands in the request.",
+        'Do not use the word "{keyword}" in your answer.',
+        'Answer without using the word "{keyword}".',
+        'Avoid the word "{keyword}" in your answer.',
     )
     conflicts = _OTHER_KEYWORDS | {"combination:repeat_prompt", "combination:two_responses"}
 
@@ -187,7 +199,7 @@ class ExcludeWordHarder(Constraint):
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
         spoken = [word for word in words(prompt) if len(word) > 3 and word.isalpha()]
-        return {"keyword": rng.choice(spoken or FILLERS)}
+        return {"keyword": rng.choice(spoken_nouns(prompt) or spoken or FILLERS)}
 
 
 @dataclass(frozen=True)
@@ -200,11 +212,10 @@ class LetterFrequency(Constraint):
 
     id = "keywords:letter_frequency"
     wordings = (
-        "The letter {letter} should appear {let_relation} {let_frequency} times.",
-        "Use the letter {letter} {let_relation} {let_frequency} times.",
-        "In your answer the letter {letter} must occur {let_relation} {let_frequency} times.",
+        'The letter "{letter}" should appear {let_relation} {let_frequency} times in your answer.',
+        'Use the letter "{letter}" {let_relation} {let_frequency} times.',
+        'In your answer, the letter "{letter}" must appear {let_relation} {let_frequency} times.',
     )
-    conflicts = frozenset({"keywords:existence", "keywords:frequency", "combination:repeat_prompt"})
 
     def met(self, text: str) -> bool:
         count = count_letter(text, self.letter)
@@ -217,7 +228,7 @@ class LetterFrequency(Constraint):
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
         relation = rng.choice(RELATIONS)
         letters, low, high = (
-            (_RARE_LETTERS, 3, 10) if relation == "less than" else (_COMMON_LETTERS, 2, 15)
+            (_RARE_LETTERS, 3, 8) if relation == "less than" else (_COMMON_LETTERS, 4, 15)
         )
         return {
             "letter": rng.choice(letters),

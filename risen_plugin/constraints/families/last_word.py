@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from risen_plugin.constraints.core import Constraint, Keyword, quoted
-from risen_plugin.constraints.text import NOUNS, ends_with, sentences
+from risen_plugin.constraints.lexicon import ENDINGS
+from risen_plugin.constraints.text import ends_with, sentences
 
 _OTHER_ENDS = frozenset(
     {
@@ -31,9 +32,9 @@ class LastWordAnswer(Constraint):
 
     id = "last_word:last_word_answer"
     wordings = (
-        "The last word of your answer must be {last_word}.",
-        "Finish your answer with the word {last_word}.",
-        "Let {last_word} be the very last word that you write.",
+        'The last word of your answer must be "{last_word}".',
+        'Finish your answer with the word "{last_word}".',
+        'End your answer with the word "{last_word}".',
     )
     conflicts = _OTHER_ENDS | {"last_word:last_word_sent"}
 
@@ -45,7 +46,7 @@ class LastWordAnswer(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
-        return {"last_word": rng.choice(NOUNS)}
+        return {"last_word": rng.choice(ENDINGS)}
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class LastWordSent(Constraint):
 
     id = "last_word:last_word_sent"
     wordings = (
-        "The last word of each sentence, before its punctuation, must be {last_word}.",
-        "End every sentence of your answer with the word {last_word}.",
-        "Each of your sentences has to finish with {last_word}.",
+        'The last word of each sentence must be "{last_word}".',
+        'End every sentence of your answer with the word "{last_word}".',
+        'Each of your sentences has to finish with the word "{last_word}".',
     )
     conflicts = _OTHER_ENDS | {
         "combination:repeat_prompt",
@@ -81,4 +82,4 @@ class LastWordSent(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
-        return {"last_word": rng.choice(NOUNS)}
+        return {"last_word": rng.choice(ENDINGS)}

@@ -18,8 +18,8 @@ from risen_plugin.constraints.core import (
     quoted,
 )
 from risen_plugin.constraints.core import Text as Phrase
+from risen_plugin.constraints.lexicon import OPENERS
 from risen_plugin.constraints.text import (
-    OPENERS,
     count_sentences,
     count_words,
     divided,
@@ -46,7 +46,6 @@ class NumberWords(Constraint):
         "Answer in {relation} {num_words} words.",
         "Your answer must have {relation} {num_words} words.",
     )
-    conflicts = frozenset({"combination:repeat_prompt"})
 
     def met(self, text: str) -> bool:
         return holds(count_words(text), self.relation, self.num_words)
@@ -75,9 +74,8 @@ class NumberSentences(Constraint):
     wordings = (
         "Use {relation} {num_sentences} sentences.",
         "Answer in {relation} {num_sentences} sentences.",
-        "The number of sentences in your answer must be {relation} {num_sentences}.",
+        "Your answer must have {relation} {num_sentences} sentences.",
     )
-    conflicts = frozenset({"combination:repeat_prompt"})
 
     def met(self, text: str) -> bool:
         return holds(count_sentences(text), self.relation, self.num_sentences)
@@ -105,8 +103,9 @@ class NumberParagraphs(Constraint):
     id = "length_constraints:number_paragraphs"
     wordings = (
         "Write exactly {num_paragraphs} paragraphs and put *** between them.",
-        "There should be {num_paragraphs} paragraphs, separated with the markdown divider: ***",
-        "Give {num_paragraphs} paragraphs. Separate one from the next with ***.",
+        "There should be exactly {num_paragraphs} paragraphs, separated with the Markdown "
+        "divider: ***",
+        "Divide your answer into exactly {num_paragraphs} paragraphs, and separate them with ***.",
     )
     conflicts = frozenset(
         {"length_constraints:nth_paragraph_first_word", "combination:two_responses"}
@@ -141,10 +140,10 @@ class NthParagraphFirstWord(Constraint):
 
     id = "length_constraints:nth_paragraph_first_word"
     wordings = (
-        "Write {num_paragraphs} paragraphs with an empty line between them. "
-        "Paragraph {nth_paragraph} must start with the word {first_word}.",
+        "Write exactly {num_paragraphs} paragraphs with an empty line between them. "
+        'Paragraph {nth_paragraph} must start with the word "{first_word}".',
         "There should be exactly {num_paragraphs} paragraphs, separated by two line breaks, and "
-        "the first word of paragraph {nth_paragraph} should be {first_word}.",
+        'the first word of paragraph {nth_paragraph} should be "{first_word}".',
     )
     conflicts = frozenset(
         {
@@ -184,5 +183,5 @@ class NthParagraphFirstWord(Constraint):
         return {
             "num_paragraphs": count,
             "nth_paragraph": rng.randint(1, count),
-            "first_word": rng.choice(OPENERS),
+            "first_word": rng.choice(OPENERS).capitalize(),
         }

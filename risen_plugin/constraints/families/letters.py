@@ -23,8 +23,8 @@ class LetterCounting(Constraint):
 
     id = "letters:letter_counting"
     wordings = (
-        "Answer with {relation} {N} letters.",
-        "Your answer must have {relation} {N} letters in all.",
+        "Answer with {relation} {N} letters in total.",
+        "Your answer must contain {relation} {N} letters in all.",
         "Use {relation} {N} letters; spaces, digits and punctuation do not count.",
     )
     conflicts = frozenset(
@@ -52,4 +52,4 @@ class LetterCounting2(LetterFrequency):
     """The same as ``keywords:letter_frequency``, under IFTrain's other id."""
 
     id = "letters:letter_counting2"
-    conflicts = LetterFrequency.conflicts | {LetterFrequency.id}
+    conflicts = frozenset({LetterFrequency.id})

@@ -18,8 +18,8 @@ class Paragraphs(Constraint):
 
     id = "paragraphs:paragraphs"
     wordings = (
-        "Write two paragraphs and put *** between them.",
-        "Your answer must have exactly 2 paragraphs, separated with the markdown divider: ***",
+        "Write exactly two paragraphs and put *** between them.",
+        "Your answer must have exactly 2 paragraphs, separated with the Markdown divider: ***",
     )
     conflicts = frozenset(
         {
@@ -50,7 +50,7 @@ class Paragraphs2(Constraint):
 
     id = "paragraphs:paragraphs2"
     wordings = (
-        "Write two paragraphs with an empty line between them and no other empty line.",
+        "Write exactly two paragraphs, with an empty line between them and no other empty line.",
         "Your answer must have exactly 2 paragraphs, separated by two line breaks.",
     )
     conflicts = frozenset(

@@ -23,7 +23,7 @@ class NoComma(Constraint):
         "Your answer must not contain a comma.",
         "Write the whole answer without commas.",
     )
-    conflicts = frozenset({"detectable_format:json_format", "combination:repeat_prompt"})
+    conflicts = frozenset({"detectable_format:json_format"})
 
     def met(self, text: str) -> bool:
         return not _COMMA.search(text)
@@ -38,9 +38,9 @@ class PunctuationDot(Constraint):
 
     id = "punctuation:punctuation_dot"
     wordings = (
-        "Do not use a dot anywhere in your answer.",
-        "Your answer must not contain a single full stop or other dot.",
-        "Write the whole answer without dots.",
+        "Do not use any periods (full stops) in your answer.",
+        "Your answer must not contain any dots, not even at the end of a sentence.",
+        'Write your whole answer without the character ".".',
     )
     conflicts = frozenset(
         {
@@ -68,7 +68,6 @@ class PunctuationExclamation(Constraint):
         "Your answer must not contain an exclamation mark.",
         "Write the whole answer without exclamation marks.",
     )
-    conflicts = frozenset({"combination:repeat_prompt"})
 
     def met(self, text: str) -> bool:
         return not _EXCLAMATION.search(text)

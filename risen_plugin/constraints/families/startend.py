@@ -9,12 +9,15 @@ from typing import Any
 from risen_plugin.constraints.core import Constraint, Text, quoted
 
 _ENDINGS = (
-    "That is all.",
-    "Is there anything else you want to know?",
-    "Have a nice day.",
     "I hope this helps.",
-    "Any more questions?",
+    "Is there anything else I can help with?",
+    "Let me know if you have any questions.",
     "Let me know what you think.",
+    "Feel free to ask for more details.",
+    "Please let me know if you need anything else.",
+    "Does this answer your question?",
+    "Would you like to know more?",
+    "Thank you for asking.",
 )
 
 
@@ -27,11 +30,11 @@ class Quotation(Constraint):
 
     id = "startend:quotation"
     wordings = (
-        "Wrap the whole answer in double quotes.",
+        "Wrap your entire answer in double quotation marks.",
         "Put double quotation marks around your answer.",
         'Your answer must start and end with a double quotation mark (").',
     )
-    conflicts = frozenset({"combination:two_responses", "combination:repeat_prompt"})
+    conflicts = frozenset({"combination:repeat_prompt"})
 
     def met(self, text: str) -> bool:
         text = text.strip()
@@ -54,11 +57,10 @@ class EndChecker(Constraint):
 
     id = "startend:end_checker"
     wordings = (
-        "Finish with this exact phrase: {end_phrase}",
-        "The last words must be: {end_phrase}",
-        "End your answer with the following words and nothing after them: {end_phrase}",
+        'Finish your answer with this exact phrase: "{end_phrase}"',
+        'The last words of your answer must be: "{end_phrase}"',
+        'End your answer with "{end_phrase}" and write nothing after it.',
     )
-    conflicts = frozenset({"detectable_content:postscript"})
 
     def met(self, text: str) -> bool:
         text, phrase = text.strip().casefold(), self.end_phrase.casefold()

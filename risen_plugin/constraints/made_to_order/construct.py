@@ -16,8 +16,9 @@ from risen_plugin.constraints.core import Constraint
 from risen_plugin.constraints.families.copying import CopyingMultiple, CopySpanIdx, RepeatPhrase
 from risen_plugin.constraints.families.detectable_format import OPTIONS
 from risen_plugin.constraints.languages import SENTENCES
+from risen_plugin.constraints.lexicon import FILLERS, OPENERS, PLAIN
 from risen_plugin.constraints.made_to_order.draft import Draft, capitalised
-from risen_plugin.constraints.text import FILLERS, NOUNS, OPENERS, PLAIN, plain_words
+from risen_plugin.constraints.text import plain_words
 
 if TYPE_CHECKING:
     from risen_plugin.constraints.families.change_case import CapitalWordFrequency
@@ -66,7 +67,7 @@ def violating(constraint: Constraint, rng: random.Random) -> str:
         for part in (value if isinstance(value, list) else [value])
     ]
     most = max([9, *(value for value in constraint.kwargs.values() if isinstance(value, int))])
-    words = rng.sample(NOUNS, 4)
+    words = rng.sample(PLAIN, 4)
     candidates = [
         f"{words[0].capitalize()} {words[1]}, {words[2]}! Also {words[3]}.",
         " ".join(words),
@@ -124,7 +125,7 @@ def _vocabulary(ids: Mapping[str, Constraint], rng: random.Random, about: str) -
         words = [word for sentence in in_language for word in plain_words(sentence)]
     else:
         spoken = [word.lower() for word in plain_words(about) if word.isascii() and word.isalpha()]
-        words = [*NOUNS, *FILLERS, *OPENERS, *PLAIN]
+        words = [*FILLERS, *OPENERS, *PLAIN]
         words += [word for word in spoken if len(word) > 3] * 5
     counted = {
         word.casefold()
@@ -145,6 +146,8 @@ def _by_letters(words: list[str], ids: Mapping[str, Constraint], rng: random.Ran
         if id_ in ids:
             letter = ids[id_].kwargs["letter"].lower()
             rare = ids[id_].kwargs["let_relation"] == _LESS
+            if not letter.isalnum():
+                continue
             words = [word for word in words if (letter in word) != rare] or [letter]
     if "keywords:no_adjacent_consecutive" in ids:
         odd = rng.randrange(2)
@@ -162,7 +165,7 @@ def _repeat(draft: Draft, word: str, count: int, relation: str) -> None:
 
 def _capital_words(draft: Draft, one: CapitalWordFrequency, rng: random.Random) -> None:
     if one.capital_relation != _LESS:
-        draft.loud_words = one.capital_frequency + 3  # hyphens may join some of them
+        draft.loud_words = one.capital_frequency + rng.choice((3, 0))  # hyphens may join some
 
 
 def _words(draft: Draft, one: NumberWords, rng: random.Random) -> None:
@@ -181,8 +184,13 @@ def _letters(draft: Draft, one: LetterCounting, rng: random.Random) -> None:
 
 
 def _letter(draft: Draft, one: LetterFrequency, rng: random.Random) -> None:
-    if one.let_relation != _LESS:
+    if one.let_relation == _LESS:
+        return
+    if one.letter.isalnum():
         draft.enough.append(one.check)
+    else:  # no word has it
+        words = [rng.choice(draft.vocabulary) for _ in range(one.let_frequency)]
+        draft.units += [f"{one.letter}{word}" for word in words]
 
 
 def _composition(draft: Draft, one: CountingComposition, rng: random.Random) -> None:

@@ -121,7 +121,8 @@ class _Writer:
             below.append(self.last_line())
         lines = [*self.title_lines(not draft.title_last), self.body(), *below]
         if draft.postscript:
-            lines.append(self.cased(f"{draft.postscript} {self.word()}{draft.mark}"))
+            end = f" {draft.end}" if draft.end else ""
+            lines.append(self.cased(f"{draft.postscript} {self.word()}{draft.mark}{end}"))
         text = "\n".join(lines)
         if draft.same_ends and not ends_with(text, self.same):
             text = f"{text.rstrip(' .!?')} {self.cased(self.same)}"
@@ -140,7 +141,8 @@ class _Writer:
         """The sentences in their paragraphs."""
         draft = self.draft
         sentences = self.sentences()
-        ends_here = not (draft.bullets or draft.sections or self.title_lines(draft.title_last))
+        below = draft.bullets or draft.sections or draft.postscript
+        ends_here = not (below or self.title_lines(draft.title_last))
         if draft.end_word and not draft.words_each and ends_here:
             first = draft.sentence_start or self.word()
             sentences.append(self.closed(f"{first} {draft.end_word}"))

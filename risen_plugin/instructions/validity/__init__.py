@@ -20,7 +20,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from risen_plugin.constraints import clash, parse
+from risen_plugin.constraints import contradict, parse
 from risen_plugin.constraints.made_to_order.construct import satisfying
 from risen_plugin.contracts import Prompt, Row, text_of
 from risen_plugin.errors import ConfigError, DataError
@@ -180,7 +180,7 @@ def fault_of_constraints(row: Row, query: str) -> str | None:
         constraints = [parse(id_, values, query) for id_, values in zip(ids, kwargs, strict=True)]
     except DataError:
         return "constraint that cannot be read"
-    if any(clash(a, b) for a, b in itertools.combinations(sorted(set(ids)), 2)):
+    if any(contradict(a, b) for a, b in itertools.combinations(sorted(set(ids)), 2)):
         return "conflict"
     if constraints:
         key = instruction_key(query, ids, [values or {} for values in kwargs])
