@@ -251,11 +251,30 @@ def test_constraints_of_a_row_agree_with_one_another() -> None:
         )
 
 
-def test_every_id_that_goes_with_most_questions_is_chosen_about_as_often() -> None:
-    seldom = {"detectable_format:constrained_response", "language:response_language"}
-    wanted = set(KNOWN) - seldom - {id_ for id_ in KNOWN if KNOWN[id_].alone}
-    assert len(wanted) == 54 - 6
-    rows = draw(Constraints(rows=ROWS, maximum=1), 100 * len(wanted))
+SELDOM = {"detectable_format:constrained_response", "language:response_language"} | {
+    "copy:repeat_phrase"
+}
+TASKS = [
+    "Describe a day at the sea.",
+    "Write a story about a lost key.",
+    "Write a poem about the wind.",
+    "Write a letter to a neighbor about a tree.",
+    "Write a slogan for a bakery.",
+    "Suggest games for a rainy day.",
+    "What happens at night?",
+]
+
+
+def test_every_id_but_those_that_seldom_fit_is_chosen_for_some_task() -> None:
+    wanted = set(KNOWN) - SELDOM - {id_ for id_ in KNOWN if KNOWN[id_].alone}
+    assert len(wanted) == 54 - 7
+    rows = draw(Constraints(prompts=TASKS, maximum=3), 1500)
+    assert {id_ for row in rows for id_ in row["instruction_id_list"]} == wanted
+
+
+def test_where_nothing_has_to_fit_every_such_id_is_chosen_about_as_often() -> None:
+    wanted = set(KNOWN) - SELDOM - {id_ for id_ in KNOWN if KNOWN[id_].alone}
+    rows = draw(Constraints(rows=ROWS, maximum=1, fit=False), 100 * len(wanted))
     counts = Counter(row["instruction_id_list"][0] for row in rows)
     assert set(counts) == wanted
     assert all(50 < count < 150 for count in counts.values())  # 100 each, 10 standard deviation

@@ -276,3 +276,28 @@ def test_bad_options_are_refused_in_one_line(options: Any, message: str) -> None
 def test_constraints_must_be_options() -> None:
     with pytest.raises(ConfigError, match="must hold the options of the generator 'constraints'"):
         Evolve("prompts.jsonl")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.9])
+@pytest.mark.parametrize("maximum", [2, 4])
+def test_it_reaches_its_maximum_within_its_rounds(rate: float, maximum: int) -> None:
+    """With the defaults, where the same share of answers passes throughout."""
+    generator = evolve(constraints={"maximum": maximum})
+    draw(generator)
+    for phases in range(1, generator.rounds + 1):
+        rates = {"pass_rates": everywhere(rate), "level_rates": {str(generator.level): rate}}
+        draw(generator, held_out_adherence=[0.6 + 0.1 * n for n in range(phases)], **rates)
+    assert generator.level == maximum
+    assert {row["level"] for row in draw(generator)} == {maximum}
+
+
+def test_it_goes_on_where_held_out_adherence_cannot_rise_any_more() -> None:
+    assert still_rises([0.9, 1.0, 1.0], rounds=4, least=0.0)
+    assert not still_rises([0.9, 0.9], rounds=4, least=0.0)
+
+
+def test_the_same_rate_counts_again_once_another_phase_has_measured_it() -> None:
+    generator = evolve(constraints={"maximum": 1})
+    for phases in (1, 1, 2, 2):
+        draw(generator, pass_rates=everywhere(1.0), held_out_adherence=[0.5, 0.6][:phases])
+    assert generator.families["keywords"].tightness == 0.5

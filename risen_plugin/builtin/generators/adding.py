@@ -10,9 +10,10 @@ import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from risen_plugin.constraints import KNOWN, Constraint, check_all, clash
+from risen_plugin.constraints import KNOWN, Constraint, check_all, clash, parse_all
 from risen_plugin.contracts import Row, text_of
 from risen_plugin.errors import ConfigError, DataError, near_miss
+from risen_plugin.instructions.fitting import Task, amounts_suit, suitable
 from risen_plugin.instructions.validity import ids_and_kwargs
 
 Position: TypeAlias = Literal["after", "before", "both"]
@@ -20,10 +21,12 @@ ADDED_COLUMNS = ("query", "instruction_id_list", "kwargs", "family", "level")
 """The columns of a row, beside ``prompt``, once constraints were added."""
 
 _TRIES = 50  # random picks of compatible constraints before giving up
+_AMOUNTS = 12  # kwargs drawn for one id until they suit the task
+_PICKS = 5  # picks of ids until all of them have kwargs that suit it
 _SELDOM_FIT = frozenset(
-    {"detectable_format:constrained_response", "language:response_language"}
+    {"detectable_format:constrained_response", "language:response_language", "copy:repeat_phrase"}
 ) | {id_ for id_, constraint in KNOWN.items() if constraint.alone}
-"""Ids that few questions go with: fixed answers, copies of the prompt, another language."""
+"""Ids that few questions go with: fixed answers, copies, another language."""
 
 
 def families() -> list[str]:
@@ -106,6 +109,42 @@ def agreeing(
     return best
 
 
+def fitting(
+    rng: random.Random,
+    choices: Sequence[str],
+    wanted: int,
+    *,
+    stated: Sequence[Constraint],
+    task: Task | None,
+    make: Callable[[str], Constraint],
+    weight: Callable[[str], float] | None = None,
+    named: bool = False,
+) -> list[Constraint]:
+    """``wanted`` constraints that fit the task, one another and the stated ones; fewer if need be.
+
+    :param task: the task that they are added to; None lets all that agree through.
+    :param make: a constraint with this id and kwargs drawn anew.
+    :param weight: as for :func:`agreeing`.
+    :param named: whether somebody named the ``choices``.
+    """
+    if task is not None:
+        fit = suitable(task, named=named)
+        choices = [id_ for id_ in choices if id_ in fit]
+    best: list[Constraint] = []
+    for _ in range(_PICKS):
+        picked: list[Constraint] = []
+        for id_ in agreeing(rng, choices, wanted, [each.id for each in stated], weight):
+            for _ in range(_AMOUNTS):
+                made = make(id_)
+                if task is None or amounts_suit([*stated, *picked, made], task):
+                    picked.append(made)
+                    break
+        best = max(best, picked, key=len)
+        if len(best) >= min(wanted, len(choices)):
+            break
+    return best
+
+
 def _shuffled(
     rng: random.Random, choices: Sequence[str], weight: Callable[[str], float] | None
 ) -> list[str]:
@@ -133,6 +172,14 @@ def with_question(row: Row, text: str) -> Row:
     last = _last_of_user(prompt)
     messages = [{**each, "content": text} if each is last else each for each in prompt]
     return {**row, "prompt": messages}
+
+
+def stated_constraints(row: Row) -> list[Constraint]:
+    """The constraints that ``row`` states already.
+
+    :raises DataError: as :func:`stated_by`.
+    """
+    return parse_all(*stated_by(row), question_of(row))
 
 
 def stated_by(row: Row) -> tuple[list[str], list[Any]]:

@@ -18,20 +18,23 @@ from risen_plugin.builtin.generators.adding import (
     agreeing,
     chosen_ids,
     constrained,
+    fitting,
     question_of,
-    stated_by,
+    stated_constraints,
 )
 from risen_plugin.builtin.generators.forms import Form
 from risen_plugin.builtin.generators.jsonl import Jsonl, one_source
 from risen_plugin.builtin.generators.supply import Supply, Unusable, check_form
-from risen_plugin.constraints import KNOWN, parse
+from risen_plugin.constraints import KNOWN, Constraint, parse
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError
+from risen_plugin.instructions.fitting import Task, task_of
 from risen_plugin.instructions.validity import FilterReport, Validity
 from risen_plugin.plugins.options import build
 
 _ANOTHER_PROMPT_AFTER = 8  # choices of constraints for one prompt
 _PATIENCE = 400  # instructions in a row that are not valid, before giving up
+_NOTHING_FITS = "no constraint fits"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Constraints:
     :param longest: most characters of a prompt.
     :param against: evaluation files; a query that shares words with them is not used.
     :param overlap: so many words in a row that are also in such a file are too many.
+    :param fit: whether constraints have to fit the task in the eyes of a reader, which is judged
+        by its words: no limit of words on a list of ten, no case for code. A task that fewer than
+        ``minimum`` fit is not used. False adds any that agree with one another.
     :param distinct: whether no instruction comes twice, over all draws: the same query with equal
         constraints. When all have been made there are fewer rows.
     """
@@ -92,6 +98,7 @@ class Constraints:
     against: Sequence[str] = ()
     overlap: int = 13
     distinct: bool = False
+    fit: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.maximum:
@@ -197,20 +204,43 @@ class Constraints:
         known = [name for name in reserved if any(name == c.family() for c in KNOWN.values())]
         return chosen_ids(self.ids, self.families, (*self.exclude_families, *known))
 
-    def made(self, row: Row, rng: random.Random, choices: Sequence[str]) -> Row:
-        """``row`` with constraints of these ids added, as many as the options say."""
+    def task(self, query: str) -> Task | None:
+        """The task that constraints have to fit; None where they need not."""
+        return task_of(query) if self.fit else None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the constraints to choose from were named."""
+        return self.ids is not None or self.families is not None
+
+    def made(self, row: Row, rng: random.Random, choices: Sequence[str]) -> Row | None:
+        """``row`` with constraints of these ids added, as many as the options say.
+
+        :returns: None if too few of them fit the task.
+        """
         numbers = range(self.minimum, self.maximum + 1)
         wanted = (
             rng.randint(self.minimum, self.maximum)
             if self.weights is None
             else rng.choices(numbers, self.weights)[0]
         )
-        stated, _ = stated_by(row)
         query = question_of(row)
-        added = [
-            parse(id_, KNOWN[id_].sample(rng, query))
-            for id_ in agreeing(rng, choices, wanted, stated)
-        ]
+        stated = stated_constraints(row)
+        added = fitting(
+            rng,
+            choices,
+            wanted,
+            stated=stated,
+            task=self.task(query),
+            make=lambda id_: parse(id_, KNOWN[id_].sample(rng, query)),
+            named=self.is_named,
+        )
+        return self.with_added(row, added, rng)
+
+    def with_added(self, row: Row, added: Sequence[Constraint], rng: random.Random) -> Row | None:
+        """``row`` with these constraints; None if they are too few and it states none."""
+        if len(added) < self.minimum and not row.get("instruction_id_list"):
+            return None
         return constrained(row, added, rng, position=self.position, chat=self.chat)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -223,13 +253,14 @@ def first_valid(
     supply: Supply,
     row: Row,
     what: str,
-    make: Callable[[Row, random.Random], Row],
+    make: Callable[[Row, random.Random], Row | None],
 ) -> Row | None:
     """The first instruction that ``make`` makes of ``row`` and that is ``valid``.
 
     Where ``row`` gives none, others of the ``supply`` take its place.
 
     :param what: the seed of all draws in here.
+    :param make: None where no constraint fits the row.
     :returns: the instruction, which is remembered; None if only duplicates can be made.
     :raises DataError: if too many tries in a row are not valid, with the reasons.
     """
@@ -243,14 +274,16 @@ def first_valid(
         is_fit = fault is None
         if is_fit:
             made = make(row, rng)
-            fault = valid.fault_of(made)
-            if fault is None:
+            fault = _NOTHING_FITS if made is None else valid.fault_of(made)
+            if made is not None and fault is None:
                 valid.remember(made)
                 return made
+            is_fit = made is not None
         valid.report.drop(str(fault), query)
     if fault == "duplicate":
         return None
-    raise DataError(f"{_PATIENCE} instructions in a row were not valid: {valid.report}")
+    hint = "; fit: false adds any that agree" if fault == _NOTHING_FITS else ""
+    raise DataError(f"{_PATIENCE} instructions in a row were not valid: {valid.report}{hint}")
 
 
 def constraints_of(value: Mapping[str, Any] | Constraints, whose: str) -> Constraints:

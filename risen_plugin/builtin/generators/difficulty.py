@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,11 +61,12 @@ def is_evidence(rate: object) -> bool:
     )
 
 
-def adjusted(family: Family, rate: Any, made: int, band: Band) -> Family:
+def adjusted(family: Family, rate: Any, made: int, band: Band, is_new: bool = False) -> Family:
     """``family`` after ``made`` of its instructions and with this pass rate now.
 
-    The same rate as before is no new evidence, except a rate of 0: the family then becomes easier
-    step by step and, at its easiest for ``patience`` instructions, is retired.
+    The same rate as before is new evidence only where another phase has measured it (``is_new``);
+    except a rate of 0: the family then becomes easier step by step and, at its easiest for
+    ``patience`` instructions, is retired.
     """
     if not is_evidence(rate) or family.retired:
         return family
@@ -74,22 +75,36 @@ def adjusted(family: Family, rate: Any, made: int, band: Band) -> Family:
         return Family(
             max(0.0, family.tightness - band.step), 0.0, in_vain, in_vain >= band.patience
         )
-    if rate == family.rate:
+    if rate == family.rate and not is_new:
         return family
     moved = band.step if rate > band.high else -band.step if rate < band.low else 0.0
     return Family(min(1.0, max(0.0, family.tightness + moved)), float(rate))
 
 
-def next_level(level: int, rate: Any, tightness: float, limits: tuple[int, int], band: Band) -> int:
+def next_level(
+    level: int,
+    rate: Any,
+    tightness: float,
+    limits: tuple[int, int],
+    band: Band,
+    *,
+    rounds_left: int | None = None,
+) -> int:
     """The number of constraints to ask for, by the pass rate of ``level`` constraints.
 
     Raised once the kwargs are at least half tight, lowered at once.
+
+    :param rounds_left: rounds in which it may still change, this one included. Where these are no
+        more than the levels above, it is raised at once, by as much as the highest one needs.
     """
     lowest, highest = limits
     if not is_evidence(rate):
         return level
-    if rate > band.high and tightness >= 0.5:
-        return min(highest, level + 1)
+    if rate > band.high:
+        above = highest - level
+        if rounds_left is not None and rounds_left <= above:
+            return level + math.ceil(above / max(1, rounds_left))
+        return min(highest, level + 1) if tightness >= 0.5 else level
     return max(lowest, level - 1) if rate < band.low else level
 
 
@@ -98,12 +113,14 @@ def still_rises(adherence: Sequence[float], rounds: int, least: float) -> bool:
 
     :param adherence: held-out adherence after each round so far.
     :param rounds: the most rounds.
-    :param least: the rise over the best before that counts.
+    :param least: the rise over the best before that counts; at 1 there is none to be had, and
+        staying there counts as one.
     """
     if len(adherence) >= rounds:
         return False
     return all(
-        adherence[index] > max(adherence[:index]) + least for index in range(1, len(adherence))
+        adherence[index] >= 1 or adherence[index] > max(adherence[:index]) + least
+        for index in range(1, len(adherence))
     )
 
 
@@ -113,10 +130,18 @@ def weight_of(rate: float | None) -> float:
 
 
 def sampled(
-    kind: type[Constraint], rng: random.Random, query: str, tightness: float
+    kind: type[Constraint],
+    rng: random.Random,
+    query: str,
+    tightness: float,
+    suits: Callable[[Mapping[str, Any]], bool] = lambda kwargs: True,
 ) -> Mapping[str, Any]:
-    """Kwargs of ``kind``: of several samples, the one at the rank that ``tightness`` names."""
-    first, *others = [kind.sample(rng, query) for _ in range(_CANDIDATES)]
+    """Kwargs of ``kind``: of several samples, the one at the rank that ``tightness`` names.
+
+    :param suits: whether kwargs may be taken; where none may, one of them is all the same.
+    """
+    drawn = [kind.sample(rng, query) for _ in range(_CANDIDATES)]
+    first, *others = [kwargs for kwargs in drawn if suits(kwargs)] or drawn[:1]
     alike = [first, *(kwargs for kwargs in others if _relations(kwargs) == _relations(first))]
     alike.sort(key=hardness)
     return alike[round(tightness * (len(alike) - 1))]

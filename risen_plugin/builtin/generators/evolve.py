@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from risen_plugin.builtin.generators.adding import agreeing, constrained, question_of, stated_by
+from risen_plugin.builtin.generators.adding import fitting, question_of, stated_constraints
 from risen_plugin.builtin.generators.constrain import Constraints, constraints_of, first_valid
 from risen_plugin.builtin.generators.difficulty import (
     Band,
@@ -25,9 +25,10 @@ from risen_plugin.builtin.generators.difficulty import (
     still_rises,
     weight_of,
 )
-from risen_plugin.constraints import KNOWN, parse
+from risen_plugin.constraints import KNOWN, Constraint, parse
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError
+from risen_plugin.instructions.fitting import amounts_suit
 from risen_plugin.instructions.validity import FilterReport, Validity
 
 
@@ -47,9 +48,10 @@ class Evolve:
     :param step: how far one change of a pass rate moves a family's kwargs, between 0 and 1.
     :param patience: instructions of a family at its easiest, none of which passed, until it is
         retired.
-    :param rounds: the most phases during which difficulty changes.
+    :param rounds: the most phases during which difficulty changes. Where all answers pass, the
+        last of them begins with ``maximum`` constraints.
     :param least_gain: rise of held-out adherence from phase to phase that counts; without one,
-        difficulty stays as it is from then on.
+        difficulty stays as it is from then on. An adherence of 1 cannot rise and counts as one.
     """
 
     constraints: Mapping[str, Any] | Constraints
@@ -62,6 +64,7 @@ class Evolve:
     _made: int = field(default=0, init=False, repr=False, compare=False)
     _level: int = field(default=0, init=False, repr=False, compare=False)
     _level_rate: Any = field(default=None, init=False, repr=False, compare=False)
+    _rounds_seen: int = field(default=0, init=False, repr=False, compare=False)
     _families: Mapping[str, Family] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -139,16 +142,26 @@ class Evolve:
         if not still_rises(adherence, self.rounds, self.least_gain):
             return
         band = Band(self.low, self.high, self.step, self.patience)
+        is_new = len(adherence) > self._rounds_seen
+        self._rounds_seen = max(self._rounds_seen, len(adherence))
         rates = {**context.get("pass_rates", {}), **context.get("pool_rates", {})}
         families = {name: self._families[name] for name in usable}
         for name in [name for name in usable if name in rates]:
             made = self._since.pop(name, 0)
-            families[name] = adjusted(families[name], rates[name], made, band)
+            families[name] = adjusted(families[name], rates[name], made, band, is_new)
         self._families = {**self._families, **brought_back(families)}
-        self._follow_levels(rates, context.get("level_rates") or {}, band)
+        level_rates = context.get("level_rates") or {}
+        rounds_left = self.rounds - len(adherence)
+        self._follow_levels(rates, level_rates, band, rounds_left, is_new=is_new)
 
     def _follow_levels(
-        self, rates: Mapping[str, Any], level_rates: Mapping[Any, Any], band: Band
+        self,
+        rates: Mapping[str, Any],
+        level_rates: Mapping[Any, Any],
+        band: Band,
+        rounds_left: int,
+        *,
+        is_new: bool,
     ) -> None:
         active = {name: f for name, f in self._families.items() if not f.retired}
         if level_rates:
@@ -156,22 +169,38 @@ class Evolve:
         else:
             seen = [float(rates[name]) for name in active if is_evidence(rates.get(name))]
             rate = sum(seen) / len(seen) if seen else None
-        if not is_evidence(rate) or rate == self._level_rate:  # no new evidence
+        if not is_evidence(rate) or (rate == self._level_rate and not is_new):  # no new evidence
             return
         self._level_rate = rate
-        tightness = sum(f.tightness for f in active.values()) / max(1, len(active))
+        measured = [f.tightness for f in active.values() if f.rate is not None]
+        tightness = sum(measured) / max(1, len(measured))
         limits = self.base.minimum, self.base.maximum
-        self._level = next_level(self._level, rate, tightness, limits, band)
+        self._level = next_level(
+            self._level, rate, tightness, limits, band, rounds_left=rounds_left
+        )
 
-    def _evolved(self, row: Row, rng: random.Random, choices: Sequence[str]) -> Row:
-        stated, _ = stated_by(row)
+    def _evolved(self, row: Row, rng: random.Random, choices: Sequence[str]) -> Row | None:
         query = question_of(row)
-        picked = agreeing(rng, choices, self._level, stated, self._weight)
-        added = [
-            parse(id_, sampled(KNOWN[id_], rng, query, self._family(id_).tightness))
-            for id_ in picked
-        ]
-        return constrained(row, added, rng, position=self.base.position, chat=self.base.chat)
+        task = self.base.task(query)
+
+        def make(id_: str) -> Constraint:
+            def suits(kwargs: Mapping[str, Any]) -> bool:
+                return task is None or amounts_suit([parse(id_, kwargs)], task)
+
+            tightness = self._family(id_).tightness
+            return parse(id_, sampled(KNOWN[id_], rng, query, tightness, suits))
+
+        added = fitting(
+            rng,
+            choices,
+            self._level,
+            stated=stated_constraints(row),
+            task=task,
+            make=make,
+            weight=self._weight,
+            named=self.base.is_named,
+        )
+        return self.base.with_added(row, added, rng)
 
     def _family(self, id_: str) -> Family:
         return self._families[KNOWN[id_].family()]
@@ -185,6 +214,7 @@ class Evolve:
             "made": self._made,
             "level": self._level,
             "level_rate": self._level_rate,
+            "rounds_seen": self._rounds_seen,
             "families": {name: asdict(family) for name, family in self._families.items()},
             "since": dict(self._since),
             "valid": self.valid.state_dict(),
@@ -195,6 +225,7 @@ class Evolve:
         self._made = state["made"]
         self._level = state["level"]
         self._level_rate = state["level_rate"]
+        self._rounds_seen = state.get("rounds_seen", 0)
         self._families = {name: Family(**values) for name, values in state["families"].items()}
         self._since = Counter(state["since"])
         self.valid.load_state_dict(state["valid"])
