@@ -112,7 +112,10 @@ class Burst(Trial):
         """Fine-tune on the mixture."""
         context = self.context
         longest = longest_prompt(context.model, 1) + 1
-        rows = encode_probe(context.tokenizer, self.mixture.rows, longest)
+        asked = {"chat_template_kwargs": self.asking.template}
+        rows = encode_probe(
+            context.tokenizer, [{**asked, **row} for row in self.mixture.rows], longest
+        )
         settings = {
             "output_dir": str(self.folder),
             "max_steps": self.decision.steps,

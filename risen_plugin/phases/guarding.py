@@ -114,10 +114,9 @@ class PhaseGuard:
             self._entry_answers = context.processes.main(
                 lambda: sampled_answers(
                     context.model,
-                    context.tokenizer,
+                    phase.asking,
                     context.instructions.held_out.guard,
                     count=self.config.kl_samples,
-                    max_new_tokens=phase.grpo["max_completion_length"],
                     batch_size=self.config.batch_size,
                     seed=phase.seed,
                 )

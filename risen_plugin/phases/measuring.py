@@ -11,10 +11,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
+
+from transformers import TrainerState
 
 from risen_plugin.constraints.judging import Count, counts_by_constraint, counts_by_family
-from risen_plugin.contracts import Completion, Failed, Row
+from risen_plugin.contracts import Failed, Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.guard.changes import RowByRow
 from risen_plugin.guard.verdicts import Measured
@@ -23,13 +25,12 @@ from risen_plugin.rewards.adherence import Adherence, adherence, score, unjudged
 from risen_plugin.rewards.calling import NamedReward
 from risen_plugin.rewards.scores import Scores
 from risen_plugin.rewards.tripwires import Tripped, watch
-from risen_plugin.training.answering import Encoded, answers_to
+from risen_plugin.training.answering import Answers, Encoded, answers_to
+from risen_plugin.training.asking import Asking, in_precision
 from risen_plugin.training.losses import mean_loss, row_losses
 from risen_plugin.training.protocols import Model
 
-Ask: TypeAlias = Callable[
-    [Sequence[Row], Sequence[NamedReward]], tuple[list[Completion], dict[str, Scores]]
-]
+Ask: TypeAlias = Callable[[Sequence[Row], Sequence[NamedReward]], tuple[Answers, dict[str, Scores]]]
 """The model's answers to rows, and the scores that rewards give them."""
 
 
@@ -66,7 +67,7 @@ class AnsweredRows:
     """
 
     rows: Sequence[Row]
-    answers: Sequence[Completion]
+    answers: Answers
     scores: Mapping[str, Scores]
     passed: Sequence[bool | None]
     adherence: Adherence
@@ -95,20 +96,23 @@ class Retention:
 def measure(
     context: PhaseContext,
     model: Model,
-    grpo: Mapping[str, Any],
+    asking: Asking,
     label: str,
     *,
+    steps: int,
     entry_answers: Sequence[Encoded] = (),
     is_whole: bool = True,
 ) -> Measurement:
     """Measure ``model`` as it is now.
 
     :param label: of the progress bar.
+    :param steps: of the phase; rewards judge before it and after it as they do at its end.
     :param entry_answers: answers of the model at phase entry, for the forward KL from it.
     :param is_whole: whether to measure also the rows that decide nothing, and the user's metrics.
     """
+    state = TrainerState(global_step=steps, max_steps=steps, epoch=1.0)
     ask = partial(
-        _answered_and_scored, context, model, grpo["max_completion_length"], label
+        _answered_and_scored, context, model, asking, label, state
     )  # every process answers its share
     rows = context.instructions.held_out
     guard = measure_adherence(context, ask, rows.guard)
@@ -117,11 +121,11 @@ def measure(
     held_out = [answered for answered in (guard, reported, unseen) if answered is not None]
     wires = measure_honesty(held_out)
     retention = measure_retention(
-        context, model, ask, guard, entry_answers=entry_answers, is_whole=is_whole
+        context, model, asking, ask, guard, state, entry_answers=entry_answers, is_whole=is_whole
     )
     means = {name: _mean(scores) for name, scores in retention.tasks.items()}
     all_rows = [row for answered in held_out for row in answered.rows]
-    all_answers = [answer for answered in held_out for answer in answered.answers]
+    all_answers = [answer for answered in held_out for answer in answered.answers.completions]
     all_passed = [passed for answered in held_out for passed in answered.passed]
     return Measurement(
         Measured(guard.adherence.strict, guard.adherence.soft, mean_loss(retention.probe)),
@@ -165,11 +169,13 @@ def measure_adherence(context: PhaseContext, ask: Ask, rows: Sequence[Row]) -> A
     return AnsweredRows(rows, answers, scores, verdicts(context.rewards, scores), measured)
 
 
-def measure_retention(
+def measure_retention(  # noqa: PLR0917 the model, how it is asked, and its judge
     context: PhaseContext,
     model: Model,
+    asking: Asking,
     ask: Ask,
     guard: AnsweredRows,
+    state: TrainerState,
     *,
     entry_answers: Sequence[Encoded],
     is_whole: bool,
@@ -180,8 +186,10 @@ def measure_retention(
     """
     batch_size = context.config.guard.batch_size
     reward = context.domain_reward
-    by_row = context.processes.main(lambda: _scores_of(reward, guard.rows, guard.answers))
-    probe = row_losses(model, context.probe, batch_size=batch_size)
+    by_row = context.processes.main(lambda: _scores_of(reward, guard, state))
+    with in_precision(model, asking.precision):
+        probe = row_losses(model, context.probe, batch_size=batch_size)
+        entry = row_losses(model, entry_answers, batch_size=batch_size)
     tasks = {task.name: _known(ask(task.rows, [task.reward])[1]) for task in context.tasks}
     domain = dict(context.domain()) if context.domain is not None and is_whole else {}
     metric = _domain_metric(context, domain) if is_whole else None
@@ -189,7 +197,7 @@ def measure_retention(
         domain[reward.__name__] = _mean(by_row)
     return Retention(
         probe=probe,
-        entry_answers=row_losses(model, entry_answers, batch_size=batch_size),
+        entry_answers=entry,
         tasks=tasks,
         domain=domain,
         by_row=by_row,
@@ -201,47 +209,63 @@ def measure_honesty(held_out: Sequence[AnsweredRows]) -> Tripped:
     """See which answers to held-out rows trip a wire: they please the checks alone."""
     return watch(
         [row for answered in held_out for row in answered.rows],
-        [answer for answered in held_out for answer in answered.answers],
+        [answer for answered in held_out for answer in answered.answers.completions],
     )
 
 
 def _answered_and_scored(  # noqa: PLR0917 the question comes last
     context: PhaseContext,
     model: Model,
-    answer_tokens: int,
+    asking: Asking,
     label: str,
+    state: TrainerState,
     rows: Sequence[Row],
     rewards: Sequence[NamedReward],
-) -> tuple[list[Completion], dict[str, Scores]]:
+) -> tuple[Answers, dict[str, Scores]]:
     """Greedy answers to ``rows`` and their scores; each process answers and scores its share."""
     processes = context.processes
 
-    def work() -> tuple[list[Completion], dict[str, Scores]]:
+    def work() -> tuple[Answers, dict[str, Scores]]:
         part = processes.share(rows)
         if not part:
-            return [], {}
+            return Answers(), {}
         made = answers_to(
             model,
-            context.tokenizer,
+            asking,
             part,
-            max_new_tokens=answer_tokens,
             batch_size=context.config.guard.batch_size,
             progress=None if context.quiet else label,
         )
-        return made, score(rewards, part, made)
+        return made, score(
+            rewards, part, made.completions, completion_ids=made.ids, trainer_state=state
+        )
 
     parts = processes.gather(work)
     names = list(parts[0][1])
     return (
-        processes.joined([made for made, _ in parts]),
+        Answers(
+            processes.joined([made.completions for made, _ in parts]),
+            processes.joined([made.ids for made, _ in parts]),
+        ),
         {name: processes.joined([scores.get(name, []) for _, scores in parts]) for name in names},
     )
 
 
 def _scores_of(
-    reward: NamedReward | None, rows: Sequence[Row], completions: Sequence[Completion]
+    reward: NamedReward | None, answered: AnsweredRows, state: TrainerState
 ) -> list[float | None]:
-    return [] if reward is None else _known(score([reward], rows, completions))
+    if reward is None:
+        return []
+    made = answered.answers
+    return _known(
+        score(
+            [reward],
+            answered.rows,
+            made.completions,
+            completion_ids=made.ids,
+            trainer_state=state,
+        )
+    )
 
 
 def _known(scores: Mapping[str, Scores]) -> list[float | None]:

@@ -247,9 +247,8 @@ class RisenPhase(Trial):
         def generate(prompts: Sequence[Prompt]) -> list[str]:
             return texts_in_training(
                 trainer.trained,
-                context.tokenizer,
+                self.asking,
                 prompts,
-                max_new_tokens=answer_tokens,
                 batch_size=context.config.guard.batch_size,
             )
 
@@ -291,7 +290,7 @@ class RisenPhase(Trial):
         is_users = isinstance(model, PeftModel)
         return Likelihood(
             trained,
-            self.context.tokenizer,
+            self.asking,
             snapshot.entry_weights if is_users else trained.disable_adapter,
             longest=longest_prompt(model, answer) + answer,
         )

@@ -44,6 +44,7 @@ from risen_plugin.progress import (
 from risen_plugin.record.run_record import PHASE
 from risen_plugin.training.adapters import Snapshot, merge, save_adapter
 from risen_plugin.training.answering import Encoded
+from risen_plugin.training.asking import Asking, precision_of
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.protocols import AdaptedModel, Model
 
@@ -107,6 +108,7 @@ class Trial(ABC):
         self.folder = folder
         self.announce = announce
         self.grpo = grpo
+        self.asking = Asking(context.tokenizer, grpo, precision_of(context.args))
         self.seed = seed
         self.stopwatch = stopwatch
         self.label = f"{self.title} {number}"
@@ -224,8 +226,9 @@ class Trial(ABC):
             measurement = measure(
                 self.context,
                 model,
-                self.grpo,
+                self.asking,
                 f"{self.label}: {moment}",
+                steps=self.decision.steps,
                 entry_answers=entry_answers,
                 is_whole=is_whole,
             )

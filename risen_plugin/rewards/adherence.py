@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from risen_plugin.contracts import Completion, Failed, Row
+from risen_plugin.errors import ConfigError
 from risen_plugin.rewards.calling import NamedReward, call_all
 from risen_plugin.rewards.scores import Scores, errors_in
 
@@ -37,29 +38,87 @@ def columns_of(rows: Sequence[Row]) -> dict[str, list[Any]]:
     return {name: [row.get(name) for row in rows] for name in sorted(names)}
 
 
-def grade(
-    rewards: Sequence[NamedReward], rows: Sequence[Row], completions: Sequence[Completion]
-) -> dict[str, Scores]:
-    """The scores of every graded reward for answers to ``rows``, outside of any training.
+@dataclass
+class TrainingState:
+    """In place of the Trainer's state, where rewards are called outside of a training.
 
-    :raises RisenError: if a reward fails that stops on errors.
+    A training at its end, so that rewards which change as it goes on judge as they do there. Has
+    what rewards read of ``transformers.TrainerState``.
     """
-    return score([reward for reward in rewards if reward.grading.graded], rows, completions)
+
+    global_step: int = 1
+    max_steps: int = 1
+    epoch: float = 1.0
+    num_train_epochs: int = 1
+    log_history: list[dict[str, float]] = field(default_factory=list)
+    is_local_process_zero: bool = True
+    is_world_process_zero: bool = True
 
 
-def score(
-    rewards: Sequence[NamedReward], rows: Sequence[Row], completions: Sequence[Completion]
-) -> dict[str, Scores]:
-    """The scores of ``rewards``, graded or not, for answers to ``rows``, outside of any training.
+def beside_training(
+    completion_ids: Sequence[Sequence[int]] | None, trainer_state: object = None
+) -> dict[str, Any]:
+    """The arguments that TRL hands to every reward, as they are outside of a training.
 
-    :raises RisenError: if a reward fails that stops on errors.
+    :param completion_ids: None where they are not known; they are no argument then.
+    :param trainer_state: None for a training at its end.
     """
-    columns: dict[str, Any] = columns_of(rows) | {
-        "completion_ids": [[] for _ in rows],
-        "trainer_state": None,
+    ids = {} if completion_ids is None else {"completion_ids": [list(i) for i in completion_ids]}
+    return {
+        **ids,
+        "trainer_state": TrainingState() if trainer_state is None else trainer_state,
         "log_extra": lambda *args, **kwargs: None,
         "log_metric": lambda *args, **kwargs: None,
     }
+
+
+def check_ids(reward: NamedReward, columns: Mapping[str, Any]) -> None:
+    """Refuse a reward that looks at an answer's token ids, where they are not known.
+
+    :raises ConfigError: naming the reward.
+    """
+    if "completion_ids" not in columns and reward.takes_ids:
+        raise ConfigError(
+            f"{reward.label} takes completion_ids, the token ids of answers, which are not known "
+            "here; give rows a column 'completion_ids', or the argument a default"
+        )
+
+
+def grade(
+    rewards: Sequence[NamedReward],
+    rows: Sequence[Row],
+    completions: Sequence[Completion],
+    completion_ids: Sequence[Sequence[int]] | None = None,
+) -> dict[str, Scores]:
+    """The scores of every graded reward for answers to ``rows``, outside of any training.
+
+    :param completion_ids: the answers' token ids; None where they are not known.
+    :raises RisenError: if a reward fails that stops on errors, or needs token ids that are not
+        known.
+    """
+    graded = [reward for reward in rewards if reward.grading.graded]
+    return score(graded, rows, completions, completion_ids=completion_ids)
+
+
+def score(
+    rewards: Sequence[NamedReward],
+    rows: Sequence[Row],
+    completions: Sequence[Completion],
+    *,
+    completion_ids: Sequence[Sequence[int]] | None = None,
+    trainer_state: object = None,
+) -> dict[str, Scores]:
+    """The scores of ``rewards``, graded or not, for answers to ``rows``, outside of any training.
+
+    :param completion_ids: the answers' token ids; None where they are not known.
+    :param trainer_state: the Trainer's, by which rewards may change as a phase goes on; None for
+        a training at its end.
+    :raises ConfigError: if a reward needs the token ids, and they are not known.
+    :raises RisenError: if a reward fails that stops on errors.
+    """
+    columns = columns_of(rows) | beside_training(completion_ids, trainer_state)
+    for reward in rewards:
+        check_ids(reward, columns)
     return call_all(
         rewards,
         lambda reward: {

@@ -207,7 +207,13 @@ class NamedReward:
         """The columns that the reward needs: its ``needs``, and its arguments without a default."""
         names = getattr(self.reward, "needs", ())
         named = (names,) if isinstance(names, str) else tuple(names)
-        return (*named, *(name for name in _asked_by_name(self.reward) if name not in named))
+        asked = [name for name in _asked_by_name(self.reward) if name not in _FROM_TRL]
+        return (*named, *(name for name in asked if name not in named))
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether the reward looks at the token ids of answers, by an argument without default."""
+        return "completion_ids" in _asked_by_name(self.reward)
 
     def __call__(
         self, *, prompts: list[Prompt], completions: list[Completion], **columns: Any
@@ -218,7 +224,7 @@ class NamedReward:
 
 
 def _asked_by_name(reward: Callable[..., Any]) -> list[str]:
-    """The columns that a reward function takes as arguments without a default."""
+    """The arguments without a default that a reward function takes by name."""
     try:
         parameters = inspect.signature(reward).parameters.values()
     except (TypeError, ValueError):  # a callable without a readable signature
@@ -227,9 +233,7 @@ def _asked_by_name(reward: Callable[..., Any]) -> list[str]:
     return [
         parameter.name
         for parameter in parameters
-        if parameter.kind in by_name
-        and parameter.default is inspect.Parameter.empty
-        and parameter.name not in _FROM_TRL
+        if parameter.kind in by_name and parameter.default is inspect.Parameter.empty
     ]
 
 

@@ -29,7 +29,8 @@ from risen_plugin.run.announcing import Announcer
 from risen_plugin.run.fitness import check_arguments, check_model, check_targets, limit_rewards
 from risen_plugin.run.resuming import Resuming
 from risen_plugin.run.state import RunState
-from risen_plugin.training.answering import longest_prompt, prompt_ids
+from risen_plugin.training.answering import longest_prompt
+from risen_plugin.training.asking import Asking
 from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.outer_trainer import OuterTrainer, running_processes
 from risen_plugin.training.protocols import Model, Tokenizer
@@ -112,7 +113,8 @@ class Start:
     def _set_apart(self) -> None:
         """Set the held-out rows apart, the same ones in every process and after a resumption."""
         instructions = self.run_state.instructions
-        count = partial(_tokens_of, self.tokenizer)
+        asking = Asking(self.tokenizer, effective_grpo(self.config.grpo))
+        count = partial(_tokens_of, asking)
         instructions.begin(limit=PromptLimit(self._longest, count), draws=self.processes.is_main)
         # Drawn from the plugins' first state, so that a resumed run sets the same rows apart.
         self.run_state.reset()
@@ -258,5 +260,5 @@ class Start:
         )
 
 
-def _tokens_of(tokenizer: Tokenizer, prompt: Prompt) -> int:
-    return len(prompt_ids(tokenizer, prompt))
+def _tokens_of(asking: Asking, prompt: Prompt) -> int:
+    return len(asking.prompt_ids(prompt))

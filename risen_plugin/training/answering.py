@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from transformers import GenerationConfig
 
 from risen_plugin.contracts import Completion, Prompt, Row, text_of
 from risen_plugin.errors import ConfigError
-from risen_plugin.training.protocols import Model, Tokenizer
+from risen_plugin.training.asking import Asking, as_asked, end_ids
+from risen_plugin.training.protocols import Model
 
 _NO_LIMIT = 1_000_000
 
@@ -25,47 +27,17 @@ IGNORED = -100
 Encoded = tuple[list[int], list[int]]
 """Token ids and labels of one row; labels that are ignored are -100."""
 
-_OWN_DISTRIBUTION: dict[str, Any] = {
-    "top_k": 0,
-    "top_p": 1.0,
-    "min_p": 0.0,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-}
-"""Generation settings that would change the model's own distribution, switched off."""
 
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers, in the order of their prompts.
 
-def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt as the model sees it: text as it is, chat through the template."""
-    if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
-    check_chat(tokenizer)
-    text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def check_chat(tokenizer: Tokenizer) -> None:
-    """Refuse chat messages for a tokenizer that has no chat template.
-
-    :raises ConfigError: with advice.
+    :param completions: as rewards get them.
+    :param ids: the token ids of each, its end included where it came to one.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        raise ConfigError(
-            "there are chat messages to read, but the tokenizer has no chat template; set "
-            "tokenizer.chat_template, or give prompts as plain text"
-        )
 
-
-def end_ids(model: Model, tokenizer: Tokenizer) -> list[int]:
-    """Every token id that ends an answer, as TRL collects them."""
-    declared = model.generation_config.eos_token_id
-    ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
-    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:
-        ids.insert(0, tokenizer.eos_token_id)
-    return ids
+    completions: Sequence[Completion] = ()
+    ids: Sequence[list[int]] = ()
 
 
 def longest_prompt(model: Model, answer_tokens: int, label: str = "grpo") -> int:
@@ -86,53 +58,44 @@ def longest_prompt(model: Model, answer_tokens: int, label: str = "grpo") -> int
 @torch.no_grad()
 def answers(
     model: Model,
-    tokenizer: Tokenizer,
+    asking: Asking,
     prompts: Sequence[Prompt],
     *,
-    max_new_tokens: int,
     batch_size: int,
     progress: str | None = None,
-) -> list[Completion]:
-    """Greedy answers in the prompts' order; chat messages for chat prompts, text for text.
+) -> Answers:
+    """Greedy answers to ``prompts``.
 
     :param progress: the label of a progress bar; None shows none.
     """
     model.eval()
-    encoded = [prompt_ids(tokenizer, prompt) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
-    config = _generation(model, tokenizer, max_new_tokens=max_new_tokens, do_sample=False)
-    texts: dict[int, str] = {}
+    asked = [asking.prompt_ids(prompt) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda index: len(asked[index]))
+    config, ends = asking.greedy(model), end_ids(model, asking.tokenizer)
+    made: dict[int, list[int]] = {}
     bar = tqdm(total=len(order), desc=progress, unit="row", leave=False, disable=progress is None)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        made = _generate(model, [encoded[index] for index in chosen], config)
-        for index, text in zip(
-            chosen, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True
-        ):
-            texts[index] = text
-        bar.update(len(chosen))
+    with as_asked(model, asking.precision):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            drawn = _generate(model, [asked[index] for index in chosen], config)
+            made |= zip(chosen, (_to_end(ids, ends) for ids in drawn.tolist()), strict=True)
+            bar.update(len(chosen))
     bar.close()
-    return [_in_form_of(prompts[index], texts[index]) for index in range(len(prompts))]
+    ids = [made[index] for index in range(len(prompts))]
+    return Answers(asking.read(prompts, asked, ids), ids)
 
 
 def answers_to(
     model: Model,
-    tokenizer: Tokenizer,
+    asking: Asking,
     rows: Sequence[Row],
     *,
-    max_new_tokens: int,
     batch_size: int,
     progress: str | None = None,
-) -> list[Completion]:
+) -> Answers:
     """Greedy answers to the prompts of ``rows``."""
-    return answers(
-        model,
-        tokenizer,
-        [row["prompt"] for row in rows],
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        progress=progress,
-    )
+    prompts = [row["prompt"] for row in rows]
+    return answers(model, asking, prompts, batch_size=batch_size, progress=progress)
 
 
 @contextmanager
@@ -147,29 +110,21 @@ def same_modes(model: Model) -> Iterator[None]:
 
 
 def texts_in_training(
-    model: Model,
-    tokenizer: Tokenizer,
-    prompts: Sequence[Prompt],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
+    model: Model, asking: Asking, prompts: Sequence[Prompt], *, batch_size: int
 ) -> list[str]:
     """Greedy answers, as texts, of a model that goes on training in the mode that it is in."""
     with same_modes(model):
-        made = answers(
-            model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size
-        )
-    return [text_of(answer) for answer in made]
+        made = answers(model, asking, prompts, batch_size=batch_size)
+    return [text_of(answer) for answer in made.completions]
 
 
 @torch.no_grad()
 def sampled_answers(
     model: Model,
-    tokenizer: Tokenizer,
+    asking: Asking,
     rows: Sequence[Row],
     *,
     count: int,
-    max_new_tokens: int,
     batch_size: int,
     seed: int,
 ) -> list[Encoded]:
@@ -184,20 +139,11 @@ def sampled_answers(
     if not rows or not count:
         return []
     model.eval()
-    asked = [prompt_ids(tokenizer, rows[place % len(rows)]["prompt"]) for place in range(count)]
-    config = _generation(
-        model,
-        tokenizer,
-        max_new_tokens=max_new_tokens,
-        do_sample=True,
-        temperature=1.0,
-        **_OWN_DISTRIBUTION,
-        remove_invalid_values=True,  # a broken model is for the losses to show
-    )
-    ends = end_ids(model, tokenizer)
+    asked = [asking.prompt_ids(rows[place % len(rows)]["prompt"]) for place in range(count)]
+    config, ends = asking.sampled(model), end_ids(model, asking.tokenizer)
     made: list[Encoded] = []
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), as_asked(model, asking.precision):
         torch.manual_seed(seed)
         for start in range(0, count, batch_size):
             batch = asked[start : start + batch_size]
@@ -210,16 +156,6 @@ def sampled_answers(
 def encoded_answer(prompt: list[int], answer: list[int]) -> Encoded:
     """Token ids of a prompt and its answer, labelled in the answer alone."""
     return [*prompt, *answer], [IGNORED] * len(prompt) + answer
-
-
-def _generation(model: Model, tokenizer: Tokenizer, **settings: Any) -> GenerationConfig:
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return GenerationConfig(
-        **settings,
-        eos_token_id=end_ids(model, tokenizer),
-        pad_token_id=pad,
-        disable_compile=True,
-    )
 
 
 def _generate(model: Model, prompts: Sequence[list[int]], config: GenerationConfig) -> torch.Tensor:
@@ -240,7 +176,3 @@ def _to_end(answer: list[int], ends: Sequence[int]) -> list[int]:
     """The answer with its first end, without the padding behind it."""
     places = [place for place, token in enumerate(answer) if token in ends]
     return answer[: places[0] + 1] if places else answer
-
-
-def _in_form_of(prompt: Prompt, text: str) -> Completion:
-    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]

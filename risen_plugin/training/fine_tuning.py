@@ -26,6 +26,7 @@ from transformers import (
 from risen_plugin.config import LoraSettings
 from risen_plugin.training.adapters import fresh_lora
 from risen_plugin.training.answering import Encoded
+from risen_plugin.training.noise import without_neftune
 from risen_plugin.training.protocols import Model, Tokenizer
 from risen_plugin.training.seam import checkpointing_setting, checkpoints_activations
 
@@ -67,6 +68,7 @@ def build_fine_tuning(
         "disable_tqdm": True,
         **checkpointing_setting(TrainingArguments, checkpoints_activations(outer)),
     }
+    without_neftune(model)
     encoded: Any = [{"input_ids": ids, "labels": labels} for ids, labels in rows]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT warns of settings that are meant

@@ -33,6 +33,7 @@ from risen_plugin.config import LoraSettings, check_batches, effective_grpo
 from risen_plugin.config.grpo import check_fields, rows_per_batch
 from risen_plugin.errors import ConfigError, one_line
 from risen_plugin.training.adapters import adapter_called_default, base_of, fresh_lora
+from risen_plugin.training.noise import without_dropout, without_neftune
 from risen_plugin.training.phase_trainer import SERIES, PhaseTrainer, Supply
 from risen_plugin.training.protocols import Model, Tokenizer
 from risen_plugin.training.seam import checkpointing_setting, checkpoints_activations
@@ -47,6 +48,7 @@ MANAGED: Mapping[str, str] = {
     "save_strategy": "the phase keeps its adapter itself",
     "eval_strategy": "the guard measures",
     "do_eval": "the guard measures",
+    "neftune_noise_alpha": "answers are sampled and learned from without noise",
     "reward_weights": "weights belong to the rewards: weight",
     "shuffle_dataset": "the generator decides the order of instructions",
     "gradient_checkpointing": "it comes from the outer Trainer's arguments",
@@ -145,6 +147,9 @@ def build_trainer(
     rows = rows_per_batch(effective_grpo(plan.grpo), outer.world_size)
     is_adapted = isinstance(model, PeftModel)
     base = base_of(model)
+    without_neftune(model)
+    if plan.grpo.get("disable_dropout", True):
+        without_dropout(model)
     with (
         adapter_called_default(model, enabled=is_adapted and args.beta != 0.0),
         _settings_refused(),

@@ -6,6 +6,7 @@ inside the clean room, which puts evaluation mode back.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +19,8 @@ from risen_plugin.contracts import Completion, Failed, Message, Prompt, text_of
 from risen_plugin.errors import DataError
 from risen_plugin.instructions.rows import check_probe_row
 from risen_plugin.rewards.scores import Scores
-from risen_plugin.training.answering import IGNORED, Encoded, check_chat, prompt_ids, same_modes
+from risen_plugin.training.answering import IGNORED, Encoded, same_modes
+from risen_plugin.training.asking import Asking, check_chat, in_precision, prompt_ids
 from risen_plugin.training.protocols import Model, Tokenizer
 
 
@@ -71,7 +73,8 @@ def encode_probe(
     """Token ids and labels of probe rows, cut to ``longest`` tokens.
 
     Understood are ``input_ids`` (with ``labels`` or masks, as trainers prepare them), ``prompt``
-    and ``completion``, ``messages``, and ``text``.
+    and ``completion``, ``messages``, and ``text``. A row's ``chat_template_kwargs`` go to the chat
+    template, as in TRL's ``SFTTrainer``.
 
     :raises DataError: for any other row, naming its columns, or if no token is left to probe.
     """
@@ -96,24 +99,30 @@ def _encode(tokenizer: Tokenizer, row: Mapping[str, Any], index: int) -> Encoded
         mask = row.get("completion_mask") or row.get("assistant_masks") or row.get("attention_mask")
         learned = [1] * len(ids) if mask is None else mask
         return ids, [token if keep else IGNORED for token, keep in zip(ids, learned, strict=True)]
+    template = row.get("chat_template_kwargs") or {}
     if "prompt" in row and "completion" in row:
-        head = prompt_ids(tokenizer, row["prompt"])
+        head = prompt_ids(tokenizer, row["prompt"], template)
         if isinstance(row["prompt"], str):
             end = tokenizer.eos_token or ""
             whole = prompt_ids(tokenizer, row["prompt"] + row["completion"] + end)
         else:
-            whole = _conversation(tokenizer, [*row["prompt"], *row["completion"]])
-        return whole, [IGNORED] * len(head) + whole[len(head) :]
+            whole = _conversation(tokenizer, [*row["prompt"], *row["completion"]], template)
+        # A template may render an answer's beginning otherwise than it invites one.
+        pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(head, whole, strict=False))
+        shared = sum(1 for _ in pairs)
+        return whole, [IGNORED] * shared + whole[shared:]
     if "messages" in row:
-        ids = _conversation(tokenizer, row["messages"])
+        ids = _conversation(tokenizer, row["messages"], template)
         return ids, list(ids)
     ids = list(tokenizer(row["text"])["input_ids"])
     return ids, list(ids)
 
 
-def _conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+def _conversation(
+    tokenizer: Tokenizer, messages: Sequence[Message], template: Mapping[str, Any]
+) -> list[int]:
     check_chat(tokenizer)
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False)
+    text = tokenizer.apply_chat_template(list(messages), tokenize=False, **template)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -133,6 +142,7 @@ class Likelihood:
     """Mean log-likelihood per token of answers, their end included, in nats.
 
     :param model: the model in training.
+    :param asking: how a phase asks it.
     :param entry: makes ``model`` the one at phase entry while it is open.
     :param longest: tokens that the model can read; longer texts are cut off.
     :param batch_size: rows read at once.
@@ -141,14 +151,14 @@ class Likelihood:
     def __init__(
         self,
         model: Model,
-        tokenizer: Tokenizer,
+        asking: Asking,
         entry: Callable[[], AbstractContextManager[Any]],
         *,
         longest: int,
         batch_size: int = 16,
     ) -> None:
         self.model = model
-        self.tokenizer = tokenizer
+        self.asking = asking
         self.entry = entry
         self.longest = longest
         self.batch_size = batch_size
@@ -166,7 +176,8 @@ class Likelihood:
         ]
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row][0]))
         scores: Scores = [None] * len(encoded)
-        with same_modes(self.model), torch.no_grad(), self.entry():
+        precise = in_precision(self.model, self.asking.precision)
+        with same_modes(self.model), torch.no_grad(), precise, self.entry():
             self.model.eval()
             for start in range(0, len(order), self.batch_size):
                 chosen = order[start : start + self.batch_size]
@@ -178,9 +189,10 @@ class Likelihood:
 
     def _encode(self, query: Prompt, completion: Completion) -> tuple[list[int], int]:
         """Token ids, and how many of them at the end are the answer's."""
-        asked = prompt_ids(self.tokenizer, query)
-        ids = self.tokenizer(text_of(completion), add_special_tokens=False)["input_ids"]
-        answer = [*ids, self.tokenizer.eos_token_id][: max(1, self.longest - len(asked))]
+        tokenizer = self.asking.tokenizer
+        asked = self.asking.prompt_ids(query)
+        ids = tokenizer(text_of(completion), add_special_tokens=False)["input_ids"]
+        answer = [*ids, tokenizer.eos_token_id][: max(1, self.longest - len(asked))]
         return [*asked, *answer], len(answer)
 
     def _means(self, rows: Sequence[tuple[list[int], int]]) -> list[float]:

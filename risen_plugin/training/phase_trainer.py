@@ -27,6 +27,7 @@ from trl.trainer.utils import add_fused_lm_head
 from risen_plugin.contracts import Row
 from risen_plugin.guard.rules import Orders
 from risen_plugin.training.adapters import base_of
+from risen_plugin.training.asking import as_asked, precision_of
 from risen_plugin.training.clean_room import random_states, set_random_states
 from risen_plugin.training.protocols import AdaptedModel, Model
 
@@ -90,6 +91,10 @@ class PhaseTrainer(GRPOTrainer):
         """Have the phase, which alone asks for one, write its checkpoint."""
         if self.save is not None:
             self.save(self)
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        with as_asked(self.trained, precision_of(self.args)):
+            return super()._generate_single_turn(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if self._next_temperature is not None:

@@ -73,6 +73,7 @@ _BEFORE = "saves the model as it was before a phase that failed"
 _RESUMED = "the checkpoint that a run resumes from is read off the running call"
 _MIXED = "a burst takes its rows in the order in which they were mixed"
 _DRAWN = "the rows of a batch are drawn when they are answered, not a batch ahead"
+_ASKED = "a model is measured by answers that are asked for and read as GRPO does"
 _HEAD = "the forward that it puts on holds the temperature in a closure"
 _REFERENCE = "TRL's copy for its reference looks for an adapter called 'default' in it"
 
@@ -84,6 +85,8 @@ SEAM: tuple[Reach, ...] = (
     Reach(_TRAINER, "_get_train_sampler", "override", _MIXED, ("train_dataset",)),
     Reach(_TRAINER, "train", "method", _RESUMED, ("resume_from_checkpoint",)),
     Reach(_GRPO, "_generate_and_score_completions", "override", _DRAWN, ("inputs",)),
+    Reach(_GRPO, "_generate_single_turn", "override", _ASKED),
+    Reach("trl.chat_template_utils", "parse_response", "function", _ASKED, ("tokenizer", "prefix")),
     Reach(_GRPO, "_save_checkpoint", "override", _CHECKPOINTS, ("model", "trial")),
     Reach(_GRPO, "_step", "attribute", _PHASE),
     Reach(_GRPO, "_metrics", "attribute", _PHASE),

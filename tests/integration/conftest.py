@@ -35,6 +35,11 @@ def ascii_share(completions: list[Any], **columns: Any) -> list[float]:
     return [sum(c.isascii() and c.isalpha() for c in text) / max(1, len(text)) for text in texts]
 
 
+def is_at_end(trainer_state: Any) -> bool:
+    """Whether a reward is asked by the guard, which judges as a phase does at its end."""
+    return bool(trainer_state.global_step == trainer_state.max_steps)
+
+
 def never(progress: Progress) -> Decision:
     return Decision("fine_tune", reason="never")
 

@@ -64,14 +64,14 @@ def half(prompts: list[Any], completions: list[Any], **columns: Any) -> list[flo
     return [float(index % 2 == 0) for index in range(len(completions))]
 
 
-def broken(completions: list[Any], trainer_state: Any = None, **columns: Any) -> list[float]:
-    if RANK == 1 and trainer_state is not None:
+def broken(completions: list[Any], trainer_state: Any, **columns: Any) -> list[float]:
+    if RANK == 1 and trainer_state.global_step < trainer_state.max_steps:  # not the guard's
         raise ValueError("the service of this process is gone")
     return [0.0] * len(completions)
 
 
-def hangs(completions: list[Any], trainer_state: Any = None, **columns: Any) -> list[float]:
-    if RANK == 1 and trainer_state is not None:
+def hangs(completions: list[Any], trainer_state: Any, **columns: Any) -> list[float]:
+    if RANK == 1 and trainer_state.global_step < trainer_state.max_steps:  # not the guard's
         threading.Event().wait()  # for ever; its thread ends with the process
     return [0.0] * len(completions)
 

@@ -20,7 +20,16 @@ from risen_plugin.record.rollouts import read_rollouts
 from risen_plugin.record.run_record import read_events
 from risen_plugin.rewards.tripwires import WIRES
 
-from .conftest import DROP, KEEP, Messages, ascii_share, at_step, never, phase_events
+from .conftest import (
+    DROP,
+    KEEP,
+    Messages,
+    ascii_share,
+    at_step,
+    is_at_end,
+    never,
+    phase_events,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -286,7 +295,7 @@ def test_trained_reported_and_guarding_prompts_are_disjoint(
     trained: set[str] = set()
 
     def remembers(prompts: list[Any], completions: list[Any], **columns: Any) -> list[float]:
-        if columns["trainer_state"] is not None:
+        if not is_at_end(columns["trainer_state"]):
             trained.update(prompt[0]["content"] for prompt in prompts)
         return [1.0] * len(completions)
 

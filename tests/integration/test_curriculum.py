@@ -16,7 +16,7 @@ from risen_plugin import RisenCallback
 from risen_plugin.config import CurriculumConfig, GuardConfig, LoraSettings, Weighted
 from risen_plugin.embedded import orders
 
-from .conftest import KEEP, Messages, at_step
+from .conftest import KEEP, Messages, at_step, is_at_end
 
 pytestmark = pytest.mark.slow
 POOL = CurriculumConfig(initial=24, refill=4, refill_every=2)
@@ -180,7 +180,7 @@ def test_reserved_families_give_a_gap_that_can_drop_a_phase(
     seen: list[str] = []
 
     def letters(completions: list[Any], family: list[str], **columns: Any) -> list[float]:
-        if columns["trainer_state"] is not None:
+        if not is_at_end(columns["trainer_state"]):
             seen.extend(family)
         return [float(place % 2) for place, _ in enumerate(completions)]
 

@@ -22,7 +22,7 @@ from risen_plugin.rewards.calling import wrap
 from risen_plugin.rewards.gate import Gate
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.training.adapters import Snapshot
-from risen_plugin.training.answering import prompt_ids
+from risen_plugin.training.asking import Asking, prompt_ids
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import Plan, build_trainer
 from risen_plugin.training.losses import Likelihood, plain_query
@@ -45,7 +45,7 @@ def shaken(model: Any) -> None:
 
 
 def of(model: Any, tokenizer: Any, entry: Callable[..., Any] = nullcontext) -> Likelihood:
-    return Likelihood(model, tokenizer, entry, longest=512, batch_size=2)
+    return Likelihood(model, Asking(tokenizer), entry, longest=512, batch_size=2)
 
 
 def test_the_likelihood_is_the_mean_over_the_answers_tokens_and_its_end(

@@ -21,6 +21,7 @@ from risen_plugin.errors import ConfigError
 from risen_plugin.record.reading import read_run
 from risen_plugin.training.adapters import base_of
 from risen_plugin.training.answering import sampled_answers
+from risen_plugin.training.asking import Asking
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import Plan, build_trainer
 from risen_plugin.training.losses import mean_loss, row_losses
@@ -411,11 +412,9 @@ PENALTIES = {
 def test_the_forward_kl_is_the_loss_of_likelihood_on_what_the_entry_model_said(
     make_model: Callable[..., Any], tokenizer: Any
 ) -> None:
-    model = make_model()
+    model, asking = make_model(), Asking(tokenizer, {"max_completion_length": 6})
     made = [
-        sampled_answers(
-            model, tokenizer, ROWS[:3], count=5, max_new_tokens=6, batch_size=2, seed=seed
-        )
+        sampled_answers(model, asking, ROWS[:3], count=5, batch_size=2, seed=seed)
         for seed in (0, 0, 1)
     ]
     assert made[0] == made[1] != made[2]
@@ -426,11 +425,11 @@ def test_the_forward_kl_is_the_loss_of_likelihood_on_what_the_entry_model_said(
         assert ids[-len(answer) :] == answer
     penalized = make_model()
     vars(penalized.generation_config).update(PENALTIES)
-    assert made[0] == sampled_answers(
-        penalized, tokenizer, ROWS[:3], count=5, max_new_tokens=6, batch_size=2, seed=0
-    ), "a model's generation settings do not change what it finds likely"
+    assert made[0] == sampled_answers(penalized, asking, ROWS[:3], count=5, batch_size=2, seed=0), (
+        "a model's generation settings do not change what it finds likely"
+    )
     state = torch.get_rng_state()
-    sampled_answers(model, tokenizer, ROWS[:3], count=2, max_new_tokens=6, batch_size=2, seed=0)
+    sampled_answers(model, asking, ROWS[:3], count=2, batch_size=2, seed=0)
     assert torch.equal(state, torch.get_rng_state())
 
     then = row_losses(model, made[0], batch_size=2)

@@ -26,7 +26,7 @@ from risen_plugin.rewards.scores import Scores
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import Plan, build_trainer, train
 
-from .conftest import KEEP, ROWS, ascii_share, at_step, never
+from .conftest import KEEP, ROWS, ascii_share, at_step, is_at_end, never
 
 pytestmark = pytest.mark.slow
 
@@ -260,9 +260,9 @@ def test_a_phase_that_cannot_be_judged_afterwards_is_dropped(
     steps: list[int] = []
 
     def judge(completions: list[Any], trainer_state: Any, **columns: Any) -> list[float]:
-        if trainer_state is None and steps:  # measured after the phase
+        if is_at_end(trainer_state) and steps:  # measured after the phase
             raise ConnectionError("503")
-        if trainer_state is not None:
+        if not is_at_end(trainer_state):
             steps.append(trainer_state.global_step)
         return [1.0] * len(completions)
 
@@ -280,7 +280,7 @@ def test_held_out_answers_that_a_reward_failed_on_do_not_count_for_adherence(
     make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
 ) -> None:
     def judge(completions: list[Any], trainer_state: Any, **columns: Any) -> list[float]:
-        if trainer_state is not None:
+        if not is_at_end(trainer_state):
             return [1.0] * len(completions)
         return [F, *[1.0] * (len(completions) - 1)]
 

@@ -17,7 +17,8 @@ from peft import LoraConfig, get_peft_model
 from risen_plugin.errors import ConfigError
 from risen_plugin.run import fitness
 from risen_plugin.run.fitness import check_arguments, check_model
-from risen_plugin.training.answering import longest_prompt, prompt_ids
+from risen_plugin.training.answering import longest_prompt
+from risen_plugin.training.asking import prompt_ids
 
 TINY = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
 HEADS = {"num_attention_heads": 2, "max_position_embeddings": 64}

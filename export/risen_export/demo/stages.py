@@ -35,7 +35,8 @@ from risen_plugin.contracts import Completion, text_of
 from risen_plugin.embedded import base_model, orders
 from risen_plugin.rewards.adherence import adherence, grade
 from risen_plugin.rewards.calling import wrap
-from risen_plugin.training.answering import answers, check_chat
+from risen_plugin.training.answering import answers
+from risen_plugin.training.asking import Asking, check_chat
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.losses import encode_probe, probe_loss
 from risen_plugin.training.protocols import Model
@@ -205,14 +206,15 @@ class Desk:
         return trainer
 
     def _answers(self, model: Model, rows: Sequence[Row], label: str) -> list[Completion]:
-        return answers(
+        most = {"max_completion_length": self.settings.answer_tokens}
+        made = answers(
             model,
-            self.tokenizer,
+            Asking(self.tokenizer, most),
             [row["prompt"] for row in rows],
-            max_new_tokens=self.settings.answer_tokens,
             batch_size=self.settings.measured_at_once,
             progress=label,
         )
+        return list(made.completions)
 
 
 class Before(TrainerCallback):

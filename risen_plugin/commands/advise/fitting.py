@@ -25,7 +25,7 @@ from risen_plugin.commands.train.training import arguments
 from risen_plugin.config import effective_grpo
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError
-from risen_plugin.training.answering import prompt_ids
+from risen_plugin.training.asking import Asking
 from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.protocols import Model, Tokenizer
 
@@ -75,7 +75,8 @@ def fit_to_memory(
         tune = fit(shape, batch, tokens, available, only_adapter=run.lora is not None)
     if run.risen is not None:
         grpo = effective_grpo(run.risen.grpo)
-        longest = max(len(prompt_ids(tokenizer, row["prompt"])) for row in instructions)
+        asking = Asking(tokenizer, grpo)
+        longest = max(len(asking.prompt_ids(row["prompt"])) for row in instructions)
         answer = longest + grpo["max_completion_length"]
         tokens = max(tokens, answer)
         batch = grpo["per_device_train_batch_size"] * grpo.get("gradient_accumulation_steps", 1)

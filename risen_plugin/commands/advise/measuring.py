@@ -37,6 +37,7 @@ from risen_plugin.contracts import text_of
 from risen_plugin.progress import ADHERENCE, ENTER_S, GUARD_S, LEAVE_S, REINFORCE_S
 from risen_plugin.rewards.adherence import grade, verdicts
 from risen_plugin.training.answering import answers
+from risen_plugin.training.asking import Asking, precision_of
 from risen_plugin.training.clean_room import clean_room, finite_attention
 from risen_plugin.training.protocols import Model, Tokenizer
 
@@ -253,15 +254,16 @@ class Measuring:
         """The number of held-out instructions that a quarter of the time is enough to answer."""
         assert run.risen is not None
         guard = run.risen.guard
-        grpo = effective_grpo(run.risen.grpo)
+        with self._folder() as folder:
+            precision = precision_of(arguments(run, folder, quiet=True))
+        asking = Asking(tokenizer, effective_grpo(run.risen.grpo), precision)
         some = self._some_instructions(run)[:_FEWEST_ROWS]
         began = time.perf_counter()
         with clean_room(model, tokenizer):
             answers(
                 model,
-                tokenizer,
+                asking,
                 [row["prompt"] for row in some],
-                max_new_tokens=grpo["max_completion_length"],
                 batch_size=guard.batch_size,
             )
         row_s = (time.perf_counter() - began) / len(some)

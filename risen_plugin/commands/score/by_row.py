@@ -20,7 +20,7 @@ from risen_plugin.constraints.judging import judge_row
 from risen_plugin.contracts import Failed, text_of
 from risen_plugin.errors import DataError, PluginError, RisenError, boundary, near_miss
 from risen_plugin.record.rollouts import reason_of
-from risen_plugin.rewards.adherence import columns_of
+from risen_plugin.rewards.adherence import beside_training, columns_of
 from risen_plugin.rewards.calling import NamedReward
 from risen_plugin.rewards.scores import Score, check_scores, kind_of
 
@@ -183,7 +183,8 @@ def _is_ours(reward: NamedReward) -> bool:
 
 def lacking(reward: NamedReward, answer: Answer) -> str:
     """The first column that the answer lacks and the reward needs, in one line; empty if none."""
-    for column in reward.needs:
+    ids = ["completion_ids"] if reward.takes_ids else []
+    for column in [*reward.needs, *ids]:
         if column not in answer.columns:
             has = ", ".join(answer.columns) or "none"
             hint = near_miss(column, answer.columns) or "."
@@ -263,12 +264,10 @@ def _at(answer: Answer, error: RisenError) -> DataError:
 
 
 def _called(reward: NamedReward, answers: Sequence[Answer]) -> Any:
-    columns: Mapping[str, Any] = columns_of([answer.columns for answer in answers]) | {
-        "completion_ids": [[] for _ in answers],
-        "trainer_state": None,
-        "log_extra": lambda *args, **kwargs: None,
-        "log_metric": lambda *args, **kwargs: None,
-    }
+    rows = [answer.columns for answer in answers]
+    columns: Mapping[str, Any] = columns_of(rows) | beside_training(
+        [row["completion_ids"] for row in rows] if _have_ids(rows) else None
+    )
     with boundary(reward.label):
         scores = reward.reward(
             prompts=[answer.prompt for answer in answers],
@@ -276,6 +275,10 @@ def _called(reward: NamedReward, answers: Sequence[Answer]) -> Any:
             **columns,
         )
         return asyncio.run(_awaited(scores)) if inspect.isawaitable(scores) else scores
+
+
+def _have_ids(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return all(row.get("completion_ids") is not None for row in rows)
 
 
 async def _awaited(scores: Awaitable[object]) -> object:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from risen_plugin.contracts import is_blank, text_of
 
 if TYPE_CHECKING:
+    import torch
+
     from risen_plugin.callback import RisenCallback
     from risen_plugin.training.protocols import Model, Tokenizer
 
@@ -23,8 +25,9 @@ _FEWEST = 8  # passing answers, below which all of them are taken
 class OwnAnswers:
     """Rows of a probe, made when they are first read, which needs a bound model."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, precision: torch.dtype | None = None) -> None:
         self.quiet = quiet
+        self.precision = precision
         self._bound: tuple[RisenCallback, Model, Tokenizer] | None = None
 
     def bind(self, callback: RisenCallback, model: Model, tokenizer: Tokenizer) -> None:
@@ -36,6 +39,7 @@ class OwnAnswers:
         from risen_plugin.config import effective_grpo
         from risen_plugin.rewards.adherence import grade, verdicts
         from risen_plugin.training.answering import answers
+        from risen_plugin.training.asking import Asking
         from risen_plugin.training.clean_room import clean_room
         from risen_plugin.training.losses import plain_query
 
@@ -44,26 +48,26 @@ class OwnAnswers:
         config, held_out = callback.config, callback.run_state.instructions.held_out
         rows = [*held_out.guard, *held_out.report]
         prompts = [plain_query(row["prompt"], row.get("query")) for row in rows]
+        asking = Asking(tokenizer, effective_grpo(config.grpo), self.precision)
         with clean_room(model, tokenizer):
-            completions = answers(
+            made = answers(
                 model,
-                tokenizer,
+                asking,
                 prompts,
-                max_new_tokens=effective_grpo(config.grpo)["max_completion_length"],
                 batch_size=config.guard.batch_size,
                 progress=None if self.quiet else "probe: its own answers",
             )
-        usable = [not is_blank(text_of(answer)) for answer in completions]
+        usable = [not is_blank(text_of(answer)) for answer in made.completions]
         if not all(row.get("query") for row in rows):
             rewards = callback.run_state.parts.rewards
-            passed = verdicts(rewards, grade(rewards, rows, completions))
+            passed = verdicts(rewards, grade(rewards, rows, made.completions, made.ids))
             right = [bool(p) and u for p, u in zip(passed, usable, strict=True)]
             usable = right if sum(right) >= _FEWEST else usable
         if not any(usable):
             return ({"text": text_of(prompt)} for prompt in prompts)
         return (
-            {"prompt": prompt, "completion": answer}
-            for prompt, answer, use in zip(prompts, completions, usable, strict=True)
+            {"prompt": prompt, "completion": answer, "chat_template_kwargs": asking.template}
+            for prompt, answer, use in zip(prompts, made.completions, usable, strict=True)
             if use
         )
 

@@ -43,6 +43,7 @@ from risen_plugin.errors import ConfigError, RisenError, located, one_line
 from risen_plugin.kit.files import write_text
 from risen_plugin.record.run_record import writing
 from risen_plugin.run.fitness import check_arguments
+from risen_plugin.training.asking import precision_of
 from risen_plugin.training.clean_room import finite_attention
 from risen_plugin.training.outer_trainer import NoStepTooMany
 from risen_plugin.training.sft import (
@@ -139,7 +140,7 @@ def prepare(
         check_arguments(args)
         config = run.risen
         if config.probe is None and not eval_rows:
-            own_answers = OwnAnswers(quiet=quiet)
+            own_answers = OwnAnswers(quiet=quiet, precision=precision_of(args))
             config = dataclasses.replace(config, probe=own_answers)  # type: ignore[arg-type]
         elif config.probe is None and run.data is None:
             config = dataclasses.replace(config, probe=eval_rows)
