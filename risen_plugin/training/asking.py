@@ -17,7 +17,7 @@ import torch
 from transformers import GenerationConfig, TrainingArguments
 from trl.chat_template_utils import parse_response
 
-from risen_plugin.contracts import Completion, Prompt
+from risen_plugin.contracts import Completion, Message, Prompt
 from risen_plugin.errors import ConfigError
 from risen_plugin.training.adapters import base_of
 from risen_plugin.training.protocols import Model, Tokenizer
@@ -109,10 +109,22 @@ class Asking:
             if isinstance(prompt, str):
                 completions.append(text)
             elif is_parsed:
-                completions.append([parse_response(tokenizer, ids, prefix=before, tools=[])])
+                completions.append([self._parsed(ids, before)])
             else:
                 completions.append([{"role": "assistant", "content": text}])
         return completions
+
+    def _parsed(self, ids: list[int], before: list[int]) -> Message:
+        tokenizer: Any = self.tokenizer
+        try:
+            message: Message = parse_response(tokenizer, ids, prefix=before, tools=[])
+        except AttributeError as error:  # TRL's sampling ends in it, too
+            raise ConfigError(
+                "the tokenizer's response_schema is of a form that this transformers does not "
+                "parse; set tokenizer.response_template (TRL's add_response_schema does it), or "
+                "response_schema to None"
+            ) from error
+        return message
 
 
 @contextmanager

@@ -170,8 +170,19 @@ def test_a_reward_is_called_as_trl_calls_it():
     outcomes(looking, answers("a", "b", family="x"))
     assert seen["prompts"] == ["Ask.", "Ask."]
     assert seen["family"] == ["x", "x"]
-    assert seen["completion_ids"] == [[], []]
-    assert seen["trainer_state"] is None
+    assert "completion_ids" not in seen, "nobody knows the tokens of these answers"
+    assert seen["trainer_state"].global_step == seen["trainer_state"].max_steps > 0
+    outcomes(looking, answers("a", "b", completion_ids=[3, 4]))
+    assert seen["completion_ids"] == [[3, 4], [3, 4]]
+
+
+def test_a_reward_of_token_ids_is_refused_where_answers_have_none():
+    def short(completion_ids, **columns):
+        return [1.0 / len(ids) for ids in completion_ids]
+
+    with pytest.raises(DataError, match="lacks the column 'completion_ids', which reward"):
+        outcomes(short, answers("a"))
+    assert outcomes(short, answers("a", completion_ids=[3, 4])) == [0.5]
 
 
 def test_an_async_reward_is_awaited():

@@ -194,6 +194,19 @@ def test_logged_and_new_rewards_meet_on_the_same_answers(batch_size):
     }
 
 
+def test_a_reward_that_scores_again_gets_the_logged_token_ids():
+    def short(completion_ids, **columns):
+        return [1.0 / len(ids) for ids in completion_ids]
+
+    logged = [
+        Rollout(**{**as_dict(one), "completion_ids": [7] * len(one.completion)})
+        for one in rollouts("aa", "b")
+    ]
+    assert rescore(logged, {"short": reward(short)}, []).data()["rewards"]["short"]["mean"] == 0.75
+    with pytest.raises(DataError, match="lacks the column 'completion_ids'"):
+        rescore(rollouts("aa", "b"), {"short": reward(short)}, [])
+
+
 def test_groups_of_different_phases_are_different_groups():
     first = rollouts("a", "b")
     second = [Rollout(**{**as_dict(one), "phase": 2}) for one in rollouts("a", "b")]

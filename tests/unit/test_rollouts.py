@@ -118,6 +118,7 @@ def test_the_columns_are_those_that_the_reference_names(run):
         "family": "string",
         "constraints": "list<element: string>",
         "met": "list<element: bool>",
+        "completion_ids": "list<element: int32>",
         "score/exact": "double",
         "outcome/exact": "string",
         "error/exact": "string",
@@ -201,7 +202,9 @@ def test_what_trl_adds_and_what_is_no_list_is_no_column(tmp_path):
     }
     with RolloutLog(tmp_path / "log.parquet") as log:
         log_batch(log, columns=columns)
-    assert next(read_rollouts(tmp_path / "log.parquet")).columns == {"answer": "Po"}
+    first = next(read_rollouts(tmp_path / "log.parquet"))
+    assert first.columns == {"answer": "Po"}
+    assert first.completion_ids == [1], "it has a place of its own, for rewards that score again"
 
 
 class Unspeakable:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from risen_plugin.config.choices import Grading
 from risen_plugin.contracts import Failed
-from risen_plugin.errors import DataError, PluginError
+from risen_plugin.errors import ConfigError, DataError, PluginError
 from risen_plugin.rewards.adherence import Adherence, adherence, columns_of, grade, unjudged
 from risen_plugin.rewards.batch import Batch, PassRates
 from risen_plugin.rewards.calling import AsyncNamedReward, NamedReward, wrap
@@ -235,12 +235,24 @@ def test_grading_calls_rewards_as_trl_does_with_a_column_per_name() -> None:
         {"prompt": "a", "answer": 1, "completion": "c"},
         {"prompt": "b", "family": "f"},
     ]
-    assert grade([wrap(mine, "mine", LABEL)], instructions, ("x", "y")) == {"mine": [1.0, 0.0]}
+    rewards = [wrap(mine, "mine", LABEL)]
+    assert grade(rewards, instructions, ("x", "y"), [[1], [2, 3]]) == {"mine": [1.0, 0.0]}
     assert seen["prompts"] == ["a", "b"]
     assert seen["completions"] == ["x", "y"]
     assert (seen["answer"], seen["family"]) == ([1, None], [None, "f"])
-    assert {"completion_ids", "trainer_state"} <= seen.keys()
+    assert seen["completion_ids"] == [[1], [2, 3]]
+    assert seen["trainer_state"].global_step == seen["trainer_state"].max_steps > 0
     assert "completion" not in seen
+
+
+def test_a_reward_of_token_ids_is_refused_where_they_are_not_known() -> None:
+    def short(completion_ids: list[list[int]], **columns: Any) -> list[float]:
+        return [1.0] * len(completion_ids)
+
+    rows: Any = [{"prompt": "a"}]
+    with pytest.raises(ConfigError, match="takes completion_ids, the token ids of answers"):
+        grade([wrap(short, "short", LABEL)], rows, ["x"])
+    assert grade([wrap(short, "short", LABEL)], rows, ["x"], [[1]]) == {"short": [1.0]}
 
 
 def test_columns_are_the_rows_without_prompt_and_completion() -> None:

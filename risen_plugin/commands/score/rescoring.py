@@ -128,4 +128,7 @@ def _outcomes(rollout: Rollout, again: Mapping[str, Score]) -> dict[str, Score]:
 
 
 def _answer(number: int, rollout: Rollout) -> Answer:
-    return Answer(number, rollout.where, rollout.prompt, rollout.completion, rollout.columns)
+    columns = dict(rollout.columns)
+    if rollout.completion_ids is not None:
+        columns["completion_ids"] = rollout.completion_ids
+    return Answer(number, rollout.where, rollout.prompt, rollout.completion, columns)

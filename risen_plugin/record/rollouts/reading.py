@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ class Rollout:
     :param group: the same for the answers of one visit of a prompt; numbered within the phase.
     :param columns: the row's other columns.
     :param outcomes: its score by each reward, by the reward's name.
+    :param completion_ids: its token ids; None in a log that lacks them.
     """
 
     where: str
@@ -37,6 +38,7 @@ class Rollout:
     completion: Completion
     columns: Mapping[str, Any]
     outcomes: Mapping[str, Score]
+    completion_ids: Sequence[int] | None = None
 
 
 def read_rollouts(place: str | Path, *, phase: int | None = None) -> Iterator[Rollout]:
@@ -147,6 +149,7 @@ def _read(path: Path, file: ParquetFile) -> Iterator[Rollout]:
                     json.loads(row["completion"]),
                     dict(json.loads(row["columns"])),
                     {name: _score_of(row, name) for name in rewards},
+                    row.get("completion_ids"),
                 )
             except (TypeError, ValueError) as error:
                 raise DataError(f"{where} is damaged: {one_line(error)}") from error

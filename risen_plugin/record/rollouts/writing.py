@@ -81,6 +81,7 @@ class RolloutLog:
         self._check(batch)
         if self._is_lost:
             return
+        ids = batch.columns.get("completion_ids")
         for number, group in enumerate(batch.groups, start=self._groups):
             for index in group:
                 completion, row = batch.completions[index], dict(batch.rows[index])
@@ -96,6 +97,7 @@ class RolloutLog:
                     "family": None if family in (None, "") else _encodable(str(family)),
                     "constraints": [_encodable(id_) for id_ in constraints_of(row)],
                     "met": met_by(completion, prompt, row),
+                    "completion_ids": None if ids is None else list(map(int, ids[index])),
                 }
                 for name, scores in batch.scores.items():
                     line |= _of_a_reward(name, scores[index])
@@ -198,7 +200,11 @@ class RolloutLog:
         fields = {**COLUMNS, **DERIVED}
         for name in self._rewards or ():
             fields |= {f"{part}/{name}": kind for part, kind in OF_A_REWARD.items()}
-        listed = {"strings": arrow.list_(arrow.string()), "bools": arrow.list_(arrow.bool_())}
+        listed = {
+            "strings": arrow.list_(arrow.string()),
+            "bools": arrow.list_(arrow.bool_()),
+            "ints": arrow.list_(arrow.int32()),
+        }
         schema = arrow.schema(
             [(name, listed.get(kind) or getattr(arrow, kind)()) for name, kind in fields.items()]
         )
@@ -252,8 +258,8 @@ COLUMNS = {
     "completion": "string",
     "columns": "string",
 }
-DERIVED = {"family": "string", "constraints": "strings", "met": "bools"}
-"""Columns made of the others for readers of Parquet; logs may lack them."""
+DERIVED = {"family": "string", "constraints": "strings", "met": "bools", "completion_ids": "ints"}
+"""Columns for readers of Parquet: made of others, and the answers' tokens; logs may lack them."""
 OF_A_REWARD = {"score": "float64", "outcome": "string", "error": "string"}
 
 
