@@ -114,11 +114,13 @@ def reward_leaves_the_batch_alone(reward: Callable[..., Any], **columns: Any) ->
 
 def reward_takes_columns_it_does_not_know(reward: Callable[..., Any], **columns: Any) -> None:
     """The reward accepts other columns of the rows, and the arguments that TRL adds."""
+    from risen_plugin.rewards.adherence import TrainingState
+
     batch = SAMPLES["plain"]
     extras = {
         "a_column_of_another_reward": [1] * len(TEXTS),
         "completion_ids": [[1, 2, 3]] * len(TEXTS),
-        "trainer_state": None,
+        "trainer_state": TrainingState(),
         "log_extra": lambda *_, **__: None,
         "log_metric": lambda *_, **__: None,
     }

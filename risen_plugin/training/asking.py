@@ -32,6 +32,9 @@ _OWN_DISTRIBUTION: Mapping[str, Any] = {"do_sample": True, "temperature": 1.0, "
 """Sampling from the model's own distribution; transformers takes the 50 likeliest by default."""
 
 
+_SETTINGS = "generation_config"
+
+
 @dataclass(frozen=True)
 class Asking:
     """The way in which one phase asks its model.
@@ -139,16 +142,21 @@ def as_asked(model: Model, precision: torch.dtype | None) -> Iterator[None]:
     TRL calls ``generate`` of the model inside PEFT's, whose forward accelerate has not put under
     autocast.
     """
-    holder: Any = base_of(model)
-    own = holder.generation_config
-    holder.generation_config = GenerationConfig(
+    own = model.generation_config
+    bare = GenerationConfig(
         bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
     )
+    # Settings that were given to PEFT's model are its own, and it hands them on.
+    holders: list[Any] = [one for one in (model, base_of(model)) if _SETTINGS in vars(one)]
+    before = [getattr(holder, _SETTINGS) for holder in holders]
+    for holder in holders:
+        setattr(holder, _SETTINGS, bare)
     try:
         with in_precision(model, precision):
             yield
     finally:
-        holder.generation_config = own
+        for holder, settings in zip(holders, before, strict=True):
+            setattr(holder, _SETTINGS, settings)
 
 
 def in_precision(model: Model, precision: torch.dtype | None) -> AbstractContextManager[Any]:

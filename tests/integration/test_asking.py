@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from risen_plugin import RisenCallback
 from risen_plugin.config import LoraSettings, Weighted
@@ -19,7 +19,7 @@ from risen_plugin.errors import ConfigError
 from risen_plugin.training.answering import answers, texts_in_training
 from risen_plugin.training.asking import Asking, as_asked, precision_of
 from risen_plugin.training.clean_room import clean_room
-from risen_plugin.training.grpo import Plan, build_trainer
+from risen_plugin.training.grpo import Plan, build_trainer, check_grpo_fields
 from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.phase_trainer import PhaseTrainer
 from risen_plugin.training.protocols import Model
@@ -123,6 +123,23 @@ def test_a_measured_model_answers_as_in_grpo_without_chance(
         assert measured != plain, "the setting has an effect"
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"chat_template_kwargs": ["no"]}, "chat_template_kwargs is .*; it is a mapping"),
+        ({"chat_template_kwargs": {"tokenize": True}}, "'tokenize', which TRL sets itself"),
+        ({"generation_kwargs": {"sup_tokens": []}}, "'sup_tokens', which is no setting"),
+        ({"generation_kwargs": {"num_return_sequences": 2}}, "num_generations says how many"),
+        ({"neftune_noise_alpha": 5.0}, "without noise"),
+    ],
+)
+def test_settings_that_no_model_can_be_asked_by_are_refused(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_grpo_fields(fields, "grpo")
+
+
 THOUGHT = "<think>count</think>\n\nyes<|im_end|>"
 
 
@@ -179,12 +196,19 @@ def test_a_models_use_cache_does_not_slow_its_answers(
 def test_a_model_has_its_own_settings_again_when_generating_fails(
     make_model: Callable[..., Any],
 ) -> None:
-    model: Model = make_model()
-    own = model.generation_config
-    with pytest.raises(KeyError), as_asked(model, torch.bfloat16):
-        raise KeyError
-    assert model.generation_config is own
-    assert not torch.is_autocast_enabled(model.device.type)
+    from peft import LoraConfig, get_peft_model
+
+    base: Model = make_model()
+    adapted: Any = get_peft_model(make_model(), LoraConfig(target_modules=["q_proj"]))
+    adapted.generation_config = GenerationConfig(num_beams=2)
+    for model in (base, adapted):
+        own = model.generation_config
+        with as_asked(model, torch.bfloat16):
+            assert model.generation_config.num_beams is None
+        with pytest.raises(KeyError), as_asked(model, torch.bfloat16):
+            raise KeyError
+        assert model.generation_config is own
+        assert not torch.is_autocast_enabled(model.device.type)
 
 
 def test_an_adapter_in_single_precision_on_a_mixed_base_is_measured_under_bf16(

@@ -18,13 +18,14 @@ from typing import Any, Literal, TypeAlias
 
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.errors import PluginError, typed_line
+from risen_plugin.rewards.adherence import TrainingState
 from risen_plugin.rewards.scores import check_scores
 
 Form: TypeAlias = Literal["plain", "chat"]
 Clock: TypeAlias = Callable[[], float]
 BATCH = 64
 _EXTRAS: Mapping[str, Any] = {
-    "trainer_state": None,
+    "trainer_state": TrainingState(),
     "log_extra": lambda *args, **kwargs: None,
     "log_metric": lambda *args, **kwargs: None,
 }
