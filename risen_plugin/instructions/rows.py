@@ -195,13 +195,19 @@ class TooLong:
         self._worst: tuple[int, str] = (0, "")
         self._context = 0
 
-    def pass_over(self, rows: Sequence[Row], limit: PromptLimit | None) -> list[Row]:
-        """The rows whose prompts fit the context."""
+    def pass_over(self, rows: Sequence[Row], limit: PromptLimit | None, label: str) -> list[Row]:
+        """The rows whose prompts fit the context.
+
+        :raises DataError: for a prompt that the chat template refuses; ``label`` made it.
+        """
         if limit is None:
             return list(rows)
         fit: list[Row] = []
         for row in rows:
-            tokens = limit.count(row["prompt"])
+            try:
+                tokens = limit.count(row["prompt"])
+            except DataError as error:
+                raise DataError(f"{label} made an unusable row: {error}") from error
             if tokens <= limit.longest:
                 fit.append(row)
             else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ class Instructions:
                 report_rows,
                 reserved=reserved,
                 seed=self.seed,
-                fit=self._fit,
+                fit=partial(self._fit, label=self.measured_by.label),
                 check=self._checked,
             )
         except DataError as error:
@@ -209,12 +210,14 @@ class Instructions:
             )
         return admitted
 
-    def _fit(self, rows: Sequence[Row], longest: int | None = None) -> list[Row]:
+    def _fit(
+        self, rows: Sequence[Row], longest: int | None = None, *, label: str | None = None
+    ) -> list[Row]:
         """The rows that the context holds; the first time that one is too long, say so."""
         limit, before = self._limit, self.too_long.count
         if limit is not None and longest is not None:
             limit = replace(limit, longest=longest)
-        fit = self.too_long.pass_over(rows, limit)
+        fit = self.too_long.pass_over(rows, limit, label or self.generator.label)
         if fit and self.too_long.count and not before:
             _log.warning(
                 "instructions that are too long are passed over, such as %s. The generators "

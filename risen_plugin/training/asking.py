@@ -8,17 +8,19 @@ precision of the run.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jinja2.exceptions import TemplateError
 from transformers import GenerationConfig, TrainingArguments
 from trl.chat_template_utils import parse_response
 
-from risen_plugin.contracts import Completion, Message, Prompt
-from risen_plugin.errors import ConfigError
+from risen_plugin.contracts import Completion, Message, Prompt, text_of
+from risen_plugin.errors import ConfigError, DataError, one_line
 from risen_plugin.training.adapters import base_of
 from risen_plugin.training.protocols import Model, Tokenizer
 
@@ -181,11 +183,35 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt, template: Mapping[str, Any]
     """
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
-    check_chat(tokenizer)
-    text = tokenizer.apply_chat_template(
-        prompt, add_generation_prompt=True, tokenize=False, **template
-    )
+    text = rendered(tokenizer, prompt, add_generation_prompt=True, **template)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def template_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the chat template that a row brings along: tools, and any others."""
+    tools = row.get("tools")
+    tools = json.loads(tools) if isinstance(tools, str) else tools
+    return {**({"tools": tools} if tools else {}), **(row.get("chat_template_kwargs") or {})}
+
+
+def rendered(tokenizer: Tokenizer, messages: Sequence[Message], **template: Any) -> str:
+    """Chat messages as the text that the model sees.
+
+    :raises ConfigError: if the tokenizer has no chat template.
+    :raises DataError: if the template refuses the messages, with its reason: a role that it does
+        not have, or a message without a text.
+    """
+    check_chat(tokenizer)
+    try:
+        text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **template)
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        roles = ", ".join(str(message.get("role")) for message in messages)
+        start = " ".join(text_of(messages).split())[:60]
+        raise DataError(
+            f"the chat template refuses the messages {start!r}... of the roles {roles}: "
+            f"{one_line(error)}; write such rows as the template takes them, or leave them out"
+        ) from error
+    return text
 
 
 def check_chat(tokenizer: Tokenizer) -> None:

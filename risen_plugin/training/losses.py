@@ -20,7 +20,7 @@ from risen_plugin.errors import DataError
 from risen_plugin.instructions.rows import check_probe_row
 from risen_plugin.rewards.scores import Scores
 from risen_plugin.training.answering import IGNORED, Encoded, same_modes
-from risen_plugin.training.asking import Asking, check_chat, in_precision, prompt_ids
+from risen_plugin.training.asking import Asking, in_precision, prompt_ids, rendered, template_of
 from risen_plugin.training.protocols import Model, Tokenizer
 
 
@@ -73,8 +73,8 @@ def encode_probe(
     """Token ids and labels of probe rows, cut to ``longest`` tokens.
 
     Understood are ``input_ids`` (with ``labels`` or masks, as trainers prepare them), ``prompt``
-    and ``completion``, ``messages``, and ``text``. A row's ``chat_template_kwargs`` go to the chat
-    template, as in TRL's ``SFTTrainer``.
+    and ``completion``, ``messages``, and ``text``. A row's ``tools`` and ``chat_template_kwargs``
+    go to the chat template, as in TRL's ``SFTTrainer``.
 
     :raises DataError: for any other row, naming its columns, or if no token is left to probe.
     """
@@ -83,6 +83,8 @@ def encode_probe(
         check_probe_row(row, index)
         try:
             encoded.append(_encode(tokenizer, row, index))
+        except DataError as error:
+            raise DataError(f"probe row {index}: {error}") from error
         except (TypeError, ValueError, KeyError) as error:
             raise DataError(f"probe row {index} cannot be read: {error}") from error
     cut = [(ids[:longest], labels[:longest]) for ids, labels in encoded]
@@ -99,7 +101,7 @@ def _encode(tokenizer: Tokenizer, row: Mapping[str, Any], index: int) -> Encoded
         mask = row.get("completion_mask") or row.get("assistant_masks") or row.get("attention_mask")
         learned = [1] * len(ids) if mask is None else mask
         return ids, [token if keep else IGNORED for token, keep in zip(ids, learned, strict=True)]
-    template = row.get("chat_template_kwargs") or {}
+    template = template_of(row)
     if "prompt" in row and "completion" in row:
         head = prompt_ids(tokenizer, row["prompt"], template)
         if isinstance(row["prompt"], str):
@@ -121,8 +123,7 @@ def _encode(tokenizer: Tokenizer, row: Mapping[str, Any], index: int) -> Encoded
 def _conversation(
     tokenizer: Tokenizer, messages: Sequence[Message], template: Mapping[str, Any]
 ) -> list[int]:
-    check_chat(tokenizer)
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False, **template)
+    text = rendered(tokenizer, messages, **template)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from datasets import Dataset, Features, Json, Value
+from jinja2.exceptions import TemplateError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from risen_plugin.config.grpo import check_fields
 from risen_plugin.errors import ConfigError, one_line
+from risen_plugin.training.asking import rendered, template_of
+from risen_plugin.training.protocols import Tokenizer
 from risen_plugin.training.seam import checkpointing_setting
 
 SftArguments: TypeAlias = SFTConfig
@@ -51,15 +54,23 @@ def sft_trainer(
 ) -> Trainer:
     """TRL's trainer on rows.
 
-    :raises ConfigError: if no row keeps a token to learn.
+    :raises ConfigError: if no row keeps a token to learn; ``DataError`` for a row that the chat
+        template refuses.
     """
-    trainer = SFTTrainer(
-        model=model,
-        args=args,
-        train_dataset=_as_it_stands(train_rows),
-        eval_dataset=_as_it_stands(eval_rows) if eval_rows else None,
-        processing_class=tokenizer,
-    )
+    try:
+        trainer = SFTTrainer(
+            model=model,
+            args=args,
+            train_dataset=_as_it_stands(train_rows),
+            eval_dataset=_as_it_stands(eval_rows) if eval_rows else None,
+            processing_class=tokenizer,
+        )
+    except (TemplateError, TypeError, ValueError, KeyError):
+        for row in (*train_rows, *eval_rows):  # TRL does not say which one it is
+            messages = row.get("messages") or [*row.get("prompt", ()), *row.get("completion", ())]
+            if not any(isinstance(value, str) for value in (*messages, row.get("text"))):
+                rendered(cast(Tokenizer, tokenizer), messages, **template_of(row))
+        raise
     for name, rows in (("data", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
         if rows is not None and not len(rows):  # type: ignore[arg-type]
             raise ConfigError(

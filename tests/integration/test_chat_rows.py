@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from risen_plugin import RisenCallback
 from risen_plugin.commands.train.rows import read_rows
 from risen_plugin.commands.train.run_config import DataSource
 from risen_plugin.errors import DataError
+from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.sft import sft_config, sft_trainer
 
 Make = Callable[..., Any]
@@ -107,6 +109,82 @@ def test_tools_of_another_form_are_refused_with_their_line(
 ):
     with pytest.raises(DataError, match=rf"rows\.jsonl:1: {message}"):
         learned({"messages": [asking("1"), call("add")], column: value})
+
+
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}"
+    "{% endif %}{{ m.role + m.content }}{% endfor %}"
+)
+SYSTEM = [{"role": "system", "content": "Be brief."}, asking("one")]
+CALLED = [asking("one"), {**call("add"), "content": None}]
+REFUSED = [
+    pytest.param(
+        SYSTEM,
+        r"refuses the messages 'Be brief. one.*'... of the roles system, user.*: no system role;",
+        id="a role that the template does not have",
+    ),
+    pytest.param(
+        CALLED,
+        r"refuses the messages 'one.*'... of the roles user, assistant.*: .*attribute 'content'",
+        id="a message without a text",
+    ),
+]
+
+
+@pytest.mark.parametrize(("messages", "message"), REFUSED)
+@pytest.mark.parametrize("form", ["messages", "prompt"])
+def test_messages_that_the_template_refuses_are_named_before_the_training(
+    make_model: Make,
+    tokenizer: Any,
+    tmp_path: Path,
+    messages: list[dict[str, Any]],
+    message: str,
+    form: str,
+):
+    template = copy.copy(tokenizer)
+    template.chat_template = NO_SYSTEM
+    args = sft_config(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False)
+    answer = [{"role": "assistant", "content": "yes"}]
+    good = {"messages": [asking("a"), *answer]}
+    bad: dict[str, Any] = {"messages": messages}
+    if form == "prompt":
+        good = {"prompt": [asking("a")], "completion": answer}
+        bad = {"prompt": messages, "completion": answer}
+    with pytest.raises(DataError, match=message):
+        sft_trainer(make_model(), template, args, [good, bad], [])
+    with pytest.raises(DataError, match=f"probe row 1: the chat template {message}"):
+        encode_probe(template, [good, bad], 100)
+
+
+@pytest.mark.parametrize(("messages", "message"), REFUSED)
+def test_an_instruction_that_the_template_refuses_is_named_before_a_run(
+    make_trainer: Make,
+    make_model: Make,
+    tokenizer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    config: Make,
+    messages: list[dict[str, Any]],
+    message: str,
+):
+    def generator(*, count: int, **context: Any) -> list[dict[str, Any]]:
+        return [{"prompt": messages}] * count
+
+    monkeypatch.setattr(tokenizer, "chat_template", NO_SYSTEM)
+    trainer = make_trainer(make_model())
+    RisenCallback(config(generator=generator, probe=[{"text": "a b c"}])).attach(trainer)
+    with pytest.raises(
+        DataError, match=f"generator 'generator'.* made an unusable row: .*{message}"
+    ):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_the_probe_is_read_with_the_tools_of_its_row(tokenizer: Any):
+    template = copy.copy(tokenizer)
+    template.chat_template = TEMPLATE
+    row = {"messages": [asking("1"), call("add")], "tools": json.dumps([tool("add")])}
+    ((ids, _),) = encode_probe(template, [row], 1000)
+    assert template.decode(ids).startswith('{"type": "function", "function": {"name": "add"}};')
 
 
 HALF = r"column '\w+' has half of a character \(\\ud83d\), where a text was cut off"
