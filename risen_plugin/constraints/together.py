@@ -111,6 +111,7 @@ _READERS: tuple[tuple[Iterable[str], Iterable[str]], ...] = (
     ({"punctuation:punctuation_dot"}, _BY_SENTENCE | _ENDS),
     (_CASE, _ids("first_word", "first_word_answer first_word_sent")),
     (_CASE, _ids("length_constraints", "nth_paragraph_first_word")),
+    (_CASE, _WRAPPED),
     # Words in capitals only, or hardly any others, leave nothing to be said of a word's case.
     (_CASE, _ids("detectable_format", "multiple_sections") | _ENDS | _WORDS),
     (

@@ -102,5 +102,5 @@ class CapitalWordFrequency(Constraint):
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
         relation = rng.choice(RELATIONS)
-        low, high = (5, 20) if relation == "less than" else (2, 12)
+        low, high = (3, 10) if relation == "less than" else (2, 12)
         return {"capital_frequency": rng.randint(low, high), "capital_relation": relation}

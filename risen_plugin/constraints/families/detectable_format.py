@@ -110,7 +110,7 @@ class NumberBulletLists(Constraint):
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
-        return {"num_bullets": rng.randint(2, 8)}
+        return {"num_bullets": rng.randint(3, 8)}
 
 
 def _title(line: str) -> str:

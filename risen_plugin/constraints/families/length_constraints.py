@@ -104,7 +104,7 @@ class NumberParagraphs(Constraint):
     wordings = (
         "Write exactly {num_paragraphs} paragraphs and put *** between them.",
         "There should be exactly {num_paragraphs} paragraphs, separated with the Markdown "
-        "divider: ***",
+        "divider ***.",
         "Divide your answer into exactly {num_paragraphs} paragraphs, and separate them with ***.",
     )
     conflicts = frozenset(

@@ -19,7 +19,7 @@ class Paragraphs(Constraint):
     id = "paragraphs:paragraphs"
     wordings = (
         "Write exactly two paragraphs and put *** between them.",
-        "Your answer must have exactly 2 paragraphs, separated with the Markdown divider: ***",
+        "Your answer must have exactly 2 paragraphs, separated with the Markdown divider ***.",
     )
     conflicts = frozenset(
         {

@@ -148,7 +148,7 @@ SUITABLE: Mapping[Kind, frozenset[str]] = {
     | _CASE
     | _AVOIDED
     | _LETTERS
-    | _ids("keywords:existence punctuation:punctuation_exclamation length_constraints:number_words")
+    | _ids("punctuation:punctuation_exclamation length_constraints:number_words")
     | _LANGUAGE,
     "question": _AVOIDED
     | _LETTERS
@@ -237,10 +237,11 @@ def suitable(task: Task, *, named: bool = False) -> frozenset[str]:
         fit -= _LAYOUT
     if task.settles_words:
         fit -= _CHARACTERS
-    if task.kind == "fixed" and not task.is_text:
-        fit -= _TITLE
-    if task.kind == "fixed" and task.is_text:
-        fit -= _POSTSCRIPT
+    if task.kind == "fixed":
+        if task.is_text or task.is_reworked:
+            fit -= _POSTSCRIPT | _CLOSING
+        if task.is_reworked or not task.is_text:
+            fit -= _TITLE | _FORBIDDEN
     if task.settles_all:
         fit = frozenset()
     if not task.is_english:

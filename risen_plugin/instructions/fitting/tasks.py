@@ -26,6 +26,7 @@ Kind: TypeAlias = Literal[
     "list",
     "question",
 ]
+_FEW = 3  # words that are no sentence yet
 _SHOWN = 600  # characters of the request that are looked at, from its beginning and its end
 
 
@@ -52,18 +53,27 @@ _FIXED = _any(
     extract find sort order rank rewrite convert converting converted replace correct
     correctness spelling misspell\w* grammar grammatical\w* proofread translat\w+ transcri\w+
     capitali[sz]\w+ calculate compute solv(?:e|ing) how\smany how\smuch how\sold how\slong
-    how\sfar when who whose where verify format synonyms? antonyms? rhymes? pronunciation
-    riddle puzzle paraphras\w+ rephras\w+ edit improve simplify polish shorten summar\w+ tl;?dr
-    condense revise reword transform turn\sinto change complete completion completing continue
-    repeat copy verbatim recite quote quotes fix word\sfor\sword given\stwo analogy pairs? same
-    relation fact-check headline\sfor name\sof names\sof definition define number numbers math
-    maths arithmetic sum average percentage price cost score date year phrase\sto capital\sof
-    sentiment entail\w* retrieve match assess estimate guess similar scramble unscramble
-    anagram acronym abbreviations? expand insert remove delete highlight\w* underlined? genre
-    address part\sof\sspeech tone intent based\son using\sthe provided given
-    following\s(?:text|sentence|sentences|paragraph|passage|article|document|email|words?|list)
-    respond reply replying response opinion
+    how\sfar whose verify format synonyms? antonyms? rhymes? pronunciation riddle puzzle
+    paraphras\w+ rephras\w+ edit improve simplify polish shorten summar\w+ tl;?dr condense
+    revise reword transform turn\sinto change continue repeat copy verbatim recite quote quotes
+    fix word\sfor\sword given\stwo analogy pairs? fact-check headline\sfor definition define
+    math maths arithmetic sum average percentage phrase\sto capital\sof sentiment entail\w*
+    retrieve match assess estimate guess scramble unscramble anagram acronym abbreviations?
+    expand insert remove delete underlined? genre part\sof\sspeech
     """
+)
+_GIVEN = _any(
+    r"""
+    given provided based\son using\sthe respond reply replying response opinion number numbers
+    date year same similar price cost tone intent name\sof names\sof address relation score
+    complete completion completing highlight\w* when who where
+    following\s(?:text|sentence|sentences|paragraph|passage|article|document|email|words?|list)
+    """
+)
+_COMPOSE = re.compile(
+    r"(?:^|[.;,:?!] |\b(?:please|to|should|must|and) )"
+    r"(?:write|compose|create|draft|prepare|generate|make|come up with|design|develop|tell)\b",
+    re.IGNORECASE,
 )
 _LINE = _any(
     r"""
@@ -114,8 +124,15 @@ _LIST = _any(
 _TEXT = _any(
     r"""
     write compose summar\w+ article recipe recipes plan story essay paragraph post description
-    outline guide introduction report review improve expand develop ideas lyrics complete completing
-    continue translat\w+ rewrite
+    outline guide introduction report improve expand develop ideas
+    """
+)
+_REWORKED = _any(
+    r"""
+    complete completing completion continue lyrics rewrite reword rephras\w+ paraphras\w+
+    translat\w+
+    correct grammar spelling changed? rewritten corrected edit polish signature proverb
+    metaphor alliterations? sentence chat reply
     """
 )
 _YES_OR_NO = re.compile(
@@ -158,7 +175,8 @@ _SETTLES_FORM = _any(
 )
 _ONLY = _any(
     r"""
-    separated\sby in\sthe\sformat following\sthe\sformat formatted only just directly output
+    respond\swith answer\swith reply\swith separated\sby in\sthe\sformat following\sthe\sformat
+    formatted only just directly output
     nothing\selse exactly exact without\sexplanation no\sexplanation
     one\sword single\sword verbatim word\sfor\sword do\snot\sadd don't\sadd
     """
@@ -193,6 +211,7 @@ class Task:
     :param settles_all: whether nothing beside what it asks for may be in the answer.
     :param gives_text: whether a text is given beside the request.
     :param is_text: whether the answer is a text of some length, rather than a label or a value.
+    :param is_reworked: whether the answer is another form of a given text, or goes on with it.
     :param characters: how long it is.
     """
 
@@ -204,6 +223,7 @@ class Task:
     settles_all: bool = False
     gives_text: bool = False
     is_text: bool = False
+    is_reworked: bool = False
     characters: int = 0
 
 
@@ -225,10 +245,15 @@ def task_of(query: str) -> Task:
         kind=kind,
         is_english=_is_english(head, query),
         settles_length=bool(_SETTLES_LENGTH.search(head) or _AMOUNT.search(head)),
-        settles_form=bool(_SETTLES_FORM.search(head) or _QUOTED.search(head)),
+        settles_form=bool(
+            _SETTLES_FORM.search(head)
+            or _QUOTED.search(head)
+            or (kind == "fixed" and _LIST.search(head))
+        ),
         settles_words=bool(_FORBIDS.search(head)),
         settles_all=bool(_ONLY.search(head) or _EXACT.search(head)) and kind != "line",
         is_text=bool(_TEXT.search(head)),
+        is_reworked=bool(_REWORKED.search(head)),
         gives_text=gives_text,
         characters=len(query),
     )
@@ -241,9 +266,8 @@ def _kind_of(head: str, query: str, gives_text: bool) -> Kind:
         return "yes or no"
     if _TALK.match(head):
         return "explanation"
-    if _FIXED.search(head):
-        return "fixed"
-    if gives_text and not _EXPLANATION.search(head):
+    is_given = _GIVEN.search(head) or (gives_text and not _EXPLANATION.search(head))
+    if _FIXED.search(head) or (is_given and not _COMPOSE.search(head)):
         return "fixed"
     kinds: tuple[tuple[Kind, re.Pattern[str]], ...] = (
         ("line", _LINE),
@@ -255,7 +279,8 @@ def _kind_of(head: str, query: str, gives_text: bool) -> Kind:
         ("explanation", _EXPLANATION),
         ("question", _QUESTION),
     )
-    return next((kind for kind, pattern in kinds if pattern.search(head)), "question")
+    found = next((kind for kind, pattern in kinds if pattern.search(head)), None)
+    return found or ("question" if "?" in head or len(head.split()) < _FEW else "fixed")
 
 
 def _is_english(head: str, query: str) -> bool:
