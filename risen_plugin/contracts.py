@@ -5,6 +5,7 @@ Imports no other module of the package and nothing heavy, so that a plugin's tes
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,49 @@ def text_of(completion: Completion) -> str:
     if isinstance(completion, str):
         return completion
     return "\n".join(_content(message.get("content")) for message in completion)
+
+
+def without_thinking(completion: Completion) -> Completion:
+    r"""``completion`` without its thinking sections, and without the white space that they leave.
+
+    A section stands between ``<think>`` and ``</think>`` (also ``thinking``, ``thought``,
+    ``reasoning``, ``seed:think``, and in square brackets). One that is not closed reaches to the
+    end; one whose beginning stands in the prompt begins with the answer.
+
+    >>> without_thinking("<think>Which one?</think>\n\nThe Rhine.")
+    'The Rhine.'
+    """
+    if isinstance(completion, str):
+        return _thoughtless(completion)
+    return [
+        {**message, "content": _thoughtless(_content(message["content"]))}
+        if message.get("content")
+        else message
+        for message in completion
+    ]
+
+
+def _thoughtless(text: str) -> str:
+    marks = list(_THOUGHT_MARK.finditer(text))
+    if not marks:
+        return text
+    kept, since, is_open = [], 0, _closes(marks[0])
+    for mark in marks:
+        if _closes(mark):
+            since, is_open = mark.end(), False
+        elif not is_open:
+            kept.append(text[since : mark.start()])
+            is_open = True
+    return "".join([*kept, "" if is_open else text[since:]]).lstrip()
+
+
+def _closes(mark: re.Match[str]) -> bool:
+    return mark[0][1] == "/"
+
+
+_THOUGHT_MARK = re.compile(
+    r"</?(?:seed:)?(?:think(?:ing)?|thought|reasoning)>|\[/?think\]", re.IGNORECASE
+)
 
 
 def _content(content: object) -> str:

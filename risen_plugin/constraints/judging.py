@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.constraints.registry import parse_all
+from risen_plugin.constraints.core import Checked, Rules
+from risen_plugin.constraints.registry import paired, parse_all
 from risen_plugin.contracts import Completion, Row, text_of
 
 
@@ -30,15 +31,43 @@ def check_all(
     instruction_id_list: Sequence[str],
     kwargs: Sequence[Mapping[str, Any] | None] | None,
     prompt: str | None = None,
+    *,
+    rules: Rules = "risen",
 ) -> list[bool]:
     """For each constraint in turn, whether the answer ``text`` meets it; a blank answer never does.
 
     :param kwargs: one mapping per id; None where no id takes any.
     :param prompt: the text that was asked, for constraints that are about the prompt itself.
+    :param rules: ``ifeval`` for the verdicts of IFEval itself, as published numbers have them.
     :raises DataError: as :func:`parse`, and when there is not one ``kwargs`` per id.
+    :raises ConfigError: if IFEval's verdicts need a package that is not installed.
     """
-    wanted = parse_all(instruction_id_list, kwargs, prompt)
+    wanted = _wanted(instruction_id_list, kwargs, prompt, rules)
     return [constraint.check(text) for constraint in wanted]
+
+
+def check_rules(rules: Rules) -> None:
+    """Refuse rules that cannot be applied here.
+
+    :raises ConfigError: if they need a package that is not installed.
+    """
+    if rules == "ifeval":
+        from risen_plugin.constraints.original.needs import check_installed
+
+        check_installed()
+
+
+def _wanted(
+    ids: Sequence[str],
+    kwargs: Sequence[Mapping[str, Any] | None] | None,
+    prompt: str | None,
+    rules: Rules,
+) -> Sequence[Checked]:
+    if rules == "risen":
+        return parse_all(ids, kwargs, prompt)
+    from risen_plugin.constraints.original.checks import parse
+
+    return [parse(id_, values, prompt) for id_, values in paired(ids, kwargs)]
 
 
 @dataclass(frozen=True)
@@ -62,6 +91,8 @@ def judge_all(
     instruction_id_list: Sequence[str],
     kwargs: Sequence[Mapping[str, Any] | None] | None,
     prompt: str | None = None,
+    *,
+    rules: Rules = "risen",
 ) -> list[Judgement]:
     """As :func:`check_all`, strictly and loosely, and with what decides it.
 
@@ -72,7 +103,7 @@ def judge_all(
     """
     others = variants(text)[1:]
     judged = []
-    for constraint in parse_all(instruction_id_list, kwargs, prompt):
+    for constraint in _wanted(instruction_id_list, kwargs, prompt, rules):
         look = constraint.look(text)
         loose = look.met or any(map(constraint.check, others))
         judged.append(Judgement(constraint.id, look.met, loose, look.seen))
@@ -80,7 +111,7 @@ def judge_all(
 
 
 def judge_row(
-    prompt: Any, completion: Completion, columns: Mapping[str, Any]
+    prompt: Any, completion: Completion, columns: Mapping[str, Any], rules: Rules = "risen"
 ) -> list[Judgement] | None:
     """The judgements of an answer by the constraints of its row; None where the row has none.
 
@@ -89,7 +120,8 @@ def judge_row(
     ids = columns.get("instruction_id_list")
     if ids is None or (isinstance(ids, Sequence) and not ids):
         return None
-    return judge_all(text_of(completion), ids, columns.get("kwargs"), asked_of(prompt))
+    asked = asked_of(prompt)
+    return judge_all(text_of(completion), ids, columns.get("kwargs"), asked, rules=rules)
 
 
 def variants(text: str) -> list[str]:

@@ -192,6 +192,16 @@ def parse_all(
 
     :raises DataError: as :func:`parse`, and when there is not one ``kwargs`` per id.
     """
+    return [parse(id_, values, prompt) for id_, values in paired(instruction_id_list, kwargs)]
+
+
+def paired(
+    instruction_id_list: Sequence[str], kwargs: Sequence[Mapping[str, Any] | None] | None
+) -> list[tuple[str, Mapping[str, Any] | None]]:
+    """Each id of a row with its kwargs.
+
+    :raises DataError: when there is not one ``kwargs`` per id.
+    """
     if isinstance(instruction_id_list, str) or not isinstance(instruction_id_list, Sequence):
         raise DataError(
             f"instruction_id_list must be a list of ids, not {_short(instruction_id_list)}"
@@ -204,6 +214,4 @@ def parse_all(
         raise DataError(
             f"instruction_id_list has {len(instruction_id_list)} ids but kwargs has {len(kwargs)}"
         )
-    return [
-        parse(id_, values, prompt) for id_, values in zip(instruction_id_list, kwargs, strict=True)
-    ]
+    return list(zip(instruction_id_list, kwargs, strict=True))

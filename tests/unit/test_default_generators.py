@@ -334,9 +334,9 @@ def test_a_row_to_which_nothing_can_be_added_stays_as_it_is() -> None:
     assert row == {**stated, "query": "Why?", "family": "detectable_format", "level": 1}
 
 
-def test_stated_constraints_that_are_wrong_are_errors_that_name_the_prompt() -> None:
+def test_stated_constraints_that_are_wrong_are_errors_that_name_the_row() -> None:
     rows = [{"prompt": "Why?", "instruction_id_list": ["a:b"], "kwargs": [{}]}]
-    with pytest.raises(DataError, match=r"the row with the prompt 'Why\?': unknown constraint"):
+    with pytest.raises(DataError, match=r"^rows\[0\]: unknown constraint 'a:b'"):
         draw(Constraints(rows=rows), 1)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import threading
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from risen_plugin.builtin import rewards
 from risen_plugin.builtin.rewards import Constraints, Exact, Length, Regex
+from risen_plugin.contracts import Failed, without_thinking
 from risen_plugin.errors import DataError
 from risen_plugin.plugins import Plugins
 from risen_plugin.testing import REWARD_CHECKS
@@ -201,3 +205,70 @@ def test_bad_rows_are_errors_that_name_the_row(reward: Any, rows: Any, message: 
     with pytest.raises(DataError, match=message) as caught:
         score(reward, "a", "b", **rows)
     assert "\n" not in str(caught.value)
+
+
+THOUGHT = "<think>First, a number: 7.</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("reward", "columns", "answer"),
+    [
+        (Exact(strip_thinking=True), {"answer": ["yes"]}, "yes"),
+        (Regex("7", must_match=False, strip_thinking=True), {}, "yes"),
+        (Length(1, 1, slack=0, strip_thinking=True), {}, "yes"),
+        (
+            Constraints(strip_thinking=True),
+            {"instruction_id_list": [[NO_COMMA]], "kwargs": [[{}]]},
+            "yes",
+        ),
+    ],
+)
+def test_thinking_sections_can_be_left_out_of_account(
+    reward: Any, columns: Any, answer: str
+) -> None:
+    kept = replace(reward, strip_thinking=False)
+    chat = [{"role": "assistant", "content": THOUGHT + answer}]
+
+    assert score(reward, THOUGHT + answer, **columns) == [1.0]
+    assert reward(prompts=["Ask."], completions=[chat], **columns) == [1.0]
+    assert score(reward, f"<think>{answer}", **columns) == [0.0]  # no answer after it
+    assert score(kept, THOUGHT + answer, **columns) == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("<think>a</think>\n\nb", "b"),
+        ("a</think>b", "b"),  # it was opened by the chat template
+        ("<think>a", ""),
+        ("[THINK]a[/THINK]b", "b"),
+        ("b <thinking>a</thinking>b", "b b"),
+        ("<thin> b", "<thin> b"),
+    ],
+)
+def test_what_is_a_thinking_section(text: str, left: str) -> None:
+    assert without_thinking(text) == left
+
+
+EVIL = r"^(\w|\w\w|\w\w\w)+$"
+
+
+def test_a_pattern_that_never_ends_costs_a_second_and_no_verdict() -> None:
+    began = time.perf_counter()
+    scores = score(Regex(EVIL, limit_s=0.1), "a" * 200 + "!", "ab")
+
+    assert time.perf_counter() - began < 2
+    assert isinstance(scores[0], Failed)
+    assert "longer than limit_s = 0.1" in scores[0].reason
+    assert scores[1] == 1.0
+
+
+def test_a_pattern_under_way_lets_other_threads_run() -> None:
+    reward = Regex(EVIL, limit_s=2.0)
+    thread = threading.Thread(target=score, args=(reward, "a" * 200 + "!"), daemon=True)
+    thread.start()
+    counted = 0
+    began = time.perf_counter()
+    while thread.is_alive() and time.perf_counter() - began < 0.2:
+        counted += 1
+    assert counted > 1000  # Python's own engine would not have come back

@@ -327,3 +327,53 @@ def test_every_id_that_rows_are_turned_into_is_known_or_said_to_be_unknown() -> 
         return
     with pytest.raises(DataError, match="unknown constraint 'language:response_language'"):
         asked(row)
+
+
+KEYS = json.dumps([{"instruction_id": ["keywords:existence"], "kwargs": [{"keywords": ["sea"]}]}])
+
+
+def test_a_ground_truth_inside_reward_model_states_constraints() -> None:
+    row = {"prompt": "Why?", "reward_model": {"style": "rule", "ground_truth": KEYS}}
+
+    (read,) = Jsonl(rows=[row])(count=1, seed=0)
+
+    assert read["instruction_id_list"] == ["keywords:existence"]
+    assert read["kwargs"] == [{"keywords": ["sea"]}]
+
+
+def test_a_plain_first_row_hides_no_constraints_of_a_later_one() -> None:
+    rows = [{"prompt": "1 + 1?", "ground_truth": "2"}, {"prompt": "Why?", "ground_truth": KEYS}]
+
+    read = list(Jsonl(rows=rows, shuffle=False)(count=2, seed=0))
+
+    assert read[1]["instruction_id_list"] == ["keywords:existence"]
+
+
+@pytest.mark.parametrize("id_", ["fr:keywords:existence", "keywords:existance", "mine:own"])
+def test_a_plain_row_with_an_unknown_id_is_unusable(id_: str) -> None:
+    right = {"prompt": "Why?", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    wrong = {**right, "instruction_id_list": [id_]}
+
+    with pytest.raises(DataError, match=rf"^rows\[1\]: unknown constraint '{id_}'.*unusable: skip"):
+        Jsonl(rows=[right, wrong]).report()
+    left = Jsonl(rows=[right, wrong], unusable="skip")
+    assert len(left.supply) == 1
+    assert left.report().dropped == {f"no check for {id_}": 1}
+    assert len(Jsonl(rows=[right, wrong], unusable="keep").supply) == 2
+
+
+def test_a_language_before_an_id_is_named_as_the_reason() -> None:
+    row = {"prompt": "Why?", "instruction_id_list": ["fr:punctuation:no_comma"], "kwargs": [{}]}
+    with pytest.raises(DataError, match="did you mean 'punctuation:no_comma'"):
+        Jsonl(rows=[row]).report()
+
+
+@pytest.mark.parametrize(
+    "kwargs", ['[{"keywords": ["sea"]}]', ['{"keywords": ["sea"]}'], [{"keywords": ["sea"]}]]
+)
+def test_kwargs_may_be_json_text(kwargs: Any) -> None:
+    row = {"prompt": "Why?", "instruction_id_list": ["keywords:existence"], "kwargs": kwargs}
+
+    (read,) = Jsonl(rows=[row])(count=1, seed=0)
+
+    assert read["kwargs"] == [{"keywords": ["sea"]}]

@@ -1,8 +1,9 @@
 """The public forms of rows that state constraints, turned into ids and kwargs.
 
 ``rlvr`` is the form of RLVR-IFeval: ``ground_truth`` names one function and its arguments.
-``multi`` is that of IF_multi_constraints: ``ground_truth`` lists mappings with ids and kwargs. A
-demand of a row that no constraint here can check is an error; it is never left out.
+``multi`` is that of IF_multi_constraints: ``ground_truth`` lists mappings with ids and kwargs. Both
+may stand in the column ``reward_model``. Plain rows may have ids and kwargs as JSON text. A demand
+of a row that no constraint here can check is an error; it is never left out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from risen_plugin.constraints import KNOWN, parse
 from risen_plugin.constraints.families.detectable_format import OPTIONS
+from risen_plugin.constraints.registry import paired
 from risen_plugin.contracts import Row
 from risen_plugin.errors import DataError, near_miss
 
@@ -21,6 +23,9 @@ Form: TypeAlias = Literal["auto", "plain", "rlvr", "multi"]
 FORMS: tuple[Form, ...] = get_args(Form)
 Asked: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
 """Ids with their kwargs."""
+
+
+_ANY_PROMPT = "the prompt"
 
 
 class UnusableError(DataError):
@@ -40,9 +45,9 @@ def form_of(row: Any) -> Form:
     >>> form_of({"ground_truth": '{"func_name": "validate_title"}'})
     'rlvr'
     """
-    if not isinstance(row, Mapping) or "instruction_id_list" in row:
+    if not isinstance(row, Mapping) or row.get("instruction_id_list") is not None:
         return "plain"
-    truth = _loaded(row.get("ground_truth"))
+    truth = _loaded(_truth_of(row))
     if isinstance(truth, list) and len(truth) == 1:
         (truth,) = truth
         truth = _loaded(truth)
@@ -56,25 +61,67 @@ def form_of(row: Any) -> Form:
     return "rlvr" if isinstance(truth, Mapping) and "func_name" in truth else "plain"
 
 
+def _truth_of(row: Row) -> Any:
+    """The ``ground_truth`` of a row, or of its ``reward_model``; None without one."""
+    if "ground_truth" in row:
+        return row["ground_truth"]
+    inner = _loaded(row.get("reward_model"))
+    return inner.get("ground_truth") if isinstance(inner, Mapping) else None
+
+
+def states_constraints(row: Any) -> bool:
+    """Whether a row states constraints, in whatever form."""
+    if form_of(row) != "plain":
+        return True
+    return isinstance(row, Mapping) and bool(row.get("instruction_id_list"))
+
+
+def read_as_values(row: Row) -> Row:
+    """A plain row whose ids and kwargs are values, also where they were JSON text."""
+    read = dict(row)
+    for name in ("instruction_id_list", "kwargs"):
+        value = row.get(name)
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            loaded = _loaded(value)
+            read[name] = value if loaded is None else loaded
+    kwargs = read.get("kwargs")
+    if isinstance(kwargs, list | tuple):
+        read["kwargs"] = [_loaded(one) if isinstance(one, str) else one for one in kwargs]
+    return read
+
+
+def checked(row: Row, where: str) -> Row:
+    """A plain row as :func:`read_as_values` gives it, if all its constraints can be checked.
+
+    :raises UnusableError: naming ``where``, if not.
+    """
+    row = read_as_values(row)
+    ids = row.get("instruction_id_list")
+    if not ids:
+        return row
+    try:
+        pairs = paired(ids, row.get("kwargs"))
+    except DataError as error:
+        raise UnusableError(f"{where}: {error}", "malformed instruction_id_list") from error
+    for id_, kwargs in pairs:
+        _check(str(id_), kwargs, where)
+    return row
+
+
 def adapted(row: Row, form: Form, where: str) -> Row:
     """``row`` with ``instruction_id_list``, ``kwargs``, ``family`` and ``level``.
 
     :raises UnusableError: naming ``where``, if a constraint cannot be checked or is stated wrongly.
     """
-    if "ground_truth" not in row:
+    truth = _truth_of(row)
+    if truth is None and "ground_truth" not in row:
         raise DataError(
             f"{where} has no column 'ground_truth'{near_miss('ground_truth', row)}; "
             f"rows of the form '{form}' state their constraints in it"
         )
-    asked, level = (_of_rlvr if form == "rlvr" else _of_multi)(row["ground_truth"], where)
+    asked, level = (_of_rlvr if form == "rlvr" else _of_multi)(truth, where)
     for id_, kwargs in asked:
-        if id_ not in KNOWN:
-            hint = near_miss(id_, KNOWN)
-            raise UnusableError(f"{where}: unknown constraint '{id_}'{hint}", f"no check for {id_}")
-        try:
-            parse(id_, kwargs, "the prompt")
-        except DataError as error:
-            raise UnusableError(f"{where}: {error}", f"wrong kwargs of {id_}") from error
+        _check(id_, kwargs, where)
     return {
         **row,
         "instruction_id_list": [id_ for id_, _ in asked],
@@ -85,6 +132,17 @@ def adapted(row: Row, form: Form, where: str) -> Row:
         "family": asked[0][0].partition(":")[0],
         "level": level,
     }
+
+
+def _check(id_: str, kwargs: Mapping[str, Any] | None, where: str) -> None:
+    if id_ not in KNOWN:
+        bare = id_.partition(":")[2]
+        hint = f"; did you mean '{bare}'?" if bare in KNOWN else near_miss(id_, KNOWN)
+        raise UnusableError(f"{where}: unknown constraint '{id_}'{hint}", f"no check for {id_}")
+    try:
+        parse(id_, kwargs, _ANY_PROMPT)
+    except DataError as error:
+        raise UnusableError(f"{where}: {error}", f"wrong kwargs of {id_}") from error
 
 
 def _loaded(value: object) -> Any:

@@ -43,9 +43,11 @@ class Jsonl:
     :param form: how rows state their constraints: ``plain`` (``instruction_id_list`` and
         ``kwargs``), ``rlvr`` (``ground_truth`` with ``func_name``, as RLVR-IFeval), ``multi``
         (``ground_truth`` with lists of ``instruction_id``, as IF_multi_constraints); ``auto`` goes
-        by the first row. The latter two become plain, and their prompt is in ``messages``.
-    :param unusable: what to do with a row whose ``ground_truth`` no constraint here can check:
-        ``error``, or ``skip`` to leave it out and count it in ``report()``.
+        by the first row, and by each one where that is plain. The latter two become plain, and
+        their prompt is in ``messages``; their ``ground_truth`` may stand in ``reward_model``.
+    :param unusable: what to do with a row that states a constraint which nothing here can check:
+        ``error``, ``skip`` to leave it out and count it in ``report()``, or ``keep`` for a reward
+        that knows ids of its own.
     """
 
     path: str | None = None

@@ -11,14 +11,22 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from risen_plugin.builtin.generators.forms import Form, UnusableError, adapted, form_of
+from risen_plugin.builtin.generators.forms import (
+    Form,
+    UnusableError,
+    adapted,
+    checked,
+    form_of,
+    read_as_values,
+    states_constraints,
+)
 from risen_plugin.builtin.generators.sources import LocatedRow, Source
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.instructions.rows import check_characters
 from risen_plugin.instructions.validity import FilterReport
 
-Unusable: TypeAlias = Literal["error", "skip"]
+Unusable: TypeAlias = Literal["error", "skip", "keep"]
 CHECKED_AT_ONCE = 10_000
 """So many rows are checked before the first one is used; the columns are those of them all."""
 
@@ -30,10 +38,11 @@ class Supply:
     :param prompt: the column with the prompt, text or chat messages.
     :param append: a column whose text, where there is one, follows the prompt after an empty line;
         dots reach inside, as in ``instances.0.input``.
-    :param form: how rows state their constraints; ``auto`` goes by the first row.
-    :param unusable: whether a row whose ``ground_truth`` no constraint can check is an error or
-        left out and counted in ``report``. A source of the forms ``rlvr`` and ``multi`` is read
-        through once to know.
+    :param form: how rows state their constraints; ``auto`` goes by the first row, and by
+        each one where that is plain.
+    :param unusable: whether a row with a constraint that nothing here can check is an error, or
+        left out and counted in ``report``, or kept if it is plain. A source whose first rows state
+        constraints is read through once to know.
     :raises DataError: if there is no row, or one of the first is unfit.
     """
 
@@ -56,11 +65,14 @@ class Supply:
         self._usable: array[int] | None = None
         if not len(source):
             raise DataError(f"{name} holds no instructions")
-        self._form: Form = form_of(source[0][1]) if form == "auto" else form
-        if self._form == "plain":
-            self._look_at_the_first()
+        public = form_of(source[0][1]) if form == "auto" else "plain"
+        self._form: Form = form if public == "plain" else public
+        self._unusable = unusable
+        first = itertools.islice(source, CHECKED_AT_ONCE)
+        if self._form in ("rlvr", "multi") or any(states_constraints(row) for _, row in first):
+            self._look_at_all(name)
         else:
-            self._look_at_all(name, skip=unusable == "skip")
+            self._look_at_the_first()
         if append is not None and not self._has_appended:
             raise DataError(f"no row of {name} has a text at '{append}' to append")
 
@@ -80,14 +92,14 @@ class Supply:
             columns = _shared(columns, self._row(located))
         self.columns = tuple(columns or ())
 
-    def _look_at_all(self, name: str, *, skip: bool) -> None:
+    def _look_at_all(self, name: str) -> None:
         columns: dict[str, None] | None = None
         usable = array("Q")
         for index, located in enumerate(self._source):
             try:
                 row = self._row(located)
             except UnusableError as error:
-                if not skip:
+                if self._unusable != "skip":
                     raise DataError(
                         f"{error}; with the option unusable: skip such rows are left out and "
                         "counted"
@@ -107,10 +119,15 @@ class Supply:
         if not isinstance(row, Mapping):
             raise DataError(f"{where} is of type {type(row).__name__}, not a mapping of columns")
         prompt = self._prompt
-        if self._form != "plain":
-            row = adapted(row, self._form, where)
+        form = form_of(row) if self._form == "auto" else self._form
+        if form != "plain":
+            row = adapted(row, form, where)
             if prompt == "prompt" and prompt not in row and "messages" in row:
                 prompt = "messages"
+        elif self._unusable != "keep":
+            row = checked(row, where)
+        else:
+            row = read_as_values(row)
         if prompt not in row:
             raise DataError(
                 f"{where} has no column '{prompt}'{near_miss(prompt, row)}; "
@@ -146,8 +163,8 @@ def check_form(form: object, unusable: object) -> None:
     if form not in forms:
         hint = near_miss(str(form), forms)
         raise ConfigError(f"form must be one of {', '.join(forms)}, not {form!r}{hint}")
-    if unusable not in ("error", "skip"):
-        raise ConfigError(f"unusable must be error or skip, not {unusable!r}")
+    if unusable not in ("error", "skip", "keep"):
+        raise ConfigError(f"unusable must be error or skip, or keep, not {unusable!r}")
 
 
 def _shared(columns: dict[str, None] | None, row: Row) -> dict[str, None]:

@@ -6,6 +6,8 @@ import random
 import re
 from collections.abc import Sequence
 
+from risen_plugin.contracts import text_of, without_thinking
+
 _MANNERS = (
     "in other words",
     "more briefly",
@@ -14,7 +16,6 @@ _MANNERS = (
     "in plainer words",
     "as somebody in a hurry would put it",
 )
-_THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _LABEL = re.compile(
     r"^\W{0,3}(?:(?:here is|here's)\b[^\n:]{0,60}:|(?:the )?(?:new|rewritten|rephrased)?\s*"
     r"(?:request|instruction|prompt)\s*:)[*_]{0,3}\s*",
@@ -52,7 +53,7 @@ def cleaned(answer: str) -> str:
     >>> cleaned('Rewritten request: "Name a river."')
     'Name a river.'
     """
-    text = _LABEL.sub("", _THOUGHTS.sub("", answer).strip(), count=1).strip()
+    text = _LABEL.sub("", text_of(without_thinking(answer)).strip(), count=1).strip()
     for opening, closing in _QUOTES:
         inside = text[len(opening) : len(text) - len(closing)]
         if text.startswith(opening) and text.endswith(closing) and opening not in inside:
