@@ -105,6 +105,7 @@ def test_score_shows_rows_constraints_and_what_they_come_to():
         "rows       3: 2 score, 1 abstain, 0 error\n"
         "score      mean 0.500, 0.500 passed\n"
         "adherence  strict 0.500, loose 0.500 of 2 rows with constraints\n"
+        "           strict 0.333, loose 0.667 of their 3 constraints (instruction level)\n"
         "\n"
         "constraint               rows  strict  loose\n"
         "detectable_format:title     1   0.000  0.000\n"
@@ -144,6 +145,125 @@ def test_score_as_json_is_one_object_per_row():
     }
     assert second["per_constraint"] == [False, False]
     assert third == {"row": 3, "score": None, "outcome": "abstain"}
+
+
+def test_accuracy_is_counted_by_row_and_by_instruction():
+    [data] = listed(risen("score", "constraints", "answers.jsonl", "--summary", "--json"))
+    assert data["adherence"] == {"rows": 2, "strict": 0.5, "loose": 0.5}
+    assert data["instructions"] == {"count": 3, "strict": 1 / 3, "loose": 2 / 3}
+
+
+def test_as_ifeval_score_and_verdicts_are_the_originals():
+    pytest.importorskip("langdetect")
+    pytest.importorskip("punkt")
+    write(ROWS[0] | {"completion": "Rhine\uff0c Elbe"})
+
+    [ours] = listed(risen("score", "constraints", "answers.jsonl", "--json"))
+    [theirs] = listed(risen("score", "constraints", "answers.jsonl", "--json", "--as", "ifeval"))
+
+    assert (ours["score"], ours["strict"]) == (0.0, False)
+    assert (theirs["score"], theirs["strict"]) == (1.0, True)
+    assert "reads no" not in refused("score", "constraints", "answers.jsonl", "--as", "ifevall")
+    said = refused("score", "length", "answers.jsonl", "-o", "low=1", "-o", "high=2", "--as=ifeval")
+    assert "--as ifeval is about constraints" in said
+
+
+def test_thinking_sections_are_stripped_for_any_reward():
+    write(ROWS[0] | {"completion": "<think>A river, or two?</think>\n\nRhine"})
+
+    [kept] = listed(risen("score", "constraints", "answers.jsonl", "--json"))
+    [bare] = listed(risen("score", "constraints", "answers.jsonl", "--json", "--strip-thinking"))
+    shown = risen(
+        "score", "length", "answers.jsonl", "-o", "low=1", "-o", "high=1", "--strip-thinking"
+    )
+
+    assert (kept["score"], bare["score"]) == (0.0, 1.0)
+    assert "1.000  Rhine\n" in shown.stdout
+
+
+def test_parquet_json_and_kwargs_as_text_are_read():
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [row | {"kwargs": json.dumps(row["kwargs"])} for row in ROWS[:2]]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), "answers.parquet")
+    Path("answers.json").write_text(json.dumps(rows))
+    expected = listed(risen("score", "constraints", "answers.jsonl", "--json", "--limit=2"))
+
+    for file in ("answers.parquet", "answers.json"):
+        assert listed(risen("score", "constraints", file, "--json")) == expected
+    Path("broken.parquet").write_bytes(b"PAR1")
+    assert "cannot read 'broken.parquet'" in refused("score", "constraints", "broken.parquet")
+
+
+def test_samples_of_lm_eval_are_read():
+    doc = {name: ROWS[1][name] for name in ("prompt", "instruction_id_list", "kwargs")}
+    sample = {
+        "doc_id": 0,
+        "doc": {"key": 1000, **doc},
+        "arguments": {"gen_args_0": {"arg_0": doc["prompt"], "arg_1": {"until": []}}},
+        "resps": [[ROWS[1]["completion"]]],
+        "filtered_resps": [ROWS[1]["completion"]],
+        "prompt_level_strict_acc": False,
+    }
+    write(sample, to="samples_ifeval.jsonl")
+
+    [scored] = listed(risen("score", "constraints", "samples_ifeval.jsonl", "--json"))
+
+    assert scored["per_constraint"] == [False, False]
+
+
+PROMPTS = [
+    {"key": key, **{name: row[name] for name in ("prompt", "instruction_id_list", "kwargs")}}
+    for key, row in enumerate(ROWS[:2], start=7)
+]
+
+
+@pytest.mark.parametrize(
+    ("shared", "options"),
+    [("key", []), ("prompt", []), ("prompt", ["--join-by", "prompt"])],
+)
+def test_answers_are_joined_to_their_prompts(shared, options):
+    write(*PROMPTS, to="prompts.jsonl")
+    answers = [
+        {shared: prompt[shared], "response": row["completion"]}
+        for prompt, row in zip(PROMPTS, ROWS, strict=False)
+    ]
+    write(*reversed(answers), to="responses.jsonl")
+
+    by = ("--prompts", "prompts.jsonl", *options)
+    second, first = listed(risen("score", "constraints", "responses.jsonl", "--json", *by))
+
+    assert (first["score"], second["score"]) == (1.0, 0.0)
+    write(answers[0], to="responses.jsonl")
+    result = risen("score", "constraints", "responses.jsonl", *by)
+    assert "1 prompts of prompts.jsonl have no answer in responses.jsonl" in result.stderr
+
+
+def test_what_cannot_be_joined_is_one_line():
+    write(*PROMPTS, to="prompts.jsonl")
+    write({"key": 9, "response": "Rhine"}, to="responses.jsonl")
+    by = ("score", "constraints", "responses.jsonl", "--prompts", "prompts.jsonl")
+
+    assert "responses.jsonl:1: prompts.jsonl has no row with the key '9'" in refused(*by)
+    assert "has no column 'kee' to join by" in refused(*by, "--join-by", "kee")
+    write(*PROMPTS, PROMPTS[0], to="prompts.jsonl")
+    assert "prompts.jsonl:3 has the same key as prompts.jsonl:1" in refused(*by)
+    assert "--prompts FILE, which is not given" in refused(*by[:3], "--join-by", "key")
+
+
+def test_a_reward_that_never_ends_is_stopped_and_its_row_named():
+    Path("mine.py").write_text(
+        "import re\n\n"
+        "def slow(completions, **columns):\n"
+        "    return [float(bool(re.search('(a+)+$', text))) for text in completions]\n"
+    )
+    write(ROWS[0], ROWS[0] | {"completion": "a" * 60 + "!"})
+
+    said = refused("score", "mine.py:slow", "answers.jsonl", "--timeout=0.3", shown="0.000")
+
+    assert "answers.jsonl:2" in said
+    assert "more than 0.3 s" in said
 
 
 def test_an_error_that_the_reward_returns_has_its_reason():

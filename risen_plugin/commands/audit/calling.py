@@ -10,14 +10,14 @@ import asyncio
 import copy
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.errors import PluginError, typed_line
+from risen_plugin.kit.time_limit import limited
 from risen_plugin.rewards.adherence import TrainingState
 from risen_plugin.rewards.scores import check_scores
 
@@ -185,30 +185,3 @@ def _finish(result: Awaitable[object]) -> object:
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, awaited()).result()
-
-
-@contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """Raise ``TimeoutError`` after so many seconds, where an alarm can be set: on a main thread.
-
-    A regular expression that backtracks without end is interrupted too.
-    """
-    import signal
-    import threading
-
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not (
-        threading.main_thread()
-    ):
-        yield
-        return
-
-    def ring(*_: object) -> None:
-        raise TimeoutError(f"one call took more than {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

@@ -11,14 +11,16 @@ import inspect
 import itertools
 import re
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from risen_plugin.commands.score.rows import Answer, Unusable
 from risen_plugin.constraints import Judgement
+from risen_plugin.constraints.core import Rules
 from risen_plugin.constraints.judging import judge_row
-from risen_plugin.contracts import Failed, text_of
+from risen_plugin.contracts import Failed, text_of, without_thinking
 from risen_plugin.errors import DataError, PluginError, RisenError, boundary, near_miss
+from risen_plugin.kit.time_limit import limited
 from risen_plugin.record.rollouts import reason_of
 from risen_plugin.rewards.adherence import beside_training, columns_of
 from risen_plugin.rewards.calling import NamedReward
@@ -95,6 +97,9 @@ def score_rows(
     batch_size: int = 256,
     stop: bool = True,
     judge: bool = True,
+    rules: Rules = "risen",
+    strip_thinking: bool = False,
+    timeout_s: float | None = None,
 ) -> Iterator[Scored]:
     """One result per row, in order; memory holds one batch.
 
@@ -103,25 +108,41 @@ def score_rows(
     :param batch_size: rows that the reward gets at once.
     :param stop: raise at a row that cannot be read or scored; False makes it an error's outcome.
     :param judge: whether rows are also judged by constraint, if the reward reads constraints.
+    :param rules: by whose rules they are.
+    :param strip_thinking: whether thinking sections are taken off the answers first.
+    :param timeout_s: seconds that one call of the reward may take; None for no limit.
     :raises DataError: with ``stop``, naming the row; and always, before anything is scored, if the
         first answer lacks a column that the reward needs.
     :raises PluginError: if the reward returns a wrong number of scores, or fails on a batch but on
         none of its rows.
     """
-    by_constraint = judge and "instruction_id_list" in reward.needs
+    judged_by = rules if judge and "instruction_id_list" in reward.needs else None
     is_first = True
     pending = iter(rows)
     while batch := list(itertools.islice(pending, batch_size)):
+        if strip_thinking:
+            batch = [_without_thinking(row) for row in batch]
         first = next((row for row in batch if isinstance(row, Answer)), None)
         if is_first and first is not None:
             is_first = False
             if reason := lacking(reward, first):
                 raise DataError(reason)
-        yield from _score_batch(reward, batch, stop=stop, by_constraint=by_constraint)
+        yield from _score_batch(reward, batch, stop=stop, judged_by=judged_by, timeout_s=timeout_s)
+
+
+def _without_thinking(row: Answer | Unusable) -> Answer | Unusable:
+    if isinstance(row, Unusable):
+        return row
+    return replace(row, completion=without_thinking(row.completion))
 
 
 def _score_batch(
-    reward: NamedReward, batch: Sequence[Answer | Unusable], *, stop: bool, by_constraint: bool
+    reward: NamedReward,
+    batch: Sequence[Answer | Unusable],
+    *,
+    stop: bool,
+    judged_by: Rules | None,
+    timeout_s: float | None,
 ) -> Iterator[Scored]:
     """The results of a batch; with ``stop`` those before the first row at fault, then its error."""
     judgements: dict[int, tuple[Judgement, ...]] = {}
@@ -132,9 +153,9 @@ def _score_batch(
             faults[index] = row.reason
         elif reason := lacking(reward, row):
             faults[index] = reason
-        elif by_constraint:
+        elif judged_by is not None:
             try:
-                of_row = judge_row(row.prompt, row.completion, row.columns)
+                of_row = judge_row(row.prompt, row.completion, row.columns, judged_by)
             except DataError as error:
                 # A reward of another author may know ids that are none of ours.
                 to = faults if _is_ours(reward) else notes
@@ -152,7 +173,7 @@ def _score_batch(
         first = min(faults)
         fault = DataError(faults[first])
         batch, fit = batch[:first], [(index, row) for index, row in fit if index < first]
-    outcomes, failures = _outcomes(reward, [row for _, row in fit])
+    outcomes, failures = _outcomes(reward, [row for _, row in fit], timeout_s)
     if stop and failures:
         position, fault = min(failures), failures[min(failures)]
         batch, fit, outcomes = batch[: fit[position][0]], fit[:position], outcomes[:position]
@@ -196,26 +217,26 @@ def lacking(reward: NamedReward, answer: Answer) -> str:
 
 
 def _outcomes(
-    reward: NamedReward, answers: Sequence[Answer]
+    reward: NamedReward, answers: Sequence[Answer], timeout_s: float | None
 ) -> tuple[list[Score], dict[int, DataError]]:
     """The outcomes, and by index the errors of the answers that made the reward fail."""
     if not answers:
         return [], {}
     try:
-        scores = _called(reward, answers)
+        scores = _called(reward, answers, timeout_s)
     except RisenError as whole:
-        return _one_by_one(reward, answers, whole)
+        return _one_by_one(reward, answers, whole, timeout_s)
     return _settled(reward, answers, scores)
 
 
 def _one_by_one(
-    reward: NamedReward, answers: Sequence[Answer], whole: RisenError
+    reward: NamedReward, answers: Sequence[Answer], whole: RisenError, timeout_s: float | None
 ) -> tuple[list[Score], dict[int, DataError]]:
     outcomes: list[Score] = []
     failures: dict[int, DataError] = {}
     for index, answer in enumerate(answers):
         try:
-            result = whole if len(answers) == 1 else _called(reward, [answer])
+            result = whole if len(answers) == 1 else _called(reward, [answer], timeout_s)
         except RisenError as error:
             result = error
         if isinstance(result, RisenError):
@@ -263,12 +284,12 @@ def _at(answer: Answer, error: RisenError) -> DataError:
     return named
 
 
-def _called(reward: NamedReward, answers: Sequence[Answer]) -> Any:
+def _called(reward: NamedReward, answers: Sequence[Answer], timeout_s: float | None) -> Any:
     rows = [answer.columns for answer in answers]
     columns: Mapping[str, Any] = columns_of(rows) | beside_training(
         [row["completion_ids"] for row in rows] if _have_ids(rows) else None
     )
-    with boundary(reward.label):
+    with boundary(reward.label), limited(timeout_s):
         scores = reward.reward(
             prompts=[answer.prompt for answer in answers],
             completions=[answer.completion for answer in answers],

@@ -7,18 +7,23 @@ import itertools
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import click
 
+from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.commands.options import options_of
 from risen_plugin.commands.score import tables
 from risen_plugin.commands.score.by_row import outcome_data, score_rows
 from risen_plugin.commands.score.comparison import Disagreement
 from risen_plugin.commands.score.rescoring import labelled, options_by_label, rescore
 from risen_plugin.commands.score.rows import Answer, Unusable, read_answers
+from risen_plugin.commands.score.sources import Joined, rows_in
 from risen_plugin.commands.score.summary import Summary
+from risen_plugin.constraints.core import RULES, Rules
+from risen_plugin.constraints.judging import check_rules
 from risen_plugin.errors import ConfigError, DataError, near_path
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.kit.files import replacing
@@ -63,6 +68,15 @@ def _shared(command: _Command) -> _Command:
                 show_default=True,
                 help="Answers that a reward gets at once.",
             ),
+            click.option(
+                "--timeout",
+                "timeout_s",
+                type=click.FloatRange(min=0, min_open=True),
+                default=300.0,
+                show_default=True,
+                metavar="SECONDS",
+                help="The time that a reward may take for one batch.",
+            ),
         )
     ):
         command = decorate(command)
@@ -79,6 +93,24 @@ def _shared(command: _Command) -> _Command:
 @click.option(
     "--completion-column", default="completion", show_default=True, help="The answers' column."
 )
+@click.option(
+    "--prompts",
+    metavar="FILE",
+    help="A file with the prompts and their columns, where FILE has the answers alone.",
+)
+@click.option(
+    "--join-by",
+    metavar="COLUMN",
+    help="The column by which the two belong together: key, else prompt.",
+)
+@click.option(
+    "--as",
+    "rules",
+    type=click.Choice(RULES),
+    help="By whose rules constraints are judged: risen's own, or exactly as IFEval.  "
+    "[default: risen]",
+)
+@click.option("--strip-thinking", is_flag=True, help="Take thinking sections off the answers.")
 @click.option("--limit", type=click.IntRange(min=1), help="Score the first rows only.")
 @_shared
 @click.option("--summary", "summary_only", is_flag=True, help="Print the summary alone.")
@@ -95,10 +127,15 @@ def score_command(
     pairs: tuple[str, ...],
     prompt_column: str,
     completion_column: str,
+    prompts: str | None,
+    join_by: str | None,
+    rules: Rules | None,
+    strip_thinking: bool,
     limit: int | None,
     passes_at: float,
     on_error: str,
     batch_size: int,
+    timeout_s: float,
     summary_only: bool,
     as_json: bool,
     out: Path | None,
@@ -107,24 +144,37 @@ def score_command(
 
     REWARD is a name that `risen rewards` lists, or path.py:NAME, or module:NAME.
 
-    FILE holds JSON Lines: a prompt, a completion (text or chat messages) and the columns that the
-    reward needs. The file - is standard input. It is read as a stream.
+    FILE holds a prompt, a completion (text or chat messages) and the columns that the reward needs
+    in each row: JSON Lines, .json, .parquet, or the samples that lm-eval logs. The file - is
+    standard input. It is read as a stream.
     """
-    by = _named(plugins, reward, pairs)
+    by = _by_rules(_named(plugins, reward, pairs), rules)
     by_constraint = "instruction_id_list" in by.needs
     summary = Summary(passes_at)
     width = shutil.get_terminal_size().columns
-    with _opened(file) as lines, _published(out, file) as publish:
+    if join_by is not None and prompts is None:
+        raise ConfigError("--join-by names a column of --prompts FILE, which is not given")
+    joined = None if prompts is None else _joined(prompts, join_by)
+    with _opened(file) as data, _published(out, file) as publish:
         name = "standard input" if file == "-" else file
         rows = read_answers(
-            lines,
+            data,
             name,
             prompt=prompt_column,
             completion=completion_column,
             states_constraints=by_constraint,
+            joined=joined,
         )
         some = _not_empty(itertools.islice(rows, limit), name)
-        for scored in score_rows(by, some, batch_size=batch_size, stop=on_error == "stop"):
+        for scored in score_rows(
+            by,
+            some,
+            batch_size=batch_size,
+            stop=on_error == "stop",
+            rules=getattr(by.reward, "rules", rules or "risen"),
+            strip_thinking=strip_thinking or getattr(by.reward, "strip_thinking", False) is True,
+            timeout_s=timeout_s,
+        ):
             summary.add(scored)
             line = json_text(scored.data()) if as_json or publish is not None else ""
             if publish is not None:
@@ -138,6 +188,8 @@ def score_command(
                 click.secho(tables.score_head(by_constraint=by_constraint), bold=True)
             for shown in tables.score_lines(scored, width, by_constraint=by_constraint):
                 click.echo(shown)
+    if joined is not None and joined.unanswered and limit is None:
+        click.echo(f"{joined.unanswered} prompts of {prompts} have no answer in {name}", err=True)
     if as_json and summary.first_error:
         failed = f"{summary.outcomes['error']} of {summary.rows} rows could not be scored"
         click.echo(f"{failed}, the first one {summary.first_error}", err=True)
@@ -187,6 +239,7 @@ def rescore_command(
     passes_at: float,
     on_error: str,
     batch_size: int,
+    timeout_s: float,
     examples: int,
     as_json: bool,
     out: Path | None,
@@ -209,6 +262,7 @@ def rescore_command(
             examples=examples,
             batch_size=batch_size,
             stop=on_error == "stop",
+            timeout_s=timeout_s,
         )
         shown = comparison.examples()
         data = comparison.data() | {"examples": [_example_data(one) for one in shown]}
@@ -227,6 +281,26 @@ def rescore_command(
 def _named(plugins: Plugins, text: str, pairs: Sequence[str]) -> NamedReward:
     built = look_up(plugins, "reward", text, options_of(pairs))
     return wrap(built.value, built.name, built.label)
+
+
+def _by_rules(by: NamedReward, rules: Rules | None) -> NamedReward:
+    """The reward, judging by the rules if it is ours; others have their own.
+
+    :raises ConfigError: if it reads no constraints, or a package is not installed.
+    """
+    if rules is None:
+        return by
+    if "instruction_id_list" not in by.needs:
+        raise ConfigError(f"--as {rules} is about constraints, which {by.label} does not read")
+    check_rules(rules)
+    if isinstance(by.reward, Constraints):
+        return wrap(replace(by.reward, rules=rules), by.__name__, by.label, by.grading)
+    return by
+
+
+def _joined(prompts: str, by: str | None) -> Joined:
+    with _opened(prompts) as data:
+        return Joined(rows_in(data, prompts), prompts, by)
 
 
 @contextlib.contextmanager

@@ -72,12 +72,14 @@ def rescore(
     examples: int = 0,
     batch_size: int = 256,
     stop: bool = True,
+    timeout_s: float | None = None,
 ) -> Comparison:
     """Compare ``rewards`` with each other and with the logged ones, over a stream of answers.
 
     :param rewards: by label.
     :param logged: names of the rewards that the answers were logged with.
     :param stop: raise at an answer that cannot be scored; False makes it an error's outcome.
+    :param timeout_s: seconds that one call of a reward may take; None for no limit.
     :raises DataError: if there are no answers, or they lack a column that a reward needs; and with
         ``stop``, naming the row.
     """
@@ -96,6 +98,7 @@ def rescore(
             batch_size=batch_size,
             stop=stop,
             judge=False,
+            timeout_s=timeout_s,
         )
         for reward, answers in zip(rewards.values(), inputs, strict=True)
     ]

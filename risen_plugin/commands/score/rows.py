@@ -1,4 +1,4 @@
-"""Read answers from JSON Lines as a stream, each row with its file and line.
+"""Read answers from the rows of a file as a stream, each with its file and line.
 
 A row that cannot be used becomes an :class:`Unusable`, and the caller decides whether to stop.
 """
@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.builtin.generators.forms import adapted, form_of
+from risen_plugin.builtin.generators.forms import adapted, form_of, read_as_values
+from risen_plugin.commands.score.sources import Joined, rows_in
 from risen_plugin.contracts import Completion, Prompt, is_blank, text_of
 from risen_plugin.errors import DataError, near_miss, one_line
-from risen_plugin.kit.json_lines import lines_in
 
 _OF_THE_TRAINER = ("prompts", "completions")
+_ANSWER, _ALSO_ANSWERS = "completion", ("response",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +47,31 @@ class Unusable:
 
 
 def read_answers(
-    lines: Iterable[bytes],
+    file: Iterable[bytes],
     name: str,
     *,
     prompt: str = "prompt",
     completion: str = "completion",
     states_constraints: bool = False,
+    joined: Joined | None = None,
 ) -> Iterator[Answer | Unusable]:
-    """One answer per line that is not blank.
+    """One answer per row.
 
-    :param lines: an open binary file, so that a line that is no UTF-8 is named by its number.
-    :param name: the name of the file in messages.
+    :param file: an open binary file; see :func:`~risen_plugin.commands.score.sources.rows_in`.
+    :param name: the name of the file in messages, which also says its format.
     :param prompt: the column with the prompt.
-    :param completion: the column with the answer, a text or chat messages.
+    :param completion: the column with the answer, a text or chat messages; ``response`` takes the
+        place of ``completion`` where a row has no other.
     :param states_constraints: whether rows may state constraints in one of the public forms, as
         the generator ``jsonl`` reads them; their prompt may be in ``messages`` then.
+    :param joined: the prompts and their columns, where the file has the answers alone.
     """
-    for line in lines_in(lines, name):
-        number, where = line.number, line.where
+    rows = rows_in(file, name)
+    for located in rows if joined is None else joined.of(rows):
+        number, where, row = located.number, located.where, located.value
         try:
-            row = line.value()
+            if isinstance(row, DataError):
+                raise row
             if not isinstance(row, Mapping):
                 raise ValueError(f"is of type {type(row).__name__}, not a mapping of columns")
             form = form_of(row) if states_constraints else "plain"
@@ -73,7 +79,13 @@ def read_answers(
                 row = adapted(row, form, where)
                 if "prompt" == prompt not in row and "messages" in row:
                     row = {"prompt": row["messages"], **row}
-            yield _answer(number, where, row, prompt, completion)
+            elif states_constraints:
+                row = read_as_values(row)
+            if completion == _ANSWER not in row:
+                of_another_name = next((name for name in _ALSO_ANSWERS if name in row), _ANSWER)
+                yield _answer(number, where, row, prompt, of_another_name)
+            else:
+                yield _answer(number, where, row, prompt, completion)
         except DataError as error:
             yield Unusable(number, where, str(error))
         except ValueError as error:

@@ -26,6 +26,11 @@ class Passed:
         self.strict += strict
         self.loose += loose
 
+    def counted(self) -> dict[str, Any]:
+        """As :meth:`data`, of single constraints and not of rows."""
+        data = self.data()
+        return {"count": data.pop("rows"), **data}
+
     def data(self) -> dict[str, Any]:
         """Counts and shares; a share of nothing is None."""
         return {
@@ -48,6 +53,7 @@ class Summary:
     total: float = 0.0
     passed: int = 0
     adherence: Passed = field(default_factory=Passed)
+    instructions: Passed = field(default_factory=Passed)
     constraints: dict[str, Passed] = field(default_factory=dict)
     first_error: str = ""
 
@@ -66,6 +72,7 @@ class Summary:
             for judgement in scored.judgements:
                 one = self.constraints.setdefault(judgement.id, Passed())
                 one.add(judgement.strict, judgement.loose)
+                self.instructions.add(judgement.strict, judgement.loose)
 
     def data(self) -> dict[str, Any]:
         """The object that ``risen score --summary --json`` prints."""
@@ -76,6 +83,7 @@ class Summary:
             "mean_score": share(self.total, scores),
             "pass_rate": share(self.passed, scores),
             "adherence": self.adherence.data() if self.adherence.rows else None,
+            "instructions": self.instructions.counted() if self.adherence.rows else None,
             "per_constraint": {
                 id_: passed.data() for id_, passed in sorted(self.constraints.items())
             },

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from risen_plugin.commands.score.by_row import Scored, verdict
 from risen_plugin.commands.score.comparison import Comparison, Disagreement
 from risen_plugin.commands.score.summary import Summary
+from risen_plugin.constraints.core import counted
 from risen_plugin.contracts import text_of
 from risen_plugin.record.rollouts import Rollout, reason_of
 from risen_plugin.rewards.scores import Score, kind_of
@@ -49,6 +50,11 @@ def summary_lines(summary: Summary) -> Iterator[str]:
     yield (
         f"adherence  strict {_number(one['strict'])}, loose {_number(one['loose'])} "
         f"of {one['rows']} rows with constraints"
+    )
+    every = data["instructions"]
+    yield (
+        f"           strict {_number(every['strict'])}, loose {_number(every['loose'])} "
+        f"of their {counted(every['count'], 'constraint')} (instruction level)"
     )
     yield ""
     of_ids = [
