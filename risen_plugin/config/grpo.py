@@ -6,10 +6,12 @@ That a field exists is checked where TRL is loaded.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from risen_plugin.errors import ConfigError, near_miss
@@ -35,6 +37,18 @@ def effective_grpo(
     :param parameters: of a scheduler's decision, which override both.
     """
     return {**DEFAULT_GRPO, **grpo, **(parameters or {})}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A field of ``GRPOConfig`` that a person set.
+
+    :param label: whose it is, for messages: ``grpo``, or a scheduler's.
+    """
+
+    label: str
+    name: str
+    value: Any
 
 
 def answers_per_batch(grpo: Mapping[str, Any], processes: int = 1) -> int:
@@ -132,18 +146,40 @@ _LEAST = {
 }
 """Whole numbers, and the least of each that a Trainer can work with."""
 
+GRPO_WORDS: Mapping[str, tuple[str, ...]] = {
+    "loss_type": ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo", "vespo"),
+    "scale_rewards": ("group", "batch", "none"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+    "vllm_mode": ("server", "colocate"),
+    "vllm_importance_sampling_mode": (
+        "token_truncate",
+        "token_mask",
+        "sequence_truncate",
+        "sequence_mask",
+    ),
+}
+"""The words for fields of ``GRPOConfig`` that are declared as any text, and looked at in use."""
+
+_MOST_WORDS = 12  # that a message lists
+
 _ABOVE_0 = ("num_train_epochs", "logging_steps", "save_steps", "eval_steps", "temperature")
 _FROM_0 = ("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "beta")
 
 
 def check_fields(
-    kind: Any, fields: Mapping[str, Any], managed: Mapping[str, str], label: str
+    kind: Any,
+    fields: Mapping[str, Any],
+    managed: Mapping[str, str],
+    label: str,
+    words: Mapping[str, Collection[str]] = {},
 ) -> None:
     """Refuse a name that is no field, a field that is set here, and a value that does not fit.
 
     :param kind: the configuration class, such as ``SFTConfig``; none is built.
     :param managed: fields that are set here, with the reason.
     :param label: whose fields they are, for messages.
+    :param words: those that a field takes, where its type does not say it.
     :raises ConfigError: naming the field and the near miss, or the values that it takes.
     """
     known = {entry.name for entry in dataclasses.fields(kind) if entry.init}
@@ -156,7 +192,32 @@ def check_fields(
                 f"{label} has '{name}', which is no field of TRL's {kind.__name__}"
                 f"{near_miss(str(name), known - managed.keys())}"
             )
-        _check_value(f"{label}.{name}", name, value, hints[name])
+        where = f"{label}.{name}"
+        _check_value(where, name, value, hints[name])
+        _check_word(where, value, words.get(name, ()), hints[name])
+
+
+def _check_word(where: str, value: object, words: Collection[str], hint: object) -> None:
+    """Refuse a value that is none of the words which a field takes."""
+    kinds = _kinds_in(hint)
+    known = [*words, *(str(m.value) for kind in kinds if _is_enum(kind) for m in kind)]
+    is_empty = value is None and type(None) in kinds
+    if not known or is_empty or isinstance(value, bool | enum.Enum):
+        return  # true and false stand for words, such as YAML's unquoted no
+    if value in known:
+        return
+    longer = [word for word in known if word.startswith(f"{value}_")]
+    hint = f"; did you mean '{longer[0]}'?" if longer else near_miss(str(value), known)
+    rest = len(known) - _MOST_WORDS
+    more = f" and {rest} more" if rest > 0 else ""
+    raise ConfigError(
+        f"{where} is {shown(value)}{hint or '.'} It is one of "
+        f"{', '.join(known[:_MOST_WORDS])}{more}"
+    )
+
+
+def _is_enum(kind: object) -> bool:
+    return isinstance(kind, enum.EnumType)
 
 
 def _check_value(where: str, name: str, value: object, hint: object) -> None:
@@ -189,6 +250,11 @@ def _check_count(where: str, name: str, value: object) -> None:
 
 def _numbers_in(hint: object) -> set[Any]:
     """The types of a field that holds numbers or a switch alone; nothing for any other field."""
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    kinds = set(typing.get_args(hint)) if is_union else {hint}
+    kinds = _kinds_in(hint)
     return kinds if kinds <= {int, float, bool, type(None)} else set()
+
+
+def _kinds_in(hint: object) -> set[Any]:
+    """The types that a field may have."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return set(typing.get_args(hint)) if is_union else {hint}

@@ -32,6 +32,14 @@ def is_ours(checkpoint: Path) -> bool:
     return (checkpoint / FOLDER / MANIFEST).is_file()
 
 
+def lacks_optimizer(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds weights alone, as ``save_only_model`` leaves it.
+
+    A Trainer that resumes from it begins optimizer and learning rate again, without a word.
+    """
+    return not all(any(checkpoint.glob(f"{part}.*")) for part in ("optimizer", "scheduler"))
+
+
 def damage_of(checkpoint: Path) -> str | None:
     """The fault of a checkpoint that RISEN completed; None if it is whole."""
     return damage(checkpoint, checkpoint / FOLDER / MANIFEST)

@@ -31,6 +31,10 @@ _SHARDED = (
 )
 
 
+_BEFORE_THE_PROMPT = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT")
+"""Kinds of adapters whose model returns logits for more tokens than it is given."""
+
+
 def check_arguments(args: TrainingArguments) -> None:
     """Check the libraries that a run reaches into, and the outer Trainer's arguments.
 
@@ -131,6 +135,13 @@ def _check_adapters(model: PeftModel) -> None:
     if len(active) != 1:
         raise ConfigError(
             f"the model has {len(active)} active adapters ({', '.join(active)}); RISEN trains one"
+        )
+    kind = str(getattr(model.peft_config[active[0]].peft_type, "value", ""))
+    if kind in _BEFORE_THE_PROMPT:
+        raise ConfigError(
+            f"the adapter '{active[0]}' ({kind.replace('_', ' ').lower()}) puts tokens of its own "
+            "before every prompt, so that neither TRL nor the guard finds an answer's place; train "
+            "LoRA, or prefix tuning"
         )
     if "ref" in model.peft_config:
         raise ConfigError(

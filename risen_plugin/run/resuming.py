@@ -20,7 +20,7 @@ from risen_plugin.contracts import Decision
 from risen_plugin.errors import ConfigError, RecordError
 from risen_plugin.kit.processes import Processes
 from risen_plugin.phases.checkpoints import FOLDER, PhaseCheckpoint, PhaseCheckpoints
-from risen_plugin.record.checkpoints import Checkpoints, damage_of, is_ours
+from risen_plugin.record.checkpoints import Checkpoints, damage_of, is_ours, lacks_optimizer
 from risen_plugin.record.description import differences
 from risen_plugin.record.run_record import Record, read_state
 from risen_plugin.training.clean_room import clean_room
@@ -37,6 +37,7 @@ class Resuming:
     :param whole: checkpoints that are known to be whole.
     :ivar pending: the decision for a phase that waits for its checkpoint, or was cut off.
     :ivar begins_again: whether that phase was cut off and left no checkpoint of its own.
+    :ivar is_changed: whether settings or plugins have changed since its checkpoint.
     :ivar checkpoint: the folder that the run goes on from.
     :ivar events: where the events of the run ended by then.
     """
@@ -57,6 +58,7 @@ class Resuming:
         self.begins_again = False
         self.checkpoint: Path | None = None
         self.events: int | None = None
+        self.is_changed = False
         self._is_saved = False
         self._phase: PhaseCheckpoints | None = None
         self._whole = frozenset(whole)
@@ -72,7 +74,8 @@ class Resuming:
         """The state of the checkpoint that the run goes on from; None if it has none of ours.
 
         :param step: the Trainer's.
-        :raises RecordError: if that checkpoint is damaged, naming it and the one before it.
+        :raises RecordError: if that checkpoint is damaged, naming it and the one before it, or
+            holds no optimizer.
         :raises ConfigError: if the run was begun with another configuration or other plugins.
         """
         args = self.args
@@ -89,7 +92,9 @@ class Resuming:
         else:
             return None
         self.checkpoint = place
+        self._check_optimizer(place, step, announce)
         changed = differences(state.get("made_of", {}), self.made_of)
+        self.is_changed = bool(changed)
         if changed and not self.config.force:
             raise ConfigError(
                 f"{place} is of a run with another configuration: {'; '.join(changed)}; go back to "
@@ -109,18 +114,32 @@ class Resuming:
             self._is_saved = place.resolve() == here.resolve()
             self.begins_again = True
             if self.pending.phase == "risen":  # a burst is short, and begins anew
-                return self._in_phase(state, announce, is_changed=bool(changed))
+                return self._in_phase(state, announce)
         return state
 
-    def _in_phase(
-        self, state: Mapping[str, Any], announce: AnnounceLine, *, is_changed: bool
-    ) -> Mapping[str, Any]:
+    def _check_optimizer(self, place: Path, step: int, announce: AnnounceLine) -> None:
+        """Refuse to begin the learning rate again where a run would go on with it.
+
+        :raises RecordError: unless it is forced.
+        """
+        if not lacks_optimizer(place):
+            return
+        reason = f"{place} holds no optimizer and no schedule (save_only_model wrote it)"
+        if not self.config.force:
+            raise RecordError(
+                f"{reason}, so the run would not go on but begin its learning rate again; begin "
+                "a new run on that model in another output_dir, or accept it with force "
+                "(RisenConfig(force=True), or --force)"
+            )
+        announce(f"step {step}: {reason}: optimizer and learning rate begin again")
+
+    def _in_phase(self, state: Mapping[str, Any], announce: AnnounceLine) -> Mapping[str, Any]:
         """The state of the run within the phase that was cut off, or before it."""
         number = sum(phase["kind"] == "risen" for phase in state["history"]["phases"]) + 1
         is_alone = self.args.world_size == 1  # as where a phase begins: they are of one process
         self._phase = self._checkpoints(self._phase_folder(number), is_useful=is_alone)
         checkpoint: PhaseCheckpoint | None = None
-        if is_alone and not is_changed:
+        if is_alone and not self.is_changed:
             checkpoint = self._phase.find(announce)
         if checkpoint is None:
             return state

@@ -22,6 +22,7 @@ from risen_plugin.instructions.rows import PromptLimit, load_probe
 from risen_plugin.kit.intervals import least_changed
 from risen_plugin.phases.context import LogSeries, PhaseContext, no_series
 from risen_plugin.phases.leftovers.buffers import FILE as BUFFERS_FILE
+from risen_plugin.phases.rehearsal import rehearse
 from risen_plugin.record.description import device_names, environment_of
 from risen_plugin.record.run_record import Record, writing
 from risen_plugin.run.active import ActiveRun
@@ -96,9 +97,16 @@ class Start:
         rewards = self.run_state.parts.rewards
         limit_rewards(rewards, self.args.ddp_timeout, self.processes.count)
         self._set_apart()
-        self._resume()
+        goes_on = self._resume()
         context = self._context()
+        if not goes_on:
+            rehearse(context, self.run_state.chosen)
         self._announce_too_few(context)
+        if self.args.save_only_model and self.args.save_strategy != "no":
+            self.announcer.announce(
+                "save_only_model leaves optimizer and schedule out of the checkpoints, so this run "
+                "cannot be resumed from them"
+            )
         self._open_record(context)
         self.run_state.history.start_clock()
         return ActiveRun(
@@ -134,8 +142,11 @@ class Start:
         grpo = effective_grpo(self.config.grpo)
         return longest_prompt(self.model, grpo["max_completion_length"])
 
-    def _resume(self) -> None:
-        """Take up the state of the checkpoint that the run goes on from, if there is one."""
+    def _resume(self) -> bool:
+        """Take up the state of the checkpoint that the run goes on from, if there is one.
+
+        :returns: whether the run goes on as it was begun, with the same settings and plugins.
+        """
         step, announce = self.state.global_step, self.announcer.announce
         saved = self.processes.together(partial(self.resuming.resume, step, announce))
         if saved is not None:
@@ -144,6 +155,7 @@ class Start:
                 self.outer.go_on_logging(saved["trainer"])
         elif step:
             announce(f"step {step}: this run was begun without RISEN; it joins in from here")
+        return saved is not None and not self.resuming.is_changed
 
     def _context(self) -> PhaseContext:
         """The context of all phases of this run.

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from risen_plugin import __version__
-from risen_plugin.config import RisenConfig, effective_grpo
+from risen_plugin.config import RisenConfig, check_batches, effective_grpo
+from risen_plugin.config.grpo import Chosen
 from risen_plugin.guard.controllers import Controllers
 from risen_plugin.instructions.supply import Instructions
 from risen_plugin.phases.leftovers.buffers import Buffers
@@ -20,7 +21,7 @@ from risen_plugin.record.run_record import FORMAT
 from risen_plugin.rewards.batch import PassRates
 from risen_plugin.rewards.calling import NamedReward
 from risen_plugin.rewards.panel import Panel
-from risen_plugin.run.assembly import assemble
+from risen_plugin.run.assembly import Parts, assemble
 from risen_plugin.run.deciding import Decisions, History
 from risen_plugin.training.grpo import check_grpo_fields
 from risen_plugin.training.outer_trainer import OuterTrainer
@@ -29,6 +30,7 @@ from risen_plugin.training.outer_trainer import OuterTrainer
 class RunState:
     """The objects that a configuration describes, with all that they have seen so far.
 
+    :ivar chosen: fields of ``GRPOConfig`` that a person set, as far as they are known yet.
     :ivar made_of: the settings and plugins that a resumed run must share with this one.
     :raises RisenError: for unknown names, options, fields or columns.
     """
@@ -37,6 +39,7 @@ class RunState:
         check_grpo_fields(config.grpo, "grpo")
         self.config = config
         self.parts = assemble(config)
+        self.chosen = _chosen(config, self.parts)
         self.instructions = Instructions(
             self.parts.generator,
             self.parts.held_out,
@@ -116,6 +119,21 @@ class RunState:
             "processes": processes,
             "output_dir": output_dir,
         }
+
+
+def _chosen(config: RisenConfig, parts: Parts) -> list[Chosen]:
+    """The fields under ``grpo``, and those that the scheduler has as ``parameters``, checked.
+
+    :raises ConfigError: for a field of the scheduler's that no phase can use.
+    """
+    chosen = [Chosen("grpo", name, value) for name, value in config.grpo.items()]
+    parameters = getattr(parts.schedule, "parameters", None)
+    if not isinstance(parameters, Mapping):
+        return chosen
+    label = parts.scheduler.label
+    check_grpo_fields(parameters, label)
+    check_batches(effective_grpo(config.grpo, parameters), label)
+    return [*chosen, *(Chosen(label, name, value) for name, value in parameters.items())]
 
 
 def _reward(reward: NamedReward) -> dict[str, Any]:

@@ -23,15 +23,41 @@ def base_of(model: Model) -> Model:
     return cast(Model, model.get_base_model()) if isinstance(model, PeftModel) else model
 
 
-def fresh_lora(settings: LoraSettings) -> LoraConfig:
-    """The temporary adapter of a phase on a plain model."""
+def fresh_lora(model: Model, settings: LoraSettings) -> LoraConfig:
+    """The adapter of a phase on a plain model, or of a run that trains an adapter alone."""
     targets = settings.target_modules
     return LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=_unfit_layers(model) or None if targets == "all-linear" else None,
         task_type="CAUSAL_LM",
     )
+
+
+_MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+_READ_PAST = ("out_proj", "conv1d")
+"""PEFT refuses these layers in models of these types: their kernels read the weights themselves."""
+
+
+def _unfit_layers(model: Model) -> list[str]:
+    """Linear layers that no adapter can sit on although ``all-linear`` means them, by name.
+
+    A router, for one, may be a linear layer that returns more than one tensor: a class of the
+    model's own file, with a forward of its own (Llama 4).
+    """
+    modules = dict(cast(torch.nn.Module, model).named_modules())
+    home = type(model).__module__
+    unfit = [
+        name
+        for name, module in modules.items()
+        if isinstance(module, torch.nn.Linear)
+        and type(module).__module__ == home
+        and type(module).forward is not torch.nn.Linear.forward
+    ]
+    if getattr(model.config, "model_type", None) in _MAMBA:
+        unfit += [name for name in modules if name.rpartition(".")[2] in _READ_PAST]
+    return unfit
 
 
 def save_adapter(

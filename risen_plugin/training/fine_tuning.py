@@ -74,7 +74,9 @@ def build_fine_tuning(
         warnings.simplefilter("ignore")  # PEFT warns of settings that are meant
         set_seed(settings["seed"])  # the adapter's first weights; a Trainer seeds itself later
         if not isinstance(model, PeftModel):
-            model = cast(Model, get_peft_model(cast(PreTrainedModel, model), fresh_lora(lora)))
+            model = cast(
+                Model, get_peft_model(cast(PreTrainedModel, model), fresh_lora(model, lora))
+            )
         trained = cast(PreTrainedModel, model)
         if checkpoints_activations(outer):
             trained.enable_input_require_grads()

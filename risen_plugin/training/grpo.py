@@ -6,6 +6,8 @@ collects its logs. Deciding, measuring and merging are left to the phase.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import logging
 import traceback
 import warnings
@@ -27,11 +29,12 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from trl.trainer import grpo_trainer
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from risen_plugin.config import LoraSettings, check_batches, effective_grpo
-from risen_plugin.config.grpo import check_fields, rows_per_batch
+from risen_plugin.config.grpo import GRPO_WORDS, check_fields, rows_per_batch
 from risen_plugin.errors import ConfigError, near_miss, one_line
 from risen_plugin.kit.checks import shown
 from risen_plugin.training.adapters import adapter_called_default, base_of, fresh_lora
@@ -76,6 +79,10 @@ class RewardFunction(Protocol):
 _OF_TRLS_RENDERING = frozenset(
     ("conversation", "tools", "chat_template", "add_generation_prompt", "tokenize", "return_dict")
 )
+SETTINGS_REFUSED = "the settings under grpo or lora do not work: "
+"""The beginning of the message where TRL or PEFT refuses them."""
+
+_ROUTER_LOSS = "router_aux_loss_coef"
 _PLACE = "risen_place"  # a row without a prompt, which TRL would refuse were it not replaced
 
 
@@ -86,7 +93,7 @@ def check_grpo_fields(fields: Mapping[str, Any], label: str) -> None:
 
     :raises ConfigError: naming the field and the near miss, or the values that it takes.
     """
-    check_fields(GRPOConfig, fields, MANAGED, label)
+    check_fields(GRPOConfig, fields, MANAGED, label, _words(fields))
     for name in ("chat_template_kwargs", "generation_kwargs"):
         if not isinstance(fields.get(name) or {}, Mapping):
             raise ConfigError(f"{label}.{name} is {shown(fields[name])}; it is a mapping")
@@ -113,6 +120,17 @@ def _check_generation(settings: Mapping[str, Any], label: str) -> None:
                 f"{label}.num_return_sequences is {shown(value)}, but TRL expects one answer to "
                 "each prompt that it passes; num_generations says how many there are"
             )
+
+
+def _words(fields: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The words that each of these fields takes; a release that knows more is believed."""
+    source = inspect.getsource(grpo_trainer)
+
+    def of(name: str) -> list[str]:
+        word = fields.get(name)
+        return [word] if isinstance(word, str) and f'"{word}"' in source else []
+
+    return {name: [*words, *of(name)] for name, words in GRPO_WORDS.items()}
 
 
 @dataclass(frozen=True)
@@ -174,7 +192,7 @@ def build_trainer(
     """
     with _settings_refused(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TRL and PEFT warn of settings that are meant
-        args = GRPOConfig(**grpo_arguments(outer, plan, rewards))
+        args = GRPOConfig(**(_router_loss(model) | grpo_arguments(outer, plan, rewards)))
     rows = rows_per_batch(effective_grpo(plan.grpo), outer.world_size)
     is_adapted = isinstance(model, PeftModel)
     base = base_of(model)
@@ -197,7 +215,7 @@ def build_trainer(
             args=args,
             train_dataset=IterableDataset.from_generator(_places, gen_kwargs={"count": rows}),
             processing_class=tokenizer,
-            peft_config=None if is_adapted else fresh_lora(plan.lora),
+            peft_config=None if is_adapted else fresh_lora(model, plan.lora),
         )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -258,7 +276,7 @@ def _settings_refused() -> Iterator[None]:
         if library not in ("trl", "peft"):
             raise
         reason = one_line(error)
-        raise ConfigError(f"the settings under grpo or lora do not work: {reason}") from error
+        raise ConfigError(f"{SETTINGS_REFUSED}{reason}") from error
 
 
 def grpo_arguments(
@@ -287,6 +305,19 @@ def grpo_arguments(
         "seed": plan.seed,
         **checkpointing_setting(GRPOConfig, checkpoints_activations(outer)),
     }
+
+
+def _router_loss(model: Model) -> dict[str, float]:
+    """The weight 0 for the load-balancing loss where TRL cannot compute it; else TRL's own.
+
+    TRL 1.16 reads ``num_experts`` for it from the config of whatever may return its router's
+    logits, and Granite 4's (``granitemoehybrid``), dense or not, has no such field.
+    """
+    config = model.config.get_text_config()
+    is_known = any(entry.name == _ROUTER_LOSS for entry in dataclasses.fields(GRPOConfig))
+    if is_known and hasattr(config, "output_router_logits") and not hasattr(config, "num_experts"):
+        return {_ROUTER_LOSS: 0.0}
+    return {}
 
 
 def _places(count: int) -> Iterator[dict[str, int]]:

@@ -81,21 +81,13 @@ def with_adapter(model: Any, lora: LoraSettings) -> Any:
 
     :raises ConfigError: if it fits no module.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     from risen_plugin.run.fitness import check_targets
+    from risen_plugin.training.adapters import fresh_lora
 
     check_targets(model, lora.target_modules)
-    targets = lora.target_modules
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            target_modules=targets if isinstance(targets, str) else list(targets),
-            task_type="CAUSAL_LM",
-        ),
-    )
+    return get_peft_model(model, fresh_lora(model, lora))
 
 
 def _dtype(wanted: DType, *, only_adapter: bool) -> Any:

@@ -39,8 +39,9 @@ from risen_plugin.commands.train.own_answers import OwnAnswers
 from risen_plugin.commands.train.rows import Row, read_rows, split_off
 from risen_plugin.commands.train.run_config import DataSource, RunConfig
 from risen_plugin.contracts import PhaseRecord
-from risen_plugin.errors import ConfigError, RisenError, located, one_line
+from risen_plugin.errors import ConfigError, RecordError, RisenError, located, one_line
 from risen_plugin.kit.files import write_text
+from risen_plugin.record.checkpoints import lacks_optimizer
 from risen_plugin.record.run_record import writing
 from risen_plugin.run.fitness import check_arguments
 from risen_plugin.training.asking import precision_of
@@ -234,6 +235,11 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
         transformers.set_seed(run.seed)
         trainer = build(prepared, model, tokenizer)
         last = get_last_checkpoint(str(output)) if resume else None
+        if last and prepared.callback is None and lacks_optimizer(Path(last)):
+            raise RecordError(
+                f"{last} holds no optimizer and no schedule (fine_tune.save_only_model), so the "
+                "run would begin its learning rate again; begin a new run in another folder"
+            )
         if resume and trainer.is_world_process_zero():
             _log.info(
                 "%s", f"resuming from {last}" if last else "no checkpoint yet: from the start"
