@@ -43,6 +43,13 @@ def subject(name, *, options=None, **settings):
 
 OFFERED = ("exact", "regex", "length", "constraints")
 
+RIGHT = {
+    "sound": [{"completion": "We like art."}],
+    "colour": [{"completion": "a nice colour"}],
+    "date": [{"completion": "2026-01-31"}],
+}
+"""A right answer for rewards that none of the audit's own reaches."""
+
 # Planted defects
 
 DEFECTS = [
@@ -111,7 +118,7 @@ def test_a_time_that_grows_with_the_length_is_no_finding():
 
 @pytest.mark.parametrize("name", ["sound", "asynchronous"])
 def test_a_sound_reward_is_clean(name):
-    report = audit(subject(name))
+    report = audit(subject(name, rows=RIGHT["sound"]))
     assert report.findings == []
     assert (report.accepted, report.false_accept_rate) == (0, 0.0)
     assert report.probes > 150
@@ -127,24 +134,72 @@ def test_what_a_reward_says_that_it_cannot_judge_is_no_crash_and_no_pass():
     assert run_check(made, "constant").verdict == "fail"
 
 
+def test_a_reward_that_accepted_nothing_is_not_called_clean():
+    report = audit(subject("regex", options={"pattern": r"\d{4}-\d\d"}))
+    assert [check.name for check in report.findings] == ["constant"]
+    assert report.findings[0].seen.startswith("nothing passed: no answer reaches 1, highest 0;")
+    assert report.closing().startswith("nothing passed; give --right or --column; 0 of ")
+    assert not report.as_json()["clean"]
+
+
+def overlong(completion_ids, **columns):
+    """Punishes answers above 300 tokens, as TRL's own does."""
+    return [-1.0 if len(ids) > 300 else 0.0 for ids in completion_ids]
+
+
+def repeats(completions, **columns):
+    """Punishes repeated words."""
+    split = [text.split() for text in completions]
+    return [len(set(words)) / len(words) - 1 if words else 0.0 for words in split]
+
+
+@pytest.mark.parametrize("reward", [overlong, repeats])
+def test_a_penalty_whose_best_score_is_0_is_audited_by_that(reward):
+    report = audit(subject_of(reward))
+    assert report.is_penalty
+    assert report.passes_at == 0
+    assert "a penalty: accepted from 0" in report.lines()[0]
+    assert [check.name for check in report.findings] == []
+    found = {check.name: check for check in report.checks}
+    assert (found["empty"].verdict, found["constant"].verdict) == ("note", "ok")
+    assert found["empty"].seen == "is not punished: ''"
+    assert found["thinking"].verdict == "skip"
+
+
+def test_a_penalty_may_be_audited_by_another_score():
+    assert not subject_of(overlong, passes_at=1.0).is_penalty
+
+
+def thought_and_answer(completions, **columns):
+    """Asks for a thought and an answer after it."""
+    wanted = re.compile(r"<think>.+</think>\s*\S+", re.DOTALL)
+    return [float(bool(wanted.fullmatch(text))) for text in completions]
+
+
+def test_an_answer_with_a_thought_and_an_answer_is_not_only_thought():
+    made = subject_of(thought_and_answer, rows=[{"completion": "<think>\nso\n</think>\nyes"}])
+    assert run_check(made, "right").verdict == "ok"
+    assert run_check(made, "thinking").verdict == "ok"
+
+
 # The built-ins
 
 BUILT_IN = [
-    ("exact", {}),
-    ("exact", {"normalize": False, "column": "solution"}),
-    ("regex", {"pattern": r"\bcolou?rs?\b"}),
-    ("regex", {"pattern": r"\d{4}-\d\d-\d\d", "full": True}),
-    ("regex", {"pattern": r"(?i)\bsorry\b", "must_match": False}),
-    ("length", {"low": 3, "high": 60}),
-    ("length", {"low": 20, "high": 80, "slack": 0}),
-    ("constraints", {}),
-    ("constraints", {"partial": False}),
+    ("exact", {}, ()),
+    ("exact", {"normalize": False, "column": "solution"}, ()),
+    ("regex", {"pattern": r"\bcolou?rs?\b"}, RIGHT["colour"]),
+    ("regex", {"pattern": r"\d{4}-\d\d-\d\d", "full": True}, RIGHT["date"]),
+    ("regex", {"pattern": r"(?i)\bsorry\b", "must_match": False}, ()),
+    ("length", {"low": 3, "high": 60}, ()),
+    ("length", {"low": 20, "high": 80, "slack": 0}, ()),
+    ("constraints", {}, ()),
+    ("constraints", {"partial": False}, ()),
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), BUILT_IN)
-def test_the_built_in_rewards_pass_clean(name, options):
-    report = audit(subject(name, options=options))
+@pytest.mark.parametrize(("name", "options", "rows"), BUILT_IN)
+def test_the_built_in_rewards_pass_clean(name, options, rows):
+    report = audit(subject(name, options=options, rows=rows))
     assert [(check.name, check.seen) for check in report.findings] == []
     assert report.false_accept_rate == 0.0
     assert report.probes > 40
@@ -175,8 +230,8 @@ def test_the_page_names_every_check_and_the_rates_of_the_built_ins():
     table = page.split("## The checks")[1].split("\n## ")[0]
     named = re.findall(r"`(\w+)`", "\n".join(re.findall(r"^\| (`.*?) \|", table, flags=re.M)))
     assert named == list(CHECKS)
-    for name, options in [BUILT_IN[0], BUILT_IN[2], BUILT_IN[5], BUILT_IN[7]]:
-        report = audit(subject(name, options=options))
+    for name, options, rows in [BUILT_IN[0], BUILT_IN[2], BUILT_IN[5], BUILT_IN[7]]:
+        report = audit(subject(name, options=options, rows=rows))
         notes = ", ".join(f"`{c.name}`" for c in report.checks if c.verdict == "note")
         assert re.search(
             rf"^\| `{name}` \|.*\| {report.probes} \| {report.accepted} \| {notes} \|$",
@@ -281,7 +336,10 @@ def test_a_reward_that_raises_whatever_it_is_given_cannot_be_audited():
     def wants(completions, **columns):
         return [columns["schema"] for _ in completions]
 
-    with pytest.raises(DataError, match=r"raises on every answer: KeyError: 'schema'; if"):
+    with pytest.raises(
+        DataError,
+        match=r"raises on every answer: KeyError: 'schema'; if that is a column, .* 'schema=...'",
+    ):
         subject_of(wants)
 
 

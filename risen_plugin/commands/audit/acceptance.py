@@ -24,7 +24,7 @@ from risen_plugin.commands.audit.empty_answers import (
     variants,
 )
 from risen_plugin.commands.audit.material import Instruction
-from risen_plugin.commands.audit.report import Check, short
+from risen_plugin.commands.audit.report import GIVE_ONE, NOTHING_PASSED, Check, short
 from risen_plugin.commands.audit.subject import Subject, held_words
 from risen_plugin.contracts import Row, is_blank
 
@@ -75,7 +75,9 @@ def _judged(subject: Subject, name: str, probes: Sequence[_Probe]) -> Check:
     for probe, outcome in zip(probes, outcomes, strict=True):
         if not subject.accepts(outcome):
             continue
-        if probe.is_wrong:
+        if subject.is_penalty:
+            by_shape.append(probe)
+        elif probe.is_wrong:
             wrong.append((probe, outcome))
         elif probe.beside is None or subject.accepts(beside[id(probe)]):
             by_shape.append(probe)
@@ -89,7 +91,9 @@ def _judged(subject: Subject, name: str, probes: Sequence[_Probe]) -> Check:
             seen += f", but not {short(probe.beside, 24)}"
         return Check(name, "fail", seen, len(wrong), decided)
     if by_shape:
-        seen = f"by design? accepts any text like {short(by_shape[0].answer, 26)}"
+        like = short(by_shape[0].answer, 26)
+        seen = "is not punished: " if subject.is_penalty else "by design? accepts any text like "
+        seen += like
         return Check(name, "note", seen, *((0, decided) if decided else ()))
     return Check(name, "ok", "", 0, decided)
 
@@ -167,8 +171,8 @@ def discriminates(subject: Subject) -> Check:
         seen = f"accepts every one of {len(passed)} answers, whatever they say"
         return Check("constant", "fail", seen)
     if not any(subject.accepts(outcome) for _, outcome in subject.caller.seen):
-        seen = f"no answer reaches {subject.passes_at:g} (highest {max(scores):g}); "
-        return Check("constant", "note", seen + "give --right")
+        seen = f"{NOTHING_PASSED}: no answer reaches {subject.passes_at:g}, highest {max(scores):g}"
+        return Check("constant", "fail", f"{seen}; {GIVE_ONE}")
     return Check("constant", "ok", f"scores from {min(scores):g} to {max(scores):g}")
 
 
@@ -197,6 +201,8 @@ def ways_of_writing(subject: Subject) -> Check:
 
 def thought_only(subject: Subject) -> Check:
     """Whether a right answer counts that is only in a thinking section, with nothing after it."""
+    if subject.is_penalty:
+        return Check("thinking", "skip")
     asked = [
         (one.row, text)
         for one in subject.instructions

@@ -48,9 +48,8 @@ def risen_register_commands(cli: click.Group) -> None:
 @click.option(
     "--passes-at",
     type=float,
-    default=1.0,
-    show_default=True,
-    help="The score from which an answer counts as accepted.",
+    help="The score from which an answer counts as accepted: 1.0, or 0.0 for a penalty, which has "
+    "no score above it.",
 )
 @click.option(
     "--slow-after",
@@ -71,7 +70,7 @@ def audit_command(
     columns: tuple[str, ...],
     file: Path | None,
     right: str | None,
-    passes_at: float,
+    passes_at: float | None,
     slow_after: float,
     allow: tuple[str, ...],
     quick: bool,

@@ -128,5 +128,11 @@ SAME_TO_ALL = ("space", "NFC", "NFD")
 
 
 def thinking(text: str) -> list[str]:
-    """``text`` in a thinking section with no answer after it, closed or not."""
-    return [f"<think>{text}</think>", f"<think>\n{text}", f"<think>{text}</think>\n\n"]
+    """``text`` in a thinking section with no answer after it, closed or not.
+
+    Of a text that begins with such a section, that section alone.
+    """
+    begun = re.match(r"\s*<think>(.*?)</think>", text, re.DOTALL)
+    thought = begun[1] if begun else text
+    opened = "\n" + thought.lstrip("\n")
+    return [f"<think>{thought}</think>", f"<think>{opened}", f"<think>{thought}</think>\n\n"]

@@ -10,6 +10,10 @@ from typing import Any, Literal, TypeAlias
 Verdict: TypeAlias = Literal["ok", "fail", "note", "allowed", "skip"]
 """``note`` is worth knowing and no fault; ``allowed`` is a fault that its author declared."""
 
+NOTHING_PASSED = "nothing passed"
+"""Begins the finding of a reward that accepted no answer at all, of which no check says much."""
+GIVE_ONE = "give --right or --column"
+
 WIDTH = 100
 _HEAD = ("check", "verdict", "accepted", "time", "what was seen")
 
@@ -42,6 +46,7 @@ class Report:
     :param instructions: instructions that were asked about.
     :param scored: answers that were scored.
     :param passes_at: the score from which an answer counts as accepted.
+    :param is_penalty: whether that is 0 because no score is above it.
     """
 
     reward: str
@@ -50,6 +55,7 @@ class Report:
     scored: int
     passes_at: float
     time_s: float
+    is_penalty: bool = False
 
     @property
     def findings(self) -> list[Check]:
@@ -81,6 +87,7 @@ class Report:
             "reward": self.reward,
             "clean": not self.findings,
             "passes_at": self.passes_at,
+            "is_penalty": self.is_penalty,
             "instructions": self.instructions,
             "scored": self.scored,
             "accepted": self.accepted,
@@ -102,7 +109,7 @@ class Report:
         table = [_line(row, widths) for row in [_HEAD, *rows]]
         head = (
             f"{self.reward}: {self.instructions} instructions, {self.scored} answers scored, "
-            f"accepted from {self.passes_at:g}"
+            f"{'a penalty: ' * self.is_penalty}accepted from {self.passes_at:g}"
         )
         return [_cut(head, WIDTH), "", *table, "", *textwrap.wrap(self.closing(), WIDTH)]
 
@@ -119,7 +126,9 @@ class Report:
         ]
         failed = [check.name for check in self.findings]
         verdict = "clean"
-        if failed:
+        if len(failed) == 1 and self.findings[0].seen.startswith(NOTHING_PASSED):
+            verdict = f"{NOTHING_PASSED}; {GIVE_ONE}"
+        elif failed:
             verdict = f"{len(failed)} finding{'s' if len(failed) > 1 else ''} ({', '.join(failed)})"
         return f"{'; '.join([verdict, rate, *others])}; {self.time_s:.1f} s"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,8 @@ from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
 
 Checking: TypeAlias = Callable[[Subject], Check]
+_WORDS = "The wind was fair, and we left early in the morning. "
+_LONG = _WORDS * 400  # longer than the answers of most runs
 
 CHECKS: Mapping[str, Checking] = MappingProxyType(
     {
@@ -59,7 +62,7 @@ def subject_of(
     rows: Sequence[Row] = (),
     source: Source | None = None,
     options: Mapping[str, Any] | None = None,
-    passes_at: float = 1.0,
+    passes_at: float | None = None,
     slow_s: float = 0.1,
     quick: bool = False,
     clock: Clock = time.perf_counter,
@@ -68,7 +71,8 @@ def subject_of(
 
     :param rows: rows, or a mapping of columns without a prompt that go into every instruction.
     :param source: how to make the reward again in another process.
-    :param passes_at: the score from which an answer counts as accepted.
+    :param passes_at: the score from which an answer counts as accepted; None takes 1.0, or 0.0 for
+        a reward that only punishes.
     :param slow_s: seconds per answer from which a reward counts as slow.
     :param clock: seconds; for tests.
     :raises DataError: if a column that it needs is missing, or it raises on every answer.
@@ -82,12 +86,14 @@ def subject_of(
         made,
         needs,
         source,
-        passes_at,
+        1.0 if passes_at is None else passes_at,
         slow_s,
         options or {},
         quick,
     )
     _find_form(subject)
+    if passes_at is None and _only_punishes(subject):
+        subject.passes_at, subject.is_penalty = 0.0, True
     return subject
 
 
@@ -96,10 +102,27 @@ def _find_form(subject: Subject) -> None:
     items = [Item(row, text) for text in ("We left early.", *subject.instructions[0].right)]
     fault = subject.caller.choose_form(items)
     if fault is not None:
-        raise DataError(
-            f"{subject.label} raises on every answer: {fault}; if it reads a column, "
-            "give that with --column or --columns"
-        )
+        raise DataError(f"{subject.label} raises on every answer: {fault}{_column_hint(fault)}")
+
+
+def _column_hint(fault: str) -> str:
+    """What to give to a reward that ends in ``fault``, where a column may be what it lacks."""
+    lacking = re.match(r"KeyError: '(\w+)'$", fault)
+    if lacking:
+        column = lacking[1]
+        return f"; if that is a column, give it with --column '{column}=...' or --columns FILE"
+    if fault.startswith(("TypeError", "AttributeError", "IndexError", "ValueError")):
+        return "; if it reads a column, give that with --column or --columns"
+    return ""
+
+
+def _only_punishes(subject: Subject) -> bool:
+    """Whether no answer scores above 0, and some below."""
+    row = subject.instructions[0].row
+    items = [*subject.mixed(32), *(Item(row, text) for text in (_WORDS * 8, "p " * 64, _LONG))]
+    scores = [outcome.score for outcome in subject.caller.outcomes(items)]
+    known = [score for score in scores if score is not None]
+    return bool(known) and max(known) == 0 > min(known)
 
 
 def audit(
@@ -134,6 +157,7 @@ def audit(
         subject.caller.scored,
         subject.passes_at,
         time.perf_counter() - began,
+        subject.is_penalty,
     )
 
 

@@ -30,6 +30,8 @@ class Subject:
     :param passes_at: the score from which an answer counts as accepted.
     :param slow_s: seconds per answer from which a reward counts as slow.
     :param options: the options that the reward was made with.
+    :param is_penalty: whether the reward only punishes: its best score is 0, and answers that say
+        nothing may well get it.
     """
 
     label: str
@@ -41,6 +43,7 @@ class Subject:
     slow_s: float = 0.1
     options: Mapping[str, Any] = field(default_factory=dict)
     quick: bool = False
+    is_penalty: bool = False
     _scored: dict[tuple[int, str], CallResult] = field(default_factory=dict)
 
     @property

@@ -44,15 +44,19 @@ def growth(subject: Subject) -> Check:
     for name, text in (("words", _WORDS), ("one run", "a"), ("lines", "* a [b] *c*\n")):
         times: list[tuple[int, float]] = []
         for length in LENGTHS:
-            answer = (text * (length // len(text) + 1))[: length - 1] + "!"
             try:
-                times.append((length, _quickest(subject, row, answer)))
+                times.append((length, _quickest(subject, row, _of_length(text, length))))
             except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
                 seen = f"{length} characters ({name}): {typed_line(error)}"
                 return Check("growth", "fail", seen)
             if times[-1][1] > ENOUGH_S:
                 break
         power = steepness(times)
+        if power > STEEPEST and times[-1][1] <= ENOUGH_S:  # a busy machine may have held it up
+            again = [_quickest(subject, row, _of_length(text, length)) for length, _ in times]
+            pairs = zip(times, again, strict=True)
+            times = [(length, min(first, second)) for (length, first), second in pairs]
+            power = steepness(times)
         length, took = times[-1]
         measured = f"{_readable(took)} for {length} characters ({name})"
         if power > STEEPEST:
@@ -73,6 +77,10 @@ def steepness(times: Sequence[tuple[int, float]]) -> float:
         if after >= WORTH_S and before > 0
     ]
     return max(powers, default=0.0)
+
+
+def _of_length(text: str, length: int) -> str:
+    return (text * (length // len(text) + 1))[: length - 1] + "!"
 
 
 def _quickest(subject: Subject, row: Row, answer: str) -> float:
