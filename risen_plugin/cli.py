@@ -7,6 +7,7 @@ message alone and ends with exit code 2; ``--debug`` adds the traceback.
 from __future__ import annotations
 
 import inspect
+import io
 import itertools
 import json
 import logging
@@ -19,7 +20,10 @@ from typing import IO, Any, NoReturn
 import click
 
 from risen_plugin import __version__
-from risen_plugin.errors import RisenError, near_miss
+from risen_plugin.commands.options import json_option
+from risen_plugin.errors import RecordError, RisenError, near_miss, printable
+from risen_plugin.kit.files import reason_of_the_machine
+from risen_plugin.kit.foreign import end_aside, say
 from risen_plugin.plugins import KINDS, Kind, Offer, PluginInfo, Plugins
 from risen_plugin.plugins.lookup import is_place, offer_at
 from risen_plugin.plugins.options import Option, describe
@@ -43,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     :param arguments: the words after ``risen``; those of the process if None.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # halves of surrogate pairs, and plain ASCII
+            stream.reconfigure(errors="backslashreplace")
     _log_to_stderr()
     try:
         command_line().main(words, prog_name="risen")
@@ -52,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(shown.exit_code)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
+    finally:
+        if arguments is None:
+            end_aside()
     sys.exit(0)
 
 
@@ -104,6 +114,13 @@ class _RisenGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("risen: interrupted", err=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None
+        except Exception as error:
+            reason = reason_of_the_machine(error)
+            if reason is None:
+                raise
+            said = RecordError(reason)
+            said.__cause__ = error
+            raise _ShownError(said, debug=ctx.params["debug"]) from error
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -127,9 +144,9 @@ class _ShownError(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         if self.debug:
-            text = "".join(traceback.format_exception(self.error))
+            text = printable("".join(traceback.format_exception(self.error)), keeping="\n\t")
             click.echo(text, file=file, err=file is None, nl=False)
-        click.echo(f"risen: {self.message}", file=file, err=file is None)
+        click.echo(f"risen: {printable(self.message)}", file=file, err=file is None)
 
 
 class _ShownUsage(click.ClickException):
@@ -142,7 +159,7 @@ class _ShownUsage(click.ClickException):
         text = text.replace(". (Did", " (did").replace(". Did", "; did")
         where = error.ctx.command_path if error.ctx is not None else "risen"
         see = f" See {where} --help" if text.endswith("?") else f"; see {where} --help"
-        super().__init__(f"{text[:1].lower()}{text[1:]}{see}")
+        super().__init__(printable(f"{text[:1].lower()}{text[1:]}{see}"))
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"risen: {self.message}", file=file, err=file is None)
@@ -163,7 +180,7 @@ class _Lines(logging.Handler):
         self.warned: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = self.format(record)
+        line = printable(self.format(record), keeping="\n\t")
         if record.levelno != logging.WARNING or line not in self.warned:
             if "tqdm" in sys.modules:  # keep out of a progress bar's line
                 sys.modules["tqdm"].tqdm.write(f"risen: {line}", file=sys.stderr)
@@ -186,7 +203,7 @@ def _log_to_stderr() -> None:
 def _plugins_command() -> click.Command:
     @click.command("plugins")
     @click.option("--all", "everything", is_flag=True, help="Show built-in and disabled ones too.")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @json_option()
     @click.pass_obj
     def plugins(installed: Plugins, everything: bool, as_json: bool) -> None:
         """List the installed plugins.
@@ -246,7 +263,7 @@ def _plugin_data(info: PluginInfo) -> dict[str, Any]:
 def _listing(kind: Kind) -> click.Command:
     @click.command(f"{kind}s", help=_LISTED.format(kind=kind))
     @click.argument("name", required=False)
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @json_option()
     @click.pass_obj
     def listing(installed: Plugins, name: str | None, as_json: bool) -> None:
         if name is None:
@@ -294,7 +311,7 @@ def _show_offer(offer: Offer) -> None:
 
 
 def _default_text(option: Option) -> str:
-    return "required" if option.required else repr(option.default)
+    return "required" if option.required else _shown(option.default)
 
 
 def _offer_data(offer: Offer, *, with_options: bool = False) -> dict[str, Any]:
@@ -340,11 +357,20 @@ def _plain(doc: str) -> str:
 
 
 def _print_json(data: object) -> None:
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=repr))
+    say(printable(json.dumps(data, indent=2, ensure_ascii=False, default=_shown), keeping="\n"))
+
+
+def _shown(value: object) -> str:
+    """The representation of a value that is no JSON, such as a default of a plugin's option."""
+    try:
+        return repr(value)
+    except BaseException as error:  # noqa: BLE001  it is the plugin's code
+        return f"<{type(value).__name__}, whose representation raises {type(error).__name__}>"
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print aligned columns; the last one may be of any length."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)][:-1]
     for number, row in enumerate([head, *rows]):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]

@@ -8,11 +8,20 @@ its traceback.
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _ALIKE = 0.6  # of 1, by difflib
+_LONGEST = 2000  # characters of somebody else's message
+_ACTING = re.compile(
+    # control characters; marks of direction, blanks of no width, tags; line and paragraph ends;
+    # halves of surrogate pairs. What joins letters and emoji stays.
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0001-\U000e007f]"
+)
 
 
 class RisenError(Exception):
@@ -82,9 +91,36 @@ def _likeness(name: str, other: str) -> float:
     return difflib.SequenceMatcher(None, name, other).ratio()
 
 
+def printable(text: str, *, keeping: str = "") -> str:
+    r"""``text`` with an escape for each character that a terminal obeys in place of showing it.
+
+    Names, rows and messages of others hold what they like: a sequence that clears the screen, or a
+    mark that turns the line around. The escapes are those of JSON, so that JSON stays the same.
+
+    >>> printable("up\x1b[A \u202eback")
+    'up\\u001b[A \\u202eback'
+
+    :param keeping: characters that are left as they are, such as a line's end.
+    """
+    return _ACTING.sub(lambda m: m[0] if m[0] in keeping else json.dumps(m[0])[1:-1], text)
+
+
 def one_line(error: BaseException) -> str:
-    """The message of ``error`` in one line, or its type's name if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The message of ``error`` in one line that can be printed, or its type's name if it has none.
+
+    A text that raises, as the one of a plugin's error may, is said to do so.
+    """
+    try:
+        text = " ".join(str(error).split())
+    except BaseException as raised:  # noqa: BLE001  its class is somebody else's code
+        text = f"{_name(error)}, whose text raises {_name(raised)}"
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}..."
+    return printable(text or _name(error))
+
+
+def _name(error: BaseException) -> str:
+    return printable(type(error).__name__)
 
 
 def typed_line(error: BaseException) -> str:
@@ -93,8 +129,8 @@ def typed_line(error: BaseException) -> str:
     >>> typed_line(ValueError("low is\\nabove high"))
     'ValueError: low is above high'
     """
-    kind, message = type(error).__name__, one_line(error)
-    return kind if message == kind else f"{kind}: {message}"
+    kind, message = _name(error), one_line(error)
+    return message if message.startswith(kind) else f"{kind}: {message}"
 
 
 @contextmanager
@@ -109,7 +145,9 @@ def boundary(label: str) -> Iterator[None]:
         if str(error).startswith(label):
             raise
         raise type(error)(f"{label}: {one_line(error)}") from error
-    except (Exception, SystemExit) as error:  # who calls a plugin decides when the program ends
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # who calls a plugin decides when the program ends
         raise PluginError(f"{label} raised {typed_line(error)}") from error
 
 

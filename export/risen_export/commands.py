@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from risen_plugin.commands.options import json_option
 from risen_plugin.errors import DataError
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.foreign import say
+from risen_plugin.kit.jsonable import json_text
 
 if TYPE_CHECKING:
     from risen_export.exporting import ExportResult
@@ -107,7 +109,7 @@ def report(result: ExportResult) -> str:
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads; onnxruntime's choice if unset."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per answer.")
+@json_option("One JSON object per answer.")
 def generate_command(
     *,
     bundle: Path,
@@ -141,7 +143,7 @@ def generate_command(
     )
     for index, (text, answer) in enumerate(zip(texts, answers, strict=True)):
         if as_json:
-            click.echo(json.dumps({"prompt": text, "completion": answer}, ensure_ascii=False))
+            say(json_text({"prompt": text, "completion": answer}))
         else:
             click.echo(f"\n{answer}" if index else answer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -10,6 +11,8 @@ import click
 
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.kit.checks import EXPONENT
+from risen_plugin.kit.foreign import noise_aside
+from risen_plugin.kit.yaml_files import read_yaml
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _SEED = click.IntRange(0, 2**31 - 1)  # numpy takes less than 2**32, and some seeds are derived
@@ -42,6 +45,26 @@ def shared(command: _Command) -> _Command:
     ):
         command = decorate(command)
     return command
+
+
+def json_option(meaning: str = "Print JSON.") -> Callable[[_Command], _Command]:
+    """Add ``--json``, as ``as_json``, to a command, whose standard output is JSON alone then.
+
+    The command says its JSON with :func:`risen_plugin.kit.foreign.say`; what a reward or a plugin
+    prints meanwhile goes to standard error.
+    """
+
+    def decorate(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def quiet(*arguments: Any, **options: Any) -> Any:
+            if not options["as_json"]:
+                return command(*arguments, **options)
+            with noise_aside():
+                return command(*arguments, **options)
+
+        return click.option("--json", "as_json", is_flag=True, help=meaning)(quiet)  # type: ignore[return-value]
+
+    return decorate
 
 
 def rewarded(command: _Command) -> _Command:
@@ -124,8 +147,8 @@ def _scalar(text: str) -> Any:
     if EXPONENT.fullmatch(text.strip()):
         return float(text)
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: an impossible date
+        value = read_yaml(text)
+    except yaml.YAMLError:  # also an impossible date
         return text
     if isinstance(value, str):
         return value if text.strip()[:1] in ("'", '"') else text

@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
+from risen_plugin.commands.options import json_option
 from risen_plugin.config import BuffersConfig
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import RecordError
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.instructions.rows import key_of
 from risen_plugin.kit.files import write_text
+from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.phases.leftovers.buffers import FILE, unsolved_in
 from risen_plugin.phases.leftovers.findings import Attempted
@@ -46,7 +48,7 @@ def risen_register_commands(cli: click.Group) -> None:
     type=click.IntRange(min=1),
     help="Visits without a passed answer; the run's own unsolved_after otherwise.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON Lines.")
+@json_option("Print the rows as JSON Lines.")
 def unsolved_command(
     run: str, output: Path | None, demonstrations: str | None, after: int | None, as_json: bool
 ) -> None:
@@ -66,7 +68,7 @@ def unsolved_command(
         from risen_plugin.kit.jsonable import json_text
 
         for attempted in instructions:
-            click.echo(json_text(attempted.as_row()))
+            say(json_text(attempted.as_row()))
     else:
         _list(instructions)
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import email.utils
 import http.client
 import json
+import os
 import queue
 import random
+import re
 import threading
 import time
 import urllib.error
@@ -20,10 +22,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import Any
+from urllib.parse import urlsplit
+
+from risen_plugin.errors import ConfigError, printable
 
 PATH = "/chat/completions"
 _AGAIN = frozenset((408, 409, 425, 429))  # and everything from 500 on
 _SERVER_ERRORS = 500
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LONGEST_SHOWN = 200  # characters of an endpoint's own error message
 
 
@@ -39,6 +45,56 @@ class Secret:
 
     def __repr__(self) -> str:
         return "Secret(***)" if self.value else "Secret()"
+
+
+def url_of(base_url: str) -> str:
+    """The address of the endpoint's chat completions.
+
+    :raises ConfigError: if ``base_url`` is no address, or holds more than an address.
+    """
+    try:
+        parts = urlsplit(base_url.strip())
+        _ = parts.port  # raises for what is no number
+    except ValueError:
+        raise ConfigError(
+            "base_url is no address; it looks like http://localhost:8000/v1"
+        ) from None
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigError(
+            "base_url holds a user, a password or parameters; give the address alone, and name the "
+            "variable with the key in api_key_env"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in base_url.strip():
+        raise ConfigError(f"base_url {base_url!r} is no address like http://localhost:8000/v1")
+    if parts.path.rstrip("/").endswith(PATH):
+        raise ConfigError(f"base_url ends with {PATH}, which is added to it; leave that out")
+    return base_url.strip().rstrip("/") + PATH
+
+
+def key_in(variable: str | None) -> Secret:
+    """The key that the environment variable holds; an empty one where none is named.
+
+    :raises ConfigError: if it holds no key, or a text that cannot be a key.
+    """
+    if variable is None:
+        return Secret()
+    if not _VARIABLE.fullmatch(variable):
+        raise ConfigError("api_key_env is the name of an environment variable, not the key itself")
+    named = f"'{variable}'" if variable.isupper() else "of this name"
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        raise ConfigError(f"api_key_env: there is no environment variable {named}, or it is empty")
+    if not _can_be_a_key(value):
+        raise ConfigError(
+            f"api_key_env: the environment variable {named} holds what cannot be a key; keys are "
+            "printable ASCII without blanks"
+        )
+    return Secret(value)
+
+
+def _can_be_a_key(value: str) -> bool:
+    """Whether it can stand in a header: what cannot is repeated in an error of ``http.client``."""
+    return value.isascii() and value.isprintable() and " " not in value
 
 
 class AskError(Exception):
@@ -85,6 +141,10 @@ class ChatClient:
     insists: bool = False
     now: Callable[[], float] = field(default=time.time, repr=False)
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+
+    def __post_init__(self) -> None:
+        if not _can_be_a_key(self.key.value):
+            raise ConfigError("the key cannot be one: keys are printable ASCII without blanks")
 
     def ask(
         self,
@@ -230,7 +290,7 @@ class ChatClient:
 
     def _shown(self, text: str) -> str:
         """``text`` in one short line, without the key, which endpoints may repeat."""
-        return " ".join(self.key.hidden_in(text).split())[:_LONGEST_SHOWN]
+        return printable(" ".join(self.key.hidden_in(text).split())[:_LONGEST_SHOWN])
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +29,81 @@ MANIFEST = "manifest.json"
 HAS_LOCKS = fcntl is not None
 _FORMAT = 1  # of a manifest
 _TAKEN = (errno.EACCES, errno.EAGAIN)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSALS = (
+    *_FULL,
+    *(errno.ENAMETOOLONG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOTDIR, errno.EISDIR),
+)
+_LONGEST_PATH = 300  # characters that a message shows
+
+
+def check_ordinary(path: Path) -> None:
+    """Refuse what has no end or would wait for ever: a device, or a pipe that nobody writes to.
+
+    A pipe of the shell, such as ``<(command)`` and ``/dev/stdin``, is fine.
+
+    :raises OSError: with the reason, also if there is nothing there.
+    """
+    mode = os.stat(path).st_mode
+    is_of_the_shell = path.parts[:2] in (("/", "dev"), ("/", "proc"))
+    if stat.S_ISBLK(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode):
+        raise OSError(errno.EINVAL, "it is a device and no file", str(path))
+    if stat.S_ISFIFO(mode) and not is_of_the_shell:
+        raise OSError(errno.EINVAL, "it is a pipe and no file", str(path))
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The content of a file of at most so many bytes.
+
+    :raises OSError: with the reason, if it is larger, no ordinary file or cannot be read.
+    """
+    check_ordinary(path)
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most} bytes", str(path))
+    return data
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    :raises OSError: if it is no ordinary file or cannot be read.
+    :raises ValueError: if it holds no JSON in UTF-8, or lists in lists without end.
+    """
+    check_ordinary(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def reason_of_the_machine(error: BaseException) -> str | None:
+    """A line about a file that the machine refuses to read or write; None for any other error.
+
+    A full disk, a path that is too long, a right that is missing: nobody's bug, wherever it shows.
+    safetensors and torch raise errors of their own for a full disk, with the system's text in them.
+    """
+    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    text = one_line(error)
+    if isinstance(error, ValueError) and text.startswith("embedded null"):
+        return "a path holds the character NUL, which no path can"
+    if number is None and isinstance(error, OSError | RuntimeError | _safetensors_error()):
+        number = next((code for code in _REFUSALS if os.strerror(code) in text), None)
+    if number not in _REFUSALS:
+        return None
+    named = getattr(error, "filename", None)
+    place = "" if named is None else f" '{str(named)[:_LONGEST_PATH]}'"
+    what = os.strerror(number)
+    if number in _FULL:
+        return f"cannot write{place}: {what}; make room there, or choose another place"
+    return f"cannot read or write{place}: {what}"
+
+
+def _safetensors_error() -> type[BaseException]:
+    """The error of safetensors where that is loaded."""
+    return getattr(sys.modules.get("safetensors"), "SafetensorError", OSError)
 
 
 @contextmanager
@@ -46,7 +123,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def put(written: Path, path: Path) -> None:
-    """Rename a file that is written to its end to ``path``, in place of one that is there."""
+    """Rename a file that is written to its end to ``path``, in place of one that is there.
+
+    :raises OSError: if what is there is no ordinary file: a device, a pipe, a folder, a link.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise OSError(errno.EINVAL, "what is there is no ordinary file", str(path))
     os.replace(written, path)
 
 
@@ -141,7 +224,7 @@ def damage(folder: Path, manifest: Path | None = None) -> str | None:
     """
     manifest = folder / MANIFEST if manifest is None else manifest
     try:
-        files = json.loads(manifest.read_bytes())["files"]
+        files = read_json(manifest)["files"]
         for name, entry in files.items():
             path = folder / name
             if not path.is_file():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.errors import DataError, one_line
+from risen_plugin.kit.files import check_ordinary
 
 _DECODER = codecs.getincrementaldecoder("utf-8")  # waits for the rest of a character
 _BOM = b"\xef\xbb\xbf"
@@ -85,6 +86,7 @@ def read_lines(path: str | Path) -> Iterator[Line]:
 
     :raises OSError: while reading, if it cannot be read.
     """
+    check_ordinary(Path(path))
     with Path(path).open("rb") as file:
         yield from lines_in(file, str(path))
 
@@ -96,6 +98,7 @@ class IndexedLines:
     """
 
     def __init__(self, path: Path) -> None:
+        check_ordinary(path)
         self.path = path
         self._starts = array("Q")
         self._numbers: array[int] | None = None  # of the lines; None while no line is left out

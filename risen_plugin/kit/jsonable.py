@@ -15,6 +15,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from risen_plugin.errors import printable
+
 T = TypeVar("T")
 
 _LONGEST = 1000  # characters of the representation of an object
@@ -43,11 +45,7 @@ def json_text(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         text = json.dumps(_jsonable(value, 0), ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, as a cut answer may have
-        return json.dumps(json.loads(text))
-    return text
+    return printable(text)  # JSON's escapes; half of a surrogate pair has no other form
 
 
 def _jsonable(value: Any, depth: int) -> Any:  # noqa: PLR0911  one line per sort of value

@@ -18,7 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import ConfigError, PluginError, near_miss, one_line
+from risen_plugin.errors import (
+    ConfigError,
+    PluginError,
+    near_miss,
+    one_line,
+    printable,
+)
+from risen_plugin.kit.foreign import interrupts_noted
+from risen_plugin.kit.yaml_files import read_yaml
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _UNSAID: Any = inspect.Parameter.empty
@@ -95,11 +103,14 @@ def build(factory: Callable[..., Any], options: Mapping[str, Any], label: str) -
         for name, value in options.items()
     }
     try:
-        return factory(**arguments)
+        with interrupts_noted() as pressed:
+            return factory(**arguments)
     except (ConfigError, TypeError, ValueError, OSError, ImportError) as error:
         raise ConfigError(f"{label}: {one_line(error)}") from error
-    except Exception as error:
-        kind = type(error).__name__
+    except BaseException as error:  # a factory is somebody else's code
+        if pressed:
+            raise
+        kind = printable(type(error).__name__)
         raise PluginError(f"{label} raised {kind} while it was made: {one_line(error)}") from error
 
 
@@ -220,7 +231,7 @@ def list_or_mapping(value: object) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(value)
+        return read_yaml(value)
     except yaml.YAMLError:
         return None
 

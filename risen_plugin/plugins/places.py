@@ -11,14 +11,29 @@ from types import ModuleType
 from typing import Any
 
 from risen_plugin.errors import ConfigError, near_beside, near_miss, typed_line
+from risen_plugin.kit.foreign import interrupts_noted
 
 
 def attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
     """The attribute of a module under a name, dots included.
 
     :param place: how the person called the module, for messages.
-    :raises ConfigError: naming the near miss, if there is no such thing.
+    :raises ConfigError: naming the near miss, if there is no such thing, or it cannot be read.
     """
+    try:
+        with interrupts_noted() as pressed:
+            return _attribute_of(module, attribute, place)
+    except ConfigError:
+        raise
+    except BaseException as error:  # a module may answer with code of its own
+        if pressed:
+            raise
+        raise ConfigError(
+            f"'{attribute}' of {place} cannot be read: {typed_line(error)}"
+        ) from error
+
+
+def _attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
     value: Any = module
     for name in attribute.split("."):
         if not hasattr(value, name):
@@ -54,8 +69,11 @@ def module_at(place: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        return _from_file(path) if is_file else importlib.import_module(place)
-    except Exception as error:  # a module may raise whatever it likes while it is imported
+        with interrupts_noted() as pressed:
+            return _from_file(path) if is_file else importlib.import_module(place)
+    except BaseException as error:  # a module may raise whatever it likes while it is imported
+        if pressed:
+            raise
         kind = "file" if is_file else "module"
         raise ConfigError(
             f"the {kind} '{place}' cannot be imported: {typed_line(error)}"

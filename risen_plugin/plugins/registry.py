@@ -11,7 +11,8 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
@@ -20,7 +21,8 @@ import click
 import pluggy
 
 from risen_plugin import __version__, hookspecs
-from risen_plugin.errors import ConfigError, PluginError, near_miss, typed_line
+from risen_plugin.errors import ConfigError, PluginError, near_miss, printable, typed_line
+from risen_plugin.kit.foreign import interrupts_noted, noise_aside
 from risen_plugin.plugins.lookup import make
 from risen_plugin.plugins.offers import BUILT_IN, KINDS, Kind, Offer, PluginInfo
 
@@ -42,6 +44,7 @@ COMMANDS = (
 )
 """Modules of risen-plugin that only bring commands; imported for a command line alone."""
 
+_LONGEST_NAME = 200  # characters
 _log = logging.getLogger("risen_plugin")
 
 
@@ -91,9 +94,7 @@ class Plugins:
         plugins = cls(disable=disable, cli=cli)
         installed = [*map(_built_in, OFFERS), *map(_built_in, COMMANDS)]
         for group in (hookspecs.PROJECT, hookspecs.COMMAND_GROUP):
-            installed += [
-                _by_entry_point(entry, group) for entry in metadata.entry_points(group=group)
-            ]
+            installed += [_by_entry_point(entry, group) for entry in _entry_points(group)]
         for one in sorted(installed, key=_ours_first):
             if cli is not None or not one.only_commands:
                 plugins._admit(one.info, one.load, only_commands=one.only_commands)
@@ -166,8 +167,11 @@ class Plugins:
             if self._trace:
                 _print_call(hook_name, [implementation], arguments)
             try:
-                implementation.function(**arguments)
-            except Exception as error:  # noqa: BLE001  an onlooker may not hurt the run
+                with interrupts_noted() as pressed:
+                    implementation.function(**arguments)
+            except BaseException as error:  # an onlooker may not hurt or end the run
+                if pressed:
+                    raise
                 self._muted.add(key)
                 title = next(i.title for i in self._infos if i.name == key[0] and not i.left_out)
                 _log.warning(
@@ -191,13 +195,16 @@ class Plugins:
         offers: list[Offer] = []
         commands = dict(self._cli.commands) if self._cli else {}
         try:
-            plugin = load()
-            self._refuse_unfit(plugin, info, only_commands=only_commands)
-            self._offering = (info, offers)
-            self._manager.register(plugin, info.name)
-            self._manager.check_pending()
-            self._refuse_taken(commands)
-        except Exception as error:  # one bad plugin may not break the tool, whatever it raises
+            with interrupts_noted() as pressed, noise_aside() if self._cli else nullcontext():
+                plugin = load()
+                self._refuse_unfit(plugin, info, only_commands=only_commands)
+                self._offering = (info, offers)
+                self._manager.register(plugin, info.name)
+                self._manager.check_pending()
+                self._refuse_commands(commands)
+        except BaseException as error:  # one bad plugin may not break or end the tool
+            if pressed:
+                raise
             self._withdraw(info, commands)
             reason = str(error) if isinstance(error, _UnfitError) else typed_line(error)
             self._infos.append(replace(info, left_out=reason))
@@ -219,8 +226,8 @@ class Plugins:
             if self._offering is None:
                 raise RuntimeError("register() is only for use inside the hook that it is given to")
             info, offers = self._offering
-            if not isinstance(name, str) or not name or "/" in name or name != name.strip():
-                raise ValueError(f"{name!r} cannot be the name of a {kind}")
+            if not _is_name(name) or "/" in name:
+                raise ValueError(f"{name!r:.80} cannot be the name of a {kind}")
             if not callable(factory):
                 raise TypeError(f"what it offers as {kind} {name!r} cannot be called")
             if any((offer.kind, offer.name) == (kind, name) for offer in offers):
@@ -270,10 +277,18 @@ class Plugins:
                         f"{__version__} does not pass; it passes {passed}"
                     )
 
-    def _refuse_taken(self, before: Mapping[str, click.Command]) -> None:
+    def _refuse_commands(self, before: Mapping[str, click.Command]) -> None:
+        now: Mapping[Any, Any] = {} if self._cli is None else self._cli.commands
         for name, command in before.items():
-            if self._cli and self._cli.commands.get(name) is not command:
+            if now.get(name) is not command:
                 raise _UnfitError(f"it replaces the command '{name}', which exists already")
+        for name, command in now.items():
+            if name in before:
+                continue
+            if not _is_name(name):
+                raise _UnfitError(f"{name!r:.80} cannot be the name of a command")
+            if not isinstance(command, click.Command):
+                raise _UnfitError(f"its command '{name}' is no click command")
 
     def _withdraw(self, info: PluginInfo, commands: Mapping[str, click.Command]) -> None:
         if self._offering is None:  # it never came to registering
@@ -312,10 +327,40 @@ def _built_in(module: str) -> _Installed:
     return _Installed(info, functools.partial(importlib.import_module, module), module in COMMANDS)
 
 
+def _entry_points(group: str) -> Iterable[metadata.EntryPoint]:
+    """The entry points of every distribution whose metadata can be read."""
+    try:
+        return metadata.entry_points(group=group)
+    except Exception:  # noqa: BLE001  one broken file would cost every plugin
+        return _readable_entry_points(group)
+
+
+def _readable_entry_points(group: str) -> Iterator[metadata.EntryPoint]:
+    for distribution in metadata.distributions():
+        try:
+            yield from distribution.entry_points.select(group=group)
+        except Exception as error:  # noqa: BLE001  it is somebody else's file
+            where = getattr(distribution, "_path", "a distribution")
+            _log.warning("%s has no entry points that can be read: %s", where, typed_line(error))
+
+
 def _by_entry_point(entry: metadata.EntryPoint, group: str) -> _Installed:
-    distribution = (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
-    info = PluginInfo(entry.name, *distribution)
+    try:
+        name, version = str(entry.dist.name or ""), str(entry.dist.version or "")  # type: ignore[union-attr]
+    except Exception:  # noqa: BLE001  a distribution may lack metadata, and Pythons differ in it
+        name, version = "", ""
+    info = PluginInfo(printable(entry.name), printable(name), printable(version))
     return _Installed(info, entry.load, group == hookspecs.COMMAND_GROUP)
+
+
+def _is_name(name: object) -> bool:
+    """Whether it is a text that can be shown and typed."""
+    return (
+        type(name) is str
+        and 0 < len(name) <= _LONGEST_NAME
+        and name == name.strip()
+        and name.isprintable()
+    )
 
 
 def _names(text: str) -> list[str]:

@@ -6,13 +6,13 @@ A run that is still going on, or has died in the middle of a line, is read as fa
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from risen_plugin.errors import DataError, near_path, one_line
+from risen_plugin.kit.files import read_json
 from risen_plugin.kit.json_lines import read_lines
 from risen_plugin.kit.jsonable import as_number
 from risen_plugin.progress import seconds_of
@@ -195,7 +195,7 @@ def read_description(folder: Path) -> Mapping[str, Any]:
     :raises DataError: if it cannot be read, or a newer release wrote it.
     """
     try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        description = read_json(folder / DESCRIPTION)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read the record in {folder}: {one_line(error)}") from error
     if not isinstance(description, dict):
@@ -255,7 +255,7 @@ def _ended(
 
 def _logs(folder: Path) -> Sequence[Mapping[str, float]]:
     try:
-        logs = json.loads((folder / PHASE).read_text(encoding="utf-8"))["logs"]
+        logs = read_json(folder / PHASE)["logs"]
     except (OSError, ValueError, KeyError, TypeError):
         return ()
     return [log for log in logs if isinstance(log, dict)] if isinstance(logs, list) else ()

@@ -55,12 +55,6 @@ class Asking:
         return self.grpo.get("chat_template_kwargs") or {}
 
     @property
-    def is_parsed(self) -> bool:
-        """Whether the tokenizer says how a message is read out of an answer's tokens."""
-        named = ("response_template", "response_schema")
-        return any(getattr(self.tokenizer, name, None) is not None for name in named)
-
-    @property
     def answer_tokens(self) -> int:
         """Most tokens of an answer."""
         return int(self.grpo["max_completion_length"])
@@ -111,11 +105,15 @@ class Asking:
         """
         tokenizer: Any = self.tokenizer
         texts: list[str] = tokenizer.batch_decode(made, skip_special_tokens=True)
+        is_parsed = any(
+            getattr(tokenizer, name, None) is not None
+            for name in ("response_template", "response_schema")
+        )
         completions: list[Completion] = []
         for prompt, text, before, ids in zip(prompts, texts, asked, made, strict=True):
             if isinstance(prompt, str):
                 completions.append(text)
-            elif self.is_parsed:
+            elif is_parsed:
                 completions.append([self._parsed(ids, before)])
             else:
                 completions.append([{"role": "assistant", "content": text}])

@@ -171,13 +171,9 @@ class Likelihood:
         columns: Mapping[str, Any],
     ) -> Scores:
         queries = columns.get("query") or [None] * len(prompts)
-        # The text of an answer that was parsed lacks what the parser took out.
-        ids = columns.get("completion_ids") if self.asking.is_parsed else None
         encoded = [
-            self._encode(plain_query(prompt, query), completion, made)
-            for prompt, query, completion, made in zip(
-                prompts, queries, completions, ids or [None] * len(prompts), strict=True
-            )
+            self._encode(plain_query(prompt, query), completion)
+            for prompt, query, completion in zip(prompts, queries, completions, strict=True)
         ]
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row][0]))
         scores: Scores = [None] * len(encoded)
@@ -192,16 +188,12 @@ class Likelihood:
                     scores[row] = value if math.isfinite(value) else Failed(f"it is {value}")
         return scores
 
-    def _encode(
-        self, query: Prompt, completion: Completion, made: Sequence[int] | None
-    ) -> tuple[list[int], int]:
+    def _encode(self, query: Prompt, completion: Completion) -> tuple[list[int], int]:
         """Token ids, and how many of them at the end are the answer's."""
         tokenizer = self.asking.tokenizer
         asked = self.asking.prompt_ids(query)
-        if made is None:
-            ids = tokenizer(text_of(completion), add_special_tokens=False)["input_ids"]
-            made = [*ids, tokenizer.eos_token_id]
-        answer = list(made[: max(1, self.longest - len(asked))])
+        ids = tokenizer(text_of(completion), add_special_tokens=False)["input_ids"]
+        answer = [*ids, tokenizer.eos_token_id][: max(1, self.longest - len(asked))]
         return [*asked, *answer], len(answer)
 
     def _means(self, rows: Sequence[tuple[list[int], int]]) -> list[float]:

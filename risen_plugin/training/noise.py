@@ -1,8 +1,8 @@
 """Noise of the outer Trainer that a phase is without; the clean room brings it back.
 
 In GRPO an answer's likelihood is taken under the model that sampled it, so what is random in a
-forward pass is an error in both: with NEFTune left on (alpha 15, beta 0.04, the embedded model on a
-CPU) the KL of three steps was 149, and is 4e-6 without it.
+forward pass is an error in both: with NEFTune left on (alpha 15, the embedded model) a first step
+had a KL of 2.26, and has 0.03 without it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from risen_plugin.errors import ConfigError
 from risen_plugin.training.answering import answers, texts_in_training
 from risen_plugin.training.asking import Asking, as_asked, precision_of
 from risen_plugin.training.clean_room import clean_room
-from risen_plugin.training.fine_tuning import build_fine_tuning
 from risen_plugin.training.grpo import Plan, build_trainer, check_grpo_fields
-from risen_plugin.training.losses import Likelihood, encode_probe
+from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.phase_trainer import PhaseTrainer
 from risen_plugin.training.protocols import Model
 
@@ -171,19 +170,6 @@ def test_a_measured_answer_is_parsed_as_in_grpo(
     assert [text.strip() for text in asked] == ["yes"] * len(CHATS)
 
 
-def test_the_likelihood_of_a_parsed_answer_is_that_of_all_its_tokens(
-    make_model: Callable[..., Any], tokenizer: Any
-) -> None:
-    from trl.chat_template_utils import qwen3_template
-
-    made = tokenizer(THOUGHT, add_special_tokens=False)["input_ids"]
-    parsed = [[{"role": "assistant", "content": "yes"}]]
-    whole = Likelihood(make_model(), Asking(tokenizer), nullcontext, longest=512)
-    [wanted] = whole(CHATS[:1], [THOUGHT.removesuffix("<|im_end|>")], {})
-    tokenizer.response_template = dict(qwen3_template)
-    assert whole(CHATS[:1], parsed, {"completion_ids": [made]}) == [pytest.approx(wanted)]
-
-
 def test_a_response_schema_that_transformers_cannot_read_is_refused(tokenizer: Any) -> None:
     tokenizer.response_schema = {"type": "object"}
     with pytest.raises(ConfigError, match="set tokenizer"):
@@ -323,26 +309,6 @@ def test_noise_of_the_outer_trainer_is_off_in_a_phase_and_comes_back(
         keep = {**BATCH, "disable_dropout": False}
         with phase_on(model, tokenizer, outer, tmp_path, keep) as trainer:
             assert is_random(trainer.model)
-
-
-def test_a_burst_is_without_neftune_and_fine_tuning_has_it_again(
-    make_model: Callable[..., Any],
-    make_trainer: Callable[..., Any],
-    tokenizer: Any,
-    tmp_path: Path,
-) -> None:
-    from transformers.integrations.neftune import activate_neftune
-
-    model = make_model()
-    outer = make_trainer(model)
-    activate_neftune(model, 5.0, outer.accelerator)
-    settings = {"output_dir": str(tmp_path), "max_steps": 1, "seed": 0}
-    with clean_room(model, tokenizer):
-        burst = build_fine_tuning(
-            model, tokenizer, [], outer=outer.args, lora=LoraSettings(), settings=settings
-        )
-        assert not is_random(burst.model)
-    assert is_random(model)
 
 
 def test_neftune_is_on_in_fine_tuning_and_off_in_the_phase(

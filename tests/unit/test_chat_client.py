@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from risen_plugin.builtin.generators.endpoint import Endpoint, NoAnswer
+from risen_plugin.errors import ConfigError
 from risen_plugin.kit.chat_client import AskError, ChatClient, Secret
 
 
@@ -56,3 +57,29 @@ def test_a_key_is_hidden_in_what_cannot_be_reached() -> None:
     with pytest.raises(AskError) as raised:
         client.ask({})
     assert "sk-secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["sk-a\nb", "sk-a\r\nX: y", "sk-a b", "sk-\u2028a", "sk-ä"])
+def test_what_cannot_be_a_key_is_refused_without_being_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``http.client`` would repeat it: Invalid header value b'Bearer sk-...'."""
+    with pytest.raises(ConfigError) as raised:
+        ChatClient("http://127.0.0.1:1/v1", Secret(key))
+    assert "sk-" not in str(raised.value)
+    monkeypatch.setenv("MY_KEY", key)
+    with pytest.raises(ConfigError, match="holds what cannot be a key") as raised:
+        Endpoint("http://127.0.0.1:1/v1", "tiny", api_key_env="MY_KEY")
+    assert "sk-" not in str(raised.value)
+    assert "sk-" not in repr(Secret(key))
+
+
+def test_a_key_that_turns_bad_while_a_run_goes_on_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-good")
+    endpoint = Endpoint("http://127.0.0.1:1/v1", "tiny", api_key_env="MY_KEY", retries=0)
+    monkeypatch.setenv("MY_KEY", "sk-bad\nkey")
+    with pytest.raises(ConfigError) as raised:
+        endpoint.ask([{"messages": []}])
+    assert "sk-" not in str(raised.value)

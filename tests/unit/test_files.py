@@ -70,3 +70,19 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(
     with pytest.raises(OSError, match="Permission denied"):
         files.replace_folder(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old" / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "dangling", "device"])
+def test_what_is_no_ordinary_file_is_never_replaced(tmp_path: Path, kind: str) -> None:
+    path, target = tmp_path / "out", tmp_path / "target"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"link": target, "dangling": tmp_path / "gone"}.get(kind, "/dev/null"))
+    target.write_text("kept")
+    before = path.lstat()
+    with pytest.raises(OSError, match="no ordinary file"):
+        files.write_text(path, "new")
+    assert os.path.samestat(path.lstat(), before)
+    assert target.read_text() == "kept"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "target"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import types
 from importlib import metadata
 
@@ -232,13 +233,56 @@ def test_register_works_only_inside_its_hook(plugins):
     assert plugins.offers("reward") == []
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_a_wish_to_stop_is_no_misbehaviour(plugins, stop):
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, SystemExit(0), GeneratorExit])
+def test_a_plugin_that_raises_to_end_the_program_is_left_out(plugins, stop):
     def hook(register):
         raise stop
 
-    with pytest.raises(stop):
-        plugins.register(a_plugin(risen_register_rewards=hook), "stopping")
+    assert not plugins.register(a_plugin(risen_register_rewards=hook), "stopping")
+    assert the_reason(plugins, "stopping").split(":")[0] in repr(stop)
+
+
+def test_ctrl_c_while_a_plugin_registers_stops(plugins):
+    def hook(register):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        plugins.register(a_plugin(risen_register_rewards=hook), "slow")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit(0)])
+def test_an_onlooker_that_raises_to_end_the_program_is_muted(plugins, stop):
+    def hook(phase):
+        raise stop
+
+    assert plugins.register(a_plugin(risen_phase_ended=hook), "stopping")
+    [(title, how)] = plugins.observe("risen_phase_ended", phase=None, progress=None, metrics={})
+    assert "stopping" in title
+    assert how.startswith("failed in risen_phase_ended: ")
+
+
+def test_an_error_whose_text_raises_is_named_by_its_class(plugins):
+    class MuteError(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def hook(register):
+        raise MuteError
+
+    assert not plugins.register(a_plugin(risen_register_rewards=hook), "mute")
+    assert the_reason(plugins, "mute") == "MuteError, whose text raises RuntimeError"
+
+
+@pytest.mark.parametrize(
+    "name", ["a\x1b[31mb", "a\u202eb", "a\ud800b", "a\nb", "a\0b", "n" * 1000, 7]
+)
+def test_a_name_that_cannot_be_shown_is_refused_with_escapes(plugins, name):
+    assert not plugins.register(offering(name), "odd")
+    reason = the_reason(plugins, "odd")
+    assert "cannot be the name of a reward" in reason
+    assert reason.isprintable()
+    assert len(reason) < 200
 
 
 # Environment

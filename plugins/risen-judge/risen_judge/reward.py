@@ -16,12 +16,19 @@ from typing import Any, ClassVar, Literal
 from risen_judge.asking import asked
 from risen_judge.cache import Cache, key_of
 from risen_judge.messages import messages
-from risen_judge.settings import check_criteria, check_extra, check_numbers, key_in, url_of
+from risen_judge.settings import check_criteria, check_extra, check_numbers
 from risen_judge.spending import Spending
 from risen_judge.verdicts import Verdict, VerdictError, short, verdict_of
 from risen_plugin.contracts import Completion, Failed, text_of
 from risen_plugin.errors import ConfigError, DataError, near_miss
-from risen_plugin.kit.chat_client import AskError, ChatClient, GarbledError, Secret
+from risen_plugin.kit.chat_client import (
+    AskError,
+    ChatClient,
+    GarbledError,
+    Secret,
+    key_in,
+    url_of,
+)
 
 _TRIES = 2  # requests for a verdict, where a reply is none
 

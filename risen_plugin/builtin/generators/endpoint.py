@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_plugin.errors import ConfigError, DataError, RecordError
-from risen_plugin.kit.chat_client import PATH, AskError, ChatClient, Secret
+from risen_plugin.kit.chat_client import AskError, ChatClient, key_in, url_of
 from risen_plugin.kit.files import text_sha256
 from risen_plugin.kit.json_lines import read_lines
 
@@ -67,13 +65,8 @@ class Endpoint:
     _lock: Any = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        parts = urllib.parse.urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ConfigError(f"base_url must be an http or https address, not '{self.base_url}'")
-        if parts.username or parts.password:
-            raise ConfigError("base_url must hold no user or key; name a variable in api_key_env")
-        if self.api_key_env and not os.environ.get(self.api_key_env):
-            raise ConfigError(f"the environment variable '{self.api_key_env}' is not set")
+        url_of(self.base_url)
+        key_in(self.api_key_env or None)
         if self.request_timeout_s <= 0:
             raise ConfigError(f"request_timeout_s must be above 0, not {self.request_timeout_s}")
         for name, least in (("retries", 0), ("parallel", 1), ("budget", 0)):
@@ -121,8 +114,8 @@ class Endpoint:
 
     def _client(self) -> ChatClient:
         return ChatClient(
-            f"{self.base_url.rstrip('/')}{PATH}",
-            Secret(os.environ.get(self.api_key_env, "") if self.api_key_env else ""),
+            url_of(self.base_url),
+            key_in(self.api_key_env or None),
             request_timeout_s=self.request_timeout_s,
             retries=self.retries,
             backoff_s=self.backoff_s,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from risen_plugin.errors import DataError, near_miss, near_path, one_line
+from risen_plugin.kit.files import check_ordinary
 from risen_plugin.kit.json_lines import IndexedLines
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def _from_file(path: Path) -> Source:
     check_there(path)
     suffix = path.suffix.lower()
     try:
+        check_ordinary(path)
         if suffix == ".parquet":
             parquet: Any = importlib.import_module("pyarrow.parquet")
             return _Listed(_Table(parquet.read_table(path)), f"{_braced(path)}, row {{}}")

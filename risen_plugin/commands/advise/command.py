@@ -13,7 +13,7 @@ from risen_plugin.builtin.generators.sources import open_source
 from risen_plugin.commands.advise.advice import Advice, Measurements, recommend
 from risen_plugin.commands.advise.advised_run import drafted, run_of
 from risen_plugin.commands.advise.machine import command_began, processes_started
-from risen_plugin.commands.options import bytes_of, rewarded, seconds_of, shared
+from risen_plugin.commands.options import bytes_of, json_option, rewarded, seconds_of, shared
 from risen_plugin.commands.train.adaptation import in_one_phase, rewards_of, risen_section
 from risen_plugin.commands.train.closing import advice_lines, measured_lines
 from risen_plugin.commands.train.overrides import overridden
@@ -22,6 +22,7 @@ from risen_plugin.config import GuardConfig
 from risen_plugin.errors import ConfigError
 from risen_plugin.instructions.rows import check_probe
 from risen_plugin.kit.files import try_writing, write_text
+from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.run_record import writing
 
@@ -41,7 +42,7 @@ _EVALUATED = 100
 @click.option(
     "--steps", type=click.IntRange(min=1), default=40, show_default=True, help="GRPO steps wanted."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 @click.option("--write", type=click.Path(path_type=Path), help="Write the advised run here.")
 @shared
 def advise_command(
@@ -109,7 +110,7 @@ def advise_command(
     if write is not None and run is not None:
         _write(write, run, advice)
     if as_json:
-        click.echo(json_text(_data(measured, advice, run)))
+        say(json_text(_data(measured, advice, run)))
         return
     click.echo("\n".join([*measured_lines(measured), "", *advice_lines(advice)]))
     if write is not None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import click
 
-from risen_plugin.commands.options import name_and_value, options_of
+from risen_plugin.commands.options import json_option, name_and_value, options_of
 from risen_plugin.errors import DataError, one_line
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.files import check_ordinary
+from risen_plugin.kit.foreign import say
 from risen_plugin.kit.json_lines import lines_in
 from risen_plugin.plugins import Plugins
 
@@ -60,7 +62,7 @@ def risen_register_commands(cli: click.Group) -> None:
 )
 @click.option("--allow", multiple=True, metavar="CHECK", help="A check that may fail.")
 @click.option("--quick", is_flag=True, help="Fewer instructions and repeats.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 @click.pass_context
 def audit_command(
     context: click.Context,
@@ -100,7 +102,7 @@ def audit_command(
     with _bar(len(CHECKS)) as watch:
         report = audit(subject, allow=allow, watch=watch)
     if as_json:
-        click.echo(json.dumps(report.as_json(), indent=2))
+        say(json.dumps(report.as_json(), indent=2))
     else:
         head, empty, titles, *rest = report.lines()
         click.echo(f"{head}\n{empty}")
@@ -116,7 +118,7 @@ def _rows(file: Path | None, columns: tuple[str, ...], right: str | None) -> lis
         name, value = name_and_value(column, "the column")
         try:
             read = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise click.UsageError(
                 f"--column {name}: {value} is no JSON ({one_line(error)}); a text is written "
                 f"'{name}=\"...\"'"
@@ -131,12 +133,13 @@ def _rows(file: Path | None, columns: tuple[str, ...], right: str | None) -> lis
 
 def _read(file: Path) -> list[dict[str, Any]]:
     try:
+        check_ordinary(file)
         data = file.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {file}: {one_line(error)}") from error
     try:
         values = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = [line.value() for line in lines_in(io.BytesIO(data), str(file))]
     rows = values if isinstance(values, list) else [values]
     for number, row in enumerate(rows, start=1):

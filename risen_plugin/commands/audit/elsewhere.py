@@ -7,7 +7,6 @@ scores to standard output.
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
 import pickle
@@ -19,6 +18,7 @@ from typing import Any
 
 from risen_plugin.commands.audit.calling import Caller, CallResult, Item, read
 from risen_plugin.errors import typed_line
+from risen_plugin.kit.foreign import end_aside, noise_aside, say
 from risen_plugin.plugins import Built, Plugins
 from risen_plugin.plugins.lookup import look_up
 
@@ -74,7 +74,10 @@ def in_another_process(
         return f"another process took more than {TIMEOUT_S:g} s"
     if done.returncode != 0:
         return f"fails in another process: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
-    return [_outcome(*values) for values in json.loads(done.stdout.splitlines()[-1])]
+    answered = done.stdout.splitlines()
+    if not answered:
+        return "ends another process with exit code 0 before it has scored"
+    return [_outcome(*values) for values in json.loads(answered[-1])]
 
 
 def same_path() -> dict[str, str]:
@@ -95,7 +98,7 @@ def _answer(request: dict[str, Any]) -> list[list[Any]]:
     caller = Caller(reward, request["form"])
     try:
         outcomes = read(caller.raw(items), len(items))
-    except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
+    except BaseException as error:  # noqa: BLE001  a stranger's reward may raise anything
         outcomes = [CallResult(None, "crash", typed_line(error))] * len(items)
     return [[o.score, o.fault, o.why, repr(o.raw)] for o in outcomes]
 
@@ -103,12 +106,13 @@ def _answer(request: dict[str, Any]) -> list[list[Any]]:
 def main() -> None:
     """Answer one request."""
     asked = json.load(sys.stdin)
-    with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answer alone
+    with noise_aside():  # standard output is for the answer alone
         try:
             answered = _answer(asked)
-        except Exception as error:  # noqa: BLE001  reported to the process that asked
+        except BaseException as error:  # noqa: BLE001  reported to the process that asked
             sys.exit(f"{typed_line(error)}")
-    print(json.dumps(answered))
+    say(json.dumps(answered))
+    end_aside()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from risen_plugin.contracts import text_of
 from risen_plugin.errors import DataError, one_line
-from risen_plugin.record.rollouts import open_log, rollout_files
+from risen_plugin.record.rollouts import DAMAGE, open_log, rollout_files
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -94,21 +94,20 @@ def read_answers(
         files = rollout_files(folder)
     except DataError:
         return Answers()
-    tables: list[tuple[Path, _Table]] = []
+    share = max(1, most // len(files))
+    numbers: list[_Table] = []
+    shown: list[Shown] = []
     unread: list[str] = []
     for path in files:
         try:
-            tables.append((path, _numbers(path)))
+            table = _numbers(path)
+            totals = table.totals(weights)
+            shown += list(_shown(path, table, table.choose(totals, per_group, share), totals))
+            numbers.append(table)
         except DataError as error:
             unread.append(str(error))
-        except (OSError, ValueError, KeyError) as error:
+        except (*DAMAGE, MemoryError) as error:
             unread.append(f"{path}: {one_line(error)}")
-    share = max(1, most // len(files))
-    shown: list[Shown] = []
-    for path, table in tables:
-        totals = table.totals(weights)
-        shown += _shown(path, table, table.choose(totals, per_group, share), totals)
-    numbers = [table for _, table in tables]
     return Answers(
         sum(table.rows for table in numbers),
         {table.phase: table.rows for table in numbers},
@@ -224,6 +223,9 @@ def _numbers(path: Path) -> _Table:
         if name in ("phase", "step", "family") or name.startswith(("score/", "outcome/"))
     ]
     table = file.read(columns=wanted)
+    for name in wanted:
+        if name != "family" and not name.startswith("score/") and table.column(name).null_count:
+            raise DataError(f"{path}: there are rows without '{name}'")
     columns: dict[str, npt.NDArray[Any]] = {}
     for name in wanted:
         column = table.column(name)
@@ -277,13 +279,13 @@ def _text_in(logged: str) -> str:
     """The text of a logged prompt or completion."""
     try:
         value = json.loads(logged)
-    except ValueError:
+    except (ValueError, RecursionError):
         return str(logged)
     if isinstance(value, str):
         return value
     try:
         return text_of(value)
-    except (AttributeError, TypeError):
+    except (AttributeError, TypeError, LookupError):
         return str(logged)
 
 

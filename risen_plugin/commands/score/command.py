@@ -14,7 +14,7 @@ from typing import IO, Any, TypeVar
 import click
 
 from risen_plugin.builtin.rewards import Constraints
-from risen_plugin.commands.options import options_of
+from risen_plugin.commands.options import json_option, options_of
 from risen_plugin.commands.score import tables
 from risen_plugin.commands.score.by_row import outcome_data, score_rows
 from risen_plugin.commands.score.comparison import Disagreement
@@ -26,7 +26,8 @@ from risen_plugin.constraints.core import RULES, Rules
 from risen_plugin.constraints.judging import check_rules
 from risen_plugin.errors import ConfigError, DataError, near_path
 from risen_plugin.hookspecs import hookimpl
-from risen_plugin.kit.files import replacing
+from risen_plugin.kit.files import check_ordinary, replacing
+from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.plugins import Plugins
 from risen_plugin.plugins.lookup import look_up
@@ -114,9 +115,7 @@ def _shared(command: _Command) -> _Command:
 @click.option("--limit", type=click.IntRange(min=1), help="Score the first rows only.")
 @_shared
 @click.option("--summary", "summary_only", is_flag=True, help="Print the summary alone.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON Lines, one object per row; no summary."
-)
+@json_option("Print JSON Lines, one object per row; no summary.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the JSON Lines here too.")
 @click.pass_obj
 def score_command(
@@ -182,7 +181,7 @@ def score_command(
             if summary_only:
                 continue
             if as_json:
-                click.echo(line)
+                say(line)
                 continue
             if summary.rows == 1:
                 click.secho(tables.score_head(by_constraint=by_constraint), bold=True)
@@ -194,7 +193,7 @@ def score_command(
         failed = f"{summary.outcomes['error']} of {summary.rows} rows could not be scored"
         click.echo(f"{failed}, the first one {summary.first_error}", err=True)
     if as_json and summary_only:
-        click.echo(json_text(summary.data()))
+        say(json_text(summary.data()))
     elif not as_json:
         click.echo("\n".join([*([] if summary_only else [""]), *tables.summary_lines(summary)]))
 
@@ -226,7 +225,7 @@ def score_command(
     show_default=True,
     help="The number of the largest disagreements to show.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 @click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here too.")
 @click.pass_obj
 def rescore_command(
@@ -269,7 +268,7 @@ def rescore_command(
         if publish is not None:
             publish.write(json_text(data) + "\n")
     if as_json:
-        click.echo(json_text(data))
+        say(json_text(data))
         return
     width = shutil.get_terminal_size().columns
     for line in tables.comparison_lines(comparison, width):
@@ -310,6 +309,7 @@ def _opened(file: str) -> Iterator[IO[bytes]]:
         return
     path = Path(file)
     try:
+        check_ordinary(path)
         lines = path.open("rb")
     except FileNotFoundError:
         raise DataError(f"there is no file '{file}'{near_path(path)}") from None

@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 
-from risen_plugin.commands.options import options_of
+from risen_plugin.commands.options import json_option, options_of
 from risen_plugin.config.choices import Use, read_use
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.kit.files import write_text
+from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.kit.yaml_files import read_mapping
 from risen_plugin.plugins import Built, Plugins
@@ -55,7 +56,7 @@ def risen_register_commands(cli: click.Group) -> None:
     "--html", "html_file", type=click.Path(path_type=Path), help="Write a page with a picture."
 )
 @click.option("--svg", "svg_file", type=click.Path(path_type=Path), help="Write the picture alone.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 @click.pass_obj
 def simulate_command(
     plugins: Plugins,
@@ -90,7 +91,7 @@ def simulate_command(
     if svg_file is not None:
         _write(svg_file, drawing.svg(done), "--svg")
     if as_json:
-        click.echo(json.dumps(json.loads(json_text(done.as_json())), indent=2))
+        say(json.dumps(json.loads(json_text(done.as_json())), indent=2))
         return
     click.secho(
         f"{by.label}, over {done.trace.max_steps} steps of {done.trace.source}\n", bold=True

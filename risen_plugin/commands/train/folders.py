@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from risen_plugin.commands.train.run_config import read_run
 from risen_plugin.errors import ConfigError, near_beside
-from risen_plugin.kit.files import try_writing, write_json
+from risen_plugin.kit.files import read_json, try_writing, write_json
 from risen_plugin.record.description import differences
 from risen_plugin.record.lock import NAME as LOCK
 from risen_plugin.record.lock import holder_of
@@ -127,7 +126,7 @@ class Ending:
 def ending_of(folder: Path) -> Ending | None:
     """The ending of the run in ``folder``; None if it has not ended."""
     try:
-        ending = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        ending = read_json(folder / _FILE)
         return Ending([str(line) for line in ending["lines"]], bool(ending["kept"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -9,6 +9,7 @@ from typing import Any
 from risen_plugin.commands.options import parse_options
 from risen_plugin.config.choices import GRADING
 from risen_plugin.errors import ConfigError, one_line
+from risen_plugin.kit.yaml_files import read_yaml
 
 _SOURCES = ("data", "evaluation")
 _OF_SOURCES = ("path", "dataset", "split", "columns", "limit")
@@ -90,7 +91,7 @@ def _value(text: str, pair: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError as error:
         line = one_line(error)
         raise ConfigError(f"--set '{pair}' is not valid YAML: {line}") from error

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from risen_plugin.errors import ConfigError, DataError, near_path
+from risen_plugin.errors import ConfigError, DataError, near_path, one_line
 from risen_plugin.instructions.validity.words import hash_of, runs_of, words_of
 from risen_plugin.kit.json_lines import read_lines
 
@@ -67,8 +67,9 @@ def _texts_of_file(path: Path) -> Iterator[str]:
             yield from _texts(line.value())
     except FileNotFoundError:
         raise DataError(f"there is no evaluation file '{path}'{near_path(path)}") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read the evaluation file '{path}': {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = one_line(error)
+        raise DataError(f"cannot read the evaluation file '{path}': {reason}") from error
 
 
 def _texts(value: object) -> Iterator[str]:

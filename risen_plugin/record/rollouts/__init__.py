@@ -5,6 +5,7 @@ them is left to others. pyarrow is loaded when a file is written or read.
 """
 
 from risen_plugin.record.rollouts.reading import (
+    DAMAGE,
     Rollout,
     logged_rewards,
     open_log,
@@ -14,6 +15,7 @@ from risen_plugin.record.rollouts.reading import (
 from risen_plugin.record.rollouts.writing import FILE, ROWS_AT_ONCE, RolloutLog, reason_of
 
 __all__ = [
+    "DAMAGE",
     "FILE",
     "ROWS_AT_ONCE",
     "Rollout",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 from risen_plugin.contracts import Completion, Failed, Prompt
 from risen_plugin.errors import DataError, near_miss, near_path, one_line
-from risen_plugin.record.rollouts.writing import COLUMNS, FILE, OF_A_REWARD
+from risen_plugin.kit.files import check_ordinary
+from risen_plugin.record.rollouts.writing import COLUMNS, DERIVED, FILE, OF_A_REWARD
 from risen_plugin.record.run_record import FOLDER
 from risen_plugin.rewards.scores import Score
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
+
+DAMAGE = (OSError, ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError)
+"""What pyarrow raises for a damaged file, MemoryError apart, and what odd values in it lead to."""
+_TYPES = {
+    "int32": re.compile(r"u?int\d+"),
+    "int64": re.compile(r"u?int\d+"),
+    "string": re.compile(r"(large_)?string(_view)?"),
+    "float64": re.compile(r"double|float|halffloat"),
+    "strings": re.compile(r"(large_)?list<.*string>"),
+    "bools": re.compile(r"(large_)?list<.*bool>"),
+    "ints": re.compile(r"(large_)?list<.*int\d+>"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +117,13 @@ def open_log(path: Path) -> ParquetFile:
     """
     parquet: Any = importlib.import_module("pyarrow.parquet")
     try:
+        check_ordinary(path)
         file = parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        schema = file.schema_arrow
+    except DAMAGE as error:
         reason = one_line(error)
         raise DataError(f"'{path}' is no rollout log: {reason}") from error
-    names = file.schema_arrow.names
+    names = schema.names
     lacking = [name for name in COLUMNS if name not in names]
     if lacking:
         raise DataError(
@@ -121,7 +137,18 @@ def open_log(path: Path) -> ParquetFile:
                     f"'{path}' is no rollout log: it lacks the column '{part}/{name}' beside "
                     f"'outcome/{name}'"
                 )
+    for index, name in enumerate(names):
+        kind = {**COLUMNS, **DERIVED, **OF_A_REWARD}.get(name if "/" not in name else _part(name))
+        found = str(schema.field(index).type)
+        if names.count(name) > 1:
+            raise DataError(f"'{path}' is no rollout log: it has the column {name!r} twice")
+        if kind is not None and not _TYPES[kind].fullmatch(found):
+            raise DataError(f"'{path}' is no rollout log: its column {name!r} holds {found}")
     return file
+
+
+def _part(name: str) -> str:
+    return name.partition("/")[0]
 
 
 def _rewards_of(names: Iterable[str]) -> list[str]:
@@ -134,7 +161,7 @@ def _read(path: Path, file: ParquetFile) -> Iterator[Rollout]:
     for index in range(file.num_row_groups):
         try:
             rows = file.read_row_group(index).to_pylist()
-        except (OSError, ValueError) as error:
+        except DAMAGE as error:
             raise DataError(f"cannot read '{path}': {one_line(error)}") from error
         for row in rows:
             number += 1
@@ -151,7 +178,7 @@ def _read(path: Path, file: ParquetFile) -> Iterator[Rollout]:
                     {name: _score_of(row, name) for name in rewards},
                     row.get("completion_ids"),
                 )
-            except (TypeError, ValueError) as error:
+            except (*DAMAGE, RecursionError) as error:
                 raise DataError(f"{where} is damaged: {one_line(error)}") from error
             yield rollout
 
