@@ -1,0 +1,97 @@
+"""Carry out all tries and print one line for each kind; ends with 1 if there is a fault."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from benchmarks.hostile import plugins, runs, yaml_files
+from benchmarks.hostile.trying import Tally
+
+_USED = (
+    "matplotlib.backends.backend_svg",
+    "numpy",
+    "pyarrow.parquet",
+    "risen_plugin.commands.report.page",
+    "risen_plugin.commands.report.terminal",
+)
+
+
+def of_plugins(place: Path, *, only: str = "", forked: bool = False) -> Tally:
+    tally = Tally("plugins")
+    for name, folder in plugins.install(place).items():
+        if only in name:
+            tally.take(plugins.tries(name, folder), forked=forked)
+    return tally
+
+
+def of_yaml(place: Path, *, only: str = "") -> Tally:
+    tally = Tally("YAML files")
+    for file in yaml_files.write(place):
+        if only in file.stem:
+            tally.take(yaml_files.tries(file), forked=True)
+    return tally
+
+
+def of_paths(place: Path) -> Tally:
+    tally = Tally("paths and words")
+    yaml_files.write(place)
+    for tries in yaml_files.other_tries(place):
+        tally.take(tries, forked=True)
+    return tally
+
+
+def of_runs(place: Path, count: int, run: Path | None) -> Tally:
+    for module in _USED:  # forks have them then
+        importlib.import_module(module)
+    tally = Tally("damaged runs")
+    whole = runs.train(place / "whole") if run is None else run
+    for seed in range(count):
+        copy = runs.damaged(whole, place, seed)
+        tally.take(runs.tries(copy, seed), forked=True)
+        shutil.rmtree(copy)
+    return tally
+
+
+@click.command()
+@click.option("--runs", "count", default=500, show_default=True, help="Damaged runs.")
+@click.option(
+    "--run", type=click.Path(path_type=Path), help="Damage this run in place of a new one."
+)
+@click.option("--kind", default="", help="Only kinds whose name has this in it.")
+@click.option("--only", default="", help="Only plugins or files whose name has this in it.")
+@click.option("--fork/--process", default=False, help="Try plugins in forks: faster.")
+def main(kind: str, only: str, fork: bool, count: int, run: Path | None) -> None:
+    """Try everything."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import risen_plugin.cli  # noqa: F401  forks have it then
+
+    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
+        place = Path(folder)
+        kinds = {
+            "plugins": lambda: of_plugins(place / "plugins", only=only, forked=fork),
+            "yaml": lambda: of_yaml(place / "yaml", only=only),
+            "runs": lambda: of_runs(place / "runs", count, run),
+            "paths": lambda: of_paths(place / "paths"),
+        }
+        wrong = 0
+        for name, attempt in kinds.items():
+            if kind not in name:
+                continue
+            tally = attempt()
+            wrong += len(tally.found)
+            click.echo(
+                f"{tally.kind}: {tally.things}, {tally.tries} tries, {len(tally.found)} faults, "
+                f"the slowest {tally.slowest:.1f} s, all {tally.seconds:.0f} s"
+            )
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
