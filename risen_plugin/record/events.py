@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import DataError
 from risen_plugin.kit.json_lines import Line
 from risen_plugin.kit.jsonable import as_number
-from risen_plugin.record.run_record import read_events
 
 _KINDS = ("fine_tune", "risen", "burst")
 
@@ -124,17 +121,6 @@ class PluginErrorEvent(Event):
     plugin: str | None = None
     reason: str = ""
     count: int | None = None
-
-
-def typed_events(path: Path) -> list[Event]:
-    """The events of a run so far, oldest first, without those that cannot be understood."""
-    events: list[Event] = []
-    for data in read_events(path):
-        with suppress(DataError):
-            event = event_of(data, str(path))
-            if event is not None:
-                events.append(event)
-    return events
 
 
 def event_in(line: Line) -> Event | None:

@@ -11,17 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from risen_plugin.errors import DataError, near_path, one_line
+from risen_plugin.errors import DataError, near_path, one_line, typed_line
 from risen_plugin.kit.files import read_json
 from risen_plugin.kit.json_lines import read_lines
 from risen_plugin.kit.jsonable import as_number
 from risen_plugin.progress import seconds_of
-from risen_plugin.record.events import DecisionEvent, Event, PhaseEvent, event_in, typed_events
+from risen_plugin.record.events import DecisionEvent, Event, PhaseEvent, event_in
 from risen_plugin.record.lock import Holder, holder_of
 from risen_plugin.record.run_record import DESCRIPTION, EVENTS, FOLDER, FORMAT, PHASE
 
 E = TypeVar("E", bound=Event)
 _FINE_TUNE = "fine_tune"
+_KINDS: Mapping[type, Sequence[str]] = {
+    dict: ("environment", "hashes", "versions", "buffers"),
+    list: ("rewards", "reserved"),
+}
+"""The values of ``run.json`` that a reader looks into."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Run:
     :param folder: the ``risen`` folder.
     :param description: the content of ``run.json``.
     :param holder: who is writing to it now; None if nobody is, as far as the lock says.
+    :param unread: what of it is damaged and was left out, one line each.
     """
 
     folder: Path
@@ -80,6 +86,7 @@ class Run:
     events: Sequence[Event]
     phases: Sequence[Phase]
     holder: Holder | None = None
+    unread: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -103,20 +110,60 @@ class Run:
 def read_run(path: str | Path) -> Run:
     """The record in a run's output folder, or in its ``risen`` folder.
 
-    :raises DataError: if there is none, or it cannot be read.
+    Damage costs what is damaged, and is named in ``unread``.
+
+    :raises DataError: if there is none, or its description cannot be read.
     """
     folder = record_folder(path)
-    description = read_description(folder)
-    try:
-        log = folder / EVENTS
-        events = typed_events(log) if log.is_file() else []
-    except OSError as error:
-        raise DataError(f"cannot read the record in {folder}: {error}") from error
-    phases = tuple(phases_of(events, lambda number: _logs(folder / f"phase-{number:03d}")))
+    unread: list[str] = []
+    description = _sound(read_description(folder), unread)
+    events = _events(folder / EVENTS, unread)
+    phases = tuple(phases_of(events, lambda number: _logs(folder / f"phase-{number:03d}", unread)))
     holder = holder_of(folder.parent)
     if phases and phases[-1].ends is None and holder is None:
         phases = (*phases[:-1], dataclasses.replace(phases[-1], is_cut=True))
-    return Run(folder, description, events, phases, holder)
+    return Run(folder, description, events, phases, holder, unread)
+
+
+def _sound(description: Mapping[str, Any], unread: list[str]) -> Mapping[str, Any]:
+    """The description without values that are not of the kind that a reader relies on."""
+    sound = dict(description)
+    for kind, names in _KINDS.items():
+        for name in names:
+            value = sound.get(name)
+            if value is None or isinstance(value, kind):
+                continue
+            del sound[name]
+            unread.append(f"{DESCRIPTION}: '{name}' is {value!r:.60}, and no {kind.__name__}")
+    rewards = sound.get("rewards") or []
+    if not all(isinstance(reward, dict) for reward in rewards):
+        sound["rewards"] = [reward for reward in rewards if isinstance(reward, dict)]
+        unread.append(f"{DESCRIPTION}: one of 'rewards' is no dict")
+    return sound
+
+
+def _events(path: Path, unread: list[str]) -> list[Event]:
+    """The events that can be understood; a last line that is being written is passed over."""
+    events: list[Event] = []
+    wrong = []
+    try:
+        for line in read_lines(path):
+            try:
+                event = event_in(line)
+            except DataError as error:
+                if not line.is_cut_off:
+                    wrong.append(str(error))
+                continue
+            if event is not None:
+                events.append(event)
+    except FileNotFoundError:
+        return events  # nothing has happened yet
+    except OSError as error:
+        unread.append(f"{path}: {error.strerror}")
+    if wrong:
+        lines = "a line is" if len(wrong) == 1 else f"{len(wrong)} lines are"
+        unread.append(f"{path}: {lines} left out; {wrong[0]}")
+    return events
 
 
 def record_folder(path: str | Path) -> Path:
@@ -253,9 +300,12 @@ def _ended(
     )
 
 
-def _logs(folder: Path) -> Sequence[Mapping[str, float]]:
+def _logs(folder: Path, unread: list[str]) -> Sequence[Mapping[str, float]]:
     try:
         logs = read_json(folder / PHASE)["logs"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        unread.append(f"{folder / PHASE}: {getattr(error, 'strerror', None) or typed_line(error)}")
         return ()
     return [log for log in logs if isinstance(log, dict)] if isinstance(logs, list) else ()

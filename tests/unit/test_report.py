@@ -186,6 +186,78 @@ def test_a_damaged_description_is_one_line(script: Script) -> None:
 # Series
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"environment": 5.0}, "run.json: 'environment' is 5.0, and no dict"),
+        ({"reserved": "billing"}, "run.json: 'reserved' is 'billing', and no list"),
+        ({"rewards": ["a"]}, "run.json: one of 'rewards' is no dict"),
+    ],
+)
+def test_an_odd_value_of_the_description_is_left_out_and_named(
+    script: Script, change: dict[str, Any], said: str
+) -> None:
+    path = script.place / "risen" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    run = read_run(script.place)
+    assert list(run.unread) == [said]
+    assert len(run.phases) == 2
+    assert said in html_of(run)
+
+
+def html_of(run: Any) -> str:
+    from risen_plugin.commands.report.page import page
+
+    return page(run).replace("&#x27;", "'")
+
+
+def test_lines_and_logs_that_cannot_be_read_cost_nothing_else_and_are_named(
+    script: Script,
+) -> None:
+    folder = script.place / "risen"
+    with (folder / "events.jsonl").open("ab") as file:
+        file.write(b'{"event": "log", "step": "x"}\n[[1]]\n' + b"[" * 9999 + b"\n")
+    (folder / "phase-001" / "phase.json").write_text("[" * 100_000)
+    run = read_run(script.place)
+    assert len(run.phases) == 2
+    lines, logs = run.unread
+    assert lines.startswith(f"{folder / 'events.jsonl'}: 3 lines are left out; ")
+    assert logs == f"{folder / 'phase-001' / 'phase.json'}: ValueError: it is nested too deeply"
+    assert any("left out: " in line for line in terminal.lines(run, 500))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("phase", ["x"], "its column 'phase' holds string"),
+        ("prompt", [1.5], "its column 'prompt' holds double"),
+        ("score/follows", ["x"], "its column 'score/follows' holds string"),
+        ("step", [None], "its column 'step' holds null"),
+    ],
+)
+def test_a_log_with_a_column_of_another_type_costs_no_other(
+    script: Script, column: str, values: list[Any], said: str
+) -> None:
+    path = script.place / "risen" / "phase-001" / FILE
+    table = pq.read_table(path)
+    odd = pa.array(values * table.num_rows)
+    pq.write_table(table.set_column(table.column_names.index(column), column, odd), path)
+    found = read_answers(script.place, {})
+    assert found.by_phase == {2: 8}
+    [reason] = found.unread
+    assert reason.endswith(said)
+
+
+def test_a_value_that_no_chart_can_show_costs_its_section_alone(
+    script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    script.event(1e308, "log", 40, loss=-1e308)
+    shown = html_of(read_run(script.place))
+    assert "This section cannot be shown" in shown
+    assert "the report lacks the section 'The run'" in caplog.text
+    assert 'id="rewards"' in shown
+
+
 def test_measurements_become_points_in_time(script: Script) -> None:
     run = read_run(script.place)
     moments = [(11.0, 0.25), (40.0, 0.75), (51.0, 0.5), (90.0, 0.375), (90.0, 0.5)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,8 @@ from risen_plugin.errors import RecordError
 from risen_plugin.kit.files import write_bytes
 from risen_plugin.kit.jsonable import as_number
 from risen_plugin.record.reading import Run, read_run
+
+_log = logging.getLogger("risen_plugin")
 
 
 def write_report(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -52,6 +55,8 @@ def page(run: Run) -> str:
         for reward in run.description.get("rewards") or ()
     }
     answers = read_answers(run.folder, weights)
+    for line in (*run.unread, *answers.unread):
+        _log.warning("the report lacks what cannot be read: %s", line)
     shown = list(sections(run, answers))
     script = _resource("search.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from risen_plugin.commands.report import figures, pays, series
@@ -24,32 +25,45 @@ from risen_plugin.commands.report.markup import (
     signed,
     table,
 )
+from risen_plugin.errors import typed_line
 from risen_plugin.kit.jsonable import as_number
 from risen_plugin.progress import ADHERENCE, PROBE_LOSS, TRIP_WIRES, VERDICT
 from risen_plugin.record.events import DecisionEvent, GuardEvent, PluginErrorEvent
 from risen_plugin.record.reading import Phase, Run
 
+_log = logging.getLogger("risen_plugin")
 _MOST_PHASES = 12  # columns of a table
 _OURS = ("versions", "environment", "hashes")
 
 
 def sections(run: Run, answers: Answers) -> Iterator[tuple[str, str, Markup]]:
     """Name, title and content of each section that is not empty."""
-    for name, title, parts in (
-        ("timeline", "The run", _timeline(run)),
-        ("frontier", "Adherence against retention", _frontier(run)),
-        ("pays", "Where the combination pays", _pays(run)),
-        ("verdicts", "Guard", _verdicts(run)),
-        ("control", "KL, entropy and settings", _control(run)),
-        ("rewards", "Rewards", _rewards(answers)),
-        ("honesty", "Gap and trip wires", _honesty(run)),
-        ("errors", "Errors", _errors(run, answers)),
-        ("answers", "Best and worst answers", _answers(answers)),
-        ("configuration", "How the run was configured", _configuration(run)),
+    for name, title, make in (
+        ("timeline", "The run", lambda: _timeline(run)),
+        ("frontier", "Adherence against retention", lambda: _frontier(run)),
+        ("pays", "Where the combination pays", lambda: _pays(run)),
+        ("verdicts", "Guard", lambda: _verdicts(run)),
+        ("control", "KL, entropy and settings", lambda: _control(run)),
+        ("rewards", "Rewards", lambda: _rewards(answers)),
+        ("honesty", "Gap and trip wires", lambda: _honesty(run)),
+        ("errors", "Errors", lambda: _errors(run, answers)),
+        ("answers", "Best and worst answers", lambda: _answers(answers)),
+        ("configuration", "How the run was configured", lambda: _configuration(run)),
     ):
-        shown = [part for part in parts if part]
+        shown = [part for part in _made(title, make) if part]
         if shown:
             yield name, title, section(name, title, *shown)
+
+
+def _made(title: str, make: Callable[[], list[Markup]]) -> list[Markup]:
+    """The parts of a section; where the record is too odd for one, a line that says so."""
+    try:
+        return make()
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        reason = typed_line(error)
+        _log.warning("the report lacks the section '%s': %s", title, reason)
+        _log.debug("the section '%s'", title, exc_info=True)
+        return [prose(f"This section cannot be shown: the record holds odd values ({reason}).")]
 
 
 def summary(run: Run, answers: Answers) -> Markup:
@@ -319,9 +333,9 @@ def _errors(run: Run, answers: Answers) -> list[Markup]:
     ]
     head = ("plugin", "phase", "at step", "answers", "the latest reason")
     parts = [table(head, rows, caption="Errors by plugin")] if rows else []
-    if answers.unread:
-        unread = [(reason,) for reason in answers.unread]
-        parts.append(table(("a log that could not be read",), unread, caption="Unread logs"))
+    unread = [(reason,) for reason in (*run.unread, *answers.unread)]
+    if unread:
+        parts.append(table(("what could not be read",), unread, caption="Unread"))
     return parts or [prose("None was recorded.")]
 
 

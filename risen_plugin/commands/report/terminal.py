@@ -29,6 +29,7 @@ def lines(run: Run, width: int = 80) -> list[str]:
         )
     latest = list(run.of(PluginErrorEvent))[-1:]
     errors = [f"error of {event.plugin or 'the run'}: {event.reason}" for event in latest]
+    errors += [f"left out: {line}" for line in run.unread]
     shown = [_fit(line, width) for line in shown]
     return shown + [line for long in _phases(run) + errors for line in _folded(long, width)]
 
