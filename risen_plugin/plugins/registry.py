@@ -340,8 +340,12 @@ def _readable_entry_points(group: str) -> Iterator[metadata.EntryPoint]:
         try:
             yield from distribution.entry_points.select(group=group)
         except Exception as error:  # noqa: BLE001  it is somebody else's file
-            where = getattr(distribution, "_path", "a distribution")
-            _log.warning("%s has no entry points that can be read: %s", where, typed_line(error))
+            where = printable(str(distribution.locate_file("")))
+            _log.warning(
+                "a distribution in %s has no entry points that can be read: %s",
+                where,
+                typed_line(error),
+            )
 
 
 def _by_entry_point(entry: metadata.EntryPoint, group: str) -> _Installed:
