@@ -112,7 +112,7 @@ class Frequency(Constraint):
     wordings = (
         'The word "{keyword}" should appear {relation} {frequency} times in your answer.',
         'Use the word "{keyword}" {relation} {frequency} times.',
-        'In your answer, use "{keyword}" {relation} {frequency} times.',
+        'In your answer, use the word "{keyword}" {relation} {frequency} times.',
     )
 
     def met(self, text: str) -> bool:

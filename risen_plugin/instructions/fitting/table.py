@@ -29,6 +29,8 @@ _COUNTED_PARTS = (
     | _SECTIONS
     | _BULLETS
     | _ids("count:counting_composition combination:two_responses count:count_unique")
+    | _ids("detectable_format:square_brackets detectable_format:bigram_wrapping")
+    | _ids("count:lowercase_counting")
 )
 _WORDS = _ids(
     "keywords:existence keywords:frequency keywords:word_once count:count_increment_word "

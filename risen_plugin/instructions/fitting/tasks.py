@@ -48,6 +48,7 @@ _ARTIFACT = _any(
 )
 _FIXED = _any(
     r"""
+    respond reply replying response chat emojis?
     classify categori[sz]e category categories label labels true\sor\sfalse yes\sor\sno choose
     select pick determine decide detect identify predict rating fill blanks? mask <mask>
     extract find sort order rank rewrite convert converting converted replace correct
@@ -64,7 +65,7 @@ _FIXED = _any(
 )
 _GIVEN = _any(
     r"""
-    given provided based\son using\sthe respond reply replying response opinion number numbers
+    given provided based\son using\sthe     opinion number numbers
     date year same similar price cost tone intent name\sof names\sof address relation score
     complete completion completing highlight\w* when who where
     following\s(?:text|sentence|sentences|paragraph|passage|article|document|email|words?|list)
@@ -151,7 +152,8 @@ _QUESTION = re.compile(
 
 _SETTLES_LENGTH = _any(
     r"""
-    one single couple few several multiple short shorter brief briefly concise concisely quick
+    as\smany one single couple few several multiple short shorter brief briefly concise
+    concisely quick
     succinct\w* summary detailed detail in-depth comprehensive lengthy long longer paragraphs?
     sentences? words? lines? pages? stanzas? bullets? bullet-points? points? sections?
     chapters? characters? letters? minutes? each every simple outline
@@ -279,8 +281,13 @@ def _kind_of(head: str, query: str, gives_text: bool) -> Kind:
         ("explanation", _EXPLANATION),
         ("question", _QUESTION),
     )
-    found = next((kind for kind, pattern in kinds if pattern.search(head)), None)
-    return found or ("question" if "?" in head or len(head.split()) < _FEW else "fixed")
+    if "?" in head:
+        kinds = kinds[1:]  # a question about a line is answered at length
+    rest: Kind = "question" if "?" in head or len(head.split()) < _FEW else "fixed"
+    for kind, pattern in kinds:
+        if pattern.search(head):
+            return kind
+    return rest
 
 
 def _is_english(head: str, query: str) -> bool:
