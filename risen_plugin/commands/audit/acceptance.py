@@ -171,7 +171,7 @@ def discriminates(subject: Subject) -> Check:
         seen = f"accepts every one of {len(passed)} answers, whatever they say"
         return Check("constant", "fail", seen)
     if not any(subject.accepts(outcome) for _, outcome in subject.caller.seen):
-        seen = f"{NOTHING_PASSED}: no answer reaches {subject.passes_at:g}, highest {max(scores):g}"
+        seen = f"{NOTHING_PASSED} (highest {max(scores):g})"
         return Check("constant", "fail", f"{seen}; {GIVE_ONE}")
     return Check("constant", "ok", f"scores from {min(scores):g} to {max(scores):g}")
 
