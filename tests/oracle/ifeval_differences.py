@@ -123,6 +123,22 @@ def _inside_a_word(one: Any, text: str) -> bool:
     )
 
 
+def _underscores_at_the_word(one: Any, text: str) -> bool:
+    return any(
+        re.search(rf"_{re.escape(word)}|{re.escape(word)}_", text, re.IGNORECASE)
+        for word in one.forbidden_words
+    )
+
+
+def _no_letter(one: Any, _: str) -> bool:
+    """The reference draws one in its place, each time anew."""
+    return not re.fullmatch("[a-z]", one.letter, re.IGNORECASE)
+
+
+def _underscores_alone(_: Any, text: str) -> bool:
+    return re.search(r"\b_+\b", text) is not None
+
+
 def _other_blank_lines(_: Any, text: str) -> bool:
     """Blank lines that are not just one empty one, or any at an end."""
     return re.search(r"\n\s*\n\s*\n|\n[^\S\n]+\n", text) is not None or text != text.strip()
@@ -134,7 +150,7 @@ def _marks_at_the_first_word(one: Any, text: str) -> bool:
     if len(parts) < one.nth_paragraph:
         return False
     token = parts[one.nth_paragraph - 1].split()[0].strip("\"'")
-    return re.search("[^\\w.,?!-]", token) is not None
+    return re.search("[^\\w.,?!]", token) is not None or not token[:1].isalnum()
 
 
 def _stars_that_divide_nothing(_: Any, text: str) -> bool:
@@ -216,9 +232,12 @@ CLASSES: Mapping[str, Mapping[str, Predicate]] = {
         "stars that highlight nothing": _stars_that_highlight_nothing
     },
     "keywords:existence": _WORDS,
-    "keywords:forbidden_words": {"combining marks": _decomposed},
+    "keywords:forbidden_words": {
+        "combining marks": _decomposed,
+        "underscores at the word": _underscores_at_the_word,
+    },
     "keywords:frequency": _WORDS,
-    "keywords:letter_frequency": {"combining marks": _decomposed},
+    "keywords:letter_frequency": {"combining marks": _decomposed, "no letter": _no_letter},
     "language:response_language": {
         "little text": _little_text,
         "two scripts": _two_scripts,
@@ -236,7 +255,10 @@ CLASSES: Mapping[str, Mapping[str, Predicate]] = {
         "unclear sentence ends": _unclear_sentence_ends,
         "a sentence without a word": _sentence_without_a_word,
     },
-    "length_constraints:number_words": {"combining marks": _decomposed},
+    "length_constraints:number_words": {
+        "combining marks": _decomposed,
+        "underscores alone": _underscores_alone,
+    },
     "punctuation:no_comma": {"commas of other scripts": _commas_of_other_scripts},
     "startend:end_checker": {"white space before the closing mark": _space_before_the_closing_mark},
     "startend:quotation": {"nothing between the marks": _nothing_between_the_marks},

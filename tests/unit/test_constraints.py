@@ -598,3 +598,104 @@ def test_the_reference_lists_every_id_with_its_kwargs() -> None:
             line for line in lines if line.startswith(f"| `{id_}` | ") and line.count("|") == 4
         ]
         assert all(f"`{name}`" in line for name in known.schema()), id_
+
+
+EXISTS, FORBIDS = "keywords:existence", "keywords:forbidden_words"
+SENTENCES, WORDS = "length_constraints:number_sentences", "length_constraints:number_words"
+SECTIONS, HIGHLIGHTS = (
+    "detectable_format:multiple_sections",
+    ("detectable_format:number_highlighted_sections"),
+)
+FIRST, LAST = "first_word:first_word_answer", "last_word:last_word_answer"
+NTH = "length_constraints:nth_paragraph_first_word"
+
+
+def exactly(count: int, id_: str, name: str) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (id_, {name: count, "relation": "at least"}),
+        (id_, {name: count + 1, "relation": "less than"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("id_", "kwargs", "text", "met"),
+    [
+        # a Latin word with a particle of a script without spaces
+        (EXISTS, {"keywords": ["riddle"]}, "riddle\ub97c \ud480\uc5b4 \ubcf4\uc138\uc694", True),
+        (EXISTS, {"keywords": ["AI"]}, "\u6700\u65b0\u306eAI\u3092", True),
+        (EXISTS, {"keywords": ["art"]}, "We start.", False),
+        # Markdown's underscores and characters without a shape
+        (EXISTS, {"keywords": ["kill"]}, "They _kill_ time.", True),
+        (FORBIDS, {"forbidden_words": ["kill"]}, "They _kill_ time.", False),
+        (FORBIDS, {"forbidden_words": ["kill"]}, "They ki\u200bll time.", False),
+        (FORBIDS, {"forbidden_words": ["kill"]}, "They k\u00adill\u2060 time.", False),
+        # behind an opening quotation mark or a byte order mark
+        (
+            SECTIONS,
+            {"section_spliter": "SECTION", "num_sections": 2},
+            '"SECTION 1: a\nSECTION 2',
+            True,
+        ),
+        (SECTIONS, {"section_spliter": "Part", "num_sections": 1}, "\ufeffPart 1", True),
+        (SECTIONS, {"section_spliter": "Part", "num_sections": 1}, "\u201cPart 1\u201d", True),
+        (SECTIONS, {"section_spliter": "Part", "num_sections": 1}, "see Part 1", False),
+        (HIGHLIGHTS, {"num_highlights": 1}, '"*Tea* it is"', True),
+        (HIGHLIGHTS, {"num_highlights": 1}, "\ufeff*Tea* it is", True),
+        # emphasis inside emphasis is one stretch
+        (HIGHLIGHTS, {"num_highlights": 1}, "**I. *Tea***", True),
+        (HIGHLIGHTS, {"num_highlights": 2}, "**I. *Tea***", False),
+        (HIGHLIGHTS, {"num_highlights": 1}, "*I. **Tea***", True),
+        (HIGHLIGHTS, {"num_highlights": 3}, "**a** *b* ***c***", True),
+        (HIGHLIGHTS, {"num_highlights": 1}, "3 * 4 * 5 and * a *b", False),
+        (
+            "detectable_format:number_bullet_lists",
+            {"num_bullets": 2},
+            "*\u00a0one\n-\u00a0two",
+            True,
+        ),
+        ("detectable_format:number_bullet_lists", {"num_bullets": 2}, "\ufeff* one\n* two", True),
+        # words with an apostrophe are whole
+        ("count:count_unique", {}, "don't can't", True),
+        ("count:count_unique", {}, "Don't, don\u2019t don't", False),
+        (FIRST, {"first_word": "don"}, "Don't go.", False),
+        (FIRST, {"first_word": "don't"}, "Don't go.", True),
+        ("first_word:first_word_sent", {"first_word": "it"}, "It's so. It is.", False),
+        (LAST, {"last_word": "t"}, "I don't.", False),
+        (LAST, {"last_word": "don't"}, "I don't.", True),
+        ("last_word:last_word_sent", {"last_word": "s"}, "So it's.", False),
+        ("keywords:start_end", {}, "don't say don't", True),
+        # underscores alone are no words
+        (WORDS, {"num_words": 1, "relation": "at least"}, "_ _ _ _", False),
+        (WORDS, {"num_words": 2, "relation": "less than"}, "_ _so_ _", True),
+    ],
+)
+def test_what_a_reader_sees_decides(id_: str, kwargs: Any, text: str, met: bool) -> None:
+    assert parse(id_, kwargs).check(text) is met
+
+
+@pytest.mark.parametrize(
+    "start", ["- then", "... then", "\u201cThen", "\ufeffthen", "(then", "**Then**", "then's"]
+)
+def test_the_first_word_is_the_same_of_an_answer_and_of_a_paragraph(start: str) -> None:
+    answer = parse(FIRST, {"first_word": "then"})
+    paragraph = parse(NTH, {"first_word": "then", "num_paragraphs": 1, "nth_paragraph": 1})
+    assert answer.check(f"{start} so") is paragraph.check(f"{start} so") is (start != "then's")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("The U.S. Army left. It was late.", 2),
+        ("He lives in the U.S. She does not.", 2),
+        ("A Ph.D. student met a Ph.D. Nobody cared.", 1),
+        ("She has a Ph.D. He has none.", 2),
+        ("1. One thing.\n2. Another one.\n10. The last.", 3),
+        ("1. 2. 3. 4. 5.", 1),
+        ("They left in room 5. It was late.", 2),
+        ("It is 5 p.m. Come!", 2),
+    ],
+)
+def test_dots_of_abbreviations_and_list_numbers_end_no_sentence(text: str, count: int) -> None:
+    assert all(
+        parse(id_, kwargs).check(text) for id_, kwargs in exactly(count, SENTENCES, "num_sentences")
+    )

@@ -20,7 +20,7 @@ from risen_plugin.constraints.text import (
     divided,
     joined,
     sentences,
-    words,
+    whole_words,
 )
 
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -132,7 +132,7 @@ class CountingComposition(Constraint):
 
 @dataclass(frozen=True)
 class CountUnique(Constraint):
-    """No word twice, whatever its case; marks do not count."""
+    """No word twice, whatever its case; marks do not count, and ``don't`` is one word."""
 
     id = "count:count_unique"
     wordings = (
@@ -159,11 +159,11 @@ class CountUnique(Constraint):
     )
 
     def met(self, text: str) -> bool:
-        tokens = words(text.casefold())
+        tokens = whole_words(text.casefold())
         return len(tokens) == len(set(tokens))
 
     def seen(self, text: str) -> str:
-        counts = Counter(words(text.casefold()))
+        counts = Counter(whole_words(text.casefold()))
         twice = [word for word, count in counts.items() if count > 1]
         return f"more than once: {', '.join(twice[:5])}" if twice else "no word twice"
 

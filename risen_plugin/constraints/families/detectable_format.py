@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from risen_plugin.constraints.core import Constraint, Count, Text, counted, quoted
+from risen_plugin.constraints.text import shown
 
 _FENCE = re.compile(r"```(?:json)?", re.IGNORECASE)
-_BULLET = re.compile(r"^[ \t]*[*-][ \t]+\S.*$", re.MULTILINE)
-_RULE = re.compile(r"^[ \t]*([*-])(?:[ \t]*\1){2,}[ \t]*$")
-_HIGHLIGHT = re.compile(r"(?<!\*)(\*{1,3})(?=[^\s*])[^*\n]*(?<=[^\s*])\1(?!\*)")
+_BULLET = re.compile(r"^[^\S\n]*[*-][^\S\n]+\S.*$", re.MULTILINE)
+_RULE = re.compile(r"^[^\S\n]*([*-])(?:[^\S\n]*\1){2,}[^\S\n]*$")
+_STARS = re.compile(r"\*+")
+_QUOTES = "\"'\u201c\u2018\u00ab\u201e"
+"""Marks that may stand before what an answer begins with, where it is wrapped in them."""
 _JSON_TYPES = {
     dict: "a JSON object",
     list: "a JSON array",
@@ -78,7 +81,8 @@ class JsonFormat(Constraint):
 
 
 def _count_bullets(text: str) -> int:
-    lines = _BULLET.findall(text.lstrip().removeprefix('"'))
+    text = shown(text).lstrip()
+    lines = _BULLET.findall(text[1:] if text[:1] in tuple(_QUOTES) else text)
     return sum(not _RULE.match(line) for line in lines)
 
 
@@ -138,6 +142,35 @@ class Title(Constraint):
         return next((f"the title {quoted(title)}" for title in titles if title), "no title")
 
 
+def _count_highlights(text: str) -> int:
+    """The emphasised stretches of each line; one inside another is part of it."""
+    return sum(_highlights_of(line) for line in shown(text).split("\n") if "*" in line)
+
+
+def _highlights_of(line: str) -> int:
+    open_runs: list[int] = []  # the stars of each run that are still to be closed
+    outermost: list[int] = []  # how many runs were open before each finished stretch
+    for run in _STARS.finditer(line):
+        stars = len(run[0])
+        if stars > 3:
+            continue
+        follows = line[run.start() - 1 : run.start()].strip() if run.start() else ""
+        precedes = line[run.end() : run.end() + 1].strip()
+        while follows and stars and open_runs:
+            closed = min(stars, open_runs[-1])
+            stars -= closed
+            open_runs[-1] -= closed
+            if open_runs[-1]:
+                break
+            open_runs.pop()
+            while outermost and outermost[-1] > len(open_runs):
+                outermost.pop()
+            outermost.append(len(open_runs))
+        if stars and precedes:
+            open_runs.append(stars)
+    return len(outermost)
+
+
 @dataclass(frozen=True)
 class NumberHighlightedSections(Constraint):
     """At least so many stretches emphasised as in Markdown: ``*so*``, ``**so**`` or ``***so***``.
@@ -155,10 +188,10 @@ class NumberHighlightedSections(Constraint):
     )
 
     def met(self, text: str) -> bool:
-        return len(_HIGHLIGHT.findall(text)) >= self.num_highlights
+        return _count_highlights(text) >= self.num_highlights
 
     def seen(self, text: str) -> str:
-        return counted(len(_HIGHLIGHT.findall(text)), "highlight")
+        return counted(_count_highlights(text), "highlight")
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:
@@ -190,8 +223,8 @@ class MultipleSections(Constraint):
         return counted(self._count(text), "section")
 
     def _count(self, text: str) -> int:
-        pattern = rf"^[ \t>#*_-]*{re.escape(self.section_spliter)}\s?\d+"
-        return len(re.findall(pattern, text, re.MULTILINE))
+        pattern = rf"^(?:[^\S\n]|[>#*_{_QUOTES}(\[-])*{re.escape(self.section_spliter)}\s?\d+"
+        return len(re.findall(pattern, shown(text), re.MULTILINE))
 
     @classmethod
     def sample(cls, rng: random.Random, prompt: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from risen_plugin.constraints.core import Constraint, Keyword, Ordinal, counted, quoted
 from risen_plugin.constraints.lexicon import fitting_words
-from risen_plugin.constraints.text import joined, plain_words, sentences, words
+from risen_plugin.constraints.text import joined, plain_words, sentences, whole_words
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 
@@ -157,7 +157,7 @@ class StartEnd(Constraint):
 
     def met(self, text: str) -> bool:
         text = joined(text).strip().casefold()
-        tokens = words(text)
+        tokens = whole_words(text)
         return (
             len(tokens) > 2
             and tokens[0] == tokens[-1]

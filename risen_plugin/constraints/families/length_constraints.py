@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +23,8 @@ from risen_plugin.constraints.text import (
     count_words,
     divided,
     split_at_blank_lines,
+    starts_with,
 )
-
-_AROUND = "'\"*_#>([{\u201c\u2018 "
-_AFTER_WORD = re.compile("[.,?!'\":;)\\]}*_\u201d\u2019]")
 
 
 @dataclass(frozen=True)
@@ -164,10 +161,7 @@ class NthParagraphFirstWord(Constraint):
         paragraphs = split_at_blank_lines(text)
         if len(paragraphs) != self.num_paragraphs:
             return False
-        first = paragraphs[self.nth_paragraph - 1].lstrip(_AROUND).casefold()
-        token = first.split()[0] if first else ""
-        wanted = self.first_word.casefold()
-        return wanted in (token, _AFTER_WORD.split(token)[0])
+        return starts_with(paragraphs[self.nth_paragraph - 1], self.first_word)
 
     def seen(self, text: str) -> str:
         paragraphs = split_at_blank_lines(text)
