@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.hostile import plugins, runs, yaml_files
+from benchmarks.hostile import endpoint, plugins, runs, yaml_files
 from benchmarks.hostile.trying import Tally
 
 _USED = (
@@ -59,6 +59,18 @@ def of_runs(place: Path, count: int, run: Path | None) -> Tally:
     return tally
 
 
+def of_endpoint() -> Tally:
+    tally = Tally("answers of an endpoint, keys and addresses")
+    results = {name: endpoint.faults_of(name) for name in endpoint.ANSWERS}
+    for name, found in (results | endpoint.faults_of_settings()).items():
+        tally.things += 1
+        tally.tries += 2 if name in results else 1
+        tally.found += [f"{name}: {fault}" for fault in found]
+    for fault in tally.found:
+        print(ascii(fault), flush=True)
+    return tally
+
+
 @click.command()
 @click.option("--runs", "count", default=500, show_default=True, help="Damaged runs.")
 @click.option(
@@ -78,6 +90,7 @@ def main(kind: str, only: str, fork: bool, count: int, run: Path | None) -> None
             "plugins": lambda: of_plugins(place / "plugins", only=only, forked=fork),
             "yaml": lambda: of_yaml(place / "yaml", only=only),
             "runs": lambda: of_runs(place / "runs", count, run),
+            "endpoint": of_endpoint,
             "paths": lambda: of_paths(place / "paths"),
         }
         wrong = 0
