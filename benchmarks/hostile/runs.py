@@ -57,6 +57,43 @@ def train(place: Path) -> Path:
     return place / "out"
 
 
+def recorded(place: Path) -> Path:
+    """A record that is written as a run writes it, in moments and without a model."""
+    from risen_plugin.record.rollouts import RolloutLog
+    from risen_plugin.record.run_record import Record
+    from risen_plugin.rewards.batch import Batch
+
+    record = Record(place)
+    rewards = [{"name": "letters", "weight": 1.0}]
+    versions = {"torch": "2.0"}
+    record.begin({"rewards": rewards, "versions": versions, "environment": {"gpu": []}})
+    measured = {"guard/adherence_strict_before": 0.5, "guard/probe_loss_before": 2.0}
+    for step in range(1, 5):
+        record.event("log", step=step, loss=2.0 / step)
+    record.event("evaluation", step=4, metrics={"eval_loss": 1.0})
+    record.event("decision", step=4, number=1, phase="risen", steps=2, reason="now")
+    record.event("guard", step=4, number=1, when="before", measured=measured, intervals={})
+    record.event("control", step=4, number=1, grpo_step=1, kl=0.1, reward=0.5)
+    record.event(
+        "phase",
+        step=4,
+        number=1,
+        kind="risen",
+        steps=2,
+        accepted=True,
+        reason="x",
+        metrics=measured,
+    )
+    record.event("plugin_error", step=4, number=1, plugin="x", reason="down", count=1)
+    folder = record.phase_folder(1)
+    with RolloutLog(folder / "completions.parquet") as log:
+        rows = {"family": ["a", "b"]}
+        log.add(Batch(1, ["p", "p"], ["x", "y"], rows, {"letters": [0.5, 1.0]}), phase=1)
+    (folder / "phase.json").write_text(json.dumps({"logs": [{"step": 1, "reward": 0.5}]}))
+    record.close()
+    return place
+
+
 def damaged(run: Path, place: Path, seed: int) -> Path:
     """A copy of the record of ``run`` that is damaged in one to three ways."""
     rng = random.Random(seed)

@@ -88,6 +88,8 @@ FILES: dict[str, bytes] = {
     "model_nul": b'model: "a\\0b"\ndata: rows.jsonl\n',
     "output_nul": b'model: embedded\ndata: rows.jsonl\noutput: "a\\0b"\n',
 }
+SLOW = ("rows_device", "rows_folder", "model_device", "model_nul", "output_long", "long_value")
+"""Those that load torch before they are refused."""
 _VALUES = (
     "2025-02-30",
     "!!int abc",

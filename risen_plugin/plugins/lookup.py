@@ -185,7 +185,7 @@ def _refuse_other_kind(kind: Kind, value: Callable[..., Any], label: str) -> Non
     """Refuse an object whose signature shows for sure that it is of another kind."""
     try:
         signature = inspect.signature(value)
-    except (TypeError, ValueError):  # some builtins have none
+    except (Exception, SystemExit):  # noqa: BLE001  some builtins have none; others may raise anything
         return
     asked = [name for name, p in signature.parameters.items() if p.default is _UNSAID]
     foreign = next((name for name in asked if name in _FOREIGN[kind]), None)

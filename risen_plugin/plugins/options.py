@@ -142,7 +142,7 @@ def _takes(known: list[str]) -> str:
 def _parameters(factory: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(factory).parameters.values())
-    except (TypeError, ValueError):  # some builtins have no signature: they take what they take
+    except (Exception, SystemExit):  # noqa: BLE001  some builtins have none, and some raise anything
         return [inspect.Parameter("options", inspect.Parameter.VAR_KEYWORD)]
 
 
@@ -175,7 +175,7 @@ def _hints(factory: Callable[..., Any], parameters: list[inspect.Parameter]) -> 
         if isinstance(hint, str):
             try:
                 hint = eval(hint, names)
-            except Exception:  # noqa: BLE001  an annotation may be any expression; unresolved means unchecked
+            except (Exception, SystemExit):  # noqa: BLE001  an annotation may be any expression; unresolved means unchecked
                 continue
         if hint is not _UNSAID:
             hints[parameter.name] = hint

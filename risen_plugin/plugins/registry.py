@@ -289,6 +289,7 @@ class Plugins:
                 raise _UnfitError(f"{name!r:.80} cannot be the name of a command")
             if not isinstance(command, click.Command):
                 raise _UnfitError(f"its command '{name}' is no click command")
+            command.get_short_help_str()  # as the list of commands shows it; what it raises counts
 
     def _withdraw(self, info: PluginInfo, commands: Mapping[str, click.Command]) -> None:
         if self._offering is None:  # it never came to registering

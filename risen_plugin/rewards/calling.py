@@ -220,7 +220,7 @@ class NamedReward:
     ) -> Scores:
         with boundary(self.label):
             scores = self.reward(prompts=prompts, completions=completions, **columns)
-        return check_scores(scores, len(completions), self.label)
+            return check_scores(scores, len(completions), self.label)
 
 
 def _asked_by_name(reward: Callable[..., Any]) -> list[str]:
@@ -248,7 +248,7 @@ class AsyncNamedReward(NamedReward):
         with boundary(self.label):
             pending: Any = self.reward(prompts=prompts, completions=completions, **columns)
             scores = await pending
-        return check_scores(scores, len(completions), self.label)
+            return check_scores(scores, len(completions), self.label)
 
 
 def wrap(

@@ -125,7 +125,7 @@ class OuterTrainer:
 
         def measure() -> Mapping[str, float]:
             loop = trainer.evaluation_loop(
-                trainer.get_eval_dataloader(rows), "RISEN: domain", metric_key_prefix="domain"
+                self._loader_of(rows), "RISEN: domain", metric_key_prefix="domain"
             )
             prefix = "domain_"
             return {
@@ -135,6 +135,19 @@ class OuterTrainer:
             }
 
         return measure
+
+    def _loader_of(self, rows: Any) -> Any:
+        """The Trainer's own loader for ``rows``.
+
+        With persistent workers it would hand out the loader that it keeps, whatever the rows.
+        """
+        arguments = self.trainer.args
+        kept = arguments.dataloader_persistent_workers
+        arguments.dataloader_persistent_workers = False
+        try:
+            return self.trainer.get_eval_dataloader(rows)
+        finally:
+            arguments.dataloader_persistent_workers = kept
 
     def restored(self) -> tuple[Any, ...]:
         """Objects that measuring through the Trainer changes and the clean room puts back."""

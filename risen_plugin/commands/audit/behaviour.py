@@ -221,7 +221,9 @@ def _called(subject: Subject, items: Sequence[Item], form: Form | None = None) -
 def _settled(call: Callable[[], object], count: int) -> list[CallResult]:
     try:
         return read(call(), count)
-    except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  a stranger's reward may raise anything
         return [CallResult(None, "crash", typed_line(error))] * count
 
 

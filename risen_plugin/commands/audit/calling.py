@@ -134,10 +134,11 @@ class Caller:
 
     def _batch(self, batch: Sequence[Item], form: Form | None) -> list[CallResult]:
         try:
-            scores = self.raw(batch, form)
-        except Exception as error:  # noqa: BLE001  a stranger's reward may raise anything
+            return read(self.raw(batch, form), len(batch))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  a stranger's reward may raise anything
             return [CallResult(None, "crash", typed_line(error))] * len(batch)
-        return read(scores, len(batch))
 
 
 def read(scores: object, expected: int) -> list[CallResult]:
