@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The two commands of the README; each does all its own set-up. Needs only Python >= 3.11 and pip.
 
-python3 tasks.py demo [--quick] [--baselines] [--out DIR] [--seed N]
+python3 tasks.py demo [--quick] [--baselines] [--output DIR] [--seed N]
 python3 tasks.py test [PYTEST ARGUMENTS]
 """
 

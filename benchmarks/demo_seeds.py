@@ -174,7 +174,7 @@ def _show_states(summaries: Sequence[Summary]) -> None:
 
 def _run(seed: int, folder: Path) -> Path:
     risen = Path(sysconfig.get_path("scripts")) / "risen"
-    command = [str(risen), "demo", "--baselines", "--seed", str(seed), "--out", str(folder)]
+    command = [str(risen), "demo", "--baselines", "--seed", str(seed), "--output", str(folder)]
     click.echo(f"risen {' '.join(command[1:])}", err=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:

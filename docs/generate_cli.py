@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from risen_plugin.cli import command_line
+from risen_plugin.cli import HELP, command_line
 
 PAGE = Path(__file__).parent / "reference" / "cli.md"
 WIDTH = 88
@@ -21,6 +21,27 @@ Written by `docs/generate_cli.py` from the commands themselves; a test holds it 
 Results go to standard output, progress bars and messages to standard error. What a person can mend
 is told in one line, with exit code 2 and no traceback; `risen --debug COMMAND` shows the traceback.
 Anything else is a bug and shows its traceback. Installed plugins may add commands.
+
+| exit code | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | no RISEN phase of `train` or `adapt` was kept by the guard; or `audit` has findings |
+| 2 | refused, with one line that says what to do |
+| 130 | interrupted |
+
+A bug ends with 1 too, and with a traceback. `adapt --keep-anyway` ends with 0, and so does `demo`,
+which shows what happened. `--json` prints the result as data on standard output.
+
+## Shell completion
+
+```
+eval "$(_RISEN_COMPLETE=bash_source risen)"            # in ~/.bashrc
+eval "$(_RISEN_COMPLETE=zsh_source risen)"             # in ~/.zshrc
+_RISEN_COMPLETE=fish_source risen | source             # in ~/.config/fish/completions/risen.fish
+```
+
+It completes commands and options, the names of rewards, generators and schedulers that installed
+plugins offer, the folders of runs, and files.
 """
 
 
@@ -43,8 +64,16 @@ def page() -> str:
 
 
 def _section(command: click.Command, title: str) -> str:
-    context = click.Context(command, info_name=title, max_content_width=WIDTH, terminal_width=WIDTH)
-    return f"## {title}\n\n```\n{command.get_help(context)}\n```\n"
+    context = click.Context(
+        command,
+        info_name=title,
+        max_content_width=WIDTH,
+        terminal_width=WIDTH,
+        help_option_names=list(HELP),
+    )
+    text = f"## {title}\n\n```\n{command.get_help(context)}\n```\n"
+    inside = command.commands if isinstance(command, click.Group) and title != "risen" else {}
+    return "\n".join([text, *(_section(one, f"{title} {name}") for name, one in inside.items())])
 
 
 if __name__ == "__main__":

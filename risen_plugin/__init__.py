@@ -99,6 +99,10 @@ _LATER = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})  # with those that are loaded later, for completion
+
+
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         import importlib

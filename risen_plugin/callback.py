@@ -8,24 +8,42 @@ loaded when they are used.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from risen_plugin.config import RisenConfig, check_keys
+from risen_plugin.config import RisenConfig, RisenFields, check_keys
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import ConfigError
+from risen_plugin.kit.fields import changed_fields
 from risen_plugin.run.fitness import check_arguments, check_model, check_targets
-from risen_plugin.training.outer_trainer import NoStepTooMany, OuterTrainer
+from risen_plugin.training.outer_trainer import NoStepTooMany, OuterTrainer, running_trainer
 
 if TYPE_CHECKING:
     from risen_plugin.run.active import ActiveRun
 
 _log = logging.getLogger("risen_plugin")
+_Init = TypeVar("_Init", bound=Callable[..., None])
+
+
+def _with_fields_in_signature(init: _Init) -> _Init:
+    """Show the fields of the configuration where a signature is asked for: help, notebooks."""
+    own = list(inspect.signature(init).parameters.values())[:-1]
+    fields = [
+        parameter.replace(
+            kind=inspect.Parameter.KEYWORD_ONLY,
+            default=None if parameter.default is parameter.empty else parameter.default,
+        )
+        for parameter in inspect.signature(RisenConfig).parameters.values()
+    ]
+    init.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
+    return init
 
 
 class RisenCallback(TrainerCallback):
@@ -45,7 +63,12 @@ class RisenCallback(TrainerCallback):
         training for a model, tokenizer or arguments that do not fit.
     """
 
-    def __init__(self, config: RisenConfig | None = None, **fields: Any) -> None:
+    @_with_fields_in_signature
+    def __init__(
+        self, config: RisenConfig | Mapping[str, Any] | None = None, **fields: Unpack[RisenFields]
+    ) -> None:
+        if isinstance(config, Mapping):
+            config = RisenConfig.from_dict(config)
         if config is not None and not isinstance(config, RisenConfig):
             raise ConfigError(
                 f"RisenCallback takes a RisenConfig, not {config!r:.60}; for a YAML file give "
@@ -54,15 +77,39 @@ class RisenCallback(TrainerCallback):
         if config is None:
             config = _config_from(fields)
         elif fields:
-            config = dataclasses.replace(config, **fields)
+            changes: Mapping[str, Any] = fields
+            config = dataclasses.replace(config, **changes)
+        self._begin(config)
+
+    def _begin(self, config: RisenConfig) -> None:
         from risen_plugin.run.state import RunState
 
         self.config = config
         self.run_state = RunState(config)
         self._outer: OuterTrainer | None = None
+        self._was_attached = False
         self._whole: frozenset[Path] = frozenset()
         self._run: ActiveRun | None = None
         self._at_end = NoStepTooMany()
+
+    def __repr__(self) -> str:
+        return f"RisenCallback({', '.join(changed_fields(self.config))})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The configuration and what was seen so far, without the Trainer and its model.
+
+        A copy belongs to the Trainer that it is copied with.
+        """
+        return {
+            "config": self.config,
+            "state": self.run_state.state_dict(),
+            "attached": self._outer is not None or self._was_attached,
+        }
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._begin(state["config"])
+        self.run_state.load_state_dict(state["state"])
+        self._was_attached = bool(state["attached"])
 
     def attach(self, trainer: Trainer) -> RisenCallback:
         """Add this callback to ``trainer`` and reach its loggers, metrics and evaluation set.
@@ -105,6 +152,10 @@ class RisenCallback(TrainerCallback):
         from risen_plugin.run.start import Start
 
         self._run = None
+        if self._outer is None and self._was_attached:  # a copy, with a Trainer that is one too
+            self._outer = running_trainer(self)
+        if state.is_hyper_param_search:
+            args = _of_trial(args, self._outer or running_trainer(self))
         self._run = Start(
             self.run_state,
             args,
@@ -224,6 +275,15 @@ class RisenCallback(TrainerCallback):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.run_state.load_state_dict(state)
+
+
+def _of_trial(args: TrainingArguments, outer: OuterTrainer | None) -> TrainingArguments:
+    """The arguments with the folder of one trial of a search, whose checkpoints are in it."""
+    if outer is None:
+        return args
+    own = copy.copy(args)
+    own.output_dir = outer.run_dir()
+    return own
 
 
 def _config_from(fields: Mapping[str, Any]) -> RisenConfig:

@@ -20,6 +20,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from risen_plugin import __version__
+from risen_plugin.commands.completing import offered
 from risen_plugin.commands.options import json_option
 from risen_plugin.errors import RecordError, RisenError, near_miss, printable
 from risen_plugin.kit.files import reason_of_the_machine
@@ -28,6 +29,7 @@ from risen_plugin.plugins import KINDS, Kind, Offer, PluginInfo, Plugins
 from risen_plugin.plugins.lookup import is_place, offer_at
 from risen_plugin.plugins.options import Option, describe
 
+HELP = ("-h", "--help")
 _USER_ERROR = 2
 _INTERRUPTED = 130
 _LISTED = (
@@ -86,6 +88,7 @@ class _RisenGroup(click.Group):
                 "fine-tuning, and export it."
             ),
             params=[debug],
+            context_settings={"help_option_names": list(HELP)},  # commands inherit it
             callback=lambda debug: None,
         )
         self.add_command(_plugins_command())
@@ -262,7 +265,7 @@ def _plugin_data(info: PluginInfo) -> dict[str, Any]:
 
 def _listing(kind: Kind) -> click.Command:
     @click.command(f"{kind}s", help=_LISTED.format(kind=kind))
-    @click.argument("name", required=False)
+    @click.argument("name", required=False, shell_complete=offered(kind))
     @json_option()
     @click.pass_obj
     def listing(installed: Plugins, name: str | None, as_json: bool) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from risen_plugin.commands.completing import runs
 from risen_plugin.commands.options import json_option
 from risen_plugin.errors import DataError
 from risen_plugin.hookspecs import hookimpl
@@ -28,7 +30,7 @@ def risen_register_commands(cli: click.Group) -> None:
 
 
 @click.command("export")
-@click.argument("run_or_model")
+@click.argument("run_or_model", shell_complete=runs)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--precision",
@@ -40,6 +42,7 @@ def risen_register_commands(cli: click.Group) -> None:
 )
 @click.option("--force", is_flag=True, help="Replace the bundle that is already at OUT.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the bundle with the model.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
 @click.pass_context
 def export_command(
@@ -50,6 +53,7 @@ def export_command(
     precisions: tuple[str, ...],
     force: bool,
     no_verify: bool,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Merge RUN_OR_MODEL, compile it to ONNX Runtime and write the checked bundle OUT.
@@ -68,7 +72,7 @@ def export_command(
         progress=not quiet,
         show_log=bool(context.find_root().params.get("debug")),
     )
-    click.echo(report(result))
+    click.echo(json_text(asdict(result)) if as_json else report(result))
 
 
 def report(result: ExportResult) -> str:

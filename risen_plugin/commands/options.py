@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from risen_plugin.commands.completing import files, offered
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.kit.checks import EXPONENT
 from risen_plugin.kit.foreign import noise_aside
@@ -28,6 +29,24 @@ _BYTES: dict[str, float] = {
 }
 _BYTES["gib"] = 2**30
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*")
+
+
+class Renamed(click.Option):
+    """An option that is still taken by an earlier name, which its help does not show.
+
+    :param earlier: the names that it had.
+    """
+
+    def __init__(self, names: Sequence[str], *, earlier: Sequence[str], **settings: Any) -> None:
+        super().__init__([*names, *earlier], **settings)
+        self.earlier = frozenset(earlier)
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        every, self.opts = self.opts, [name for name in self.opts if name not in self.earlier]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = every
 
 
 def shared(command: _Command) -> _Command:
@@ -71,11 +90,17 @@ def rewarded(command: _Command) -> _Command:
     """Add the options that name instructions and rewards to ``command``."""
     for decorate in reversed(
         (
-            click.option("--instructions", metavar="FILE", help="Rows to answer: JSON Lines, ..."),
+            click.option(
+                "--instructions",
+                metavar="FILE",
+                shell_complete=files,
+                help="Rows to answer: JSON Lines, ...",
+            ),
             click.option(
                 "--rewards",
                 metavar="REWARD",
                 multiple=True,
+                shell_complete=offered("reward"),
                 help="A name that `risen rewards` lists, or path.py:NAME; may be given often.",
             ),
             click.option(
@@ -89,6 +114,7 @@ def rewarded(command: _Command) -> _Command:
             click.option(
                 "--generator",
                 default="jsonl",
+                shell_complete=offered("generator"),
                 show_default=True,
                 help="Takes FILE as its path: jsonl, or constraints to add some to plain prompts.",
             ),

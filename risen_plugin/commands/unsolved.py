@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from risen_plugin.commands.options import json_option
+from risen_plugin.commands.completing import runs
+from risen_plugin.commands.options import Renamed, json_option
 from risen_plugin.config import BuffersConfig
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import RecordError
@@ -31,10 +32,11 @@ def risen_register_commands(cli: click.Group) -> None:
 
 
 @click.command("unsolved")
-@click.argument("run")
+@click.argument("run", shell_complete=runs)
 @click.option(
-    "-o",
     "--output",
+    cls=Renamed,
+    earlier=("-o",),
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write JSON Lines there, one instruction each; without it they are listed.",
 )

@@ -6,7 +6,7 @@ from risen_plugin.config.choices import PluginOrName, Use, Weighted, use
 from risen_plugin.config.control import ControlConfig, check_control
 from risen_plugin.config.grpo import DEFAULT_GRPO, check_batches, effective_grpo
 from risen_plugin.config.guard import GuardConfig, TaskProbe
-from risen_plugin.config.risen import RisenConfig
+from risen_plugin.config.risen import RisenConfig, RisenFields
 from risen_plugin.config.sections import (
     BreakerConfig,
     BuffersConfig,
@@ -27,6 +27,7 @@ __all__ = [
     "LoraSettings",
     "PluginOrName",
     "RisenConfig",
+    "RisenFields",
     "TaskProbe",
     "Use",
     "Weighted",

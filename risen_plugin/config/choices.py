@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.kit.checks import is_number, shown
+from risen_plugin.kit.fields import changed_fields, checked_fields
 
 OnError: TypeAlias = Literal["stop", "skip"]
 
@@ -40,7 +41,8 @@ class Grading:
 GRADING = tuple(entry.name for entry in fields(Grading))
 
 
-@dataclass(frozen=True)
+@checked_fields
+@dataclass(frozen=True, repr=False)
 class Use(Grading):
     """A plugin by name with its options, as YAML and the command line can write it.
 
@@ -62,6 +64,12 @@ class Use(Grading):
                 f"not {self.options!r}"
             )
         _check_grading(self, f"'{self.name}'")
+
+    def __repr__(self) -> str:
+        """As :func:`use` is called, whose options stand beside how a reward counts."""
+        options = [f"{name}={value!r}" for name, value in self.options.items()]
+        grading = [text for text in changed_fields(self) if text.partition("=")[0] in GRADING]
+        return f"use({', '.join([repr(self.name), *options, *grading])})"
 
 
 def use(
@@ -86,6 +94,7 @@ def use(
     )
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Weighted(Grading):
     """A reward object with its weight and the rest of its :class:`Grading`, from Python."""
@@ -129,6 +138,15 @@ def read_use(entry: object, where: str, *, reward: bool = False) -> Any:
         raise ConfigError(f"{where}.options is not a mapping of names to values")
     rest = {key: value for key, value in entry.items() if key not in ("use", "options")}
     return Use(entry["use"], options, **rest)
+
+
+def read_mappings(section: Any, where: str, names: Iterable[str]) -> None:
+    """Put the plugin in place of ``{use: NAME, ...}`` in fields of a frozen dataclass."""
+    for name in names:
+        value = getattr(section, name)
+        if isinstance(value, Mapping):
+            place = f"{where}.{name}" if where else name
+            object.__setattr__(section, name, read_use(value, place))
 
 
 def _check_grading(grading: Grading, label: str) -> None:

@@ -12,11 +12,13 @@ from typing import Any, Literal, TypeAlias
 
 from risen_plugin.errors import ConfigError
 from risen_plugin.kit.checks import check_between, check_bound, check_whole, is_number
+from risen_plugin.kit.fields import checked_fields
 
 EntropyAction: TypeAlias = Literal["temperature", "stop"]
 RateRule: TypeAlias = Literal["fixed", "kl"]
 
 
+@checked_fields
 @dataclass(frozen=True)
 class ControlConfig:
     """The controllers that steer a running phase, after each of GRPO's logging steps.

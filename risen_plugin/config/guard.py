@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from risen_plugin.config.choices import read_mappings
 from risen_plugin.errors import ConfigError
 from risen_plugin.kit.checks import check_between, check_bound, check_whole, is_number, shown
+from risen_plugin.kit.fields import checked_fields
 from risen_plugin.kit.intervals import least_changed
 
 METRIC = "metric:"
 
 
+@checked_fields
 @dataclass(frozen=True)
 class TaskProbe:
     """Rows of a task that a phase should not make worse, and the reward that scores the answers.
@@ -34,9 +37,11 @@ class TaskProbe:
     max_drop: float | None = None
 
     def __post_init__(self) -> None:
+        read_mappings(self, "task", ("reward",))
         check_bound("max_drop of a task", self.max_drop, 0.0)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class GuardConfig:
     """When a phase is kept, and when it is stopped or steered while it runs.
@@ -88,6 +93,13 @@ class GuardConfig:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
+        read_mappings(self, "guard", ("domain",))
+        if isinstance(self.tasks, Mapping):
+            read = {
+                name: TaskProbe(**task) if isinstance(task, Mapping) else task
+                for name, task in self.tasks.items()
+            }
+            object.__setattr__(self, "tasks", read)
         for name, least in _LEAST.items():
             check_whole(f"guard.{name}", getattr(self, name), least)
         for name in ("min_gain", "max_probe_loss_rise"):

@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from risen_plugin.config.choices import PluginOrName, read_use
+from risen_plugin.config.choices import PluginOrName, read_mappings, read_use
 from risen_plugin.config.control import ControlConfig, check_control
 from risen_plugin.config.grpo import check_batches, effective_grpo
 from risen_plugin.config.guard import GuardConfig, TaskProbe
@@ -25,9 +25,11 @@ from risen_plugin.config.sections import (
 )
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.kit.checks import all_texts, check_keys, check_whole, shown
+from risen_plugin.kit.fields import checked_fields
 from risen_plugin.kit.yaml_files import read_mapping
 
 
+@checked_fields
 @dataclass(frozen=True)
 class RisenConfig:
     """Everything that a RISEN callback needs to know.
@@ -90,6 +92,7 @@ class RisenConfig:
     disable: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        self._read_mappings()
         if isinstance(self.rewards, str) or not isinstance(self.rewards, Sequence):
             raise ConfigError(
                 f"rewards is {self.rewards!r:.60}; it is a list, such as ['constraints']"
@@ -138,6 +141,18 @@ class RisenConfig:
         check_batches(self.grpo)
         check_control(self.control, effective_grpo(self.grpo))
 
+    def _read_mappings(self) -> None:
+        """Read the mappings that YAML has for plugins and sections, from Python too."""
+        rewards = self.rewards
+        if isinstance(rewards, list | tuple) and any(isinstance(r, Mapping) for r in rewards):
+            read = [read_use(r, f"rewards.{i}", reward=True) for i, r in enumerate(rewards)]
+            object.__setattr__(self, "rewards", read)
+        read_mappings(self, "", ("generator", "scheduler", "held_out"))
+        for name, kind in _SECTIONS.items():
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                object.__setattr__(self, name, _read_section(kind, value, name))
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "config") -> RisenConfig:
         """Read the form that YAML has: plugins as ``{use: name, options: {...}}``.
@@ -181,6 +196,33 @@ class RisenConfig:
         """
         data = read_mapping(path, "rewards and a generator")
         return cls.from_dict(data, str(path))
+
+
+class RisenFields(TypedDict, total=False):
+    """The fields of :class:`RisenConfig` as keyword arguments; a section may be a mapping."""
+
+    rewards: Sequence[PluginOrName]
+    generator: PluginOrName
+    scheduler: PluginOrName
+    held_out: PluginOrName | None
+    probe: str | Path | Sequence[Mapping[str, Any]] | None
+    guard: GuardConfig | Mapping[str, Any]
+    control: ControlConfig | Mapping[str, Any]
+    breaker: BreakerConfig | Mapping[str, Any]
+    gate: GateConfig | Mapping[str, Any] | None
+    lora: LoraSettings | Mapping[str, Any]
+    grpo: Mapping[str, Any]
+    curriculum: CurriculumConfig | Mapping[str, Any] | None
+    reserve: int | Sequence[str] | None
+    buffers: BuffersConfig | Mapping[str, Any]
+    keep_entry: bool
+    keep_dropped: bool
+    checkpoint_before_phase: bool
+    checkpoint_every: int
+    upload_record: bool
+    force: bool
+    seed: int
+    disable: Sequence[str]
 
 
 _SECTIONS: Mapping[str, type] = {

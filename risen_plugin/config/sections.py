@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from risen_plugin.config.choices import PluginOrName
+from risen_plugin.config.choices import PluginOrName, read_mappings
 from risen_plugin.errors import ConfigError
 from risen_plugin.kit.checks import all_texts, check_between, check_whole, is_number, shown
+from risen_plugin.kit.fields import checked_fields
 
 
+@checked_fields
 @dataclass(frozen=True)
 class CurriculumConfig:
     """How instructions are chosen from a pool of those known so far.
@@ -96,6 +98,7 @@ class CurriculumConfig:
             raise ConfigError(f"curriculum.hindsight is {self.hindsight!r}; it is true or false")
 
 
+@checked_fields
 @dataclass(frozen=True)
 class BreakerConfig:
     """When a phase ends at once because a reward fails too often.
@@ -118,6 +121,7 @@ class BreakerConfig:
         check_whole("breaker.window", self.window, 1)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class GateConfig:
     """A bar of quality for answers that a verifiable reward passes.
@@ -138,6 +142,7 @@ class GateConfig:
     quantile: float = 0.05
 
     def __post_init__(self) -> None:
+        read_mappings(self, "gate", ("reward", "quality"))
         if self.threshold != "auto" and not (
             is_number(self.threshold) and math.isfinite(self.threshold)
         ):
@@ -150,6 +155,7 @@ class GateConfig:
             )
 
 
+@checked_fields
 @dataclass(frozen=True)
 class BuffersConfig:
     """The answers that RISEN phases leave for fine-tuning, and how a burst uses them.
@@ -207,6 +213,7 @@ class BuffersConfig:
             )
 
 
+@checked_fields
 @dataclass(frozen=True)
 class LoraSettings:
     """The temporary adapter of a phase on a plain model; see PEFT's ``LoraConfig``.

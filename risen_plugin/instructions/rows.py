@@ -22,6 +22,11 @@ _USUAL_STRATA = {"family", "level", "instruction_id_list"}
 _MOST_AT_ONCE = 256  # rows asked for when few of them are new
 _IMAGES = ("image", "images")  # TRL gives these columns to the model
 _FROM_TRL = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
+_ADDED_BY = {
+    "instruction_id_list": ". The generator constraints adds constraints to plain prompts: "
+    "--generator constraints, or use: constraints under generator"
+}
+"""Hints at what makes a column."""
 
 
 def draw(part: Built, count: int, seed: int, **context: Any) -> list[Row]:
@@ -137,6 +142,7 @@ def check_columns(rows: Sequence[Row], rewards: Sequence[NamedReward], label: st
                     raise DataError(
                         f"{reward.label} needs the column '{column}', which rows of {label} lack"
                         f"{near_miss(column, row) or '.'} They have: {', '.join(row)}"
+                        f"{_ADDED_BY.get(column, '')}"
                     )
 
 

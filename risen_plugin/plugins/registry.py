@@ -41,6 +41,8 @@ COMMANDS = (
     "risen_plugin.commands.report.command",
     "risen_plugin.commands.train.command",
     "risen_plugin.commands.unsolved",
+    "risen_plugin.commands.new.command",
+    "risen_plugin.commands.environment",
 )
 """Modules of risen-plugin that only bring commands; imported for a command line alone."""
 

@@ -103,9 +103,14 @@ class OuterTrainer:
         """
         trainer = self.trainer
         assert trainer.model is not None
-        trainer._save_checkpoint(trainer.model, trial=None)
+        trial = getattr(trainer, "_trial", None)  # there once train() has been called
+        trainer._save_checkpoint(trainer.model, trial=trial)
         trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
-        return Path(str(trainer.args.output_dir)) / f"checkpoint-{trainer.state.global_step}"
+        return Path(self.run_dir()) / f"checkpoint-{trainer.state.global_step}"
+
+    def run_dir(self) -> str:
+        """The folder of its checkpoints: one for each trial where hyperparameters are searched."""
+        return str(self.trainer._get_output_dir(getattr(self.trainer, "_trial", None)))
 
     def evaluation_rows(self, most: int) -> list[Mapping[str, Any]]:
         """The first rows of the evaluation set; of the first one where it is a dict of sets."""
@@ -190,6 +195,21 @@ class NoStepTooMany(TrainerCallback):
             control.should_training_stop = True
             # All of it is there from the step that was the last.
             control.should_save = control.should_evaluate = control.should_log = False
+
+
+def running_trainer(callback: TrainerCallback) -> OuterTrainer | None:
+    """The Trainer whose event ``callback`` is called for, read off the call that we are in.
+
+    A Trainer passes itself to no callback (transformers 5.23).
+    """
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        trainer = frame.f_locals.get("self")
+        if isinstance(trainer, Trainer):
+            mine = any(one is callback for one in trainer.callback_handler.callbacks)
+            return OuterTrainer(trainer) if mine else None
+    return None
 
 
 def resumed_from() -> Path | None:

@@ -77,8 +77,12 @@ _ASKED = "a model is measured by answers that are asked for and read as GRPO doe
 _HEAD = "the forward that it puts on holds the temperature in a closure"
 _REFERENCE = "TRL's copy for its reference looks for an adapter called 'default' in it"
 
+_SEARCH = "a search for hyperparameters saves each trial in a folder of its own"
+
 SEAM: tuple[Reach, ...] = (
     Reach(_TRAINER, "_save_checkpoint", "method", _BEFORE, ("model", "trial")),
+    Reach(_TRAINER, "_trial", "attribute", _SEARCH),
+    Reach(_TRAINER, "_get_output_dir", "method", _SEARCH, ("trial",)),
     Reach(_TRAINER, "_tr_loss", "attribute", _LOSS),
     Reach(_TRAINER, "_globalstep_last_logged", "attribute", _LOSS),
     Reach(_TRAINER, "_total_loss_scalar", "attribute", _PHASE),

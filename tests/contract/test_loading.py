@@ -68,5 +68,30 @@ def test_a_command_line_has_the_commands_of_everybody(fresh_python):
     listed = fresh_python(
         "from risen_plugin.cli import command_line; print(*command_line().commands)"
     ).stdout.split()
-    ours = {"train", "adapt", "advise", "score", "rescore", "audit", "simulate", "report"}
+    ours = {
+        "train",
+        "adapt",
+        "advise",
+        "score",
+        "rescore",
+        "audit",
+        "simulate",
+        "report",
+        "new",
+        "env",
+    }
     assert ours | {"unsolved", "export", "generate", "demo"} <= set(listed)
+
+
+def test_completing_a_name_loads_no_torch(fresh_python):
+    script = (
+        "import os, sys\n"
+        "os.environ |= {'_RISEN_COMPLETE': 'bash_complete', 'COMP_WORDS': 'risen rewards le', "
+        "'COMP_CWORD': '2'}\n"
+        "from risen_plugin.cli import main\n"
+        "try:\n    main([])\nexcept SystemExit:\n    pass\n"
+        "print('loaded:', *[n for n in ('torch', 'transformers', 'datasets') if n in sys.modules])"
+    )
+    *offered, loaded = fresh_python(script).stdout.splitlines()
+    assert offered == ["plain,length"]
+    assert loaded == "loaded:"

@@ -237,9 +237,9 @@ def test_a_disk_that_cannot_be_written_is_refused_before_a_model_is_loaded(
     assert line == (
         f"cannot write the bundle {place / 'out'}: Read-only file system; nothing was left"
     )
-    line = risen("demo", "--out", place / "demo")
+    line = risen("demo", "--output", place / "demo")
     assert line == (
-        f"cannot write to {place / 'demo'}: Read-only file system; choose another --out"
+        f"cannot write to {place / 'demo'}: Read-only file system; choose another --output"
     )
 
 
@@ -257,21 +257,21 @@ def test_the_demo_leaves_an_existing_out_as_it_is(
     else:
         out.write_text("precious")
     before = everything_in(tmp_path)
-    line = risen("demo", "--quick", "--out", out)
-    assert line == f"{out} exists; name a new folder with --out, or remove it"
+    line = risen("demo", "--quick", "--output", out)
+    assert line == f"{out} exists; name a new folder with --output, or remove it"
     assert everything_in(tmp_path) == before
 
 
 def test_the_demo_cannot_write_below_a_file(risen: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
-    line = risen("demo", "--quick", "--out", tmp_path / "file" / "out")
+    line = risen("demo", "--quick", "--output", tmp_path / "file" / "out")
     assert line.startswith(f"cannot write to {tmp_path / 'file' / 'out'}: ")
-    assert line.endswith("; choose another --out")
+    assert line.endswith("; choose another --output")
 
 
 @pytest.mark.parametrize("model", ["no-such/model", "./no-such-folder"])
 def test_the_demo_names_a_model_that_is_not_there_and_makes_no_folder(
     model: str, risen: Callable[..., str], tmp_path: Path
 ) -> None:
-    assert model in risen("demo", "--quick", "--out", tmp_path / "out", "--model", model)
+    assert model in risen("demo", "--quick", "--output", tmp_path / "out", "--model", model)
     assert everything_in(tmp_path) == []

@@ -76,17 +76,17 @@ def test_the_demo_leaves_a_bundle_and_a_complete_summary(model_folder: str, tmp_
 
 def test_the_demo_refuses_a_folder_that_holds_something(tmp_path: Path) -> None:
     (tmp_path / "kept.txt").write_text("mine")
-    result = CliRunner().invoke(command_line(), ["demo", "--out", str(tmp_path)])
+    result = CliRunner().invoke(command_line(), ["demo", "--output", str(tmp_path)])
     assert result.exit_code != 0
     with pytest.raises(SystemExit) as left:
-        main(["demo", "--out", str(tmp_path)])
+        main(["demo", "--output", str(tmp_path)])
     assert left.value.code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
 
 
 def refused_demo(out: Path, *arguments: str) -> str:
     """The line that a refused demo ends with; before it, it may have named its stages."""
-    done = CliRunner().invoke(command_line(), ["demo", "--quick", "--out", str(out), *arguments])
+    done = CliRunner().invoke(command_line(), ["demo", "--quick", "--output", str(out), *arguments])
     assert done.exit_code == 2
     assert "Traceback" not in done.output
     return done.output.splitlines()[-1]

@@ -58,6 +58,20 @@ def test_a_run_is_trained_reinforced_saved_and_told():
     AutoModelForCausalLM.from_pretrained("out")
 
 
+def test_a_run_whose_phases_were_all_dropped_ends_with_1_and_says_so_in_json():
+    arguments = ("train", run_yaml(), "--output", "out", "--json")
+    dropping = ("--set", f"risen.guard={json.dumps(DROP)}", "--set", "fine_tune.max_steps=2")
+    result = risen(*arguments, *dropping)
+    assert result.exit_code == 1, result.output
+    data = json.loads(result.stdout)
+    assert (data["saved"], data["steps"], data["all_dropped"]) == ("model", 2, True)
+    assert [phase["accepted"] for phase in data["phases"]] == [False]
+    assert data["evaluation_loss"].keys() == {"before", "after"}
+    assert Path("out/config.json").is_file()
+    again = risen(*arguments, *dropping, "--resume")
+    assert (again.exit_code, json.loads(again.stdout)) == (1, data)
+
+
 def test_a_resumed_run_ends_where_the_whole_one_does():
     done("train", run_yaml(), "--output", "whole", "--quiet")
     done("train", run_yaml(), "--output", "cut", "--quiet")
@@ -249,7 +263,9 @@ def test_a_dropped_adapter_is_not_saved_unless_it_is_wanted_all_the_same():
     assert "nothing was saved but the record in out/risen" in result.stdout
     assert not Path("out/adapter_config.json").exists()
     wanted = ["kept" if one == "out" else one for one in ADAPT if one != "--quiet"]
-    loud = done(*wanted, *drop, "--steps", "1", "--keep-anyway")
+    loud = done(*wanted, *drop, "--steps", "1", "--keep-anyway", "--json")
+    data = json.loads(loud.stdout)
+    assert (data["saved"], data["all_dropped"], data["output"]) == ("adapter", True, "kept")
     assert "RISEN phase 1 of 1 step (after: " in loud.stderr
     assert "fine-tune -> " not in loud.stderr, "nothing is fine-tuned"
     assert any(value.abs().sum() > 0 for n, value in weights("kept").items() if "lora_B" in n)
@@ -330,7 +346,7 @@ def test_advice_is_measured_told_and_written_as_a_run_that_trains():
     more = orders.draw(90, 1)
     Path("train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
     before = weights("model")
-    result = done(*ADVISE, *WITH_DATA, *WITH_REWARDS, "--json", "--write", "advised.yaml")
+    result = done(*ADVISE, *WITH_DATA, *WITH_REWARDS, "--json", "--output", "advised.yaml")
     told = json.loads(result.stdout)
     measured, advice = told["measurements"], told["advice"]
     assert measured["data"]["rows"] == 81
@@ -446,7 +462,7 @@ def test_commands_train_without_cudnns_attention(monkeypatch: pytest.MonkeyPatch
 
 
 def test_memory_that_is_too_tight_is_told():
-    result = done(*ADVISE, *WITH_REWARDS, "--memory", "1MB", "--write", "advised.yaml")
+    result = done(*ADVISE, *WITH_REWARDS, "--memory", "1MB", "--output", "advised.yaml")
     assert "advice: train nothing yet" in result.stdout
     assert "even an adapter on one row at a time needs" in result.stdout
     assert "advised.yaml was not written" in result.stdout
@@ -462,7 +478,7 @@ def test_memory_that_is_too_tight_is_told():
         (("--data", "trian.jsonl"), "did you mean 'train.jsonl'?"),
         (("--data", "train.jsonl", "--budget", "soon"), "--budget is 'soon'; it is a time such"),
         (("--data", "train.jsonl", "--memory", "much"), "--memory is 'much'; it is a size such"),
-        (("--data", "train.jsonl", "--write", "model"), "--write 'model' is a folder"),
+        (("--data", "train.jsonl", "--output", "model"), "--output 'model' is a folder"),
         (("--data", "train.jsonl", "--set", "fine_tun.x=1"), "did you mean 'fine_tune'?"),
     ],
 )

@@ -190,7 +190,7 @@ def test_reading_a_configuration_loads_no_torch() -> None:
         ({"rewards": "length"}, "rewards is 'length'; it is a list, such as"),
         ({"rewards": len}, "rewards is <built-in function len>; it is a list"),
         ({"rewards": []}, "rewards is empty; name at least one reward, such as 'constraints'"),
-        ({"guard": {"rows": 4}}, "guard is of type dict; give GuardConfig(...)"),
+        ({"guard": 4}, "guard is of type int; give GuardConfig(...)"),
         ({"lora": 16}, "lora is of type int; give LoraSettings(...)"),
         ({"grpo": ["beta"]}, "grpo is ['beta']; it is a mapping of TRL's GRPOConfig fields"),
         ({"seed": "1"}, "seed is '1'; it is a whole number"),

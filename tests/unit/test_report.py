@@ -698,6 +698,14 @@ def test_watching_a_run_that_has_ended_prints_it_once(
     assert "\x1b" not in done.stdout
 
 
+def test_watching_prints_the_run_as_data(script: Script, risen: Callable[..., Any]) -> None:
+    [line] = risen("watch", script.place, "--json").stdout.splitlines()
+    data = json.loads(line)
+    assert (data["run"], data["step"], data["going_on"]) == ("run", 30, False)
+    assert {phase["outcome"] for phase in data["phases"]} <= {"kept", "dropped", "done", "cut off"}
+    assert data["phases"]
+
+
 def test_watching_shows_each_change_and_ends_with_the_run(
     tmp_path: Path, risen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -280,7 +280,7 @@ def test_the_summary_alone_is_one_object():
 
 
 def test_out_receives_what_json_prints():
-    result = risen("score", "constraints", "answers.jsonl", "--out", "scores.jsonl")
+    result = risen("score", "constraints", "answers.jsonl", "--output", "scores.jsonl")
     assert result.stdout.startswith("    row    score")
     printed = risen("score", "constraints", "answers.jsonl", "--json").stdout
     assert Path("scores.jsonl").read_text(encoding="utf-8") == printed
@@ -316,7 +316,7 @@ def test_a_row_that_cannot_be_scored_is_an_error_with_on_error_skip():
 
 def test_kwargs_that_cannot_be_parsed_name_the_row():
     write(ROWS[0], BAD_KWARGS)
-    given = ("score", "constraints", "answers.jsonl", "--out", "scores.jsonl")
+    given = ("score", "constraints", "answers.jsonl", "--output", "scores.jsonl")
     assert refused(*given, shown="  1    1.000  yes") == (  # the row before it is not lost
         "risen: answers.jsonl:2: constraint 'length_constraints:number_words': kwarg 'relation' is "
         "missing; it must be 'less than' or 'at least'\n"
@@ -326,7 +326,7 @@ def test_kwargs_that_cannot_be_parsed_name_the_row():
 def test_an_old_result_survives_a_failure():
     write("old", to="scores.jsonl")
     write(ROWS[0], BAD_KWARGS)
-    given = ("score", "constraints", "answers.jsonl", "--out", "scores.jsonl")
+    given = ("score", "constraints", "answers.jsonl", "--output", "scores.jsonl")
     refused(*given, shown="1.000")
     assert Path("scores.jsonl").read_text() == '"old"\n'
 
@@ -347,9 +347,9 @@ def test_an_old_result_survives_a_failure():
         (("mine.py:few", "answers.jsonl"), "returned 1 scores for 3 completions"),
         (("mine.py:few", "answers.jsonl", "--on-error=skip"), "returned 1 scores for 3"),
         (("exact", "answers.jsonl", "--completion-column", "answer"), "has no column 'answer'"),
-        (("constraints", "answers.jsonl", "--out", "answers.jsonl"), "is the file that is read"),
-        (("constraints", "answers.jsonl", "--out", "gone/x"), "cannot write --out 'gone/x'"),
-        (("constraints", "answers.jsonl", "--out", "."), "is a folder; name a file"),
+        (("constraints", "answers.jsonl", "--output", "answers.jsonl"), "is the file that is read"),
+        (("constraints", "answers.jsonl", "--output", "gone/x"), "cannot write --output 'gone/x'"),
+        (("constraints", "answers.jsonl", "--output", "."), "is a folder; name a file"),
         (("constraints", "mine.py"), "mine.py:2 is not JSON"),
         (("constraints", "empty.jsonl"), "empty.jsonl has no rows"),
     ],
@@ -463,7 +463,7 @@ def test_rescore_makes_the_reward_that_an_option_names(run):
 
 
 def test_rescore_writes_what_json_prints(run):
-    risen("rescore", run, *LENGTH, "--out", "compared.json")
+    risen("rescore", run, *LENGTH, "--output", "compared.json")
     printed = risen("rescore", run, *LENGTH, "--json").stdout
     assert Path("compared.json").read_text(encoding="utf-8") == printed
 
@@ -490,7 +490,7 @@ def test_no_line_of_a_comparison_is_wider_than_the_terminal(run, monkeypatch, co
         (("run", "--reward", "constraints"), "lacks the column 'instruction_id_list'"),
         (("run", "--reward", "exact", "-o", "column=anser"), "did you mean 'answer'?"),
         (("run", "--reward", "mine.py:nan"), "row 1: reward 'nan' (mine.py) returned nan"),
-        (("run", *LENGTH, "--out", "gone/x"), "cannot write --out 'gone/x'"),
+        (("run", *LENGTH, "--output", "gone/x"), "cannot write --output 'gone/x'"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(run, arguments, message):

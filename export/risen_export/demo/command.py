@@ -12,6 +12,7 @@ from typing import Any
 import click
 from safetensors import SafetensorError
 
+from risen_plugin.commands.options import Renamed
 from risen_plugin.errors import ConfigError, RecordError, RisenError, one_line
 from risen_plugin.hookspecs import hookimpl
 
@@ -31,7 +32,10 @@ def risen_register_commands(cli: click.Group) -> None:
 
 @click.command("demo")
 @click.option(
-    "--out",
+    "--output",
+    "out",
+    cls=Renamed,
+    earlier=("--out",),
     type=click.Path(path_type=Path),
     default=Path("demo-out"),
     show_default=True,
@@ -63,7 +67,7 @@ def demo_command(
     but often ignore the form that was asked for; fine-tuning learns both, RISEN mends the second.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists; name a new folder with --out, or remove it")
+        raise ConfigError(f"{out} exists; name a new folder with --output, or remove it")
     if model is not None:
         from risen_export.source import check_config, resolve
 
@@ -93,7 +97,7 @@ def _gone_if_refused(out: Path) -> Iterator[None]:
             raise
         reason = getattr(error, "strerror", None) or one_line(error)
         raise RecordError(
-            f"cannot write to {out}: {reason}; make room there, or choose another --out"
+            f"cannot write to {out}: {reason}; make room there, or choose another --output"
         ) from error
 
 
@@ -105,7 +109,7 @@ def _make(out: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigError(
-            f"cannot write to {out}: {error.strerror}; choose another --out"
+            f"cannot write to {out}: {error.strerror}; choose another --output"
         ) from error
 
 

@@ -13,7 +13,15 @@ from risen_plugin.builtin.generators.sources import open_source
 from risen_plugin.commands.advise.advice import Advice, Measurements, recommend
 from risen_plugin.commands.advise.advised_run import drafted, run_of
 from risen_plugin.commands.advise.machine import command_began, processes_started
-from risen_plugin.commands.options import bytes_of, json_option, rewarded, seconds_of, shared
+from risen_plugin.commands.completing import files
+from risen_plugin.commands.options import (
+    Renamed,
+    bytes_of,
+    json_option,
+    rewarded,
+    seconds_of,
+    shared,
+)
 from risen_plugin.commands.train.adaptation import in_one_phase, rewards_of, risen_section
 from risen_plugin.commands.train.closing import advice_lines, measured_lines
 from risen_plugin.commands.train.overrides import overridden
@@ -31,9 +39,19 @@ _EVALUATED = 100
 
 @click.command("advise")
 @click.argument("model")
-@click.option("--data", metavar="FILE", help="Rows to fine-tune on: JSON Lines, Parquet, ...")
+@click.option(
+    "--data",
+    metavar="FILE",
+    shell_complete=files,
+    help="Rows to fine-tune on: JSON Lines, Parquet, ...",
+)
 @rewarded
-@click.option("--probe", metavar="FILE", help="Rows whose loss must not rise, as for adapt.")
+@click.option(
+    "--probe",
+    metavar="FILE",
+    shell_complete=files,
+    help="Rows whose loss must not rise, as for adapt.",
+)
 @click.option(
     "--budget", default="120s", show_default=True, help="Time to measure in, such as 90s or 5m."
 )
@@ -43,7 +61,14 @@ _EVALUATED = 100
     "--steps", type=click.IntRange(min=1), default=40, show_default=True, help="GRPO steps wanted."
 )
 @json_option()
-@click.option("--write", type=click.Path(path_type=Path), help="Write the advised run here.")
+@click.option(
+    "--output",
+    "write",
+    cls=Renamed,
+    earlier=("--write",),
+    type=click.Path(path_type=Path),
+    help="Write the advised run here.",
+)
 @shared
 def advise_command(
     *,
@@ -67,7 +92,7 @@ def advise_command(
     """Measure what fine-tuning and RISEN would give MODEL, and recommend one, both or neither.
 
     Fine-tunes on a slice of the data and samples answers to some of the instructions, within the
-    budget, and keeps nothing of either. --write saves the advised run, which `risen train` takes.
+    budget, and keeps nothing of either. --output saves the advised run, which `risen train` takes.
     """
     started = command_began()
     if processes_started() > 1:
@@ -81,9 +106,8 @@ def advise_command(
         raise ConfigError(f"-o {options[0]} is an option of a reward, and no reward is named")
     if probe is not None:
         check_probe(probe, GuardConfig.probe_rows)
-    section = _section(instructions, rewards_of(rewards, options) if rewards else [], steps, probe)
-    if section is not None:
-        section["generator"]["use"] = generator
+    by = rewards_of(rewards, options) if rewards else []
+    section = _section(instructions, by, generator, steps, probe)
     drawn = drafted(model, data=data, risen=section, seed=seed or 0)
     draft = _with_evaluation(overridden(drawn, pairs))
     if draft.get("data") is None and draft.get("risen") is None:
@@ -131,22 +155,29 @@ def _with_evaluation(draft: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _check_write(path: Path) -> None:
     if path.is_dir():
-        raise ConfigError(f"--write '{path}' is a folder; name a file, such as run.yaml")
+        raise ConfigError(f"--output '{path}' is a folder; name a file, such as run.yaml")
     try:
         try_writing(path.parent)
     except OSError as error:
-        raise ConfigError(f"cannot write --write '{path}': {error.strerror}") from error
+        raise ConfigError(f"cannot write --output '{path}': {error.strerror}") from error
 
 
 def _section(
-    instructions: str | None, rewards: list[dict[str, Any]], steps: int, probe: str | None
+    instructions: str | None,
+    rewards: list[dict[str, Any]],
+    generator: str,
+    steps: int,
+    probe: str | None,
 ) -> dict[str, Any] | None:
     if (instructions is None) != (not rewards):
         lacking = "--rewards" if instructions is not None else "--instructions FILE"
         raise ConfigError(f"instructions and rewards go together; give {lacking} too")
     if instructions is None:
         return None
-    return risen_section(instructions, rewards, scheduler=in_one_phase(steps), probe=probe)
+    scheduler = in_one_phase(steps)
+    return risen_section(
+        instructions, rewards, generator=generator, scheduler=scheduler, probe=probe
+    )
 
 
 def _write(path: Path, run: Mapping[str, Any], advice: Advice) -> None:

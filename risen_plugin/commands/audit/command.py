@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from risen_plugin.commands.completing import offered
 from risen_plugin.commands.options import json_option, name_and_value, options_of
 from risen_plugin.errors import DataError, one_line
 from risen_plugin.hookspecs import hookimpl
@@ -28,7 +29,7 @@ def risen_register_commands(cli: click.Group) -> None:
 
 
 @click.command("audit")
-@click.argument("reward")
+@click.argument("reward", shell_complete=offered("reward"))
 @click.option(
     "-o", "--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of REWARD."
 )

@@ -8,11 +8,17 @@ import sys
 import time
 import webbrowser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from risen_plugin.commands.completing import runs
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.run_record import EVENTS, FOLDER
+
+if TYPE_CHECKING:
+    from risen_plugin.record.reading import Run
 
 
 @hookimpl
@@ -23,7 +29,7 @@ def risen_register_commands(cli: click.Group) -> None:
 
 
 @click.command("report")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=runs)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -46,7 +52,7 @@ def report_command(run: Path, output: Path | None, is_opened: bool) -> None:
 
 
 @click.command("watch")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=runs)
 @click.option("--once", is_flag=True, help="Print the run as it is now and end.")
 @click.option(
     "--every",
@@ -55,13 +61,14 @@ def report_command(run: Path, output: Path | None, is_opened: bool) -> None:
     show_default=True,
     help="Seconds between readings of the record.",
 )
-def watch_command(run: Path, once: bool, every: float) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines, one object per update.")
+def watch_command(run: Path, once: bool, every: float, as_json: bool) -> None:
     """Show a run in the terminal while it goes on.
 
     RUN is a run's output folder. The display is updated with each recorded event, and the command
     ends with the run. Where the output is no terminal, each update is printed below the one before.
     """
-    from risen_plugin.commands.report.terminal import lines, redrawn
+    from risen_plugin.commands.report.terminal import state
     from risen_plugin.record.reading import read_run
 
     is_terminal = sys.stdout.isatty()
@@ -73,17 +80,27 @@ def watch_command(run: Path, once: bool, every: float) -> None:
         is_held = recorded.holder is not None
         if (mark, is_held) != seen:
             seen = (mark, is_held)
-            size = shutil.get_terminal_size()
-            now = lines(recorded, size.columns - 1)
-            if is_terminal and not once:
-                now = now[: size.lines - 1]
-                click.echo(redrawn(shown, now), nl=False)
+            if as_json:
+                click.echo(json_text(state(recorded)))
             else:
-                click.echo("\n".join(now) if not shown else "\n" + "\n".join(now))
-            shown = now
+                shown = _show(recorded, shown, redraws=is_terminal and not once)
         if once or not is_held:
             return
         time.sleep(every)
+
+
+def _show(run: Run, shown: list[str], *, redraws: bool) -> list[str]:
+    """Print the lines of a run in place of those ``shown`` before, or below them; return them."""
+    from risen_plugin.commands.report.terminal import lines, redrawn
+
+    size = shutil.get_terminal_size()
+    now = lines(run, size.columns - 1)
+    if redraws:
+        now = now[: size.lines - 1]
+        click.echo(redrawn(shown, now), nl=False)
+    else:
+        click.echo("\n".join(now) if not shown else "\n" + "\n".join(now))
+    return now
 
 
 def _mark(run: Path) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from risen_plugin.commands.report import series
 from risen_plugin.commands.report.markup import duration, number
@@ -32,6 +33,31 @@ def lines(run: Run, width: int = 80) -> list[str]:
     errors += [f"left out: {line}" for line in run.unread]
     shown = [_fit(line, width) for line in shown]
     return shown + [line for long in _phases(run) + errors for line in _folded(long, width)]
+
+
+def state(run: Run) -> dict[str, Any]:
+    """A run as it is now, as ``risen watch --json`` prints it."""
+    return {
+        "run": run.name,
+        "step": run.step,
+        "seconds": run.seconds,
+        "going_on": run.holder is not None,
+        "latest": {name: points[-1][1] for name, points in _measured(run)},
+        "phases": [
+            {
+                "kind": phase.kind,
+                "number": phase.number,
+                "step": phase.step,
+                "steps": phase.steps,
+                "outcome": phase.outcome,
+                "reason": str(phase.metrics.get(VERDICT) or phase.reason),
+            }
+            for phase in run.phases
+        ],
+        "errors": [
+            {"plugin": event.plugin, "reason": event.reason} for event in run.of(PluginErrorEvent)
+        ],
+    }
 
 
 def _head(run: Run) -> str:

@@ -14,7 +14,8 @@ from typing import IO, Any, TypeVar
 import click
 
 from risen_plugin.builtin.rewards import Constraints
-from risen_plugin.commands.options import json_option, options_of
+from risen_plugin.commands.completing import offered, runs
+from risen_plugin.commands.options import Renamed, json_option, options_of
 from risen_plugin.commands.score import tables
 from risen_plugin.commands.score.by_row import outcome_data, score_rows
 from risen_plugin.commands.score.comparison import Disagreement
@@ -85,7 +86,7 @@ def _shared(command: _Command) -> _Command:
 
 
 @click.command("score")
-@click.argument("reward")
+@click.argument("reward", shell_complete=offered("reward"))
 @click.argument("file")
 @click.option(
     "-o", "--option", "pairs", metavar="NAME=VALUE", multiple=True, help="An option of the reward."
@@ -116,7 +117,14 @@ def _shared(command: _Command) -> _Command:
 @_shared
 @click.option("--summary", "summary_only", is_flag=True, help="Print the summary alone.")
 @json_option("Print JSON Lines, one object per row; no summary.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON Lines here too.")
+@click.option(
+    "--output",
+    "out",
+    cls=Renamed,
+    earlier=("--out",),
+    type=click.Path(path_type=Path),
+    help="Write the JSON Lines here too.",
+)
 @click.pass_obj
 def score_command(
     plugins: Plugins,
@@ -199,11 +207,13 @@ def score_command(
 
 
 @click.command("rescore")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=runs)
 @click.option(
-    "--reward",
-    "rewards",
+    "--rewards",
+    cls=Renamed,
+    earlier=("--reward",),
     metavar="[LABEL=]REWARD",
+    shell_complete=offered("reward"),
     multiple=True,
     required=True,
     help="A reward to compare; may be given more than once, with a label of its own.",
@@ -226,7 +236,14 @@ def score_command(
     help="The number of the largest disagreements to show.",
 )
 @json_option()
-@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here too.")
+@click.option(
+    "--output",
+    "out",
+    cls=Renamed,
+    earlier=("--out",),
+    type=click.Path(path_type=Path),
+    help="Write the JSON here too.",
+)
 @click.pass_obj
 def rescore_command(
     plugins: Plugins,
@@ -326,14 +343,14 @@ def _published(out: Path | None, source: str) -> Iterator[IO[str] | None]:
         yield None
         return
     if out.is_dir():
-        raise ConfigError(f"--out '{out}' is a folder; name a file")
+        raise ConfigError(f"--output '{out}' is a folder; name a file")
     if out.exists() and Path(source).exists() and out.samefile(source):
-        raise ConfigError(f"--out '{out}' is the file that is read; name another")
+        raise ConfigError(f"--output '{out}' is the file that is read; name another")
     with replacing(out) as temporary:
         try:
             file = temporary.open("w", encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"cannot write --out '{out}': {error.strerror}") from error
+            raise ConfigError(f"cannot write --output '{out}': {error.strerror}") from error
         with file:
             yield file
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from risen_plugin.commands.completing import offered, runs
 from risen_plugin.commands.options import json_option, options_of
 from risen_plugin.config.choices import Use, read_use
 from risen_plugin.errors import ConfigError, located
@@ -30,13 +31,14 @@ def risen_register_commands(cli: click.Group) -> None:
 
 
 @click.command("simulate")
-@click.argument("scheduler")
+@click.argument("scheduler", shell_complete=offered("scheduler"))
 @click.option(
     "--trace",
     "folder",
     required=True,
     type=click.Path(path_type=Path),
     metavar="RUN",
+    shell_complete=runs,
     help="A run's output folder, the folder risen in it, or its events.jsonl.",
 )
 @click.option(

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from risen_plugin.commands.advise.advice import Advice, Measurements
+from risen_plugin.commands.train.run_config import RunConfig
 from risen_plugin.contracts import PhaseRecord
+
+if TYPE_CHECKING:
+    from risen_plugin.commands.train.training import Checked
 
 _LEAST_SHOWN_S = 0.5
 
@@ -44,6 +50,49 @@ def closing_lines(
     lines.append(f"saved {saved} to {output} in {seconds:.0f} s")
     lines.append(f"next: risen export {output} {output}-bundle")
     return lines
+
+
+def closing_data(
+    output: Path,
+    *,
+    saved: bool,
+    steps: int,
+    losses: tuple[float, float] | None,
+    phases: Sequence[PhaseRecord],
+    seconds: float,
+    is_adapter: bool,
+) -> dict[str, Any]:
+    """What the closing lines say, as JSON values.
+
+    :param saved: whether a model or an adapter was saved.
+    """
+    return {
+        "output": str(output),
+        "saved": ("adapter" if is_adapter else "model") if saved else None,
+        "steps": steps,
+        "evaluation_loss": None if losses is None else {"before": losses[0], "after": losses[1]},
+        "phases": [asdict(phase) for phase in phases if phase.kind != "fine_tune"],
+        "all_dropped": all_dropped(phases),
+        "seconds": seconds,
+    }
+
+
+def all_dropped(phases: Sequence[PhaseRecord]) -> bool:
+    """Whether there were RISEN phases and none was kept."""
+    risen = [phase for phase in phases if phase.kind == "risen"]
+    return bool(risen) and not any(phase.accepted for phase in risen)
+
+
+def checked_lines(run: RunConfig, output: Path, checked: Checked) -> list[str]:
+    """What a run that could begin is made of, and where it would write."""
+    lines = [f"model   {run.model}: {checked.trained:,} of {checked.parameters:,} weights trained"]
+    if run.data is not None:
+        train, evaluation = checked.rows
+        lines.append(f"data    {run.data.name}: {train} rows, and {evaluation} to evaluate on")
+    if checked.held_out is not None:
+        guard, report = checked.held_out
+        lines.append(f"risen   {guard} instructions for the guard, and {report} to report on")
+    return [*lines, f"output  {output}", "it can be trained; nothing was trained or written"]
 
 
 def measured_lines(m: Measurements) -> list[str]:

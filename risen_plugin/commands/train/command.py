@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from risen_plugin.builtin.generators.sources import check_there
 from risen_plugin.commands.advise.command import advise_command
+from risen_plugin.commands.completing import files
 from risen_plugin.commands.options import rewarded, shared
 from risen_plugin.commands.train.adaptation import (
     adaptation,
@@ -20,7 +24,12 @@ from risen_plugin.commands.train.adaptation import (
     rewards_of,
     risen_section,
 )
-from risen_plugin.commands.train.closing import closing_lines, phase_lines
+from risen_plugin.commands.train.closing import (
+    checked_lines,
+    closing_data,
+    closing_lines,
+    phase_lines,
+)
 from risen_plugin.commands.train.folders import (
     Ending,
     check_folder,
@@ -34,12 +43,19 @@ from risen_plugin.commands.train.overrides import overridden
 from risen_plugin.commands.train.run_config import DataSource, RunConfig, read_run
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.lock import held
 
 if TYPE_CHECKING:
     from risen_plugin.commands.train.training import Finished
 
 _NOT_KEPT = 1
+_CHECK = click.option(
+    "--check", "only_check", is_flag=True, help="Do all that comes before the first step, no more."
+)
+_JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON, in place of the lines."
+)
 
 
 @hookimpl
@@ -55,13 +71,19 @@ def risen_register_commands(cli: click.Group) -> None:
 @click.option("--output", type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the folder.")
 @click.option("--force", is_flag=True, help="Resume although RUN.yaml or a plugin has changed.")
+@_CHECK
+@_JSON
 @shared
+@click.pass_context
 def train_command(
+    context: click.Context,
     *,
     run_yaml: Path,
     output: Path | None,
     resume: bool,
     force: bool,
+    only_check: bool,
+    as_json: bool,
     seed: int | None,
     pairs: tuple[str, ...],
     quiet: bool,
@@ -71,16 +93,25 @@ def train_command(
     RUN.yaml names a model, and data to fine-tune on or a risen section or both. Everything
     in it is checked before a model is loaded. The folder of the run is --output, or
     `output` in the file, or out/ and the file's name.
+
+    Ends with exit code 1 if there were RISEN phases and the guard dropped all of them; the
+    model is saved all the same.
     """
     data = _forced(overridden(read_run(run_yaml), pairs), force)
     default = Path("out") / run_yaml.stem
     run, folder = _read(
         data, str(run_yaml), output=output, seed=seed, default=default, resume=resume
     )
-    now = {**data, "seed": run.seed}
-    if resume and _ended(folder, now, str(run_yaml), force) is not None:
+    if only_check:
+        _check(run, folder, str(run_yaml), as_json)
         return
-    _carry_out(run, folder, data, str(run_yaml), resume=resume, quiet=quiet)
+    now = {**data, "seed": run.seed}
+    ending = _ended(folder, now, str(run_yaml), force) if resume else None
+    if ending is None:
+        where = str(run_yaml)
+        _, ending = _carry_out(run, folder, data, where, resume=resume, quiet=quiet)
+    _print_once(_as_text(ending, as_json))
+    context.exit(_NOT_KEPT if ending.data.get("all_dropped") else 0)
 
 
 @click.command("adapt")
@@ -90,10 +121,17 @@ def train_command(
 @click.option(
     "--steps", type=click.IntRange(min=1), default=40, show_default=True, help="GRPO steps."
 )
-@click.option("--probe", metavar="FILE", help="Rows whose loss must not rise; see below.")
+@click.option(
+    "--probe",
+    metavar="FILE",
+    shell_complete=files,
+    help="Rows whose loss must not rise; see below.",
+)
 @click.option("--keep-anyway", is_flag=True, help="Save the adapter whatever the guard says.")
 @click.option("--resume", is_flag=True, help="Go on with what was interrupted.")
 @click.option("--force", is_flag=True, help="Resume although an option or a plugin has changed.")
+@_CHECK
+@_JSON
 @shared
 @click.pass_context
 def adapt_command(
@@ -110,6 +148,8 @@ def adapt_command(
     keep_anyway: bool,
     resume: bool,
     force: bool,
+    only_check: bool,
+    as_json: bool,
     seed: int | None,
     pairs: tuple[str, ...],
     quiet: bool,
@@ -137,23 +177,33 @@ def adapt_command(
     run, folder = _read(data, "adapt", output=output, seed=seed, default=default, resume=resume)
     if run.lora is None:
         raise ConfigError("adapt trains an adapter; give lora settings, or use risen train")
+    if only_check:
+        _check(run, folder, "adapt", as_json)
+        return
     now = {**data, "seed": run.seed}
     ended = _ended(folder, now, "adapt", force) if resume else None
     if ended is not None:
-        context.exit(0 if ended or keep_anyway else _NOT_KEPT)
-    done = _carry_out(run, folder, data, "adapt", resume=resume, quiet=quiet, only_kept=True)
-    if done.is_kept:
-        return
-    if not done.is_main:
-        context.exit(0 if keep_anyway else _NOT_KEPT)
+        _print_once(_as_text(ended, as_json))
+        context.exit(0 if ended.kept or keep_anyway else _NOT_KEPT)
+    done, ending = _carry_out(
+        run, folder, data, "adapt", resume=resume, quiet=quiet, only_kept=True
+    )
+    if done.is_kept or not done.is_main:
+        _print_once(_as_text(ending, as_json))
+        context.exit(0 if done.is_kept or keep_anyway else _NOT_KEPT)
     dropped = folder / "risen" / "phase-001" / "dropped"
     if not keep_anyway or not dropped.is_dir():
-        click.echo(f"nothing was saved but the record in {folder / 'risen'}")
+        more = [f"nothing was saved but the record in {folder / 'risen'}"]
+        _print_once(_as_text(ending, as_json, more))
         context.exit(_NOT_KEPT)
     for file in dropped.iterdir():
         shutil.copy2(file, folder / file.name)
-    click.echo(f"saved the adapter to {folder} all the same")
-    click.echo(f"next: risen export {folder} {folder}-bundle")
+    more = [
+        f"saved the adapter to {folder} all the same",
+        f"next: risen export {folder} {folder}-bundle",
+    ]
+    saved = replace(ending, data={**ending.data, "saved": "adapter"})
+    _print_once(_as_text(saved, as_json, more))
 
 
 def _read(
@@ -199,10 +249,17 @@ def _forced(data: Mapping[str, Any], force: bool) -> Mapping[str, Any]:
     return {**data, "risen": {**data["risen"], "force": True}}
 
 
-def _ended(folder: Path, data: Mapping[str, Any], where: str, force: bool) -> bool | None:
-    """Whether a run that has ended was kept, after its closing lines are printed again.
+def _as_text(ending: Ending, as_json: bool, more: Sequence[str] = ()) -> str:
+    """The result of a run as the command prints it.
 
-    :returns: None if the run has not ended.
+    :param more: further lines, which say what ``data`` has too.
+    """
+    return json_text(ending.data) if as_json else "\n".join([*ending.lines, *more])
+
+
+def _ended(folder: Path, data: Mapping[str, Any], where: str, force: bool) -> Ending | None:
+    """The ending of a run that has ended; None for one that goes on.
+
     :raises ConfigError: if the folder holds another run, unless forced.
     """
     for line in check_unchanged(folder, data, where, force=force):
@@ -211,8 +268,7 @@ def _ended(folder: Path, data: Mapping[str, Any], where: str, force: bool) -> bo
     if ending is None:
         return None
     _print_once(f"risen: the run in {folder} has ended; there is nothing left to do", err=True)
-    _print_once("\n".join(ending.lines))
-    return ending.kept
+    return ending
 
 
 def _check_early(run: RunConfig) -> None:
@@ -230,6 +286,19 @@ def _check_early(run: RunConfig) -> None:
         assemble(run.risen)
 
 
+def _check(run: RunConfig, folder: Path, where: str, as_json: bool) -> None:
+    """Begin the run in a folder that is thrown away, up to its first step."""
+    with located(where):
+        _check_early(run)
+        from risen_plugin.commands.train.training import check, prepare
+
+        with TemporaryDirectory(prefix="risen-check-") as scratch:
+            checked = check(prepare(run, Path(scratch), quiet=True))
+    data = {"output": str(folder), **asdict(checked)}
+    lines = checked_lines(run, folder, checked)
+    _print_once(json_text(data) if as_json else "\n".join(lines))
+
+
 def _carry_out(
     run: RunConfig,
     folder: Path,
@@ -239,8 +308,8 @@ def _carry_out(
     resume: bool,
     quiet: bool,
     only_kept: bool = False,
-) -> Finished:
-    """Carry out the run under the lock of its folder, and print its closing lines.
+) -> tuple[Finished, Ending]:
+    """Carry out the run under the lock of its folder, and write down how it ended.
 
     :param where: the file or command that the run was read from, for messages.
     """
@@ -273,7 +342,16 @@ def _carry_out(
                 is_adapter=done.is_adapter,
                 reinforces=run.risen is not None,
             )
+        data = closing_data(
+            folder,
+            saved=done.is_kept or not only_kept,
+            steps=done.steps,
+            losses=done.losses,
+            phases=done.phases,
+            seconds=done.seconds,
+            is_adapter=done.is_adapter,
+        )
+        ending = Ending(lines, done.is_kept, json.loads(json_text(data)))
         if done.is_main:
-            save_ending(folder, Ending(lines, done.is_kept))
-            click.echo("\n".join(lines))
-        return done
+            save_ending(folder, ending)
+        return done, ending

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -116,18 +116,21 @@ def _compared(data: Mapping[str, Any]) -> dict[str, Any]:
 class Ending:
     """The closing lines of a run, to be printed again.
 
-    :param kept: whether a phase was kept; ``risen adapt`` ends with exit code 1 if not.
+    :param kept: whether a phase was kept.
+    :param data: what the lines say, as ``--json`` prints it.
     """
 
     lines: Sequence[str]
     kept: bool
+    data: Mapping[str, Any] = field(default_factory=dict)
 
 
 def ending_of(folder: Path) -> Ending | None:
     """The ending of the run in ``folder``; None if it has not ended."""
     try:
         ending = read_json(folder / _FILE)
-        return Ending([str(line) for line in ending["lines"]], bool(ending["kept"]))
+        lines = [str(line) for line in ending["lines"]]
+        return Ending(lines, bool(ending["kept"]), dict(ending.get("data", {})))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -6,6 +6,7 @@ Trainer whose only step changes nothing, so that RISEN alone has the same record
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import shutil
@@ -25,6 +26,7 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
+    TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
@@ -216,6 +218,63 @@ def build(prepared: Prepared, model: Any, tokenizer: Any) -> Trainer:
     if not args.disable_tqdm and run.data is not None:
         trainer.add_callback(_Bar())
     return trainer
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A run that could begin.
+
+    :param parameters: of the model, adapters included.
+    :param trained: those of them that fine-tuning, or the run's adapter, changes.
+    :param rows: to train on, and to evaluate on.
+    :param held_out: instructions that decide about a phase, and those that are only reported.
+    """
+
+    parameters: int
+    trained: int
+    rows: tuple[int, int]
+    held_out: tuple[int, int] | None
+
+
+class _BegunError(Exception):
+    """Everything before the first step has been done."""
+
+
+class _StopsBeforeSteps(TrainerCallback):
+    """Ends a Trainer that has begun, after every callback that was added before this one."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        raise _BegunError
+
+
+@finite_attention()
+def check(prepared: Prepared) -> Checked:
+    """Do all that :func:`train` does before its first step, and save nothing.
+
+    :param prepared: with an output folder that is thrown away afterwards, since a record begins.
+    :raises RisenError: as :func:`train` raises it then.
+    """
+    quieten()
+    run = prepared.run
+    model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
+    transformers.set_seed(run.seed)
+    trainer = build(prepared, model, tokenizer)
+    trainer.add_callback(_StopsBeforeSteps())
+    with contextlib.suppress(_BegunError):
+        trainer.train()
+    held_out = None
+    if prepared.callback is not None:
+        rows = prepared.callback.run_state.instructions.held_out
+        held_out = (len(rows.guard), len(rows.report))
+    weights = list(model.parameters())
+    return Checked(
+        sum(p.numel() for p in weights),
+        sum(p.numel() for p in weights if p.requires_grad),
+        (len(prepared.train_rows), len(prepared.eval_rows)),
+        held_out,
+    )
 
 
 @finite_attention()

@@ -1,0 +1,1 @@
+"""``risen new``: the files that a plugin, or a run, begins with."""
