@@ -72,7 +72,14 @@ def export_command(
         progress=not quiet,
         show_log=bool(context.find_root().params.get("debug")),
     )
-    click.echo(json_text(asdict(result)) if as_json else report(result))
+    click.echo(json_text(_data(result)) if as_json else report(result))
+
+
+def _data(result: ExportResult) -> dict[str, Any]:
+    precisions = {
+        name: {**asdict(one), "path": str(one.path)} for name, one in result.precisions.items()
+    }
+    return {"path": str(result.path), "precisions": precisions}
 
 
 def report(result: ExportResult) -> str:

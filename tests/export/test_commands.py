@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from risen_export import commands
 from risen_export.bundle import Bundle
+from risen_export.exporting import Exported, ExportResult
 from risen_plugin.errors import DataError, ExportError
 
 
@@ -66,6 +67,25 @@ def test_export_prints_a_table_with_sizes_and_the_check(
     assert lines[4].startswith("int8 is made of: ")
     # Nothing that the builder or transformers print comes through.
     assert len(lines) == 5
+
+
+def test_export_prints_the_bundle_as_data(
+    risen: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Exported(Path("out/fp32"), 12, {"weights": 12}, None)
+    bundle = ExportResult(Path("out"), {"fp32": made})
+    monkeypatch.setattr("risen_export.exporting.export", lambda *_, **__: bundle)
+    assert json.loads(risen("export", "model", "out", "--json").output) == {
+        "path": "out",
+        "precisions": {
+            "fp32": {
+                "path": "out/fp32",
+                "bytes": 12,
+                "bytes_by_kind": {"weights": 12},
+                "verdict": None,
+            }
+        },
+    }
 
 
 @pytest.mark.slow
