@@ -42,6 +42,7 @@ class Trial:
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.params = {"learning_rate": 1e-3 * (1 + number)}
 
 
 def test_a_search_records_each_trial_in_the_folder_of_its_checkpoints(
@@ -51,10 +52,10 @@ def test_a_search_records_each_trial_in_the_folder_of_its_checkpoints(
     tmp_path: Path,
 ) -> None:
     trainer = make_trainer(make_model(), max_steps=2, save_strategy="steps", save_steps=2)
-    trainer.model_init = make_model
+    trainer.model_init = lambda: make_model()
     callback = RisenCallback(config(scheduler=at_step(1))).attach(trainer)
     trainer.hp_search_backend = HPSearchBackend.OPTUNA
-    trainer.hp_space = lambda trial: {"learning_rate": 1e-3 * (1 + trial.number)}
+    trainer.hp_space = lambda trial: trial.params
     trainer.hp_name = None
     for number in range(2):
         trainer.train(trial=Trial(number))

@@ -395,9 +395,8 @@ def test_a_later_row_that_lacks_a_needed_column_is_refused() -> None:
 
 def test_constraints_that_rows_lack_are_made_by_a_generator_that_is_named() -> None:
     rows = instructions(of({"prompt": "a"}, {"prompt": "b"}), needs=("instruction_id_list",))
-    rows.set_apart(1, 0)
     with pytest.raises(DataError, match="to plain prompts: --generator constraints"):
-        rows.next(1, {})
+        rows.set_apart(1, 0)
 
 
 # Reserved families
