@@ -42,7 +42,7 @@ def risen_register_commands(cli: click.Group) -> None:
 )
 @click.option("--force", is_flag=True, help="Replace the bundle that is already at OUT.")
 @click.option("--no-verify", is_flag=True, help="Do not compare the bundle with the model.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
+@json_option("Print JSON in place of the table.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
 @click.pass_context
 def export_command(
@@ -72,7 +72,7 @@ def export_command(
         progress=not quiet,
         show_log=bool(context.find_root().params.get("debug")),
     )
-    click.echo(json_text(_data(result)) if as_json else report(result))
+    say(json_text(_data(result)) if as_json else report(result))
 
 
 def _data(result: ExportResult) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from typing import Any
 import click
 
 from risen_plugin import __version__
+from risen_plugin.commands.options import json_option
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.foreign import say
 from risen_plugin.plugins import Plugins
 
 _OURS = "risen-plugin"
@@ -52,7 +54,7 @@ def risen_register_commands(cli: click.Group) -> None:
 
 
 @click.command("env")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 @click.pass_obj
 def env_command(installed: Plugins, *, as_json: bool) -> None:
     """Print the versions and the machine, to go with a bug report.
@@ -73,7 +75,7 @@ def env_command(installed: Plugins, *, as_json: bool) -> None:
         },
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
-    click.echo(json.dumps(data, indent=2) if as_json else "\n".join(_lines(data)))
+    say(json.dumps(data, indent=2) if as_json else "\n".join(_lines(data)))
 
 
 def _lines(data: Mapping[str, Any]) -> Iterator[str]:

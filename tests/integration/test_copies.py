@@ -50,7 +50,9 @@ def test_a_search_records_each_trial_in_the_folder_of_its_checkpoints(
     make_trainer: Callable[..., Any],
     config: Callable[..., Any],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("transformers.integrations.hp_params", lambda trial: trial.params)
     trainer = make_trainer(make_model(), max_steps=2, save_strategy="steps", save_steps=2)
     trainer.model_init = lambda: make_model()
     callback = RisenCallback(config(scheduler=at_step(1))).attach(trainer)

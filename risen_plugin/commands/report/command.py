@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from risen_plugin.commands.completing import runs
+from risen_plugin.commands.options import json_option
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.run_record import EVENTS, FOLDER
 
@@ -61,7 +63,7 @@ def report_command(run: Path, output: Path | None, is_opened: bool) -> None:
     show_default=True,
     help="Seconds between readings of the record.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines, one object per update.")
+@json_option("Print JSON Lines, one object per update.")
 def watch_command(run: Path, once: bool, every: float, as_json: bool) -> None:
     """Show a run in the terminal while it goes on.
 
@@ -81,7 +83,7 @@ def watch_command(run: Path, once: bool, every: float, as_json: bool) -> None:
         if (mark, is_held) != seen:
             seen = (mark, is_held)
             if as_json:
-                click.echo(json_text(state(recorded)))
+                say(json_text(state(recorded)))
             else:
                 shown = _show(recorded, shown, redraws=is_terminal and not once)
         if once or not is_held:

@@ -17,7 +17,7 @@ import click
 from risen_plugin.builtin.generators.sources import check_there
 from risen_plugin.commands.advise.command import advise_command
 from risen_plugin.commands.completing import files
-from risen_plugin.commands.options import rewarded, shared
+from risen_plugin.commands.options import json_option, rewarded, shared
 from risen_plugin.commands.train.adaptation import (
     adaptation,
     in_one_phase,
@@ -43,6 +43,7 @@ from risen_plugin.commands.train.overrides import overridden
 from risen_plugin.commands.train.run_config import DataSource, RunConfig, read_run
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.lock import held
 
@@ -53,9 +54,7 @@ _NOT_KEPT = 1
 _CHECK = click.option(
     "--check", "only_check", is_flag=True, help="Do all that comes before the first step, no more."
 )
-_JSON = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as JSON, in place of the lines."
-)
+_JSON = json_option("Print the result as JSON, in place of the lines.")
 
 
 @hookimpl
@@ -238,8 +237,12 @@ def _is_first() -> bool:
 
 def _print_once(text: str, *, err: bool = False) -> None:
     """Print a text from the first process alone."""
-    if _is_first():
-        click.echo(text, err=err)
+    if not _is_first():
+        return
+    if err:
+        click.echo(text, err=True)
+    else:
+        say(text)
 
 
 def _forced(data: Mapping[str, Any], force: bool) -> Mapping[str, Any]:
