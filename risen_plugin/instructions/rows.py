@@ -49,12 +49,12 @@ def draw(part: Built, count: int, seed: int, **context: Any) -> list[Row]:
                 f"{part.label} made {short(row)} as row {index}; a row is a mapping with a prompt"
             )
         check_row(row, f"{part.label} made row {index}")
-    rows = [{name: row[name] for name in row if name not in _IMAGES} for row in rows]
-    if len({isinstance(row["prompt"], str) for row in rows}) > 1:
+    usable: list[Row] = [{name: row[name] for name in row if name not in _IMAGES} for row in rows]
+    if len({isinstance(row["prompt"], str) for row in usable}) > 1:
         raise DataError(
             f"{part.label} made text and chat prompts side by side; a supply has one form"
         )
-    return rows
+    return usable
 
 
 def no_answers(prompts: Sequence[Prompt]) -> list[str]:
