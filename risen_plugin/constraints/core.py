@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args, get_type_hints
 
 from risen_plugin.contracts import is_blank
 
@@ -149,17 +149,6 @@ class Look:
 
     met: bool
     seen: str
-
-
-class Checked(Protocol):
-    """What judges an answer: a constraint of ours, or one as IFEval has it."""
-
-    @property
-    def id(self) -> str: ...
-
-    def check(self, text: str) -> bool: ...
-
-    def look(self, text: str) -> Look: ...
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from risen_plugin.constraints.core import Checked, Rules
+from risen_plugin.constraints.core import Constraint, Rules
 from risen_plugin.constraints.registry import paired, parse_all
 from risen_plugin.contracts import Completion, Row, text_of
+
+if TYPE_CHECKING:
+    from risen_plugin.constraints.original.checks import Original
 
 
 def asked_of(prompt: str | Sequence[Mapping[str, Any]]) -> str:
@@ -62,7 +65,7 @@ def _wanted(
     kwargs: Sequence[Mapping[str, Any] | None] | None,
     prompt: str | None,
     rules: Rules,
-) -> Sequence[Checked]:
+) -> Sequence[Constraint] | Sequence[Original]:
     if rules == "risen":
         return parse_all(ids, kwargs, prompt)
     from risen_plugin.constraints.original.checks import parse

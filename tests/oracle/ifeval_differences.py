@@ -67,7 +67,9 @@ def _empty_brackets_or_links(_: Any, text: str) -> bool:
 
 def _no_real_postscript(one: Any, text: str) -> bool:
     """Some marker stands inside a word or marker, or has no text after it."""
-    pattern = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}[one.postscript_marker]
+    known = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}
+    marker = one.postscript_marker
+    pattern = known.get(marker) or re.escape(marker.lower())
     found = list(re.finditer(pattern, text.lower()))
     return any(
         re.match(r"[\w.]", text[max(0, one_found.start() - 1) : one_found.start()])
