@@ -210,7 +210,7 @@ def _odd(value: Any, rng: random.Random) -> Any:
 def _odd_json(file: Path, rng: random.Random) -> None:
     try:
         value = json.loads(file.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         _flip(file, rng)
         return
     for _ in range(rng.choice((1, 1, 2, 5))):
@@ -233,7 +233,7 @@ def _odd_line(file: Path, rng: random.Random) -> None:
         try:
             value = _odd(json.loads(lines[index]), rng)
             lines[index] = json.dumps(value).encode() + b"\n"
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     file.write_bytes(b"".join(lines))
 

@@ -113,6 +113,10 @@ class Caller:
                     result = _finish(result)
         except SystemExit as error:  # else it would end the audit, and leave it looking clean
             raise RuntimeError(f"it ended the program: SystemExit({error.code!r})") from error
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # GeneratorExit, CancelledError: as above
+            raise RuntimeError(typed_line(error)) from error
         self.scored += count
         if count:
             self.per_answer_s.append((self.clock() - began) / count)
