@@ -7,7 +7,8 @@ and the controllers say: its KL coefficient, learning rate, temperature and end.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -222,6 +223,7 @@ class Steering(TrainerCallback):
     """Carries out the decisions of the guard and the controllers while one phase trains.
 
     :param announce: writes an event of this phase.
+    :param as_kept: makes the model in training the one that would be kept, while it is open.
     :param goes_on: whether the phase was cut off, so that earlier orders still hold.
     """
 
@@ -232,12 +234,14 @@ class Steering(TrainerCallback):
         controllers: Controllers,
         announce: Announce,
         *,
+        as_kept: Callable[[], AbstractContextManager[None]],
         goes_on: bool = False,
     ) -> None:
         self.trainer = trainer
         self.guard = guard
         self.controllers = controllers
         self.announce = announce
+        self.as_kept = as_kept
         self.live = LiveSettings(trainer)
         if goes_on:
             self.live.go_on(controllers.standing)
@@ -250,7 +254,8 @@ class Steering(TrainerCallback):
             return
         beta = self.trainer.beta
         max_beta = self.controllers.config.max_beta
-        action = self.guard.look(self.trainer.trained, step, beta, max_beta)
+        with self.as_kept():
+            action = self.guard.look(self.trainer.trained, step, beta, max_beta)
         if action.kind == "raise_beta":
             raised = self.controllers.raise_beta(beta, self.guard.config.beta_factor)
             self.live.follow(Orders(beta=raised))

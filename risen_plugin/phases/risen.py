@@ -152,6 +152,7 @@ class RisenPhase(Trial):
                 self.guard,
                 self.context.controllers,
                 self.announce,
+                as_kept=partial(snapshot.as_kept, trainer.trained),
                 goes_on=resumed is not None,
             )
             if resumed is not None:

@@ -1,9 +1,9 @@
 """One trial of a change to the model: measured, trained, measured again, then kept or dropped.
 
 The frame that a RISEN phase and a burst have in common. Runs inside the clean room. On a plain
-model it trains a temporary adapter, which is merged into the weights when the trial pays; dropping
-it touches no weight. On a user's PeftModel it trains their adapter, which is put back from a
-snapshot when the trial does not pay or fails.
+model it trains a temporary adapter, which is merged into the weights before it is measured; on a
+user's PeftModel it trains their adapter. Where the trial does not pay or fails, a snapshot puts the
+weights back.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
-
-from peft import PeftModel
 
 from risen_plugin.contracts import Decision, PhaseKind, PhaseRecord
 from risen_plugin.guard.changes import Changes
@@ -42,7 +40,7 @@ from risen_plugin.progress import (
     UNSEEN_SOFTLY,
 )
 from risen_plugin.record.run_record import PHASE
-from risen_plugin.training.adapters import Snapshot, merge, save_adapter
+from risen_plugin.training.adapters import Snapshot, save_adapter
 from risen_plugin.training.answering import Encoded
 from risen_plugin.training.asking import Asking, precision_of
 from risen_plugin.training.clean_room import clean_room
@@ -127,8 +125,13 @@ class Trial(ABC):
         ):
             self.measure_entry()
             trained = self.train(snapshot)
+            # Before it is measured, so that what is kept is what was measured.
+            with self.stopwatch.time(LEAVE_S):
+                can_be_kept = trained is None or snapshot.settle(trained)
             self.measure_exit(trained)
             verdict = self.judge()
+            if verdict.accepted and not can_be_kept:
+                verdict = Verdict(False, "the adapter makes weights infinite or NaN")
             with self.stopwatch.time(LEAVE_S):
                 self._keep_or_drop(verdict, trained, snapshot)
             del trained
@@ -249,8 +252,6 @@ class Trial(ABC):
         if verdict.accepted:
             assert trained is not None  # a trial that was not begun is dropped
             self.save(trained, "adapter")
-            if not isinstance(self.context.model, PeftModel):
-                merge(trained)
         else:
             self.drop(trained)
             snapshot.restore()

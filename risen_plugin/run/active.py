@@ -28,6 +28,7 @@ from risen_plugin.run.announcing import Announcer
 from risen_plugin.run.deciding import decide
 from risen_plugin.run.resuming import Resuming
 from risen_plugin.run.state import RunState
+from risen_plugin.training.adapters import as_saved
 from risen_plugin.training.answering import longest_prompt
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import check_grpo_fields
@@ -112,7 +113,7 @@ class ActiveRun:
         if is_last or state.global_step >= state.max_steps:  # no checkpoint follows
             with writing(self.record.folder):
                 resuming.finish(
-                    state, self.context.model, self.state_dict(), self.record.position()
+                    state, as_saved(self.context.model), self.state_dict(), self.record.position()
                 )
         resuming.go_on()
 
@@ -230,7 +231,7 @@ class ActiveRun:
         self.run_state.load_state_dict(entry)
         self.run_state.history.start_clock()
         place = self.record.folder / "before-failure"
-        model, tokenizer = self.context.model, self.context.tokenizer
+        model, tokenizer = as_saved(self.context.model), self.context.tokenizer
         try:
             with clean_room(model, tokenizer):  # saving writes into the model's config
                 if saved is not None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from peft import PeftModel
+from peft import PeftMixedModel, PeftModel
 from transformers import TrainingArguments
 
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.rewards.calling import NamedReward
+from risen_plugin.training.adapters import REFERENCE, active_adapters, is_adapted_itself
 from risen_plugin.training.outer_trainer import running_processes
+from risen_plugin.training.protocols import AdaptedModel, Model
 from risen_plugin.training.seam import check_seam
 
 _SHARDED = (
@@ -126,12 +128,17 @@ def check_model(model: object, tokenizer: object) -> None:
         raise ConfigError("the Trainer has no tokenizer; give it processing_class=tokenizer")
     if getattr(tokenizer, "eos_token_id", None) is None:
         raise ConfigError("the tokenizer has no eos_token, so no answer could ever end; set one")
-    if isinstance(model, PeftModel):
-        _check_adapters(model)
+    if isinstance(model, PeftModel) or is_adapted_itself(cast(Model, model)):
+        _check_adapters(cast(AdaptedModel, model))
 
 
-def _check_adapters(model: PeftModel) -> None:
-    active = model.active_adapters
+def _check_adapters(model: AdaptedModel) -> None:
+    if isinstance(model, PeftMixedModel):
+        raise ConfigError(
+            "the model is a PeftMixedModel, which TRL does not know; give it adapters of one kind, "
+            "by get_peft_model"
+        )
+    active = model.active_adapters if isinstance(model, PeftModel) else active_adapters(model)
     if len(active) != 1:
         raise ConfigError(
             f"the model has {len(active)} active adapters ({', '.join(active)}); RISEN trains one"
@@ -143,7 +150,7 @@ def _check_adapters(model: PeftModel) -> None:
             "before every prompt, so that neither TRL nor the guard finds an answer's place; train "
             "LoRA, or prefix tuning"
         )
-    if "ref" in model.peft_config:
+    if REFERENCE in model.peft_config:
         raise ConfigError(
             "an adapter is called 'ref', which TRL needs for its reference; rename it"
         )
@@ -153,23 +160,44 @@ def check_targets(model: Any, targets: str | Sequence[str]) -> None:
     """Check that a phase's adapter finds a module of a plain model to sit on.
 
     :param targets: as PEFT reads them: the end of a module's name, or one regular expression.
-    :raises ConfigError: naming the near miss.
+    :raises ConfigError: naming the near miss, or a module that shares its weights with another one,
+        whose answers merging would change too.
     """
-    if isinstance(model, PeftModel) or targets == "all-linear":
+    if isinstance(model, PeftModel) or is_adapted_itself(model) or targets == "all-linear":
         return
     names = [name for name, _ in model.named_modules() if name]
     if isinstance(targets, str):
         try:
-            is_there = any(re.fullmatch(targets, name) for name in names)
+            found = [name for name in names if re.fullmatch(targets, name)]
         except re.error as error:
             raise ConfigError(
                 f"lora.target_modules = {targets!r} is no regular expression: {error}"
             ) from error
         wanted = targets
     else:
-        is_there = any(name == end or name.endswith(f".{end}") for name in names for end in targets)
+        found = [
+            name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)
+        ]
         wanted = ", ".join(targets)
-    if not is_there:
+    if not found:
         ends = {name.rpartition(".")[2] for name in names}
         hint = near_miss(wanted, ends) or "; name some, such as q_proj, or take 'all-linear'"
         raise ConfigError(f"lora.target_modules: the model has no module '{wanted}'{hint}")
+    _check_shared(model, set(found))
+
+
+def _check_shared(model: Any, targeted: Collection[str]) -> None:
+    """Check that what merging writes is a targeted module's own."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    for names in owners.values():
+        shared = next((name for name in names if name in targeted), None)
+        if shared is not None and len(names) > 1:
+            other = next(name for name in names if name != shared)
+            raise ConfigError(
+                f"lora.target_modules: '{shared}' shares its weights with '{other}' (tied), so "
+                "that merging a phase's adapter into one would change the other too; leave "
+                f"'{shared}' out"
+            )

@@ -30,6 +30,7 @@ from risen_plugin.run.announcing import Announcer
 from risen_plugin.run.fitness import check_arguments, check_model, check_targets, limit_rewards
 from risen_plugin.run.resuming import Resuming
 from risen_plugin.run.state import RunState
+from risen_plugin.training.adapters import as_peft_model
 from risen_plugin.training.answering import longest_prompt
 from risen_plugin.training.asking import Asking
 from risen_plugin.training.losses import encode_probe
@@ -75,7 +76,7 @@ class Start:
         self.config = run_state.config
         self.args = args
         self.state = state
-        self.model = model
+        self.model = as_peft_model(model)
         assert tokenizer is not None  # as checked
         self.tokenizer = tokenizer
         self.outer = outer

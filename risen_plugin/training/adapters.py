@@ -2,25 +2,67 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
-from collections.abc import Iterator
+import warnings
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel, PeftModelForCausalLM
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import PreTrainedModel
 
 from risen_plugin.config import LoraSettings
+from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.protocols import AdaptedModel, Model
 
-_REFERENCE = "ref"  # TRL's name for the frozen copy of a user's adapter
-_TRLS_NAME = "default"  # the only adapter name that TRL's reference copy knows
+REFERENCE = "ref"
+"""TRL's name for the frozen copy of a user's adapter."""
 
 
 def base_of(model: Model) -> Model:
     """The model that an adapter is on; a plain model itself."""
     return cast(Model, model.get_base_model()) if isinstance(model, PeftModel) else model
+
+
+class OwnAdapter(PeftModelForCausalLM):
+    """PEFT's view of a model that holds its adapter itself, with the same modules and parameters.
+
+    So does a model after transformers' ``add_adapter``, and saves nothing but that adapter.
+    """
+
+
+def is_adapted_itself(model: Model) -> bool:
+    """Whether a model holds adapters, and no PeftModel is around it."""
+    return not isinstance(model, PeftModel) and any(
+        isinstance(module, BaseTunerLayer) for module in model.modules()
+    )
+
+
+def active_adapters(model: Model) -> list[str]:
+    """The names of the adapters that a model answers with."""
+    layers = (module for module in model.modules() if isinstance(module, BaseTunerLayer))
+    return list(dict.fromkeys(name for layer in layers for name in layer.active_adapters))
+
+
+def as_peft_model(model: Model) -> Model:
+    """The model as PEFT and TRL know models with adapters; it is left as it was itself."""
+    if not is_adapted_itself(model):
+        return model
+    [name] = active_adapters(model)
+    config = plainly_begun(cast(AdaptedModel, model).peft_config[name])
+    with clean_room(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Begins the adapter anew; the clean room puts the modules and parameters back.
+        return cast(Model, OwnAdapter(cast(PreTrainedModel, model), config, name))
+
+
+def as_saved(model: Model) -> Model:
+    """The model whose ``save_pretrained`` a Trainer calls."""
+    return base_of(model) if isinstance(model, OwnAdapter) else model
 
 
 def fresh_lora(model: Model, settings: LoraSettings) -> LoraConfig:
@@ -86,73 +128,136 @@ def save_adapter(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def merge(trained: AdaptedModel) -> None:
-    """Write the adapter into the same Parameter objects; refuses an adapter that holds NaN."""
-    trained.merge_adapter(safe_merge=True)
-
-
 def entry_folder(folder: Path) -> Path:
     """The folder of the weights at phase entry, if they are saved."""
     return folder / "entry"
 
 
-class adapter_called_default:  # noqa: N801 reads as a phrase where it is used
-    """Show the user's adapter to TRL as ``default``, then copy it to TRL's reference.
+@contextmanager
+def same_weights(model: Model) -> Iterator[None]:
+    """Put values and types back that the making of a trainer changed, and what the user trains.
 
-    TRL 1.16 looks for an adapter of that name alone, so any other one ends in a KeyError.
+    TRL casts adapters on quantized bases to bf16, in which the outer run does not train them, and a
+    further adapter has PEFT train all of the active one and nothing else.
     """
-
-    def __init__(self, model: Model, *, enabled: bool) -> None:
-        self.model = cast(AdaptedModel, model)  # if it is enabled
-        self.name = self.model.active_adapter if enabled else _TRLS_NAME
-        self.enabled = enabled and self.name != _TRLS_NAME
-
-    def __enter__(self) -> None:
-        if self.enabled:
-            self.model.peft_config[_TRLS_NAME] = self.model.peft_config[self.name]
-
-    def __exit__(self, *exception: object) -> None:
-        if not self.enabled:
-            return
-        del self.model.peft_config[_TRLS_NAME]
-        if exception[0] is None:
-            _copy_adapter(self.model, self.name, _REFERENCE)
+    is_users = isinstance(model, PeftModel)
+    held = [(p, p.data, p.requires_grad) for p in model.parameters()]
+    yield
+    for parameter, data, requires_grad in held:
+        if parameter.device == data.device:
+            parameter.data = data
+        if is_users:  # a plain model is frozen under its temporary adapter
+            parameter.requires_grad_(requires_grad)
 
 
-def _copy_adapter(model: Model, source: str, target: str) -> None:
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    for name, parameter in parameters.items():
-        if f".{source}." in name:
-            parameters[name.replace(f".{source}.", f".{target}.")].data.copy_(parameter.data)
+def add_reference(model: AdaptedModel) -> None:
+    """Add the frozen copy of the user's adapter that TRL takes its KL to.
+
+    TRL's own copying finds only an adapter called 'default', leaves out the parts whose names end
+    in the adapter's name, and begins the copy as the adapter was begun: PiSSA, OLoRA and their like
+    then rewrite the weights of the base model.
+    """
+    name = str(model.active_adapter)
+    with same_weights(model):
+        model.add_adapter(REFERENCE, plainly_begun(model.peft_config[name]))
+    for kind in (model.named_parameters, model.named_buffers):
+        tensors = dict(kind(remove_duplicate=False))
+        for copied, tensor in tensors.items():
+            original = _counterpart(copied, name, tensors)
+            if original is not None:
+                tensor.requires_grad_(False)
+                tensor.data = tensors[original].detach().clone()
+
+
+def plainly_begun(config: PeftConfig) -> PeftConfig:
+    """The configuration of a copy, whose first values are of no account."""
+    plain = copy.deepcopy(config)
+    if isinstance(getattr(plain, "init_lora_weights", None), str):
+        plain.init_lora_weights = True  # type: ignore[attr-defined]  # a LoraConfig
+    if hasattr(plain, "lora_dropout"):
+        plain.lora_dropout = 0.0
+    return plain
+
+
+def _counterpart(copied: str, name: str, tensors: Container[str]) -> str | None:
+    """The tensor of the adapter called ``name`` that one of the reference is a copy of."""
+    parts = copied.split(".")
+    for place, part in enumerate(parts):
+        if part == REFERENCE:
+            original = ".".join([*parts[:place], name, *parts[place + 1 :]])
+            if original in tensors:
+                return original
+    return None
 
 
 class Snapshot:
-    """A PeftModel's trainable weights as they were; put back also after an exception.
+    """A model's weights at phase entry: put back where a phase is dropped, and after an exception.
 
-    A plain model's weights are only written when a phase is accepted, so it needs no snapshot.
+    What training writes in place, the weights of a user's adapter, is trained in copies. Of all
+    other parameters nothing is copied: whatever changes them, be it a cast, another adapter's first
+    values or merging, puts another tensor in the place of theirs.
     """
 
     def __init__(self, model: Model) -> None:
-        self.held: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
-        if isinstance(model, PeftModel):
-            self.held = [(p, p.detach().clone()) for p in model.parameters() if p.requires_grad]
+        self.is_users = isinstance(model, PeftModel)
+        self.held = [(parameter, parameter.data) for parameter in model.parameters()]
+        self.trained = _trained_in_place(cast(AdaptedModel, model)) if self.is_users else []
+        for parameter in self.trained:
+            parameter.data = parameter.data.clone()
 
     def restore(self) -> None:
-        with torch.no_grad():
-            for parameter, value in self.held:
-                parameter.copy_(value)
+        """Put every parameter's values back, in their own type and place."""
+        for parameter, data in self.held:
+            parameter.data = data
+
+    @contextmanager
+    def as_kept(self, trained: AdaptedModel) -> Iterator[None]:
+        """The model in training as it would be kept, for as long as this is open."""
+        now = [(parameter, parameter.data) for parameter, _ in self.held]
+        self.settle(trained)
+        try:
+            yield
+        finally:
+            for parameter, data in now:
+                parameter.data = data
+            _forget_merge(trained)
+
+    def settle(self, trained: AdaptedModel) -> bool:
+        """Have the model be as it is kept: a temporary adapter merged, each type as it was.
+
+        :return: whether it can be kept; an adapter that makes weights infinite or NaN cannot, and
+            is not merged.
+        """
+        entry = {id(parameter): data for parameter, data in self.held}
+        for parameter in self.trained:
+            data = entry.pop(id(parameter))
+            parameter.data = parameter.data.to(data.device, data.dtype)
+        for parameter, data in self.held:
+            if id(parameter) in entry:
+                parameter.data = data
+        if self.is_users:
+            return all(bool(torch.isfinite(parameter).all()) for parameter in self.trained)
+        try:
+            # Writes new tensors into the same Parameter objects.
+            trained.merge_adapter(safe_merge=True)
+        except ValueError:  # PEFT's word for weights that are not finite
+            self.restore()
+            _forget_merge(trained)
+            return False
+        return True
 
     @contextmanager
     def entry_weights(self) -> Iterator[None]:
         """The old weights in place of those in training, for as long as this is open."""
-        trained = [parameter.data for parameter, _ in self.held]
-        for parameter, value in self.held:
-            parameter.data = value
+        now = [parameter.data for parameter in self.trained]
+        entry = {id(parameter): data for parameter, data in self.held}
+        for parameter in self.trained:
+            parameter.data = entry[id(parameter)]
         try:
             yield
         finally:
-            for (parameter, _), value in zip(self.held, trained, strict=True):
-                parameter.data = value
+            for parameter, data in zip(self.trained, now, strict=True):
+                parameter.data = data
 
     def __enter__(self) -> Snapshot:
         return self
@@ -160,3 +265,16 @@ class Snapshot:
     def __exit__(self, *exception: object) -> None:
         if exception[0] is not None:
             self.restore()
+
+
+def _trained_in_place(model: AdaptedModel) -> list[torch.nn.Parameter]:
+    """What a phase may train: what the user trains, and all of their adapter."""
+    name = str(model.active_adapter)
+    return [p for n, p in model.named_parameters() if p.requires_grad or name in n.split(".")]
+
+
+def _forget_merge(trained: AdaptedModel) -> None:
+    """Have the layers of an adapter add it again; PEFT's own way back rounds."""
+    for module in trained.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.merged_adapters.clear()

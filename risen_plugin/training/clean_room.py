@@ -21,6 +21,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from risen_plugin.training.protocols import Model, Tokenizer
 
 _CONTAINERS = (dict, list, set)
+_LARGEST_COPY = 2**20  # elements of a buffer
 
 
 class _Attributes:
@@ -82,6 +83,26 @@ class _Parameters:
             parameter.grad = grad
 
 
+class _Buffers:
+    """The values of buffers that are small enough to be copied.
+
+    Larger ones hold the packed weights of a quantized model, which nothing writes; that they are in
+    their place again is seen to with the attributes of their module.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.values = [
+            (buffer, buffer.detach().clone())
+            for _, buffer in model.named_buffers()
+            if buffer.numel() <= _LARGEST_COPY and buffer.device.type != "meta"
+        ]
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for buffer, value in self.values:
+                buffer.copy_(value)
+
+
 class _Padding:
     """Padding and truncation inside a fast tokenizer's backend, which calls switch on."""
 
@@ -112,15 +133,13 @@ def clean_room(model: Model, tokenizer: Tokenizer | None = None, *others: object
     """
     objects: dict[int, object] = {id(module): module for module in model.modules()}
     for module in list(objects.values()):
-        for name in ("config", "generation_config"):
-            settings = getattr(module, name, None)
-            if settings is not None and hasattr(settings, "__dict__"):
-                objects[id(settings)] = settings
+        for settings in _settings_of(module):
+            objects[id(settings)] = settings
     for extra in (tokenizer, *others):
         if extra is not None:
             objects[id(extra)] = extra
     remembered: list[Any] = [_Attributes(held) for held in objects.values()]
-    remembered.append(_Parameters(model))
+    remembered += [_Parameters(model), _Buffers(model)]
     remembered.append(_Padding(tokenizer))
     remembered.append(
         _Mappings(
@@ -139,6 +158,19 @@ def clean_room(model: Model, tokenizer: Tokenizer | None = None, *others: object
         torch.set_grad_enabled(grad_enabled)
         for part in remembered:
             part.restore()
+
+
+def _settings_of(module: object) -> Iterator[object]:
+    """The configurations of a module: its own, of generation, and of its adapters."""
+    adapters = getattr(module, "peft_config", None)
+    named = adapters.values() if isinstance(adapters, dict) else ()
+    for settings in (
+        getattr(module, "config", None),
+        getattr(module, "generation_config", None),
+        *named,
+    ):
+        if settings is not None and hasattr(settings, "__dict__"):
+            yield settings
 
 
 def _refill(container: Any, content: Any) -> None:

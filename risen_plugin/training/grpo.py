@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from datasets import IterableDataset
 from peft import PeftModel
@@ -37,10 +37,10 @@ from risen_plugin.config import LoraSettings, check_batches, effective_grpo
 from risen_plugin.config.grpo import GRPO_WORDS, check_fields, rows_per_batch
 from risen_plugin.errors import ConfigError, near_miss, one_line
 from risen_plugin.kit.checks import shown
-from risen_plugin.training.adapters import adapter_called_default, base_of, fresh_lora
+from risen_plugin.training.adapters import add_reference, base_of, fresh_lora, same_weights
 from risen_plugin.training.noise import without_dropout, without_neftune
 from risen_plugin.training.phase_trainer import SERIES, PhaseTrainer, Supply
-from risen_plugin.training.protocols import Model, Tokenizer
+from risen_plugin.training.protocols import AdaptedModel, Model, Tokenizer
 from risen_plugin.training.seam import checkpointing_setting, checkpoints_activations
 
 MANAGED: Mapping[str, str] = {
@@ -199,12 +199,11 @@ def build_trainer(
     without_neftune(model)
     if plan.grpo.get("disable_dropout", True):
         without_dropout(model)
-    with (
-        adapter_called_default(model, enabled=is_adapted and args.beta != 0.0),
-        _settings_refused(),
-        warnings.catch_warnings(),
-    ):
+    with same_weights(model), _settings_refused(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        beta = args.beta
+        if is_adapted and not args.sync_ref_model:  # which TRL refuses
+            args.beta = 0.0  # so that it makes no copy of the adapter
         trainer = PhaseTrainer(
             supply=supply,
             rows=rows,
@@ -217,6 +216,10 @@ def build_trainer(
             processing_class=tokenizer,
             peft_config=None if is_adapted else fresh_lora(model, plan.lora),
         )
+    trainer.beta = args.beta = beta
+    if is_adapted and beta != 0.0:
+        with _settings_refused():
+            add_reference(cast(AdaptedModel, model))
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     return trainer

@@ -63,6 +63,7 @@ _TRAINER = "transformers.trainer.Trainer"
 _GRPO = "trl.trainer.grpo_trainer.GRPOTrainer"
 _UTILS = "trl.trainer.utils"
 _STATE = "accelerate.state"
+_LAYER = "peft.tuners.tuners_utils.BaseTunerLayer"
 
 _PHASE = "a checkpoint of a phase holds it"
 _LOSS = "a resumed run logs the mean loss that an uninterrupted one does"
@@ -75,7 +76,9 @@ _MIXED = "a burst takes its rows in the order in which they were mixed"
 _DRAWN = "the rows of a batch are drawn when they are answered, not a batch ahead"
 _ASKED = "a model is measured by answers that are asked for and read as GRPO does"
 _HEAD = "the forward that it puts on holds the temperature in a closure"
-_REFERENCE = "TRL's copy for its reference looks for an adapter called 'default' in it"
+_ADAPTERS = "the reference of a user's adapter is begun by a plain configuration of its own"
+_MERGED = "merging that is only looked at is undone by bits"
+_MODES = "an adapter that a model holds itself is known by its layers"
 
 _SEARCH = "a search for hyperparameters saves each trial in a folder of its own"
 
@@ -117,7 +120,9 @@ SEAM: tuple[Reach, ...] = (
     Reach(f"{_STATE}.PartialState", "_shared_state", "class attribute", _SHARED),
     Reach(f"{_STATE}.GradientState", "_shared_state", "class attribute", _SHARED),
     Reach("accelerate.accelerator.Accelerator", "scaler", "attribute", _PHASE),
-    Reach("peft.peft_model.PeftModel", "peft_config", "attribute", _REFERENCE),
+    Reach("peft.peft_model.PeftModel", "peft_config", "attribute", _ADAPTERS),
+    Reach(_LAYER, "merged_adapters", "class attribute", _MERGED),
+    Reach(_LAYER, "active_adapters", "class attribute", _MODES),
 )
 
 

@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 
 from risen_plugin.errors import ConfigError
 from risen_plugin.run import fitness
-from risen_plugin.run.fitness import check_arguments, check_model
+from risen_plugin.run.fitness import check_arguments, check_model, check_targets
 from risen_plugin.training.answering import longest_prompt
 from risen_plugin.training.asking import prompt_ids
 
@@ -223,6 +223,36 @@ def test_exactly_one_adapter_is_trained_and_none_is_called_as_trls_reference(
     model.base_model.set_adapter(["one", "two"])
     assert refusal(check_model, model, tokenizer) == (
         "the model has 2 active adapters (one, two); RISEN trains one"
+    )
+
+
+def test_adapters_that_a_model_holds_itself_are_judged_alike(
+    make_model: Callable[..., Any], tokenizer: Any
+) -> None:
+    model: Any = make_model()
+    model.add_adapter(LORA, "one")
+    check_model(model, tokenizer)
+    model.add_adapter(LORA, "two")
+    model.set_adapter(["one", "two"])
+    assert refusal(check_model, model, tokenizer) == (
+        "the model has 2 active adapters (one, two); RISEN trains one"
+    )
+    mixed = get_peft_model(make_model(), LORA, mixed=True)
+    assert refusal(check_model, mixed, tokenizer) == (
+        "the model is a PeftMixedModel, which TRL does not know; give it adapters of one kind, by "
+        "get_peft_model"
+    )
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "embed_tokens"], r".*(embed_tokens|v_proj)"])
+def test_a_module_that_shares_its_weights_is_no_place_for_a_phases_adapter(
+    targets: str | list[str], make_model: Callable[..., Any]
+) -> None:
+    check_targets(make_model(tie_word_embeddings=False), targets)
+    assert refusal(check_targets, make_model(), targets) == (
+        "lora.target_modules: 'model.embed_tokens' shares its weights with 'lm_head' (tied), so "
+        "that merging a phase's adapter into one would change the other too; leave "
+        "'model.embed_tokens' out"
     )
 
 
