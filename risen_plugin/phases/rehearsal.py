@@ -135,6 +135,8 @@ def _perform(context: PhaseContext, fields: Mapping[str, Any]) -> None:
         loss = logs.last("loss")
         if loss is not None and not math.isfinite(loss):
             raise ConfigError(f"the loss of GRPO is {loss}")
+        with _while("merging the adapter"):  # as a phase does before it measures
+            snapshot.settle(trainer.trained)
         del trainer
         snapshot.restore()
     gc.collect()  # a trainer and its adapter hold each other in cycles
