@@ -22,7 +22,7 @@ from risen_plugin.config import RisenConfig, RisenFields, check_keys
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import ConfigError
 from risen_plugin.kit.fields import changed_fields
-from risen_plugin.run.fitness import check_arguments, check_model, check_targets
+from risen_plugin.run.fitness import check_arguments, check_model, check_probe, check_targets
 from risen_plugin.training.outer_trainer import NoStepTooMany, OuterTrainer, running_trainer
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ class RisenCallback(TrainerCallback):
     def attach(self, trainer: Trainer) -> RisenCallback:
         """Add this callback to ``trainer`` and reach its loggers, metrics and evaluation set.
 
-        :raises ConfigError: if the trainer's arguments or model do not fit, or another
-            RisenCallback is there already.
+        :raises RisenError: if the trainer's arguments, model or tokenizer do not fit, there is
+            nothing to measure retention on, or another RisenCallback is there already.
         """
         if not isinstance(trainer, Trainer):
             raise ConfigError(f"attach takes a Trainer, not {trainer!r:.60}")
@@ -128,11 +128,23 @@ class RisenCallback(TrainerCallback):
         check_arguments(trainer.args)
         check_model(trainer.model, trainer.processing_class)
         check_targets(trainer.model, self.config.lora.target_modules)
-        self._outer = OuterTrainer(trainer)
+        outer = OuterTrainer(trainer)
+        check_probe(self.config.probe, has_evaluation=bool(outer.evaluation_rows(1)))
+        self._check_template(trainer.processing_class)
+        self._outer = outer
         if not others:
             trainer.add_callback(self)
         self._mend(trainer.args)
         return self
+
+    def _check_template(self, tokenizer: Any) -> None:
+        """Have the tokenizer read the first instruction, which may take a chat template."""
+        from risen_plugin.config import effective_grpo
+        from risen_plugin.training.asking import Asking
+
+        asking = Asking(tokenizer, effective_grpo(self.config.grpo))
+        for row in self.run_state.parts.first_rows:
+            asking.prompt_ids(row["prompt"])
 
     @property
     def phases(self) -> tuple[PhaseRecord, ...]:

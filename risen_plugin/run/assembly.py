@@ -5,12 +5,13 @@ Everything here happens before a model is touched: names, options, columns.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from risen_plugin.config import GateConfig, RisenConfig, TaskProbe, Use, Weighted
-from risen_plugin.contracts import Scheduler, Stateful
+from risen_plugin.contracts import Row, Scheduler, Stateful
 from risen_plugin.errors import ConfigError, DataError, located, near_miss
 from risen_plugin.guard.changes import Task
 from risen_plugin.instructions.rows import (
@@ -30,7 +31,10 @@ from risen_plugin.rewards.gate import LIKELIHOOD, Gate
 
 @dataclass(frozen=True)
 class Parts:
-    """The objects of one configuration."""
+    """The objects of one configuration.
+
+    :param first_rows: the first instruction of each generator.
+    """
 
     rewards: tuple[NamedReward, ...]
     generator: Built
@@ -41,6 +45,7 @@ class Parts:
     gate: Gate | None = None
     domain: NamedReward | None = None
     tasks: tuple[Task, ...] = ()
+    first_rows: tuple[Row, ...] = ()
 
     @property
     def asked(self) -> tuple[NamedReward, ...]:
@@ -95,14 +100,16 @@ def assemble(config: RisenConfig) -> Parts:
         _task(plugins, name, probe, rewards, origins) for name, probe in config.guard.tasks.items()
     )
     parts = Parts(rewards, generator, held_out, scheduler, plugins, origins, gate, domain, tasks)
-    for part in {id(p): p for p in (generator, held_out)}.values():
+    first_rows = tuple(
         _check_first_row(part, parts.asked, config.seed)
+        for part in {id(p): p for p in (generator, held_out)}.values()
+    )
     if domain is not None:
         _check_first_row(held_out, [domain], config.seed)
-    return parts
+    return dataclasses.replace(parts, first_rows=first_rows)
 
 
-def _check_first_row(part: Built, rewards: Sequence[NamedReward], seed: int) -> None:
+def _check_first_row(part: Built, rewards: Sequence[NamedReward], seed: int) -> Row:
     state = part.value.state_dict() if isinstance(part.value, Stateful) else None
     rows = draw(part, 1, seed)
     if state is not None:
@@ -110,6 +117,7 @@ def _check_first_row(part: Built, rewards: Sequence[NamedReward], seed: int) -> 
     if not rows:
         raise DataError(f"{part.label} has no instructions to offer")
     check_columns(rows, rewards, part.label)
+    return rows[0]
 
 
 def _reward(plugins: Plugins, wanted: Any, origins: dict[str, str]) -> NamedReward:

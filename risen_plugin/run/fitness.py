@@ -156,6 +156,19 @@ def _check_adapters(model: AdaptedModel) -> None:
         )
 
 
+def check_probe(probe: object, *, has_evaluation: bool) -> None:
+    """Check that there are rows whose loss shows what a phase forgets.
+
+    :param has_evaluation: whether the Trainer's evaluation set has any.
+    :raises ConfigError: with where to give some.
+    """
+    if probe is None and not has_evaluation:
+        raise ConfigError(
+            "there is nothing to measure retention on: give RisenConfig(probe=...) rows or a JSON "
+            "Lines file, or attach the callback to a Trainer that has an eval_dataset"
+        )
+
+
 def check_targets(model: Any, targets: str | Sequence[str]) -> None:
     """Check that a phase's adapter finds a module of a plain model to sit on.
 

@@ -16,7 +16,6 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from risen_plugin.config import effective_grpo
 from risen_plugin.contracts import Prompt
-from risen_plugin.errors import ConfigError
 from risen_plugin.instructions.held_out import families_in_words
 from risen_plugin.instructions.rows import PromptLimit, load_probe
 from risen_plugin.kit.intervals import least_changed
@@ -27,7 +26,13 @@ from risen_plugin.record.description import device_names, environment_of
 from risen_plugin.record.run_record import Record, writing
 from risen_plugin.run.active import ActiveRun
 from risen_plugin.run.announcing import Announcer
-from risen_plugin.run.fitness import check_arguments, check_model, check_targets, limit_rewards
+from risen_plugin.run.fitness import (
+    check_arguments,
+    check_model,
+    check_probe,
+    check_targets,
+    limit_rewards,
+)
 from risen_plugin.run.resuming import Resuming
 from risen_plugin.run.state import RunState
 from risen_plugin.training.adapters import as_peft_model
@@ -39,10 +44,6 @@ from risen_plugin.training.protocols import Model, Tokenizer
 from risen_plugin.training.uploads import check_uploads
 
 _log = logging.getLogger("risen_plugin")
-_NO_PROBE = (
-    "there is nothing to measure retention on: give RisenConfig(probe=...) rows or a JSON Lines "
-    "file, or attach the callback to a Trainer that has an eval_dataset"
-)
 
 
 class Start:
@@ -192,8 +193,7 @@ class Start:
             rows = load_probe(self.config.probe)[:most]
         else:
             rows = self.outer.evaluation_rows(most) if self.outer else []
-        if not rows:
-            raise ConfigError(_NO_PROBE)
+        check_probe(None, has_evaluation=bool(rows))
         return rows
 
     def _series_logger(self, outer: OuterTrainer) -> LogSeries:

@@ -222,7 +222,8 @@ def check_chat(tokenizer: Tokenizer) -> None:
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError(
             "there are chat messages to read, but the tokenizer has no chat template; set "
-            "tokenizer.chat_template, or give prompts as plain text"
+            "tokenizer.chat_template, or give prompts as plain text (generators that make chats "
+            "of texts take chat=False)"
         )
 
 

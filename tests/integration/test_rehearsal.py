@@ -187,6 +187,17 @@ def test_a_model_that_answers_nonsense_is_refused(
     )
 
 
+def test_attach_already_refuses_a_run_without_probe_or_template(
+    make_model: Make, make_trainer: Make, config: Any, tokenizer: Any
+) -> None:
+    trainer = make_trainer(make_model())
+    said = refused(ConfigError, lambda: RisenCallback(config(probe=None)).attach(trainer))
+    assert said.startswith("there is nothing to measure retention on")
+    trainer.processing_class.chat_template = None
+    said = refused(ConfigError, lambda: RisenCallback(config()).attach(trainer))
+    assert said.endswith("(generators that make chats of texts take chat=False)")
+
+
 # No trace
 
 

@@ -266,7 +266,8 @@ def test_chat_prompts_need_a_chat_template_and_texts_do_not(tokenizer: Any) -> N
     assert prompt_ids(tokenizer, "a")
     assert refusal(prompt_ids, tokenizer, chat) == (
         "there are chat messages to read, but the tokenizer has no chat template; set "
-        "tokenizer.chat_template, or give prompts as plain text"
+        "tokenizer.chat_template, or give prompts as plain text (generators that make chats of "
+        "texts take chat=False)"
     )
 
 

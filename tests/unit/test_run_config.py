@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from risen_plugin.commands.train.adaptation import held_out, rewards_of
+from risen_plugin.commands.train.closing import closing_lines
 from risen_plugin.commands.train.overrides import overridden
 from risen_plugin.commands.train.rows import read_rows, split_off
 from risen_plugin.commands.train.run_config import DataSource, RunConfig
 from risen_plugin.config import LoraSettings
+from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import ConfigError, DataError, RisenError
 from risen_plugin.run.assembly import assemble
 
@@ -351,3 +353,43 @@ def test_a_missing_folder_in_one_that_is_there_is_refused_without_asking_the_hub
         ConfigError, lambda: check_name("out/frist-run")
     )
     assert check_name("org/model") == "org/model"
+
+
+@pytest.mark.parametrize("fields", [{"bf16": True}, {"gradient_checkpointing": True}])
+def test_a_run_of_risen_alone_says_how_it_computes(fields: dict[str, Any]):
+    run = RunConfig.from_dict({"model": "org/model", "risen": RISEN, "fine_tune": fields})
+    assert run.fine_tune == fields
+
+
+def test_a_run_of_risen_alone_has_nothing_to_fine_tune_with():
+    run = {"model": "org/model", "risen": RISEN, "fine_tune": {"bf16": True, "max_steps": 2}}
+    message = said(ConfigError, lambda: RunConfig.from_dict(run))
+    assert "fine_tune has max_steps, but there is no data to fine-tune on" in message
+    assert "a run of RISEN alone takes bf16, fp16, " in message
+
+
+def closing(*, accepted: bool, steps: int = 0) -> list[str]:
+    return closing_lines(
+        Path("out"),
+        steps=steps,
+        losses=None,
+        phases=[PhaseRecord("risen", 2, 1, "after", accepted, {"verdict": "as measured"})],
+        seconds=3.0,
+        is_adapter=False,
+        reinforces=True,
+    )
+
+
+def test_a_run_of_risen_alone_that_kept_nothing_says_that_it_saved_what_it_began_with():
+    assert closing(accepted=False)[1:] == [
+        "saved model and tokenizer, which are what the run began with, to out in 3 s",
+        "nothing was learned; no dropped adapter was saved; risen.keep_dropped: true saves it",
+    ]
+    Path("out/risen/phase-001/dropped").mkdir(parents=True)
+    said_last = closing(accepted=False)[-1]
+    assert said_last.endswith("the dropped adapter is in out/risen/phase-001/dropped")
+    for learned in (closing(accepted=True), closing(accepted=False, steps=4)):
+        assert learned[-2:] == [
+            "saved model and tokenizer to out in 3 s",
+            "next: risen export out out-bundle",
+        ]

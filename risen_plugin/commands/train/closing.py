@@ -37,7 +37,10 @@ def closing_lines(
     is_adapter: bool,
     reinforces: bool,
 ) -> list[str]:
-    """Steps, losses and verdicts of the run, the folder of its result, and the next command."""
+    """Steps, losses and verdicts of the run, the folder of its result, and the next command.
+
+    A run of RISEN alone that kept no phase says that its result is what it began with.
+    """
     lines = []
     if steps:
         measured = "" if losses is None else f", evaluation loss {losses[0]:.4f} -> {losses[1]:.4f}"
@@ -47,7 +50,17 @@ def closing_lines(
     verdicts = phase_lines(phases)
     lines += verdicts or (["no RISEN phase began"] if reinforces else [])
     saved = "adapter and tokenizer" if is_adapter else "model and tokenizer"
-    lines.append(f"saved {saved} to {output} in {seconds:.0f} s")
+    is_as_before = not steps and not any(phase.accepted for phase in phases)
+    what = ", which are what the run began with," if is_as_before else ""
+    lines.append(f"saved {saved}{what} to {output} in {seconds:.0f} s")
+    if is_as_before:
+        dropped = sorted(output.glob("risen/phase-*/dropped"))
+        where = (
+            f"the dropped adapter is in {dropped[-1]}"
+            if dropped
+            else "no dropped adapter was saved; risen.keep_dropped: true saves it"
+        )
+        return [*lines, f"nothing was learned; {where}" if verdicts else "nothing was learned"]
     lines.append(f"next: risen export {output} {output}-bundle")
     return lines
 

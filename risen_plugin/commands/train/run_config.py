@@ -19,6 +19,19 @@ from risen_plugin.kit.yaml_files import read_mapping
 
 DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 _NEEDS = "model, and data or risen"
+_OF_COMPUTING = (
+    "bf16",
+    "fp16",
+    "tf32",
+    "use_cpu",
+    "activation_checkpointing",
+    "gradient_checkpointing",
+    "ddp_backend",
+    "ddp_timeout",
+    "report_to",
+)
+"""Fields of ``SFTConfig`` that a phase takes over from the run: how it computes and logs."""
+
 _OF_RISEN = {entry.name for entry in dataclasses.fields(RisenConfig)}
 
 
@@ -117,8 +130,12 @@ class RunConfig:
         for name, value in fields.items():
             if isinstance(value, str) and EXPONENT.fullmatch(value):
                 raise ConfigError(f"fine_tune.{name} is {shown(value)}")
-        if fields and self.data is None:
-            raise ConfigError("fine_tune has settings, but there is no data to fine-tune on")
+        unused = [name for name in fields if name not in _OF_COMPUTING]
+        if unused and self.data is None:
+            raise ConfigError(
+                f"fine_tune has {', '.join(map(str, unused))}, but there is no data to fine-tune "
+                f"on; a run of RISEN alone takes {', '.join(_OF_COMPUTING)} from there"
+            )
         if "max_steps" in fields and "num_train_epochs" in fields:
             raise ConfigError(
                 "fine_tune sets both max_steps and num_train_epochs, which say the same; leave "

@@ -175,7 +175,8 @@ def defaults(run: RunConfig) -> dict[str, Any]:
         "log_level_replica": "error",  # as quieten() has it in the first process
         "logging_steps": 10,
         "dataloader_pin_memory": has_gpu,
-        "use_cpu": not has_gpu and processes_started() > 1,  # or each trains alone
+        # Without it, each of several processes trains alone, and bf16 is refused.
+        "use_cpu": not has_gpu and (processes_started() > 1 or bool(run.fine_tune.get("bf16"))),
         **NO_CHECKPOINTING,
     }
     if run.data is None:
