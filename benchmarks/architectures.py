@@ -96,7 +96,17 @@ SMALL: Mapping[str, Any] = {
 """Sizes that make a configuration small, by the names that configurations have for them."""
 
 
+AS_MANY_KEYS = (
+    *("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32"),
+    *("glm4_moe_lite", "glm_moe_dsa", "minicpm3", "youtu"),
+)
+"""Architectures whose attention has as many heads of keys as of queries."""
+
 OF_ONE: Mapping[str, Mapping[str, Any]] = {
+    **{name: {"num_key_value_heads": 4} for name in AS_MANY_KEYS},
+    "lfm3": {"num_hidden_layers": 4},  # the fourth attends
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    "bamba": {"attn_layer_indices": [1]},
     "cwm": {"bos_token_id": 257},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
@@ -180,6 +190,15 @@ def instructions(*, count: int, seed: int, **context: Any) -> list[dict[str, Any
     return [{"prompt": f"Say {'more ' * (n % 3)}of {seed + n}:"} for n in range(count)]
 
 
+def run_alone(model: Any) -> None:
+    """Have a model answer two prompts of different lengths, and take its gradient once."""
+    ids = torch.tensor([[256, 2, 3], [4, 5, 6]])  # (2, 3), padded on the left
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=2, do_sample=False)
+    model(input_ids=ids, attention_mask=mask, labels=ids).loss.backward()
+    model.zero_grad()
+
+
 def run(model: Any, tokenizer: Any, folder: str) -> dict[str, Any]:
     """One step of fine-tuning, then a phase of two."""
     ids = tokenizer("A short text to learn.")["input_ids"]
@@ -223,6 +242,10 @@ def outcome(name: str, tokenizer: Any) -> dict[str, Any]:
         model = tiny(name, tokenizer)
     except Exception as error:  # noqa: BLE001 configurations refuse sizes in their own ways
         return {**found, "outcome": "not built", "line": typed_line(error)[:200]}
+    try:
+        run_alone(model)
+    except Exception as error:  # noqa: BLE001 that it runs at all is not for RISEN to show
+        return {**found, "outcome": "not built", "line": f"runs not by itself: {typed_line(error)}"}
     found["parameters"] = model.num_parameters()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder:

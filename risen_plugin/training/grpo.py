@@ -314,11 +314,13 @@ def _router_loss(model: Model) -> dict[str, float]:
     """The weight 0 for the load-balancing loss where TRL cannot compute it; else TRL's own.
 
     TRL 1.16 reads ``num_experts`` for it from the config of whatever may return its router's
-    logits, and Granite 4's (``granitemoehybrid``), dense or not, has no such field.
+    logits, and Granite 4's (``granitemoehybrid``), dense or not, has no such field; a dense Doge
+    has the field and no router.
     """
     config = model.config.get_text_config()
     is_known = any(entry.name == _ROUTER_LOSS for entry in dataclasses.fields(GRPOConfig))
-    if is_known and hasattr(config, "output_router_logits") and not hasattr(config, "num_experts"):
+    has_none = not hasattr(config, "num_experts") or getattr(config, "is_moe", True) is False
+    if is_known and hasattr(config, "output_router_logits") and has_none:
         return {_ROUTER_LOSS: 0.0}
     return {}
 
