@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from jinja2.exceptions import TemplateError
 from transformers import GenerationConfig, TrainingArguments
-from trl.chat_template_utils import parse_response
 
 from risen_plugin.contracts import Completion, Message, Prompt, text_of
 from risen_plugin.errors import ConfigError, DataError, one_line
 from risen_plugin.training.adapters import base_of
 from risen_plugin.training.protocols import Model, Tokenizer
+from risen_plugin.training.seam import collects_the_models_ends, parsed
 
 _SAMPLING = (
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "top_h"),
@@ -122,7 +122,7 @@ class Asking:
     def _parsed(self, ids: list[int], before: list[int]) -> Message:
         tokenizer: Any = self.tokenizer
         try:
-            message: Message = parse_response(tokenizer, ids, prefix=before, tools=[])
+            message: Message = parsed(tokenizer, ids, before)
         except AttributeError as error:  # TRL's sampling ends in it, too
             raise ConfigError(
                 "the tokenizer's response_schema is of a form that this transformers does not "
@@ -229,7 +229,7 @@ def check_chat(tokenizer: Tokenizer) -> None:
 
 def end_ids(model: Model, tokenizer: Tokenizer) -> list[int]:
     """Every token id that ends an answer, as TRL collects them."""
-    declared = model.generation_config.eos_token_id
+    declared = model.generation_config.eos_token_id if collects_the_models_ends() else None
     ids = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:
         ids.insert(0, tokenizer.eos_token_id)

@@ -28,6 +28,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    set_seed,
 )
 from trl.trainer import grpo_trainer
 from trl.trainer.grpo_config import GRPOConfig
@@ -199,6 +200,7 @@ def build_trainer(
     without_neftune(model)
     if plan.grpo.get("disable_dropout", True):
         without_dropout(model)
+    set_seed(plan.seed)  # the adapter's first weights, which TRL seeds from 1.15 on alone
     with same_weights(model), _settings_refused(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         beta = args.beta

@@ -1,10 +1,10 @@
 """The GRPO trainer of a phase: TRL's, with rows drawn when they are answered.
 
-Its settings can change while it trains: TRL 1.16 reads ``beta`` at each use. The temperature is
-written in three places, one of them out of reach in a closure, so it is set when the next answers
-are sampled, and their likelihoods are taken at the same one. Its state is read between two batches
-of answers, after the step's log, when TRL holds no half-used batch: JSON values and tensors, so
-that loading it can run no code.
+Its settings can change while it trains: TRL reads ``beta`` at each use. The temperature is
+written in up to three places, one of them out of reach in a closure, so it is set when the next
+answers are sampled, and their likelihoods are taken at the same one. Its state is read between two
+batches of answers, after the step's log, when TRL holds no half-used batch: JSON values and
+tensors, so that loading it can run no code.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from transformers import (
 )
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
-from trl.trainer.utils import add_fused_lm_head
 
 from risen_plugin.contracts import Row
 from risen_plugin.guard.rules import Orders
@@ -30,6 +29,7 @@ from risen_plugin.training.adapters import base_of
 from risen_plugin.training.asking import as_asked, precision_of
 from risen_plugin.training.clean_room import random_states, set_random_states
 from risen_plugin.training.protocols import AdaptedModel, Model
+from risen_plugin.training.seam import LIGERS_LOSS, fused_lm_head
 
 SERIES = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
 """The numbers of TRL's log that the record and the events of a phase have."""
@@ -265,6 +265,11 @@ def set_temperature(trainer: PhaseTrainer, temperature: float) -> None:
         trainer.generation_kwargs["temperature"] = temperature
     if hasattr(trainer, "vllm_generation"):
         trainer.vllm_generation.temperature = temperature
+    if hasattr(trainer, LIGERS_LOSS):
+        getattr(trainer, LIGERS_LOSS).temperature = temperature
+    add_fused_lm_head = fused_lm_head()
+    if add_fused_lm_head is None:
+        return  # what else takes likelihoods reads the trainer's own
     base = base_of(trainer.accelerator.unwrap_model(trainer.model))
     # TRL holds the temperature in the closure of this forward: the head is put on anew.
     if trainer.bare_forward is None:

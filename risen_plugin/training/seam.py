@@ -12,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Literal
@@ -25,7 +26,7 @@ ReachKind = Literal["function", "method", "override", "class attribute", "attrib
 
 SINCE = {
     "transformers": "5.3",
-    "trl": "1.16",
+    "trl": "1.9",
     "accelerate": "1.10.1",
     "peft": "0.18",
     "onnxruntime_genai": "0.18",
@@ -42,6 +43,8 @@ class Reach:
     :param kind: an ``override`` is called by the library; an ``attribute`` is one of instances.
     :param why: its use.
     :param takes: the names of the arguments that it is called with.
+    :param added: the release that brought it, where older ones are accepted: a run does without
+        it there.
     """
 
     owner: str
@@ -49,6 +52,7 @@ class Reach:
     kind: ReachKind
     why: str
     takes: tuple[str, ...] = ()
+    added: str = ""
 
     @property
     def library(self) -> str:
@@ -58,10 +62,16 @@ class Reach:
     def since(self) -> str:
         return SINCE[self.library]
 
+    @property
+    def is_expected(self) -> bool:
+        """Whether the installed release is one that should have it."""
+        return _numbers(_release(self.library)) >= _numbers(self.added)
+
 
 _TRAINER = "transformers.trainer.Trainer"
 _GRPO = "trl.trainer.grpo_trainer.GRPOTrainer"
 _UTILS = "trl.trainer.utils"
+_TEMPLATES = "trl.chat_template_utils"
 _STATE = "accelerate.state"
 _LAYER = "peft.tuners.tuners_utils.BaseTunerLayer"
 
@@ -81,8 +91,12 @@ _MERGED = "merging that is only looked at is undone by bits"
 _MODES = "an adapter that a model holds itself is known by its layers"
 
 _SEARCH = "a search for hyperparameters saves each trial in a folder of its own"
+_ENDS = Reach(
+    _GRPO, "eos_token_ids", "attribute", "TRL collects the ends of answers there", added="1.14.2"
+)
 
 SEAM: tuple[Reach, ...] = (
+    _ENDS,
     Reach(_TRAINER, "_save_checkpoint", "method", _BEFORE, ("model", "trial")),
     Reach(_TRAINER, "_trial", "attribute", _SEARCH),
     Reach(_TRAINER, "_get_output_dir", "method", _SEARCH, ("trial",)),
@@ -93,7 +107,7 @@ SEAM: tuple[Reach, ...] = (
     Reach(_TRAINER, "train", "method", _RESUMED, ("resume_from_checkpoint",)),
     Reach(_GRPO, "_generate_and_score_completions", "override", _DRAWN, ("inputs",)),
     Reach(_GRPO, "_generate_single_turn", "override", _ASKED),
-    Reach("trl.chat_template_utils", "parse_response", "function", _ASKED, ("tokenizer", "prefix")),
+    Reach(_TEMPLATES, "parse_response", "function", _ASKED, ("tokenizer", "prefix")),
     Reach(_GRPO, "_save_checkpoint", "override", _CHECKPOINTS, ("model", "trial")),
     Reach(_GRPO, "_step", "attribute", _PHASE),
     Reach(_GRPO, "_metrics", "attribute", _PHASE),
@@ -115,6 +129,7 @@ SEAM: tuple[Reach, ...] = (
         "function",
         _HEAD,
         ("model", "temperature", "cast_lm_head_to_fp32", "outputs"),
+        added="1.15",
     ),
     Reach(f"{_STATE}.AcceleratorState", "_shared_state", "class attribute", _SHARED),
     Reach(f"{_STATE}.PartialState", "_shared_state", "class attribute", _SHARED),
@@ -135,7 +150,7 @@ def check_seam(names: Iterable[Reach] = SEAM) -> None:
     :raises ConfigError: in one line, naming library, release and name.
     """
     for reach in names:
-        reason = lacking(reach)
+        reason = lacking(reach) if reach.is_expected else None
         if reason is not None:
             raise ConfigError(
                 f"risen-plugin {__version__} does not work with {reach.library} "
@@ -192,6 +207,11 @@ def _release(library: str) -> str:
         return "(which is not installed)"
 
 
+def _numbers(release: str) -> tuple[int, ...]:
+    """The numbers at the front of a release, by which two of them are compared."""
+    return tuple(int(number) for number in re.findall(r"\d+", release)[:3])
+
+
 def checkpoints_activations(args: object) -> bool:
     """Whether these training arguments ask for gradient (activation) checkpointing.
 
@@ -206,3 +226,36 @@ def checkpointing_setting(config: type, wanted: bool) -> dict[str, bool]:
     names = {entry.name for entry in dataclasses.fields(config)}
     new = "activation_checkpointing" in names
     return {"activation_checkpointing" if new else "gradient_checkpointing": wanted}
+
+
+LIGERS_LOSS = "liger_loss"
+"""TRL's name, before 1.14, for a loss of Liger's that has a temperature of its own."""
+
+
+def fused_lm_head() -> Callable[..., None] | None:
+    """TRL's function that puts its fused head on a model; None before 1.15.
+
+    Older releases read the trainer's temperature wherever they take a likelihood.
+    """
+    utils = importlib.import_module(_UTILS)
+    found: Callable[..., None] | None = getattr(utils, "add_fused_lm_head", None)
+    return found
+
+
+def collects_the_models_ends() -> bool:
+    """Whether TRL ends an answer at every end in the model's generation config.
+
+    In older releases than that of :data:`_ENDS` the tokenizer's alone ends one.
+    """
+    return _ENDS.is_expected
+
+
+def parsed(tokenizer: object, ids: list[int], before: list[int]) -> Any:
+    """The message that TRL parses an answer to.
+
+    :param before: token ids of the prompt. TRL looks at tools, of which there are none, from 1.16
+        on.
+    """
+    parse = importlib.import_module(_TEMPLATES).parse_response
+    tools: dict[str, Any] = {"tools": []} if "tools" in inspect.signature(parse).parameters else {}
+    return parse(tokenizer, ids, prefix=before, **tools)

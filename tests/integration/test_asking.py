@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from risen_plugin import RisenCallback
 from risen_plugin.config import LoraSettings, Weighted
-from risen_plugin.contracts import Prompt, text_of
+from risen_plugin.contracts import Prompt
 from risen_plugin.embedded import base_model
 from risen_plugin.errors import ConfigError
 from risen_plugin.training.answering import answers, texts_in_training
@@ -23,6 +23,7 @@ from risen_plugin.training.grpo import Plan, build_trainer, check_grpo_fields
 from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.phase_trainer import PhaseTrainer
 from risen_plugin.training.protocols import Model
+from risen_plugin.training.seam import collects_the_models_ends
 
 from .conftest import ROWS, is_at_end
 
@@ -119,7 +120,7 @@ def test_a_measured_model_answers_as_in_grpo_without_chance(
     assert vars(model.generation_config).items() >= of_the_model.items(), "it has its own again"
     if of_the_model is OF_A_MODEL:
         assert measured == plain
-    elif grpo != BATCH or of_the_model:
+    elif grpo != BATCH or (of_the_model and collects_the_models_ends()):
         assert measured != plain, "the setting has an effect"
 
 
@@ -165,7 +166,7 @@ def test_a_measured_answer_is_parsed_as_in_grpo(
     with phase_on(model, tokenizer, make_trainer(model), tmp_path, grpo) as trainer:
         completions = trainer._generate(CHATS)[3]
     assert completions == measured.completions
-    assert [text_of(answer).strip() for answer in completions] == ["yes"] * len(CHATS)
+    assert [answer[0]["content"].strip() for answer in completions] == ["yes"] * len(CHATS)
     asked = texts_in_training(model, Asking(tokenizer, grpo), CHATS, batch_size=8)
     assert [text.strip() for text in asked] == ["yes"] * len(CHATS)
 
@@ -232,7 +233,7 @@ def test_an_adapter_in_single_precision_on_a_mixed_base_is_measured_under_bf16(
 def test_rewards_get_token_ids_and_a_state_from_the_guard_too(
     make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
 ) -> None:
-    from trl.rewards.other_rewards import get_soft_overlong_punishment
+    from trl.rewards import get_soft_overlong_punishment
 
     seen: dict[str, list[tuple[int, float]]] = {"guard": [], "training": []}
     too_long = get_soft_overlong_punishment(max_completion_len=8, soft_punish_cache=4)

@@ -380,7 +380,9 @@ def test_likelihoods_are_taken_at_the_temperature_that_was_set(
         )
         for temperature in (0.5, 2.0):
             set_temperature(trainer, temperature)
-            found = base(input_ids=tokens, labels=tokens, fused_lm_head=True).log_probs
+            found = trainer._get_per_token_logps_and_entropies(
+                trainer.model, tokens, torch.ones_like(tokens), 3
+            )[0]
             logits = base(input_ids=tokens).logits[:, :-1].float() / temperature
             wanted = logits.log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
             assert torch.allclose(found, wanted, atol=1e-5)
