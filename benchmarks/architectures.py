@@ -102,9 +102,12 @@ AS_MANY_KEYS = (
 )
 """Architectures whose attention has as many heads of keys as of queries."""
 
+FOURTH_ATTENDS = ("lfm3", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
+"""Architectures whose first layer of attention is the fourth."""
+
 OF_ONE: Mapping[str, Mapping[str, Any]] = {
     **{name: {"num_key_value_heads": 4} for name in AS_MANY_KEYS},
-    "lfm3": {"num_hidden_layers": 4},  # the fourth attends
+    **{name: {"num_hidden_layers": 4} for name in FOURTH_ATTENDS},
     "recurrent_gemma": {"num_hidden_layers": 3},
     "bamba": {"attn_layer_indices": [1]},
     "cwm": {"bos_token_id": 257},

@@ -47,6 +47,8 @@ def longest_prompt(model: Model, answer_tokens: int, label: str = "grpo") -> int
     """
     config = model.config.get_text_config()
     context = int(getattr(config, "max_position_embeddings", None) or _NO_LIMIT)
+    if context < 0:  # XLNet's way of saying that it has no limit
+        context = _NO_LIMIT
     if answer_tokens >= context:
         raise ConfigError(
             f"{label}.max_completion_length = {answer_tokens} fills the model's context of "
