@@ -312,7 +312,7 @@ def grpo_arguments(
     }
 
 
-def _router_loss(model: Model) -> dict[str, float]:
+def _router_loss(model: Model) -> dict[str, Any]:
     """The weight 0 for the load-balancing loss where TRL cannot compute it; else TRL's own.
 
     TRL 1.16 reads ``num_experts`` for it from the config of whatever may return its router's
