@@ -120,6 +120,7 @@ def _different(
 ) -> tuple[tuple[dict[str, Row], dict[str, Row]], int]:
     """Different rows of trained and of reserved families, and how many rows were drawn for them."""
     kinds: tuple[dict[str, Row], dict[str, Row]] = ({}, {})
+    seen: set[str] = set()
     start = attempt = fruitless = 0
 
     def lacking() -> int:
@@ -132,11 +133,22 @@ def _different(
         )
         start += len(new)
         attempt += 1
-        for row in fit(new):
+        for row in fit(_first_of_its_prompt(new, seen)):
             is_unseen = not reserved.isdisjoint(families_of(row))
-            kinds[is_unseen].setdefault(key_of(row["prompt"]), row)
+            kinds[is_unseen][key_of(row["prompt"])] = row
         fruitless = 0 if lacking() < before else fruitless + 1
     return kinds, start
+
+
+def _first_of_its_prompt(rows: Iterable[Row], seen: set[str]) -> list[Row]:
+    """The rows whose prompts are not in ``seen``, which gets them."""
+    first: list[Row] = []
+    for row in rows:
+        key = key_of(row["prompt"])
+        if key not in seen:
+            seen.add(key)
+            first.append(row)
+    return first
 
 
 Reserve: TypeAlias = int | Sequence[str] | None

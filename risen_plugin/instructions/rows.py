@@ -20,6 +20,7 @@ from risen_plugin.rewards.calling import NamedReward
 
 _USUAL_STRATA = {"family", "level", "instruction_id_list"}
 _MOST_AT_ONCE = 256  # rows asked for when few of them are new
+_MOST_EVER = 4096  # rows asked for in one draw, so that a small supply is soon known to be one
 _IMAGES = ("image", "images")  # TRL gives these columns to the model
 _FROM_TRL = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
 _ADDED_BY = {
@@ -249,7 +250,7 @@ def rows_to_ask_for(lacking: int, fruitless: int) -> int:
 
     A supply that draws at random may have the wanted rows, but seldom make them.
     """
-    return max(lacking, min(lacking << fruitless, _MOST_AT_ONCE))
+    return min(max(lacking, min(lacking << fruitless, _MOST_AT_ONCE)), _MOST_EVER)
 
 
 def load_probe(probe: Any, label: str = "the probe") -> list[Mapping[str, Any]]:

@@ -60,6 +60,7 @@ def test_the_columns_of_a_log_are_documented_with_their_types():
         "double": "float64",
         "list<element: string>": "list of strings",
         "list<element: bool>": "list of booleans",
+        "list<element: int32>": "list of int32",
     }
     assert documented == {
         field.name.replace("/exact", "/NAME"): types.get(str(field.type), str(field.type))

@@ -331,6 +331,22 @@ def test_a_row_of_the_pool_that_a_phase_has_no_room_for_is_passed_over() -> None
     assert {len(text) for text in prompts(rows.next(8, {}, longest=10))} == {4}
 
 
+def test_a_small_supply_is_soon_known_to_be_too_small_and_each_prompt_is_counted_once() -> None:
+    counted: list[str] = []
+
+    def count(prompt: str) -> int:
+        counted.append(prompt)
+        return len(prompt)
+
+    rows = instructions(of(*({"prompt": f"{number}"} for number in range(80))))
+    rows.begin(limit=PromptLimit(20, count))
+    with pytest.raises(
+        DataError, match=r"offers 80 different instructions, but .* set 100000 apart"
+    ):
+        rows.set_apart(100_000, 0)
+    assert len(counted) == 80
+
+
 def test_a_run_where_all_are_short_has_no_figure_of_long_ones() -> None:
     rows = limited(of({"prompt": "a"}, {"prompt": "b"}))
     rows.set_apart(1, 0)
