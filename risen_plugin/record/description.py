@@ -80,6 +80,31 @@ def hash_of(value: object) -> str:
     return text_sha256(text)
 
 
+def model_of(model: Any) -> dict[str, str]:
+    """``name`` and ``class`` of a model: where it was loaded from, and its architecture's class.
+
+    The name is that of the base model where adapters lie on it; a model that was built from a
+    config alone has none.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    name = str(getattr(base, "name_or_path", "") or "")
+    return {**({"name": name} if name else {}), "class": type(base).__name__}
+
+
+def since_first_start(description: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a resumed run: ``begun`` stays as it was, and ``resumed`` says since when.
+
+    :param earlier: the description that the run had before.
+    """
+    environment = description.get("environment")
+    before = earlier.get("environment")
+    begun = before.get("begun") if isinstance(before, Mapping) else None
+    if not isinstance(environment, Mapping) or not begun:
+        return dict(description)
+    dates = {"begun": begun, "resumed": environment.get("begun")}
+    return {**description, "environment": {**environment, **dates}}
+
+
 def device_names(model: Any) -> list[str]:
     """The devices that a model's parameters are on, in words."""
     names: dict[str, None] = {}

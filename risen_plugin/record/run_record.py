@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from risen_plugin.errors import DataError, RecordError, one_line
-from risen_plugin.kit.files import write_json, write_text
+from risen_plugin.kit.files import read_json, write_json, write_text
 from risen_plugin.kit.json_lines import read_lines
 from risen_plugin.record import lock
 
@@ -137,6 +137,14 @@ class Record:
                 raise
         finally:
             os.close(file)
+
+    def description(self) -> Mapping[str, Any]:
+        """The content of ``run.json``; empty where there is none that can be read."""
+        try:
+            found = read_json(self.folder / DESCRIPTION)
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def close(self) -> None:
         """Let another run have the folder."""

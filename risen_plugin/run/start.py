@@ -22,7 +22,12 @@ from risen_plugin.kit.intervals import least_changed
 from risen_plugin.phases.context import LogSeries, PhaseContext, no_series
 from risen_plugin.phases.leftovers.buffers import FILE as BUFFERS_FILE
 from risen_plugin.phases.rehearsal import rehearse
-from risen_plugin.record.description import device_names, environment_of
+from risen_plugin.record.description import (
+    device_names,
+    environment_of,
+    model_of,
+    since_first_start,
+)
 from risen_plugin.record.run_record import Record, writing
 from risen_plugin.run.active import ActiveRun
 from risen_plugin.run.announcing import Announcer
@@ -231,6 +236,8 @@ class Start:
         def begin() -> None:
             with writing(record.folder):
                 description = {**self._description(context), "max_steps": self.state.max_steps}
+                if self.state.global_step:
+                    description = since_first_start(description, record.description())
                 record.begin(description, step=self.state.global_step)
                 if self.resuming.events is not None:
                     record.cut(self.resuming.events)
@@ -260,7 +267,7 @@ class Start:
             processes=self.processes.count, output_dir=self.args.output_dir
         )
         origins = self.run_state.parts.origins
-        return description | environment_of(
+        environment = environment_of(
             description,
             distributions=[origin.partition(" ")[0] for origin in origins.values()],
             held_out={
@@ -271,6 +278,7 @@ class Start:
             probe=context.probe,
             devices=device_names(context.model),
         )
+        return {**description, "model": model_of(context.model), **environment}
 
 
 def _tokens_of(asking: Asking, prompt: Prompt) -> int:

@@ -64,6 +64,8 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(
     Stop(config(scheduler=at_step(2, 4), generator=Counting())).attach(cut)
     cut.train()
     assert cut.state.global_step == 3
+    described = Path(cut.args.output_dir, "risen", "run.json")
+    first_start = json.loads(described.read_text())
 
     resumed_model = make_model(seed=9)
     resumed = make_trainer(resumed_model, folder="cut", **saving)
@@ -81,6 +83,10 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(
         "phase-001",
         "phase-002",
     ]
+    latest_start = json.loads(described.read_text())
+    assert latest_start["environment"]["begun"] == first_start["environment"]["begun"]
+    assert latest_start["environment"].keys() - first_start["environment"].keys() == {"resumed"}
+    assert latest_start["model"] == {"class": type(resumed_model).__name__}
 
 
 class StopAtTwo(TrainerCallback):

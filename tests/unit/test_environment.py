@@ -12,7 +12,12 @@ from risen_plugin.constraints.judging import (
     counts_by_family,
     met_by,
 )
-from risen_plugin.record.description import environment_of, hash_of
+from risen_plugin.record.description import (
+    environment_of,
+    hash_of,
+    model_of,
+    since_first_start,
+)
 
 COMMA = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
 
@@ -48,6 +53,26 @@ def test_versions_are_of_the_libraries_and_of_plugins_that_are_distributions() -
 def test_a_hash_changes_with_its_data_alone(changes: dict[str, Any], changed: set[str]) -> None:
     first, second = described()["hashes"], described(**changes)["hashes"]
     assert {name for name in first if first[name] != second[name]} == changed
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [({"name_or_path": "org/tiny"}, {"name": "org/tiny"}), ({"name_or_path": ""}, {}), ({}, {})],
+)
+def test_a_model_is_named_by_what_it_was_loaded_from(
+    names: dict[str, str], named: dict[str, str]
+) -> None:
+    base = type("Tiny", (), names)()
+    adapted = type("Peft", (), {"get_base_model": lambda self: base})()
+    assert model_of(base) == model_of(adapted) == {**named, "class": "Tiny"}
+
+
+def test_a_resumed_run_began_when_it_first_did() -> None:
+    first, second = ({"environment": {"begun": day, "cpus": 2}} for day in ("Monday", "Friday"))
+    resumed = since_first_start(second, first)
+    assert resumed == {"environment": {"begun": "Monday", "resumed": "Friday", "cpus": 2}}
+    assert since_first_start(first, {}) == first
+    assert since_first_start(first, {"environment": "odd"}) == first
 
 
 def test_where_an_object_lies_in_memory_does_not_count() -> None:
