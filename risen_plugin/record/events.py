@@ -89,7 +89,7 @@ class ControlEvent(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseEvent(Event):
-    """A phase has ended."""
+    """A phase has ended; ``parameters`` are those that its scheduler chose for it."""
 
     name: ClassVar[str] = "phase"
     number: int = 0
@@ -98,6 +98,7 @@ class PhaseEvent(Event):
     accepted: bool | None = None
     reason: str = ""
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def record(self) -> PhaseRecord:
@@ -218,6 +219,7 @@ def _phase(data: Mapping[str, Any], where: str, when: Mapping[str, Any]) -> Even
         accepted=accepted if isinstance(accepted, bool) else None,
         reason=_text(data, "reason"),
         metrics=metrics,
+        parameters=_mapping(data, "parameters"),
     )
 
 

@@ -23,7 +23,7 @@ from risen_plugin.record.run_record import DESCRIPTION, EVENTS, FOLDER, FORMAT, 
 E = TypeVar("E", bound=Event)
 _FINE_TUNE = "fine_tune"
 _KINDS: Mapping[type, Sequence[str]] = {
-    dict: ("environment", "hashes", "versions", "buffers"),
+    dict: ("environment", "hashes", "versions", "buffers", "model", "guard", "control"),
     list: ("rewards", "reserved"),
 }
 """The values of ``run.json`` that a reader looks into."""
@@ -40,6 +40,7 @@ class Phase:
     :param accepted: None where nobody judged it, or not yet.
     :param metrics: as its record has them.
     :param logs: TRL's logs, one entry per logging step.
+    :param parameters: what the scheduler chose for it.
     :param is_cut: whether it stopped in the middle, since nobody goes on with it now.
     """
 
@@ -54,6 +55,7 @@ class Phase:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     logs: Sequence[Mapping[str, float]] = ()
     is_cut: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -297,6 +299,7 @@ def _ended(
         event.accepted,
         event.metrics,
         logs(event.number) if event.kind == "risen" else (),
+        parameters=event.parameters,
     )
 
 

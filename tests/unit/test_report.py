@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -57,12 +59,13 @@ def metrics(before: float, after: float | None, **more: Any) -> dict[str, Any]:
 class Script:
     """Writes a record as a run does, with a clock of its own."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, **description: Any) -> None:
         self.place = place
         self.now = 0.0
         self.record = Record(place, lambda: self.now)
         rewards = [{"name": "follows", "weight": 1.0}, {"name": EVIL, "weight": 0.5}]
-        self.record.begin({"rewards": rewards, "reserved": ["billing"], "scheduler": EVIL})
+        made = {"rewards": rewards, "reserved": ["billing"], "scheduler": EVIL, **description}
+        self.record.begin(made)
 
     def event(self, time: float, name: str, step: int, **values: Any) -> None:
         self.now = time
@@ -549,6 +552,240 @@ def test_half_of_a_surrogate_pair_and_a_dollar_sign_stop_no_report(tmp_path: Pat
     assert "$x^" in page.text
     assert "\u2028" not in page.text
     script.record.close()
+
+
+# The figures
+
+GUARD = {"min_gain": 0.125, "max_probe_loss_rise": 0.0625, "max_forward_kl": 0.5}
+
+
+class Drawing:
+    """One figure of a page: its key, its texts and its thresholds, in the units of its axes."""
+
+    def __init__(self, page: str, name: str) -> None:
+        title = page.index(f'<title id="{name}-title">')
+        self.whole = page[page.rindex("<figure", 0, title) : page.index("</figure>", title)]
+        self.svg = self.whole[self.whole.index("<svg") :]
+        self.key = re.findall(r"<span>([^<]*)</span></li>", self.whole)
+
+    def box(self) -> tuple[float, float]:
+        found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', self.svg)
+        assert found
+        return float(found[1]), float(found[2])
+
+    def texts(self) -> list[tuple[str, float, float, float, float]]:
+        """Each text with the box (left, top, right, bottom) that a wide sans-serif takes."""
+        found = []
+        for style, attributes, text in re.findall(
+            r'<text style="([^"]*)"([^>]*)>([^<]*)</text>', self.svg
+        ):
+            size = float(re.search(r"font-size: ([\d.]+)px", style)[1])  # type: ignore[index]
+            width = 0.62 * size * len(unescape(text))
+            place = re.search(r"translate\(([-\d.]+) ([-\d.]+)\) rotate\(-90\)", attributes)
+            at = {name: float(v) for name, v in re.findall(r' ([xy])="([-\d.]+)"', attributes)}
+            before = {"middle": 0.5, "end": 1.0}.get(anchor(style), 0.0) * width
+            if place or "rotate(-90" in attributes:
+                x, y = (float(place[1]), float(place[2])) if place else (at["x"], at["y"])
+                found.append((text, x - size, y - width + before, x, y + before))
+            else:
+                x, y = at["x"], at["y"]
+                found.append((text, x - before, y - size, x - before + width, y))
+        return found
+
+    def ticks(self, axis: str) -> list[float]:
+        """The labels of the ticks of ``x`` or ``y``."""
+        pattern = rf'-{axis}tick_\d+">.*?<text[^>]*>([^<]*)</text>'
+        labels = re.findall(pattern, self.svg, re.DOTALL)
+        return [float(label.replace("\u2212", "-")) for label in labels]
+
+    def unit(self, axis: str) -> Callable[[float], float]:
+        """From the drawing's places along an axis to the values that its ticks name."""
+        part = 1 if axis == "x" else 2
+        places = [
+            float(use[part])
+            for use in re.finditer(r'<use [^>]*?x="([-\d.]+)" y="([-\d.]+)"', self.svg)
+            if self._is_tick(use.start(), axis)
+        ]
+        labels = self.ticks(axis)
+        places = places[: len(labels)]  # what comes later are markers of lines
+        scale = (labels[-1] - labels[0]) / (places[-1] - places[0])
+        return lambda place: labels[0] + (place - places[0]) * scale
+
+    def _is_tick(self, place: int, axis: str) -> bool:
+        groups = re.findall(r'<g id="[^"]*-([a-z0-9]+)_(?:\d+)"', self.svg[:place])
+        marks = [group for group in groups if group in ("xtick", "ytick", "patch")]
+        return bool(marks) and marks[-1] == f"{axis}tick" and groups[-1] == "line2d"
+
+    def thresholds(self) -> list[tuple[float, float, float]]:
+        """The dashed lines in ink: (from x, to x, y)."""
+        pattern = r'<path d="M ([-\d.]+) ([-\d.]+) \nL ([-\d.]+) [-\d.]+ \n" style="([^"]*)"'
+        x, y = self.unit("x"), self.unit("y")
+        return [
+            (x(float(begins)), x(float(ends)), y(float(level)))
+            for begins, level, ends, style in re.findall(pattern, self.svg)
+            if "stroke: var(--ink)" in style and "stroke-dasharray" in style
+        ]
+
+
+def anchor(style: str) -> str:
+    found = re.search(r"text-anchor: (\w+)", style)
+    return found[1] if found else "start"
+
+
+def nearly(*expected: tuple[float, ...]) -> Any:
+    return [pytest.approx(values, abs=2e-3) for values in expected]
+
+
+@pytest.fixture(scope="module")
+def judged_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a run of three phases, one of them a burst, with thresholds and KL."""
+    place = tmp_path_factory.mktemp("judged") / "run"
+    script = Script(
+        place,
+        guard=GUARD,
+        buffers={"min_gain": 0.0, "max_probe_loss_rise": 0.03125},
+        control={"kl_target": 0.0625, "kl_budget": 0.25},
+        model={"name": "org/tiny", "class": "LlamaForCausalLM"},
+        environment={"begun": "2026-03-01T23:30:00-02:00", "resumed": "2026-03-03T08:00:00+00:00"},
+    )
+    script.event(5.0, "log", 5, loss=2.0)
+    script.phase(1, 10, 10.0, 20.0, True, metrics(0.25, 0.75))
+    kl = {"forward_kl": [0.375, 0.25, 0.5]}
+    script.event(22.0, "guard", 10, number=1, when="after", grpo_step=4, intervals=kl)
+    script.phase(2, 20, 30.0, 40.0, True, metrics(0.75, 0.75), kind="burst")
+    own = metrics(0.5, 0.5, **{"guard/forward_kl": 0.125})
+    script.phase(3, 30, 60.0, 80.0, False, own)
+    script.event(100.0, "log", 40, loss=1.0)
+    script.record.close()
+    return write_report(place).read_text()
+
+
+def test_the_top_names_the_model_and_when_the_run_began_in_utc(judged_page: str) -> None:
+    top = judged_page[judged_page.index("<header>") : judged_page.index("</header>")]
+    assert "<b>model</b> org/tiny" in top
+    assert '<time datetime="2026-03-02T01:30Z">2 March 2026, 01:30 UTC</time>' in top
+    assert "<b>resumed</b>" in top
+    assert "3 March 2026, 08:00 UTC" in top
+
+
+@pytest.mark.parametrize(
+    ("environment", "model"),
+    [({"begun": "soon"}, {"class": "Tiny"}), ({"begun": 5}, {"class": EVIL}), ({}, {})],
+)
+def test_the_top_leaves_out_what_the_record_lacks(
+    environment: dict[str, Any], model: dict[str, Any], tmp_path: Path
+) -> None:
+    script = Script(tmp_path, environment=environment, model=model)
+    script.record.close()
+    top = write_report(tmp_path).read_text()
+    assert "<b>begun</b>" not in top
+    assert ("<b>model</b>" in top) is bool(model)
+    assert EVIL not in top
+
+
+def test_the_guards_thresholds_are_lines_from_where_each_phase_began(judged_page: str) -> None:
+    adherence = Drawing(judged_page, "timeline-adherence")
+    assert adherence.thresholds() == nearly(
+        (10.0, 20.0, 0.375), (30.0, 40.0, 0.75), (60.0, 80.0, 0.625)
+    )
+    assert adherence.key[-1] == "least gain to be kept: 0.125; 0 (bursts)"
+    retention = Drawing(judged_page, "timeline-retention")
+    assert retention.thresholds() == nearly(
+        (10.0, 20.0, 0.0875), (30.0, 40.0, 0.10625), (60.0, 80.0, 0.1125)
+    )
+    assert retention.key == ["probe", "largest rise to be kept: 0.062; 0.031 (bursts)"]
+
+
+def test_what_the_guard_judged_stands_beside_its_threshold_by_phase(judged_page: str) -> None:
+    gain = Drawing(judged_page, "judged-0")
+    assert gain.thresholds() == nearly((0.5, 1.5, 0.125), (1.5, 2.5, 0.0), (2.5, 3.5, 0.125))
+    assert gain.key == ["at least 0.125, 0 for bursts"]
+    assert gain.ticks("x") == [1, 2, 3]
+    assert Drawing(judged_page, "judged-1").key == ["at most 0.062, 0.031 for bursts"]
+
+
+def test_the_kl_has_both_measures_and_all_its_bounds(judged_page: str) -> None:
+    kl = Drawing(judged_page, "control-kl")
+    assert kl.key == [
+        "GRPO&#x27;s, logged",
+        "forward KL, by the guard",
+        "target 0.062, budget of a phase 0.25, largest forward KL 0.5",
+    ]
+    assert kl.thresholds() == nearly((0.5, 8.5, 0.0625), (0.5, 8.5, 0.25), (0.5, 8.5, 0.5))
+
+
+def test_the_forward_kl_is_over_the_steps_of_all_phases(script: Script) -> None:
+    at_end = {"guard/forward_kl": 0.5}
+    script.phase(3, 30, 101.0, 120.0, True, metrics(0.5, 0.5, **at_end))
+    change = {"forward_kl": [0.25, 0.0, 0.5]}
+    script.event(110.0, "guard", 30, number=3, when="during", grpo_step=2, intervals=change)
+    script.event(119.0, "guard", 30, number=3, when="after", grpo_step=4, intervals=change)
+    assert series.forward_kl(read_run(script.place)) == [(10.0, 0.25), (12.0, 0.25)]
+
+
+def test_a_share_is_drawn_from_0_to_1_and_a_loss_around_its_values(judged_page: str) -> None:
+    assert Drawing(judged_page, "timeline-adherence").ticks("y") == [0.0, 0.25, 0.5, 0.75, 1.0]
+    loss = Drawing(judged_page, "timeline-retention").ticks("y")
+    assert min(loss) >= 0.0
+    assert max(loss) < 0.15
+    frontier = Drawing(judged_page, "frontier")
+    assert min(frontier.ticks("x")) >= 0.0
+    assert max(frontier.ticks("x")) <= 1.0
+
+
+@pytest.mark.parametrize("phases", [1, 2, 25])
+def test_phases_and_steps_have_whole_ticks(phases: int, tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    for number in range(1, phases + 1):
+        measured = metrics(1.0, 1.0, gap=0.1)
+        script.phase(number, number, number * 2.0, number * 2.0 + 1, True, measured, answers=0)
+    script.record.close()
+    page = write_report(tmp_path).read_text()
+    for name, last in (("judged-0", phases), ("honesty", phases), ("control-kl", 4 * phases)):
+        ticks = Drawing(page, name).ticks("x")
+        assert ticks == sorted({float(round(tick)) for tick in ticks})
+        assert 1 <= ticks[0] <= ticks[-1] <= last
+        assert len(ticks) <= 10
+    assert max(Drawing(page, "frontier").ticks("x")) <= 1.0
+
+
+def test_no_text_of_a_figure_lies_outside_of_it(judged_page: str) -> None:
+    names = re.findall(r'<title id="([\w-]+)-title">', judged_page)
+    assert len(names) >= 12
+    for name in names:
+        figure = Drawing(judged_page, name)
+        width, height = figure.box()
+        for text, left, top, right, bottom in figure.texts():
+            assert -1 <= left <= right <= width + 1, (name, text)
+            assert -1 <= top <= bottom <= height + 1, (name, text)
+
+
+def test_a_reason_does_not_repeat_the_columns_beside_it(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    measured = "adherence 0.100 -> 0.200, probe loss 0.0100 -> 0.0200 (+0.0100)"
+    for number, verdict in enumerate((measured, f"{measured}: gain is less than 0.2"), start=1):
+        script.phase(number, 1, 0.0, 1.0, number == 1, metrics(0.1, 0.2, verdict=verdict))
+    script.record.close()
+    cells = Page(write_report(tmp_path)).contents["td"].split("\n")
+    assert {"within all limits", "gain is less than 0.2"} <= set(cells)
+    assert measured not in cells
+
+
+def test_a_table_is_a_list_on_a_narrow_page_and_whole_on_paper(judged_page: str) -> None:
+    assert '<td class="short" data-label="phase">phase 1</td>' in judged_page
+    style = judged_page[judged_page.index("<style>") : judged_page.index("</style>")]
+    paper = style[style.index("@media print") :]
+    for rule in ("overflow: visible", "max-height: none", "break-inside: avoid"):
+        assert rule in paper
+
+
+def test_where_no_kl_was_measured_the_section_says_how_to_measure_it(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    script.event(1.0, "decision", 1, number=1, phase="risen", steps=1, reason="now")
+    script.event(2.0, "control", 1, number=1, grpo_step=1, reward=1.0)
+    script.event(3.0, "phase", 1, number=1, kind="risen", steps=1, accepted=True)
+    script.record.close()
+    assert "No KL was measured: it takes a beta above 0" in write_report(tmp_path).read_text()
 
 
 def test_without_matplotlib_the_extra_is_named(

@@ -1,7 +1,8 @@
 """Draw with matplotlib in the page's colours: as SVG whose colours are CSS variables.
 
 matplotlib draws in marker colours, which are replaced by variables in the SVG, so that one drawing
-fits a light and a dark page. Text stays text.
+fits a light and a dark page. Text stays text. Captions and keys are HTML, which wraps where a name
+is long or the page is narrow.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import importlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,9 @@ _VARIABLES = {
     BURST: "--burst",
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)},
 }
+HOLLOW = "hollow"
+_SIGNS = dict(zip((*MARKERS, HOLLOW), "●■▲◆▼✚○", strict=True))
+_SAMPLES = dict(zip(map(str, DASHES), ("solid", "dashed", "dotted", "dash-dot"), strict=True))
 _SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name may hold a dollar sign
@@ -60,8 +65,6 @@ _SETTINGS: dict[str, Any] = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "text.color": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
     "lines.linewidth": 1.8,
     "lines.markersize": 5,
     "figure.facecolor": "none",
@@ -79,6 +82,16 @@ def check_matplotlib() -> None:
         ) from error
 
 
+@dataclass(frozen=True)
+class Key:
+    """One entry of a figure's key: a sample of a line, and what it is of."""
+
+    label: str
+    colour: str
+    dash: Any = "-"  # None for a marker alone
+    marker: str | None = None
+
+
 def drawn(
     name: str,
     title: str,
@@ -86,29 +99,48 @@ def drawn(
     *,
     width: float,
     height: float,
-    wide: bool = False,
+    caption: str = "",
+    key: Sequence[Key] = (),
 ) -> str:
     """A figure as an element of HTML.
 
     :param name: the figure's id on the page, of which there is one each.
     :param title: a description of the figure for screen readers.
     :param draw: called with the matplotlib figure to draw on.
-    :param width: in hundreds of CSS pixels, as ``height``.
-    :param wide: whether it may be scrolled sideways where the page is narrow.
+    :param width: in hundreds of CSS pixels, as ``height``; on a narrow page it shrinks.
+    :param caption: stands above the drawing.
+    :param key: what its lines are of; stands below the caption.
+    :raises ArithmeticError: for numbers that are too large to be drawn.
     """
     matplotlib: Any = importlib.import_module("matplotlib")
     figure_type: Any = importlib.import_module("matplotlib.figure").Figure
     canvas_type: Any = importlib.import_module("matplotlib.backends.backend_svg").FigureCanvasSVG
-    with matplotlib.rc_context(_SETTINGS):
+    numpy: Any = importlib.import_module("numpy")
+    # Where numbers are too large for the axis, say so rather than draw something else.
+    with matplotlib.rc_context(_SETTINGS), numpy.errstate(over="raise"):
         figure = figure_type(figsize=(width, height), layout="constrained")
         canvas_type(figure)
         draw(figure)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return _element(name, title, file.getvalue(), width, height, wide=wide)
+    above = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    entries = "".join(map(_entry, key))
+    above += f'<ul class="key">{entries}</ul>' if entries else ""
+    svg = _svg(name, title, file.getvalue(), width, height)
+    return f'<figure class="figure" style="width:{width * 100:.0f}px">{above}{svg}</figure>'
 
 
-def _element(name: str, title: str, svg: str, width: float, height: float, *, wide: bool) -> str:
+def _entry(key: Key) -> str:
+    sign = _SIGNS[key.marker] if key.marker else "&nbsp;"
+    sample = _SAMPLES.get(str(key.dash), "")
+    colour = _VARIABLES[key.colour]
+    return (
+        f'<li><i class="sample {sample}" style="color:var({colour})">{sign}</i>'
+        f"<span>{escape(key.label)}</span></li>"
+    )
+
+
+def _svg(name: str, title: str, svg: str, width: float, height: float) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
@@ -126,10 +158,4 @@ def _element(name: str, title: str, svg: str, width: float, height: float, *, wi
         f'viewBox="{view.group(1) if view else ""}" width="{pixels[0]}" height="{pixels[1]}">'
         f'<title id="{name}-title">{escape(title)}</title>'
     )
-    body = re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)
-    kind = "figure wide" if wide else "figure"
-    return (
-        f'<div class="{kind}" tabindex="0">{body}</div>'
-        if wide
-        else (f'<div class="{kind}">{body}</div>')
-    )
+    return re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)

@@ -1,119 +1,45 @@
-"""The figures of a report: each function turns plain data into an HTML element, or into ""."""
+"""The figures of a report that are by phase, family or score: data in, an HTML element out, or "".
+
+``timeline`` has those over the run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from risen_plugin.commands.report import series
+from risen_plugin.commands.report import limits, series
 from risen_plugin.commands.report.answers import BINS, Scores
+from risen_plugin.commands.report.axes import (
+    colour_of,
+    draw_lines,
+    draw_threshold,
+    keep_within,
+    keys,
+    threshold_key,
+    whole_ticks,
+)
 from risen_plugin.commands.report.drawing import (
     BAD,
-    BURST,
     DASHES,
     GOOD,
-    GRID,
+    HOLLOW,
     INK,
-    MARKERS,
     MUTED,
     SERIES,
+    Key,
     drawn,
 )
+from risen_plugin.commands.report.markup import number
 from risen_plugin.commands.report.pays import Change
 from risen_plugin.progress import GAP, TRIP_WIRE_RATE
-from risen_plugin.record.reading import Run
+from risen_plugin.record.reading import Phase, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BANDS = {"kept": GOOD, "dropped": BAD, "done": BURST, "running": MUTED, "cut off": MUTED}
 _MOST_BARS = 40
-_SET = ("beta", "learning_rate", "temperature")
-
-
-def timeline(run: Run) -> str:
-    """The phases as bands over adherence, domain quality, retention and the run's own losses."""
-    panels: list[tuple[str, dict[str, series.Points]]] = [
-        ("strict adherence", series.adherence(run)),
-        ("domain quality", series.quality(run)),
-        ("retention: probe loss in nats per token, lower is better", _probe(run)),
-        ("losses of fine-tuning", series.losses(run)),
-    ]
-    shown = [(name, lines) for name, lines in panels if any(lines.values())]
-    if not shown:
-        return ""
-    unit, scale = _unit(run.seconds)
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
-        for axis, (name, lines) in zip(axes, shown, strict=True):
-            for phase in run.phases:
-                ends = phase.ends if phase.ends is not None else run.seconds
-                axis.axvspan(
-                    phase.begins / scale,
-                    max(ends, phase.begins + run.seconds / 500) / scale,
-                    color=_BANDS[phase.outcome],
-                    alpha=0.16,
-                    linewidth=0,
-                )
-            _lines(axis, lines, scale)
-            axis.set_title(name, pad=16 if axis is axes[0] else None)
-            axis.set_xlim(0, max(run.seconds, 1e-9) / scale)
-            if lines:
-                axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        _name_phases(axes[0], run, scale)
-        axes[-1].set_xlabel(f"{unit} of the run")
-
-    title = "Adherence, domain quality and retention over the run, with its phases as bands"
-    return drawn("timeline", title, draw, width=11, height=0.6 + 1.6 * len(shown), wide=True)
-
-
-def _probe(run: Run) -> dict[str, series.Points]:
-    points = series.retention(run)
-    return {"probe": points} if points else {}
-
-
-def _name_phases(axis: Axes, run: Run, scale: float) -> None:
-    """Write the phases' numbers above their bands, where there is room."""
-    last = -1.0
-    for phase in run.phases:
-        ends = phase.ends if phase.ends is not None else run.seconds
-        middle = (phase.begins + ends) / 2
-        if middle - last > run.seconds / 45:
-            mark = {"kept": "✓", "dropped": "✗"}.get(phase.outcome, "")
-            letter = "b" if phase.kind == "burst" else ""
-            axis.text(
-                middle / scale,
-                1.0,
-                f"{letter}{phase.number}{mark}",
-                transform=axis.get_xaxis_transform(),
-                ha="center",
-                va="bottom",
-                fontsize=8,
-                color=_BANDS[phase.outcome],
-            )
-            last = middle
-
-
-def _lines(axis: Axes, lines: dict[str, series.Points], scale: float = 1.0) -> None:
-    for number, (name, points) in enumerate(lines.items()):
-        thin = series.thinned(points)
-        axis.plot(
-            [x / scale for x, _ in thin],
-            [y for _, y in thin],
-            color=SERIES[number % len(SERIES)],
-            linestyle=DASHES[number % len(DASHES)],
-            marker=MARKERS[number % len(MARKERS)] if len(thin) <= 60 else None,
-            label=name,
-        )
-
-
-def _unit(seconds: float) -> tuple[str, float]:
-    """The unit in which to show ``seconds``, and the number of seconds in it."""
-    if seconds < 300:
-        return "seconds", 1.0
-    return ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)
 
 
 def frontier(run: Run) -> str:
@@ -137,7 +63,7 @@ def frontier(run: Run) -> str:
             if after is None:
                 continue
             x1, y1 = after
-            colour = _BANDS[phase.outcome]
+            colour = colour_of(phase)
             axis.annotate(
                 "",
                 (x1, y1),
@@ -145,20 +71,46 @@ def frontier(run: Run) -> str:
                 arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 1.6},
             )
             face = colour if phase.accepted else "none"
-            axis.plot(x1, y1, "o", color=colour, markerfacecolor=face, markersize=6)
-            axis.annotate(
-                str(phase.number), (x1, y1), (5, 4), textcoords="offset points", color=colour
-            )
+            axis.plot(x1, y1, "o", color=colour, markerfacecolor=face, markersize=6, clip_on=False)
         axis.margins(0.12)
+        low, high = axis.get_xlim()
+        axis.set_xlim(max(0.0, low), min(1.0, high))
+        if min(y for _, y in way) >= 0.0:
+            keep_within(axis, low=0.0)
         axis.invert_yaxis()
+        _number_ends(axis, moves)
         axis.set_xlabel("strict adherence, guard's rows →")
         axis.set_ylabel("probe loss, better upwards →")
 
     title = "Each phase's way between adherence and retention: right and up is better"
-    return drawn("frontier", title, draw, width=5.2, height=3.8)
+    return drawn("frontier", title, draw, width=5.5, height=3.8)
 
 
-def changes(name: str, title: str, measured: Sequence[Change], marked: Sequence[str] = ()) -> str:
+def _number_ends(axis: Axes, moves: Sequence[series.Move]) -> None:
+    """Write the phases' numbers beside the ends of their arrows, where there is room."""
+    taken: list[tuple[float, float]] = []
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    for phase, _, after in reversed(moves):
+        if after is None:
+            continue
+        place = (after[0] - left) / (right - left), (after[1] - bottom) / (top - bottom)
+        if any(abs(place[0] - x) < 0.06 and abs(place[1] - y) < 0.07 for x, y in taken):
+            continue
+        taken.append(place)
+        aside = (-6, "right") if place[0] > 0.94 else (6, "left")
+        axis.annotate(
+            str(phase.number),
+            after,
+            (aside[0], 5),
+            textcoords="offset points",
+            ha=aside[1],
+            color=colour_of(phase),
+        )
+
+
+def changes(
+    name: str, caption: str, title: str, measured: Sequence[Change], marked: Sequence[str] = ()
+) -> str:
     """Pass rates before and after, by family or constraint; ``marked`` names get a star."""
     if not measured:
         return ""
@@ -168,20 +120,29 @@ def changes(name: str, title: str, measured: Sequence[Change], marked: Sequence[
         axis = figure.subplots()
         for line, change in enumerate(shown):
             colour = GOOD if change.change > 0 else BAD if change.change < 0 else MUTED
-            axis.plot([change.before, change.after], [line, line], color=colour, linewidth=2.5)
-            axis.plot(change.before, line, "o", color=INK, markerfacecolor="none", markersize=6)
-            axis.plot(change.after, line, "o", color=colour, markersize=6)
-        labels = [f"{c.name}{' *' if c.name in marked else ''}" for c in shown]
-        axis.set_yticks(range(len(shown)), [_short(label) for label in labels])
-        axis.set_ylim(-0.6, len(shown) - 0.4)
-        axis.set_xlim(-0.03, 1.03)
-        axis.set_xlabel("share passed, ○ before, ● after")
-        axis.grid(axis="y", visible=False)
+            both: dict[str, Any] = {"color": colour, "clip_on": False}
+            axis.plot([change.before, change.after], [line, line], linewidth=2.5, **both)
+            hollow: dict[str, Any] = {"color": INK, "markerfacecolor": "none", "clip_on": False}
+            axis.plot(change.before, line, "o", markersize=6, **hollow)
+            axis.plot(change.after, line, "o", markersize=6, **both)
+            label = _short(f"{change.name}{' *' if change.name in marked else ''}")
+            axis.annotate(label, (0, line), (0, 7), textcoords="offset points", fontsize=9)
+        axis.set_yticks([])
+        axis.set_ylim(-0.5, len(shown) - 0.2)
+        axis.set_xlim(0.0, 1.0)
+        axis.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0])
+        axis.set_xlabel("share passed")
 
-    return drawn(name, title, draw, width=5.2, height=1.0 + 0.27 * len(shown))
+    key = [
+        Key("before", INK, None, HOLLOW),
+        Key("after, more", GOOD, marker="o"),
+        Key("after, fewer", BAD, marker="o"),
+    ]
+    size = {"width": 5.5, "height": 0.7 + 0.36 * len(shown)}
+    return drawn(name, title, draw, caption=caption, key=key, **size)
 
 
-def distributions(reward: str, number: int, by_phase: Sequence[Scores]) -> str:
+def distributions(reward: str, place: int, by_phase: Sequence[Scores]) -> str:
     """The scores that a reward gave, in the first and in the last phase."""
     ends = [by_phase[0], by_phase[-1]] if len(by_phase) > 1 else [by_phase[0]]
     ends = [scores for scores in ends if sum(scores.counts)]
@@ -200,38 +161,19 @@ def distributions(reward: str, number: int, by_phase: Sequence[Scores]) -> str:
                 linestyle=DASHES[index],
                 linewidth=1.8,
                 fill=False,
-                label=f"phase {scores.phase}, mean {scores.mean:.2f}",
             )
-        axis.set_title(_short(reward))
         axis.set_xlabel("score")
         axis.set_ylabel("share of answers")
         axis.set_ylim(0, None)
-        axis.legend(loc="best")
+        keep_within(axis, high=1.0)
 
     title = f"Scores of {reward} among sampled answers"
-    return drawn(f"reward-{number}", title, draw, width=3.6, height=2.5)
-
-
-def control(run: Run) -> list[str]:
-    """A figure for each value that TRL logged or controllers set, over GRPO steps."""
-    values = series.control(run)
-    beginnings = list(series.starts(run.phases).values())
-    figures = []
-    for number, (name, points) in enumerate(values.items()):
-        if len({value for _, value in points}) == 1 and name in _SET:
-            continue  # the configuration shows a constant
-
-        def draw(figure: Figure, name: str = name, points: series.Points = points) -> None:
-            axis = figure.subplots()
-            for beginning in beginnings[1:]:
-                axis.axvline(beginning, color=GRID, linewidth=1.2)
-            _lines(axis, {name: points})
-            axis.set_title(series.CONTROL[name])
-            axis.set_xlabel("GRPO step of the run")
-
-        title = f"{series.CONTROL[name]} over the GRPO steps of all phases"
-        figures.append(drawn(f"control-{number}", title, draw, width=3.6, height=2.4))
-    return figures
+    key = [
+        Key(f"phase {scores.phase}, mean {scores.mean:.2f}", SERIES[index], DASHES[index])
+        for index, scores in enumerate(ends)
+    ]
+    size = {"width": 3.6, "height": 2.4}
+    return drawn(f"reward-{place}", title, draw, caption=reward, key=key, **size)
 
 
 def honesty(run: Run) -> str:
@@ -248,16 +190,71 @@ def honesty(run: Run) -> str:
     if not lines:
         return ""
 
+    most = limits.setting(run, "guard", f"max_{GAP}")
+
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         axis.axhline(0.0, color=MUTED, linewidth=1.0)
-        _lines(axis, lines)
+        draw_lines(axis, lines)
+        numbers = [x for points in lines.values() for x, _ in points]
+        whole_ticks(axis, min(numbers), max(numbers))
+        if most is not None:
+            draw_threshold(axis, most, *axis.get_xlim())
         axis.set_xlabel("phase")
-        axis.set_title("gap and trip wires")
-        axis.locator_params(axis="x", integer=True)
-        axis.legend(loc="best")
 
-    return drawn("honesty", "Gap and trip-wire rate by phase", draw, width=3.6, height=2.4)
+    key = keys(lines)
+    if most is not None:
+        key.append(threshold_key(f"largest gap to be kept: {number(most)}"))
+    title = "Gap and trip-wire rate by phase"
+    return drawn("honesty", title, draw, width=5.5, height=2.4, key=key)
+
+
+def judged(run: Run) -> list[str]:
+    """What the guard judged phases by: a figure each, with the threshold as a line."""
+    figures = []
+    for place, amount in enumerate(limits.amounts(run)):
+        found = [
+            (phase, value)
+            for phase in run.phases
+            if (value := limits.measured(phase, amount.name)) is not None
+        ]
+        if found:
+            figures.append(_judged(run, place, amount, found))
+    return figures
+
+
+def _judged(
+    run: Run,
+    place: int,
+    amount: limits.Amount,
+    found: Sequence[tuple[Phase, tuple[float, float, float]]],
+) -> str:
+    levels = [(phase, limits.limit(run, phase, amount.name)) for phase, _ in found]
+
+    def draw(figure: Figure) -> None:
+        axis = figure.subplots()
+        axis.axhline(0.0, color=MUTED, linewidth=1.0)
+        for phase, (value, low, high) in found:
+            style: dict[str, Any] = {"color": colour_of(phase), "clip_on": False}
+            axis.plot([phase.number] * 2, [low, high], linewidth=1.6, **style)
+            face = "none" if phase.outcome == "dropped" else colour_of(phase)
+            axis.plot(phase.number, value, "o", markersize=6, markerfacecolor=face, **style)
+        for phase, level in levels:
+            if level is not None:
+                draw_threshold(axis, level, phase.number - 0.5, phase.number + 0.5)
+        whole_ticks(axis, found[0][0].number, found[-1][0].number)
+        axis.set_xlabel("phase")
+
+    told = dict.fromkeys(
+        f"{number(level)}{' for bursts' if phase.kind == 'burst' else ''}"
+        for phase, level in levels
+        if level is not None
+    )
+    word = "at least" if amount.is_least else "at most"
+    key = [threshold_key(f"{word} {', '.join(told)}")] if told else []
+    title = f"{amount.caption} by phase, and the guard's threshold"
+    size = {"width": 3.6, "height": 2.4}
+    return drawn(f"judged-{place}", title, draw, caption=amount.caption, key=key, **size)
 
 
 def _short(label: str, most: int = 44) -> str:

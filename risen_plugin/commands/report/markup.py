@@ -65,7 +65,11 @@ def duration(seconds: float) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str) -> Markup:
-    """A table that scrolls sideways in itself; numbers are aligned to the right."""
+    """A table; numbers are aligned to the right.
+
+    On a narrow page one of 4 to 8 columns becomes a list, each value below its column's name; a
+    wider one scrolls sideways in itself.
+    """
     cells = [list(row) for row in rows]
     is_number = [
         bool(cells)
@@ -73,20 +77,24 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str
         for column in range(len(head))
     ]
 
+    is_list = 4 <= len(head) <= 8
+
     def cell(tag: str, column: int, value: object) -> str:
         is_short = isinstance(value, str) and len(value) <= _SHORT and tag == "td"
         kind = "number" if is_number[column] else "short" if is_short else ""
         named = f' class="{kind}"' if kind else ""
         scope = ' scope="col"' if tag == "th" else ""
-        return f"<{tag}{scope}{named}>{html(value)}</{tag}>"
+        label = f' data-label="{escape(head[column])}"' if is_list and tag == "td" else ""
+        return f"<{tag}{scope}{named}{label}>{html(value)}</{tag}>"
 
     top = "".join(cell("th", column, name) for column, name in enumerate(head))
     body = "".join(
         f"<tr>{''.join(cell('td', column, value) for column, value in enumerate(row))}</tr>"
         for row in cells
     )
+    kind = "table list" if is_list else "table"
     return Markup(
-        f'<div class="table" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
+        f'<div class="{kind}" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
         f"<caption>{escape(caption)}</caption>"
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )

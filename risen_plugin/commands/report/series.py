@@ -28,6 +28,7 @@ _ADHERENCE = {
     "reserved families": UNSEEN_ADHERENCE,
 }
 _IN_EVENTS = ADHERENCE.removeprefix(OF_THE_GUARD)  # as events of the guard name it
+_FORWARD_KL = f"{OF_THE_GUARD}forward_kl"
 _NO_QUALITY = (
     *("runtime", "samples_per_second", "steps_per_second", "epoch", "loss"),
     *("num_tokens", "entropy"),  # TRL's SFTTrainer counts and logs them in every evaluation
@@ -159,6 +160,22 @@ def control(run: Run) -> dict[str, Points]:
     for event in run.of(ControlEvent):
         _put(by_name, offset.get(event.number, 0) + event.grpo_step, event.numbers)
     return {name: sorted(by_name[name].items()) for name in CONTROL if by_name.get(name)}
+
+
+def forward_kl(run: Run) -> Points:
+    """The forward KL that the guard measured in phases, over the GRPO steps of all in a row."""
+    offset = starts(run.phases)
+    found = {
+        float(offset[phase.number] + phase.steps): value
+        for phase in run.phases
+        if phase.kind == "risen" and (value := phase.number_of(_FORWARD_KL)) is not None
+    }
+    for event in run.of(GuardEvent):
+        change = event.intervals.get(_FORWARD_KL.removeprefix(OF_THE_GUARD))
+        value = as_number(change[0]) if isinstance(change, list) and change else None
+        if value is not None and event.grpo_step is not None and event.number in offset:
+            found[float(offset[event.number] + event.grpo_step)] = value
+    return sorted(found.items())
 
 
 def starts(phases: Sequence[Phase]) -> dict[int, int]:
