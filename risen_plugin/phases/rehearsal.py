@@ -230,7 +230,7 @@ def _refusal(context: PhaseContext, error: Exception) -> ConfigError:
     model = context.model
     name = type(base_of(model)).__name__
     if isinstance(model, PeftModel):
-        kind = model.peft_config[model.active_adapter].peft_type
+        kind = model.peft_config[str(model.active_adapter)].peft_type
         name = f"{name} with its {str(getattr(kind, 'value', kind)).replace('_', ' ')} adapter"
         remedy = "train another kind of adapter, such as LoRA on linear layers, or leave RISEN out"
     else:
