@@ -172,9 +172,9 @@ def add_reference(model: AdaptedModel) -> None:
 def plainly_begun(config: PeftConfig) -> PeftConfig:
     """The configuration of a copy, whose first values are of no account."""
     plain = copy.deepcopy(config)
-    if isinstance(getattr(plain, "init_lora_weights", None), str):
-        plain.init_lora_weights = True  # type: ignore[attr-defined]  # a LoraConfig
-    if hasattr(plain, "lora_dropout"):
+    if isinstance(plain, LoraConfig):
+        if isinstance(plain.init_lora_weights, str):
+            plain.init_lora_weights = True
         plain.lora_dropout = 0.0
     return plain
 

@@ -115,7 +115,7 @@ def model_of(kind: str, dtype: str, folder: Path, *, seed: int = 0) -> Any:
     """A two-layer Qwen2 of a kind."""
     torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(base_model())
-    model = Qwen2ForCausalLM(
+    model: Any = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=1024,
             hidden_size=32,
@@ -331,7 +331,8 @@ def _bits(tensor: torch.Tensor) -> str:
 
 
 def _randomness() -> list[Any]:
-    return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+    numpy_state: Any = np.random.get_state()
+    return [random.getstate(), numpy_state[1].tolist(), torch.get_rng_state().tolist()]
 
 
 class _Orders:
