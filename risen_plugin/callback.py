@@ -20,7 +20,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from risen_plugin.config import RisenConfig, RisenFields, check_keys
 from risen_plugin.contracts import PhaseRecord
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.kit.fields import changed_fields
 from risen_plugin.run.fitness import check_arguments, check_model, check_probe, check_targets
 from risen_plugin.training.outer_trainer import NoStepTooMany, OuterTrainer, running_trainer
@@ -142,9 +142,12 @@ class RisenCallback(TrainerCallback):
         from risen_plugin.config import effective_grpo
         from risen_plugin.training.asking import Asking
 
-        asking = Asking(tokenizer, effective_grpo(self.config.grpo))
-        for row in self.run_state.parts.first_rows:
-            asking.prompt_ids(row["prompt"])
+        asking, parts = Asking(tokenizer, effective_grpo(self.config.grpo)), self.run_state.parts
+        for row in parts.first_rows:
+            try:
+                asking.prompt_ids(row["prompt"])
+            except DataError as error:
+                raise DataError(f"{parts.generator.label} made an unusable row: {error}") from error
 
     @property
     def phases(self) -> tuple[PhaseRecord, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from risen_plugin.commands.train.run_config import DataSource
 from risen_plugin.errors import DataError
 from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.sft import sft_config, sft_trainer
+
+from .refusing import refused_at_the_start
 
 Make = Callable[..., Any]
 TEMPLATE = (
@@ -165,17 +168,16 @@ def test_an_instruction_that_the_template_refuses_is_named_before_a_run(
     config: Make,
     messages: list[dict[str, Any]],
     message: str,
+    attached: bool,
 ):
     def generator(*, count: int, **context: Any) -> list[dict[str, Any]]:
         return [{"prompt": messages}] * count
 
     monkeypatch.setattr(tokenizer, "chat_template", NO_SYSTEM)
     trainer = make_trainer(make_model())
-    RisenCallback(config(generator=generator, probe=[{"text": "a b c"}])).attach(trainer)
-    with pytest.raises(
-        DataError, match=f"generator 'generator'.* made an unusable row: .*{message}"
-    ):
-        trainer.train()
+    callback = RisenCallback(config(generator=generator, probe=[{"text": "a b c"}]))
+    said = refused_at_the_start(trainer, callback, DataError, attached)
+    assert re.match(f"generator 'generator'.* made an unusable row: .*{message}", said)
     assert trainer.state.global_step == 0
 
 
