@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from html import unescape
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -758,6 +759,35 @@ def test_no_text_of_a_figure_lies_outside_of_it(judged_page: str) -> None:
         for text, left, top, right, bottom in figure.texts():
             assert -1 <= left <= right <= width + 1, (name, text)
             assert -1 <= top <= bottom <= height + 1, (name, text)
+
+
+def test_the_legend_names_the_bands_that_the_run_has(
+    judged_page: str, script: Script, tmp_path: Path
+) -> None:
+    def legend(page: str) -> list[str]:
+        return re.findall(r'<i class="band ([a-z]+)">', page)
+
+    assert legend(judged_page) == ["kept", "dropped", "done"]
+    assert legend(write_report(script.place).read_text()) == ["kept", "dropped"]
+    bare = Script(tmp_path / "bare")
+    bare.event(1.0, "log", 1, loss=1.0)
+    page = write_report(bare.place).read_text()
+    assert legend(page) == []
+    assert "Decisions" not in page
+    bare.record.close()
+
+
+def test_the_numbers_of_phases_above_an_axis_do_not_touch(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    for number in range(1, 25):
+        kind = "burst" if number % 7 == 0 else "risen"
+        measured = metrics(0.5, 0.5)
+        script.phase(number, number, number * 2.0, number * 2.0 + 1, True, measured, 0, kind)
+    script.record.close()
+    drawing = Drawing(write_report(tmp_path).read_text(), "timeline-adherence")
+    labels = [entry for entry in drawing.texts() if entry[0].endswith("✓")]
+    assert len(labels) > 8
+    assert all(here[3] < there[1] for here, there in pairwise(labels))
 
 
 def test_a_reason_does_not_repeat_the_columns_beside_it(tmp_path: Path) -> None:

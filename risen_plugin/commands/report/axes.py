@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOURS = {"kept": GOOD, "dropped": BAD, "done": BURST, "running": MUTED, "cut off": MUTED}
-_MOST_MARKED = 60  # points of a line that have a marker each
+_MOST_MARKED = 40  # points of a line that have a marker each
 _SLACK = 0.05  # of the range of an axis, beyond its data
-_MOST_NAMED = 18  # phases that are numbered above an axis
+_LETTER = 0.09  # inches of a letter above an axis
+_AXIS_SHARE = 0.8  # of a figure's width
 
 
 def colour_of(phase: Phase) -> str:
@@ -105,23 +106,27 @@ def whole_ticks(axis: Axes, first: float, last: float) -> None:
 def name_phases(axis: Axes, phases: Sequence[Phase], spans: Sequence[tuple[float, float]]) -> None:
     """Write the numbers of phases above the axis, where there is room, in the axis' unit."""
     low, high = axis.get_xlim()
-    last = -math.inf
+    figure: Any = axis.get_figure()
+    width = figure.get_figwidth()
+    a_letter = (high - low) * _LETTER / (width * _AXIS_SHARE)
+    taken = -math.inf
     for phase, (begins, ends) in zip(phases, spans, strict=True):
-        middle = (begins + ends) / 2
-        if middle - last < (high - low) / _MOST_NAMED:
-            continue
         mark = {"kept": "✓", "dropped": "✗"}.get(phase.outcome, "")
+        label = f"{'b' if phase.kind == 'burst' else ''}{phase.number}{mark}"
+        middle, half = (begins + ends) / 2, (len(label) + 1) * a_letter / 2
+        if middle - half < taken:
+            continue
         axis.text(
             middle,
             1.0,
-            f"{'b' if phase.kind == 'burst' else ''}{phase.number}{mark}",
+            label,
             transform=axis.get_xaxis_transform(),
             ha="center",
             va="bottom",
             fontsize=9,
             color=colour_of(phase),
         )
-        last = middle
+        taken = middle + half
 
 
 def _style(number: int) -> tuple[str, Any]:

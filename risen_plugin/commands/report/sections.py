@@ -13,6 +13,8 @@ from risen_plugin.commands.report.markup import (
     Markup,
     duration,
     folded,
+    html,
+    join,
     pre,
     prose,
     section,
@@ -24,7 +26,7 @@ from risen_plugin.commands.report.verdicts import verdicts
 from risen_plugin.errors import typed_line
 from risen_plugin.progress import TRIP_WIRES
 from risen_plugin.record.events import DecisionEvent, PluginErrorEvent
-from risen_plugin.record.reading import Run
+from risen_plugin.record.reading import Phase, Run
 
 _log = logging.getLogger("risen_plugin")
 _OURS = ("versions", "environment", "hashes")
@@ -63,13 +65,6 @@ def _made(title: str, make: Callable[[], list[Markup]]) -> list[Markup]:
 def _timeline(run: Run) -> list[Markup]:
     if not run.events:
         return [prose("Nothing has been recorded yet.")]
-    legend = Markup(
-        '<p class="legend"><span><i class="band kept"></i>kept phase</span>'
-        '<span><i class="band dropped"></i>dropped phase</span>'
-        '<span><i class="band done"></i>burst of fine-tuning</span>'
-        '<span><i class="band running"></i>running, or cut off</span>'
-        "<span>fine-tuning in between</span></p>"
-    )
     decisions = [
         (
             duration(event.at),
@@ -82,11 +77,35 @@ def _timeline(run: Run) -> list[Markup]:
         for event in run.of(DecisionEvent)
     ]
     head = ("at", "step", "decision", "number", "steps", "reason")
-    return [
-        legend,
-        side_by_side(timeline.timeline(run)),
-        folded(f"Decisions ({len(decisions)})", table(head, decisions, caption="Decisions")),
+    parts = [_legend(run), side_by_side(timeline.timeline(run))]
+    if decisions:
+        label = f"Decisions ({len(decisions)})"
+        parts.append(folded(label, table(head, decisions, caption="Decisions")))
+    return parts
+
+
+def _legend(run: Run) -> Markup:
+    """The bands that the run has."""
+    found = {_band(phase) for phase in run.phases}
+    bands = [
+        Markup(f'<span><i class="band {name}"></i>{html(label)}</span>')
+        for name, label in (
+            ("kept", "kept phase"),
+            ("dropped", "dropped phase"),
+            ("done", "burst of fine-tuning"),
+            ("running", "running, or cut off"),
+        )
+        if name in found
     ]
+    if not bands:
+        return Markup("")
+    return Markup(f'<p class="legend">{join(bands)}<span>fine-tuning in between</span></p>')
+
+
+def _band(phase: Phase) -> str:
+    if phase.outcome in ("running", "cut off"):
+        return "running"
+    return "done" if phase.kind == "burst" and phase.outcome == "kept" else phase.outcome
 
 
 def _frontier(run: Run) -> list[Markup]:
