@@ -19,7 +19,7 @@ HEAD = """\
 Written by `docs/generate_cli.py` from the commands themselves; a test holds it to them.
 
 Results go to standard output, progress bars and messages to standard error. What a person can mend
-is told in one line, with exit code 2 and no traceback; `risen --debug COMMAND` shows the traceback.
+is reported in one line, with exit code 2; `risen --debug COMMAND` shows the traceback too.
 Anything else is a bug and shows its traceback. Installed plugins may add commands.
 
 | exit code | meaning |

@@ -55,7 +55,7 @@ def check_arguments(args: TrainingArguments) -> None:
     if started > 1 and args.world_size == 1:
         raise ConfigError(
             f"each of the {started} processes would train alone, since on CPUs a Trainer has to "
-            "be told: give TrainingArguments use_cpu=True, or start one process"
+            "be asked to join them: give TrainingArguments use_cpu=True, or start one process"
         )
     for name, setting, why in _SHARDED:
         launched = os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() == "true"
