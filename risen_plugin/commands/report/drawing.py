@@ -41,7 +41,7 @@ _VARIABLES = {
     **{colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)},
 }
 HOLLOW = "hollow"
-_SIGNS = dict(zip((*MARKERS, HOLLOW), "●■▲◆▼✚○", strict=True))
+_SIGNS: dict[str, str] = dict(zip((*MARKERS, HOLLOW), "●■▲◆▼✚○", strict=True))
 _SAMPLES = dict(zip(map(str, DASHES), ("solid", "dashed", "dotted", "dash-dot"), strict=True))
 _SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
