@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from risen_plugin.contracts import PhaseRecord, Progress
-from risen_plugin.kit.jsonable import as_number
+from risen_plugin.kit.jsonable import as_number, as_seconds
 
 Series: TypeAlias = Sequence[tuple[int, float]]
 """(step of the outer run, value), in the order of the steps."""
@@ -123,10 +123,10 @@ def gain_of(phase: PhaseRecord) -> Gain:
 
 def seconds_of(phase: PhaseRecord) -> float:
     """Wall-clock seconds of a RISEN phase or burst; 0.0 where none were recorded."""
-    whole = as_number(phase.metrics.get(SECONDS))
+    whole = as_seconds(phase.metrics.get(SECONDS))
     if whole is not None:
         return max(whole, 0.0)
-    return sum(max(as_number(phase.metrics.get(name)) or 0.0, 0.0) for name in TIMED)
+    return sum(max(as_seconds(phase.metrics.get(name)) or 0.0, 0.0) for name in TIMED)
 
 
 def fine_tune_seconds(progress: Progress) -> float:

@@ -27,6 +27,11 @@ _USED = (
     "pyarrow.parquet",
     "risen_plugin.commands.report.page",
     "risen_plugin.commands.report.terminal",
+    "risen_plugin.commands.score.rescoring",
+    "risen_plugin.commands.score.tables",
+    "risen_plugin.commands.simulate.drawing",
+    "risen_plugin.commands.simulate.replay",
+    "risen_plugin.commands.unsolved",
 )
 
 
@@ -54,7 +59,7 @@ def of_paths(place: Path) -> Tally:
     return tally
 
 
-def of_runs(place: Path, count: int, run: Path | None) -> Tally:
+def of_runs(place: Path, first: int, count: int, run: Path | None) -> Tally:
     for module in _USED:  # forks have them then
         importlib.import_module(module)
     tally = Tally("damaged runs")
@@ -62,7 +67,7 @@ def of_runs(place: Path, count: int, run: Path | None) -> Tally:
         count = min(count, 5)
         run = runs.recorded(place / "recorded")
     whole = runs.train(place / "whole") if run is None else run
-    for seed in range(count):
+    for seed in range(first, first + count):
         copy = runs.damaged(whole, place, seed)
         tally.take(runs.tries(copy, seed), forked=True)
         shutil.rmtree(copy)
@@ -84,6 +89,7 @@ def of_endpoint() -> Tally:
 
 @click.command()
 @click.option("--runs", "count", default=500, show_default=True, help="Damaged runs.")
+@click.option("--first", default=0, show_default=True, help="The seed of the first of them.")
 @click.option(
     "--run", type=click.Path(path_type=Path), help="Damage this run in place of a new one."
 )
@@ -92,7 +98,7 @@ def of_endpoint() -> Tally:
 @click.option("--short", is_flag=True, help="A sample of each kind, in seconds, without a model.")
 @click.option("--fork/--process", default=False, help="Try plugins in forks: faster.")
 def main(  # noqa: PLR0917
-    kind: str, only: str, short: bool, fork: bool, count: int, run: Path | None
+    kind: str, only: str, short: bool, fork: bool, first: int, count: int, run: Path | None
 ) -> None:
     """Try everything."""
     global _short  # noqa: PLW0603
@@ -106,7 +112,7 @@ def main(  # noqa: PLR0917
         kinds = {
             "plugins": lambda: of_plugins(place / "plugins", only=only, forked=fork),
             "yaml": lambda: of_yaml(place / "yaml", only=only),
-            "runs": lambda: of_runs(place / "runs", count, run),
+            "runs": lambda: of_runs(place / "runs", first, count, run),
             "endpoint": of_endpoint,
             "paths": lambda: of_paths(place / "paths"),
         }

@@ -41,6 +41,9 @@ _ODD: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+_REPLAYED = ("after", "-o", "steps=2", "--trace", ".")
+
+
 def train(place: Path) -> Path:
     """Train the run whose copies are damaged; returns its folder."""
     place.mkdir(parents=True, exist_ok=True)
@@ -130,11 +133,12 @@ def tries(folder: Path, seed: int) -> Iterator[Try]:
     if seed % 2:
         yield one("report", ".", "--output", "report.html")
     else:
-        yield one("simulate", ".", "--json", json=True)
-        yield one("rescore", ".", "--reward", "mine.py:letters", "--json", json=True)
+        yield one("simulate", *_REPLAYED, "--json", json=True)
+        yield one("rescore", ".", "--rewards", "mine.py:letters", "--json", json=True)
         yield one("unsolved", ".", "--json", json=True)
     if seed % 8 == 0:
-        yield one("rescore", ".", "--reward", "mine.py:letters")
+        yield one("simulate", *_REPLAYED, "--html", "simulated.html")
+        yield one("rescore", ".", "--rewards", "mine.py:letters")
         yield one("unsolved", ".")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -26,6 +27,7 @@ KEY = "sk-never-printed-0123456789"
 LIMIT_S = 30.0
 _MEMORY = 4 << 30  # bytes of address space that a try may take beside what it begins with
 _CODES = frozenset((0, 1, 2, 130))
+_UNTRIED = re.compile(r"missing (option|argument)|no such option|unexpected extra argument")
 _RISEN = [sys.executable, "-c", "from risen_plugin.cli import main; main()"]
 
 
@@ -39,6 +41,8 @@ class Try:
     :param json: whether standard output is JSON, or lines of it, where the command succeeds.
     :param starts: the text that standard output begins with.
     :param codes: exit codes that are right.
+    :param usage: whether the command line itself is what is hostile: else one that the command does
+        not have tries nothing, and that is a fault too.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Try:
     starts: str = ""
     codes: frozenset[int] = _CODES
     limit_s: float = LIMIT_S
+    usage: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,8 @@ def faults(one: Try, ended: Ended) -> list[str]:
     raw = sorted({f"U+{ord(letter):04X}" for letter in said if _acts(letter)})
     if raw:
         found.append(f"prints {', '.join(raw)} as they are")
+    if _UNTRIED.search(ended.err) and not one.usage:
+        found.append(f"is no try of anything: {ended.err.strip()[:160]!r}")
     if one.starts and not ended.out.lstrip().startswith(one.starts):
         found.append(f"standard output begins with {ended.out[:40]!r}")
     if one.json and ended.code in (0, 1) and not _is_json(ended.out):

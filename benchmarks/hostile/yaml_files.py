@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.hostile.runs import recorded
 from benchmarks.hostile.trying import Try
 
 _HEAD = "model: embedded\ndata: rows.jsonl\n"
@@ -105,6 +106,9 @@ _VALUES = (
     "\udcff\udcfe",
     "[\udcff]",
 )
+_LENGTH = ("length", "-o", "low=1", "-o", "high=9")
+_TRACED = ("--trace", "traced")
+_ADAPTED = ("--rewards", "length", "--output", "adapted", "--instructions")
 _PATHS = ("/dev/zero", "/dev/urandom", "/dev/tty", "/dev/full", "fifo", "folder", "loop", "n" * 300)
 
 
@@ -114,6 +118,7 @@ def write(place: Path) -> list[Path]:
     (place / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 4)
     os.mkfifo(place / "fifo")
     (place / "folder").mkdir()
+    recorded(place / "traced")
     (place / "loop").symlink_to("loop")
     files = []
     for name, data in FILES.items():
@@ -135,13 +140,14 @@ def other_tries(place: Path) -> Iterator[list[Try]]:
     for path in _PATHS:
         yield [
             Try(path[:20], ("train", path), place, codes=REFUSED),
-            Try(path[:20], ("score", "length", path, "-o", "low=1"), place, codes=REFUSED),
-            Try(path[:20], ("audit", "length", path, "--quick", "-o", "low=1"), place),
-            Try(path[:20], ("simulate", path), place, codes=REFUSED),
+            Try(path[:20], ("score", *_LENGTH, path), place, codes=REFUSED),
+            Try(path[:20], ("audit", *_LENGTH, "--columns", path, "--quick"), place, codes=REFUSED),
+            Try(path[:20], ("simulate", "after", "--trace", path), place, codes=REFUSED),
+            Try(path[:20], ("simulate", f"{path}.yaml", "--trace", path), place, codes=REFUSED),
             Try(path[:20], ("report", path), place, codes=REFUSED),
             Try(path[:20], ("watch", path, "--once"), place, codes=REFUSED),
             Try(path[:20], ("unsolved", path), place, codes=REFUSED),
-            Try(path[:20], ("rescore", path, "--reward", "length"), place, codes=REFUSED),
+            Try(path[:20], ("rescore", path, "--rewards", "length"), place, codes=REFUSED),
             Try(path[:20], ("rewards", path), place, codes=REFUSED),
             Try(path[:20], ("export", path, "out"), place, codes=REFUSED),
         ]
@@ -151,14 +157,15 @@ def other_tries(place: Path) -> Iterator[list[Try]]:
             Try(value[:20], ("train", "tag.yaml", "--set", f"seed={value}"), place),
             Try(value[:20], ("train", "null.yaml", "--set", f"seed={value}"), place),
             Try(value[:20], ("train", "null.yaml", "--set", f"{value}=1"), place, codes=REFUSED),
-            Try(value[:20], ("score", "length", "rows.jsonl", "-o", f"low={value}"), place),
+            Try(value[:20], ("score", "length", "-o", f"low={value}", "rows.jsonl"), place),
             Try(value[:20], ("score", value, "rows.jsonl"), place, codes=REFUSED),
-            Try(value[:20], ("score", "length", value), place, codes=REFUSED),
-            Try(value[:20], ("audit", "length", "--column", f"a={value}", "--quick"), place),
+            Try(value[:20], ("score", *_LENGTH, value), place, codes=REFUSED),
+            Try(value[:20], ("audit", *_LENGTH, "--column", f"a={value}", "--quick"), place),
             Try(value[:20], (value,), place, codes=REFUSED),
-            Try(value[:20], ("score", f"--{value}"), place, codes=REFUSED),
-            Try(value[:20], ("simulate", value), place, codes=REFUSED),
-            Try(value[:20], ("simulate", "rows.jsonl", "--scheduler", value), place),
-            Try(value[:20], ("adapt", value, "--instructions", value), place, codes=REFUSED),
+            Try(value[:20], ("score", f"--{value}"), place, codes=REFUSED, usage=True),
+            Try(value[:20], ("simulate", "after", "--trace", value), place, codes=REFUSED),
+            Try(value[:20], ("simulate", value, "--trace", "traced"), place, codes=REFUSED),
+            Try(value[:20], ("simulate", "after", "-o", f"steps={value}", *_TRACED), place),
+            Try(value[:20], ("adapt", value, *_ADAPTED, value), place, codes=REFUSED),
             Try(value[:20], ("rewards", value), place, codes=REFUSED),
         ]

@@ -12,7 +12,7 @@ from risen_plugin.commands.completing import runs
 from risen_plugin.commands.options import Renamed, json_option
 from risen_plugin.config import BuffersConfig
 from risen_plugin.contracts import Prompt
-from risen_plugin.errors import RecordError
+from risen_plugin.errors import RecordError, printable
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.instructions.rows import key_of
 from risen_plugin.kit.files import write_text
@@ -89,7 +89,7 @@ def _list(instructions: list[Attempted]) -> None:
 def _start(prompt: Prompt) -> str:
     from risen_plugin.contracts import text_of
 
-    text = " ".join(text_of(prompt).split())
+    text = printable(" ".join(text_of(prompt).split()))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -19,9 +19,12 @@ from risen_plugin.errors import printable
 
 T = TypeVar("T")
 
+MOST_COUNTED = 10**15
+"""What a record may count up to: a float holds it as it is."""
 _LONGEST = 1000  # characters of the representation of an object
 _MOST_NUMBERS = 10_000  # of an array that is listed
 _DEEPEST = 50
+_MOST_SECONDS = 1e12  # 30,000 years
 
 
 def as_number(value: object) -> float | None:
@@ -33,6 +36,18 @@ def as_number(value: object) -> float | None:
     except OverflowError:  # a whole number of some 300 digits
         return None
     return number if math.isfinite(number) else None
+
+
+def as_seconds(value: object) -> float | None:
+    """Seconds that something can have taken, so that sums of them are finite; None for others."""
+    number = as_number(value)
+    return None if number is None or abs(number) > _MOST_SECONDS else number
+
+
+def as_count(value: object) -> int | None:
+    """A number of things, in whole; None for what counts none."""
+    number = as_number(value)
+    return None if number is None or not 0 <= number <= MOST_COUNTED else round(number)
 
 
 def json_text(value: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import DataError
 from risen_plugin.kit.json_lines import Line
-from risen_plugin.kit.jsonable import as_number
+from risen_plugin.kit.jsonable import MOST_COUNTED, as_number, as_seconds
 
 _KINDS = ("fine_tune", "risen", "burst")
 
@@ -148,8 +148,8 @@ def event_of(data: Mapping[str, Any], where: str) -> Event | None:
     where = f"{where}: {data['event']}"
     step = data.get("step")
     if not _is_count(step):
-        raise DataError(f"{where} has the step {step!r}; it is a whole number from 0")
-    return read(data, where, {"step": step, "time": as_number(data.get("time"))})
+        raise DataError(f"{where} has the step {step!r}; it is a whole number from 0 to 10**15")
+    return read(data, where, {"step": step, "time": as_seconds(data.get("time"))})
 
 
 def _log(data: Mapping[str, Any], where: str, when: Mapping[str, Any]) -> Event:
@@ -208,7 +208,7 @@ def _phase(data: Mapping[str, Any], where: str, when: Mapping[str, Any]) -> Even
     if kind not in _KINDS:
         raise DataError(f"{where} is of the kind {kind!r}; there are fine_tune, risen and burst")
     if not _is_count(steps):
-        raise DataError(f"{where} has {steps!r} steps; they are a whole number from 0")
+        raise DataError(f"{where} has {steps!r} steps; they are a whole number from 0 to 10**15")
     if not isinstance(metrics, Mapping):
         raise DataError(f"{where} has metrics that are no object of names and values")
     return PhaseEvent(
@@ -246,11 +246,12 @@ _READERS = {
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a number, NaN and infinity included, that a float can hold."""
+    return isinstance(value, float) or as_number(value) is not None
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_COUNTED
 
 
 def _count(data: Mapping[str, Any], name: str) -> int:

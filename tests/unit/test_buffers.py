@@ -526,6 +526,15 @@ def test_unsolved_instructions_are_written_for_a_person_and_read_back(
     assert "  hard\n" not in done.output
 
 
+def test_unsolved_instructions_are_listed_without_obeying_them(run: Path) -> None:
+    journal = run / "risen" / "buffers.jsonl"
+    text = journal.read_text(encoding="utf-8").replace("harder", "\\u001b[2J\\u202e\\ud800 er")
+    journal.write_text(text, encoding="utf-8")
+    done = CliRunner().invoke(unsolved_command, [str(run)])
+    assert done.exit_code == 0, done.output
+    assert "  \\u001b[2J\\u202e\\ud800 er\n" in done.output
+
+
 def test_a_file_that_somebody_may_have_written_into_is_not_replaced(
     run: Path, tmp_path: Path
 ) -> None:

@@ -439,6 +439,17 @@ def test_rescore_compares_logged_and_new_rewards(run):
     )
 
 
+def test_rescore_shows_names_and_texts_of_a_log_without_obeying_them(run):
+    acting = "\x1b[2J\u202e\x9b7"
+    with RolloutLog("run/risen/phase-001/completions.parquet") as log:
+        scores = {acting: [1.0, 0.0]}
+        log.add(Batch(1, [acting] * 2, [acting, "x"], {"answer": [acting] * 2}, scores), phase=1)
+    shown = risen("rescore", run, "--rewards", "exact", "--phase", "1")
+    assert shown.exit_code == 0, shown.output
+    assert "\\u001b[2J\\u202e\\u009b7 (logged)" in shown.stdout
+    assert not [c for c in shown.stdout if not c.isprintable() and c != "\n"]
+
+
 def test_rescore_as_json_has_rewards_pairs_and_examples(run):
     [data] = listed(risen("rescore", run, *LENGTH, "--phase", "2", "--json", "--examples", "1"))
     assert (data["answers"], data["groups"]) == (8, 2)

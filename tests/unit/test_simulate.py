@@ -430,6 +430,59 @@ def test_the_command_prints_decisions_phases_and_its_limits(run: Callable[..., P
     assert "what another order of the phases would have measured is not known" in result.output
 
 
+def test_a_reason_of_a_scheduler_is_shown_without_obeying_it(
+    run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from risen_plugin import Decision\n"
+        "def odd(progress): return Decision('fine_tune', reason='\\x1b[2J\\u202e')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    result = simulate("mine.py:odd", "--trace", str(run()))
+    assert result.exit_code == 0, result.output
+    assert "fine-tune  \\u001b[2J\\u202e\n" in result.output
+
+
+@pytest.mark.parametrize(
+    "number", [1e308, 1e200, -1e308, 10**400], ids=lambda number: str(number)[:6]
+)
+@pytest.mark.parametrize("name", ["time", "loss", "step", "steps", "metrics"])
+def test_a_record_of_numbers_that_cannot_be_is_replayed_or_refused_in_one_line(
+    name: str, number: float, run: Callable[..., Path], tmp_path: Path
+) -> None:
+    events = [json.loads(line) for line in recorded(10, 20, 40).splitlines()]
+    for event in events[2:]:
+        if name in event:
+            like = event[name]
+            event[name] = dict.fromkeys(like, number) if isinstance(like, dict) else number
+    folder = run("".join(json.dumps(event) + "\n" for event in events))
+    page = ("--html", str(tmp_path / "page.html"))
+    result = simulate(
+        "alternate", "--trace", str(folder), "-o", "fine_tune=20", "-o", "risen=4", *page
+    )
+    assert result.exit_code in (0, 2), result.output
+    assert (result.exit_code == 0) or result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "described"),
+    [(recorded(10).replace('"step": 40', '"step": 1000000000'), 0), (recorded(10), 10**9)],
+)
+def test_a_run_of_more_steps_than_a_replay_takes_is_refused(
+    text: str, described: int, run: Callable[..., Path]
+) -> None:
+    folder = run(text, **({"max_steps": described} if described else {}))
+    with pytest.raises(DataError, match="a replay takes up to 10,000,000; --max-steps sets"):
+        read_trace(folder)
+    assert read_trace(folder, max_steps=40).max_steps == 40
+
+
+def test_a_description_of_buffers_that_is_none_counts_no_demonstrations(
+    run: Callable[..., Path],
+) -> None:
+    assert read_trace(run(buffers="many", max_steps=10**400)).demonstrations is None
+
+
 def test_json_holds_the_decisions_and_both_runs(run: Callable[..., Path]) -> None:
     arguments = ("budget", "--trace", str(run()), "-o", "rollouts=60", "-o", "scheduler=alternate")
     inner = ("-o", "scheduler.fine_tune=10", "-o", "scheduler.risen=4")

@@ -9,6 +9,7 @@ from risen_plugin.commands.score.comparison import Comparison, Disagreement
 from risen_plugin.commands.score.summary import Summary
 from risen_plugin.constraints.core import counted
 from risen_plugin.contracts import text_of
+from risen_plugin.errors import printable
 from risen_plugin.record.rollouts import Rollout, reason_of
 from risen_plugin.rewards.scores import Score, kind_of
 
@@ -111,6 +112,7 @@ def example_lines(example: Disagreement, width: int) -> Iterator[str]:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Aligned columns: the first one to the left, the others to the right."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         cells = [row[0].ljust(widths[0])]
@@ -125,8 +127,8 @@ def visible(text: str) -> str:
 
 
 def clipped(line: str, width: int) -> str:
-    """``line`` cut to ``width`` characters, but to no fewer than 20."""
-    width = max(width, 20)
+    """``line`` cut to ``width`` characters, but to no fewer than 20; names in it can be printed."""
+    line, width = printable(line), max(width, 20)
     return line.rstrip() if len(line) <= width else f"{line[: width - 3].rstrip()}..."
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from risen_plugin.commands.simulate.trace import Trace
 from risen_plugin.contracts import Decision, PhaseRecord
-from risen_plugin.kit.jsonable import as_number
+from risen_plugin.kit.jsonable import as_count, as_number, as_seconds
 from risen_plugin.progress import GUARD_S, SECONDS, held_by_model, seconds_of
 
 COUNTED = ("rollouts", "tokens")
@@ -49,10 +49,10 @@ def _scaled(like: PhaseRecord, factor: float) -> dict[str, Any]:
     The seconds of measuring before and after stay; the other seconds grow.
     """
     metrics = {**like.metrics, SECONDS: seconds_of(like)}
-    measuring = min(as_number(like.metrics.get(GUARD_S)) or 0.0, metrics[SECONDS])
+    measuring = min(as_seconds(like.metrics.get(GUARD_S)) or 0.0, metrics[SECONDS])
     metrics[SECONDS] = measuring + factor * (metrics[SECONDS] - measuring)
     for name in COUNTED:
-        value = as_number(like.metrics.get(name))
+        value = as_count(like.metrics.get(name))
         if value is not None:
             metrics[name] = round(factor * value)
     return metrics

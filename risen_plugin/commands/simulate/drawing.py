@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from risen_plugin.commands.simulate.layout import Stretch
 from risen_plugin.commands.simulate.replay import LoggedDecision, Replay
+from risen_plugin.errors import printable
 from risen_plugin.kit.jsonable import as_number
 from risen_plugin.progress import loss_name
 
@@ -94,14 +95,14 @@ def _end(drawn: Sequence[Stretch]) -> float:
 
 
 def decision_line(made: LoggedDecision) -> str:
-    """One line for one decision."""
+    """One line for one decision; a scheduler's reason and parameters are as it likes."""
     decision = made.decision
     what = {"fine_tune": "fine-tune", "risen": "RISEN", "burst": "burst"}[decision.phase]
     steps = f" {decision.steps}" if decision.phase != "fine_tune" else ""
     like = f"  [{taken_as(made)}]" if taken_as(made) else ""
     parameters = f"  {dict(decision.parameters)}" if decision.parameters else ""
     line = f"step {made.step:<6} {made.time:>8.1f} s  {what + steps:<10} {decision.reason}"
-    return f"{line}{parameters}{like}"
+    return printable(f"{line}{parameters}{like}")
 
 
 def taken_as(made: LoggedDecision) -> str:

@@ -15,7 +15,7 @@ from risen_plugin.commands.simulate.assumed import COUNTED, measured
 from risen_plugin.commands.simulate.layout import Stretch, stretches, totals
 from risen_plugin.commands.simulate.trace import Trace
 from risen_plugin.contracts import Decision, PhaseRecord, Progress, Scheduler
-from risen_plugin.kit.jsonable import as_number
+from risen_plugin.kit.jsonable import as_count
 from risen_plugin.progress import BUFFERED, DEMONSTRATIONS, UNSOLVED, seconds_of
 from risen_plugin.run.deciding import Decisions, decide, timeline
 
@@ -97,7 +97,7 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
     past: list[PhaseRecord] = []
     made: list[LoggedDecision] = []
     news = Decisions()
-    counted = dict.fromkeys(COUNTED, 0.0)
+    counted = dict.fromkeys(COUNTED, 0)
     spent = 0.0
     fullness = {**dict.fromkeys(_BUFFERS, 0), "demonstrations": trace.demonstrations or 0}
     losses, evaluations = _Growing(trace.train_losses), _Growing(trace.eval_metrics)
@@ -110,8 +110,8 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
             train_losses=losses.before(step),
             eval_metrics=evaluations.before(step),
             elapsed_s=time,
-            rollouts=round(counted["rollouts"]),
-            tokens=round(counted["tokens"]),
+            rollouts=counted["rollouts"],
+            tokens=counted["tokens"],
             unsolved=fullness["unsolved"],
             buffered=fullness["buffered"],
             demonstrations=fullness["demonstrations"],
@@ -135,10 +135,10 @@ def replay(trace: Trace, scheduler: Scheduler, label: str) -> Replay:
         past.append(record)
         spent += seconds_of(record)
         for name in COUNTED:
-            counted[name] += as_number(record.metrics.get(name)) or 0.0
+            counted[name] += as_count(record.metrics.get(name)) or 0
         for name, before in fullness.items():
-            seen = as_number(record.metrics.get(_BUFFERS[name]))
-            fullness[name] = before if seen is None else round(seen)
+            seen = as_count(record.metrics.get(_BUFFERS[name]))
+            fullness[name] = before if seen is None else seen
     return Replay(
         label, trace, tuple(made), tuple(phase for phase in past if phase.kind != "fine_tune")
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.errors import DataError
+from risen_plugin.kit.jsonable import MOST_COUNTED
 from risen_plugin.progress import Series, seconds_of
 from risen_plugin.record.events import (
     DecisionEvent,
@@ -23,6 +24,7 @@ from risen_plugin.record.events import (
 from risen_plugin.record.reading import read_log
 
 _READ = (LogEvent, EvaluationEvent, PhaseEvent)
+_MOST_STEPS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def read_trace(path: str | Path, *, max_steps: int | None = None) -> Trace:
 
     :param path: its output folder, the folder ``risen`` in it, or the file ``events.jsonl``.
     :param max_steps: steps of the outer run; the recorded number, or the last step, if None.
-    :raises DataError: if there is no such file, or a line of it is no event, naming the line.
+    :raises DataError: if there is no such file, or a line of it is no event, naming the line; or if
+        the run has more steps than a replay can take.
     """
     log = read_log(path)
     notes: list[str] = []
@@ -85,16 +88,22 @@ def read_trace(path: str | Path, *, max_steps: int | None = None) -> Trace:
     described = log.description
     recorded = _whole(described.get("max_steps")) or None
     whole = max_steps or max(recorded or 0, building.last)
+    if whole > _MOST_STEPS:
+        raise DataError(
+            f"{log.path} is of a run of {whole:.4g} steps, and a replay takes up to "
+            f"{_MOST_STEPS:,}; --max-steps sets their number"
+        )
     if recorded is not None and not max_steps and building.last < recorded:
         notes.append(f"the run was recorded up to step {building.last} of {recorded}")
     if max_steps is not None and max_steps > building.last:
         notes.append(f"nothing was measured after step {building.last}")
-    usable = _whole((described.get("buffers") or {}).get("demonstrations_usable"))
-    return building.trace(whole, notes, usable)
+    buffers = described.get("buffers")
+    usable = buffers.get("demonstrations_usable") if isinstance(buffers, Mapping) else None
+    return building.trace(whole, notes, _whole(usable))
 
 
 def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, int) and 0 <= value <= MOST_COUNTED else None
 
 
 @dataclass
