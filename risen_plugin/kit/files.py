@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -35,6 +36,7 @@ _REFUSALS = (
     *(errno.ENAMETOOLONG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP),
     *(errno.EMFILE, errno.ENFILE, errno.ENOTDIR, errno.EISDIR),
 )
+_CUT_OFF = re.compile(r"inline_container\.cc.* unexpected pos \d+ vs \d+|: iostream error")
 _LONGEST_PATH = 300  # characters that a message shows
 
 
@@ -83,7 +85,8 @@ def reason_of_the_machine(error: BaseException) -> str | None:
     """A line about a file that the machine refuses to read or write; None for any other error.
 
     A full disk, a path that is too long, a right that is missing: nobody's bug, wherever it shows.
-    safetensors and torch raise errors of their own for a full disk, with the system's text in them.
+    safetensors and torch raise errors of their own for a full disk, with the system's text in them;
+    ``torch.save`` one without it.
     """
     number = getattr(error, "errno", None) if isinstance(error, OSError) else None
     text = one_line(error)
@@ -91,6 +94,8 @@ def reason_of_the_machine(error: BaseException) -> str | None:
         return "a path holds the character NUL, which no path can"
     if number is None and isinstance(error, OSError | RuntimeError | _safetensors_error()):
         number = next((code for code in _REFUSALS if os.strerror(code) in text), None)
+    if isinstance(error, RuntimeError) and _CUT_OFF.search(text):
+        number = errno.ENOSPC
     if number not in _REFUSALS:
         return None
     named = getattr(error, "filename", None)

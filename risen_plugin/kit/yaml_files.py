@@ -72,6 +72,7 @@ def read_yaml(text: str) -> Any:
 @functools.cache
 def _loader() -> Any:
     import yaml
+    from yaml.composer import ComposerError
 
     class Loader(yaml.SafeLoader):
         """Knows how deep it is, and says where a value is none."""
@@ -82,9 +83,7 @@ def _loader() -> Any:
             self.depth += 1
             if self.depth > _DEEPEST:
                 mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-                raise yaml.composer.ComposerError(
-                    None, None, f"it is nested more than {_DEEPEST} deep", mark
-                )
+                raise ComposerError(None, None, f"it is nested more than {_DEEPEST} deep", mark)
             node = super().compose_node(parent, index)
             self.depth -= 1
             return node
@@ -106,7 +105,7 @@ def _loader() -> Any:
 
 def _check_size(root: Any) -> None:
     """Refuse a tree that holds itself, or is too large once its aliases are written out."""
-    import yaml
+    from yaml.composer import ComposerError
 
     sizes: dict[int, int] = {}
     begun: set[int] = set()
@@ -128,7 +127,7 @@ def _check_size(root: Any) -> None:
             if total > _MOST_VALUES:
                 problem = f"it holds more than {_MOST_VALUES} values, aliases written out"
         if problem is not None:
-            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+            raise ComposerError(None, None, problem, node.start_mark)
         sizes[id(node)] = total
         return total
 
@@ -145,7 +144,7 @@ def _is_long_number(node: Any) -> bool:
 
 def _check_repeated(root: Any) -> None:
     """Refuse a mapping that says one key twice; YAML readers silently take the last one."""
-    import yaml
+    from yaml.composer import ComposerError
 
     seen: set[int] = set()
     left = [root]
@@ -162,7 +161,7 @@ def _check_repeated(root: Any) -> None:
             key, value = child
             if isinstance(key.value, str):
                 if key.value in keys:
-                    raise yaml.composer.ComposerError(
+                    raise ComposerError(
                         None, None, f"{_TWICE} '{key.value}' twice; leave one out", key.start_mark
                     )
                 keys.add(key.value)

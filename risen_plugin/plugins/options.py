@@ -102,6 +102,7 @@ def build(factory: Callable[..., Any], options: Mapping[str, Any], label: str) -
         name: _converted(name, value, hints[name], label) if name in hints else value
         for name, value in options.items()
     }
+    pressed: list[int] = []
     try:
         with interrupts_noted() as pressed:
             return factory(**arguments)

@@ -20,6 +20,7 @@ def attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
     :param place: how the person called the module, for messages.
     :raises ConfigError: naming the near miss, if there is no such thing, or it cannot be read.
     """
+    pressed: list[int] = []
     try:
         with interrupts_noted() as pressed:
             return _attribute_of(module, attribute, place)
@@ -68,6 +69,7 @@ def module_at(place: str) -> ModuleType:
     folder = str(path.resolve().parent) if is_file else os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    pressed: list[int] = []
     try:
         with interrupts_noted() as pressed:
             return _from_file(path) if is_file else importlib.import_module(place)

@@ -168,6 +168,7 @@ class Plugins:
             arguments = {name: kwargs[name] for name in implementation.argnames}
             if self._trace:
                 _print_call(hook_name, [implementation], arguments)
+            pressed: list[int] = []
             try:
                 with interrupts_noted() as pressed:
                     implementation.function(**arguments)
@@ -196,6 +197,7 @@ class Plugins:
             return False
         offers: list[Offer] = []
         commands = dict(self._cli.commands) if self._cli else {}
+        pressed: list[int] = []
         try:
             with interrupts_noted() as pressed, noise_aside() if self._cli else nullcontext():
                 plugin = load()

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from risen_plugin import RisenCallback
 from risen_plugin.errors import ConfigError, RecordError
+from risen_plugin.kit.files import reason_of_the_machine
 from risen_plugin.record.rollouts import read_rollouts
 from risen_plugin.record.run_record import read_events
 
@@ -69,6 +71,18 @@ def test_a_disk_that_fills_up_in_a_phase_is_one_warning_and_the_training_goes_on
     )
     for log in record.rglob("*.parquet"):
         assert len(list(read_rollouts(log))) == 16
+
+
+@pytest.mark.parametrize("left", [0, 4096])
+def test_a_checkpoint_of_torch_that_a_full_disk_cuts_off_is_one_line(
+    left: int, disk: Callable[[str], Path]
+) -> None:
+    place = disk("size=512k")
+    (place / "full").write_bytes(bytes(512 * 1024 - left))
+    with pytest.raises(RuntimeError) as caught:
+        torch.save({"state": torch.zeros(100_000)}, place / "optimizer.pt")
+    said = reason_of_the_machine(caught.value)
+    assert said == "cannot write: No space left on device; make room there, or choose another place"
 
 
 def test_a_second_run_in_the_folder_of_a_live_one_is_refused_before_its_first_step(

@@ -118,6 +118,10 @@ def test_only_ctrl_c_that_was_pressed_is_noted() -> None:
             RuntimeError("I/O error: No space left on device (os error 28)"),
             "cannot write: No space",
         ),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+            "cannot write: No space left on device; make room",
+        ),
         (ValueError("embedded null byte"), "a path holds the character NUL"),
     ],
 )
