@@ -16,7 +16,7 @@ from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 from risen_plugin.contracts import Failed
-from risen_plugin.errors import PluginError, RisenError
+from risen_plugin.errors import PluginError, RisenError, typed_line
 
 Score: TypeAlias = float | Failed | None
 """The score of one answer by one reward: a number, an abstention, or an error with its reason."""
@@ -47,8 +47,26 @@ def kind_of(score: float | None) -> Kind:
 def check_scores(scores: Any, expected: int, label: str) -> Scores:
     """The scores as plain floats, Nones and :class:`Failed`.
 
-    :raises PluginError: for a wrong number of scores, NaN, infinity, or a value that is no number.
+    :raises PluginError: for a wrong number of scores, NaN, infinity, or a value that is no number
+        or raises where it is read.
     """
+    from risen_plugin.kit.foreign import interrupts_noted
+
+    pressed: list[int] = []
+    try:
+        with interrupts_noted() as pressed:
+            return _checked(scores, expected, label)
+    except PluginError:
+        raise
+    except BaseException as error:  # the class of a score is somebody else's code
+        if pressed:
+            raise
+        raise PluginError(
+            f"{label} returned what cannot be read as scores: {typed_line(error)}"
+        ) from error
+
+
+def _checked(scores: Any, expected: int, label: str) -> Scores:
     try:
         if isinstance(scores, _NO_LISTS):
             raise TypeError

@@ -429,3 +429,17 @@ def test_pass_rates_survive_being_saved_as_json(
     assert restored.rates() == counted.rates()
     assert all(0.0 <= rate <= 1.0 for rate in restored.rates().values())
     assert (restored.rollouts, restored.tokens) == (counted.rollouts, counted.tokens)
+
+
+class _Exiting(float):
+    def __float__(self) -> float:
+        raise SystemExit(0)
+
+    def __len__(self) -> int:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("scores", [[_Exiting(1.0)], _Exiting(1.0)])
+def test_scores_whose_class_exits_are_an_error_of_the_reward(scores: Any) -> None:
+    with pytest.raises(PluginError, match="reward 'r' returned what cannot be read as scores"):
+        check_scores(scores, 1, "reward 'r'")
