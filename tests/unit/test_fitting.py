@@ -15,6 +15,7 @@ import pytest
 from risen_plugin.builtin.generators import Constraints
 from risen_plugin.constraints import KNOWN, clash, contradict, lexicon, parse
 from risen_plugin.constraints.core import phrases
+from risen_plugin.errors import DataError
 from risen_plugin.instructions.fitting import Task, amounts_suit, suitable, task_of
 from risen_plugin.instructions.validity import fault_of_constraints
 
@@ -303,3 +304,15 @@ def test_a_single_word_and_several_are_named_rightly() -> None:
     assert phrases(["tea"], "or") == 'the word "tea"'
     assert phrases(["tea", "milk"], "or") == 'the words "tea" or "milk"'
     assert phrases(["green tea"], "and") == 'the phrase "green tea"'
+
+
+def test_ids_that_somebody_named_need_not_fit_unless_that_is_asked_for() -> None:
+    words: dict[str, Any] = {
+        "prompts": ["List the top 10 films of the year."],
+        "maximum": 1,
+    }
+    named = {**words, "ids": ["length_constraints:number_words"]}
+    [row] = Constraints(**named)(count=1, seed=0)
+    assert row["instruction_id_list"] == ["length_constraints:number_words"]
+    with pytest.raises(DataError, match="no constraint fits"):
+        list(Constraints(**named, fit=True)(count=1, seed=0))

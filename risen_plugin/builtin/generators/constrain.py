@@ -72,7 +72,8 @@ class Constraints:
     :param overlap: so many words in a row that are also in such a file are too many.
     :param fit: whether constraints have to fit the task in the eyes of a reader, which is judged
         by its words: no limit of words on a list of ten, no case for code. A task that fewer than
-        ``minimum`` fit is not used. False adds any that agree with one another.
+        ``minimum`` fit is not used. False adds any that agree with one another, and so does None
+        where ``ids`` are named, which says that they fit.
     :param distinct: whether no instruction comes twice, over all draws: the same query with equal
         constraints. When all have been made there are fewer rows.
     """
@@ -98,7 +99,7 @@ class Constraints:
     against: Sequence[str] = ()
     overlap: int = 13
     distinct: bool = False
-    fit: bool = True
+    fit: bool | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.minimum <= self.maximum:
@@ -206,7 +207,8 @@ class Constraints:
 
     def task(self, query: str) -> Task | None:
         """The task that constraints have to fit; None where they need not."""
-        return task_of(query) if self.fit else None
+        has_to = self.ids is None if self.fit is None else self.fit
+        return task_of(query) if has_to else None
 
     @property
     def is_named(self) -> bool:
