@@ -252,10 +252,9 @@ class RisenCallback(TrainerCallback):
     def on_push_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if not self.config.upload_record:
-            from risen_plugin.training.uploads import hold_back_record
+        from risen_plugin.training.uploads import hold_back_record
 
-            hold_back_record()
+        hold_back_record(not self.config.upload_record)
 
     @property
     def _active(self) -> ActiveRun:

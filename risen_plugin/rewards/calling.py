@@ -11,8 +11,9 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +21,8 @@ from weakref import WeakKeyDictionary
 
 from risen_plugin.config.choices import Grading
 from risen_plugin.contracts import Completion, Failed, Prompt
-from risen_plugin.errors import PluginError, boundary
+from risen_plugin.errors import PluginError, boundary, typed_line
+from risen_plugin.kit.foreign import interrupts_noted
 from risen_plugin.rewards.scores import Scores, check_scores
 
 Arguments = Mapping[str, Any]
@@ -218,9 +220,21 @@ class NamedReward:
     def __call__(
         self, *, prompts: list[Prompt], completions: list[Completion], **columns: Any
     ) -> Scores:
-        with boundary(self.label):
+        with _called(self.label):
             scores = self.reward(prompts=prompts, completions=completions, **columns)
             return check_scores(scores, len(completions), self.label)
+
+
+@contextmanager
+def _called(label: str) -> Iterator[None]:
+    """A boundary for calls: an interrupt that nobody pressed is an error of the reward."""
+    with boundary(label), interrupts_noted() as pressed:
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            if pressed:
+                raise
+            raise PluginError(f"{label} raised {typed_line(error)}") from error
 
 
 def _asked_by_name(reward: Callable[..., Any]) -> list[str]:
@@ -245,7 +259,7 @@ class AsyncNamedReward(NamedReward):
     async def __call__(  # type: ignore[override]  # TRL asks which kind it is before calling
         self, *, prompts: list[Prompt], completions: list[Completion], **columns: Any
     ) -> Scores:
-        with boundary(self.label):
+        with _called(self.label):
             pending: Any = self.reward(prompts=prompts, completions=completions, **columns)
             scores = await pending
             return check_scores(scores, len(completions), self.label)

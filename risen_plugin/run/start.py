@@ -7,7 +7,8 @@ opens the record.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from risen_plugin.config import effective_grpo
-from risen_plugin.contracts import Prompt
+from risen_plugin.contracts import Prompt, text_of
 from risen_plugin.instructions.held_out import families_in_words
 from risen_plugin.instructions.rows import PromptLimit, load_probe
 from risen_plugin.kit.intervals import least_changed
@@ -41,7 +42,7 @@ from risen_plugin.run.fitness import (
 from risen_plugin.run.resuming import Resuming
 from risen_plugin.run.state import RunState
 from risen_plugin.training.adapters import as_peft_model
-from risen_plugin.training.answering import longest_prompt
+from risen_plugin.training.answering import Encoded, longest_prompt
 from risen_plugin.training.asking import Asking
 from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.outer_trainer import OuterTrainer, running_processes
@@ -105,9 +106,10 @@ class Start:
         limit_rewards(rewards, self.args.ddp_timeout, self.processes.count)
         self._set_apart()
         goes_on = self._resume()
-        context = self._context()
+        context = self._context(self._first_probe_rows())
         if not goes_on:
             rehearse(context, self.run_state.chosen)
+        context = replace(context, probe=self._encoded(self._probe_rows()))
         self._announce_too_few(context)
         if self.args.save_only_model and self.args.save_strategy != "no":
             self.announcer.announce(
@@ -164,10 +166,10 @@ class Start:
             announce(f"step {step}: this run was begun without RISEN; it joins in from here")
         return saved is not None and not self.resuming.is_changed
 
-    def _context(self) -> PhaseContext:
+    def _context(self, probe: Sequence[Mapping[str, Any]]) -> PhaseContext:
         """The context of all phases of this run.
 
-        :raises ConfigError: if there are no rows to measure retention on.
+        :raises DataError: for probe rows that cannot be read.
         """
         run_state, outer = self.run_state, self.outer
         most = self.config.guard.probe_rows
@@ -180,7 +182,7 @@ class Start:
             panel=run_state.panel,
             instructions=run_state.instructions,
             pass_rates=run_state.pass_rates,
-            probe=encode_probe(self.tokenizer, self._probe_rows(most), self._longest),
+            probe=self._encoded(probe),
             controllers=run_state.controllers,
             buffers=run_state.buffers,
             domain_reward=run_state.parts.domain,
@@ -193,7 +195,22 @@ class Start:
             processes=self.processes,
         )
 
-    def _probe_rows(self, most: int) -> list[Mapping[str, Any]]:
+    def _encoded(self, probe: Sequence[Mapping[str, Any]]) -> list[Encoded]:
+        return encode_probe(self.tokenizer, probe, self._longest)
+
+    def _first_probe_rows(self) -> list[Mapping[str, Any]]:
+        """Probe rows to try a phase with: a prompt, where the probe takes the model to be made."""
+        probe = self.config.probe
+        if probe is None or isinstance(probe, str | Path | Sequence):
+            return self._probe_rows()
+        return [{"text": text_of(self.run_state.instructions.held_out.guard[0]["prompt"])}]
+
+    def _probe_rows(self) -> list[Mapping[str, Any]]:
+        """The rows to measure retention on.
+
+        :raises ConfigError: if there are none.
+        """
+        most = self.config.guard.probe_rows
         if self.config.probe is not None:
             rows = load_probe(self.config.probe)[:most]
         else:

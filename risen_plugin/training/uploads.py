@@ -18,6 +18,9 @@ from risen_plugin.errors import ConfigError
 _HELD_BACK = ("risen/*", ".risen.tmp/*", ".checkpoint-*")
 """As ``fnmatch`` reads them, where ``*`` matches a ``/`` too: the record, and a checkpoint's."""
 
+_held = {"back": False}
+"""Whether the next upload leaves the record out; each run sets it before its own uploads."""
+
 _TRUE = ("1", "ON", "YES", "TRUE")
 _UPLOADERS: Mapping[str, tuple[str, str, Callable[[str], bool]]] = {
     "wandb": ("WANDB_LOG_MODEL", "false", lambda value: value.lower() == "checkpoint"),
@@ -32,8 +35,8 @@ _UPLOADERS: Mapping[str, tuple[str, str, Callable[[str], bool]]] = {
 of a value."""
 
 
-def hold_back_record() -> None:
-    """Have transformers' uploads leave out a run's record from here on.
+def hold_back_record(is_held: bool = True) -> None:
+    """Have transformers' uploads leave out a run's record from here on, or take it along.
 
     A Trainer passes the patterns that it leaves out itself, and no setting adds one, so the
     function that it uploads with is wrapped, once for the process.
@@ -43,6 +46,9 @@ def hold_back_record() -> None:
     shared = getattr(transformers.trainer, "hf_api", None)
     owner: Any = transformers.trainer if shared is None else shared()
     upload = getattr(owner, "upload_folder", None)
+    _held["back"] = is_held
+    if upload is None and not is_held:
+        return
     if upload is None:
         raise ConfigError(
             "this release of transformers uploads in a way that RISEN's record cannot be held "
@@ -84,7 +90,8 @@ def _holding_back(upload: Callable[..., Any]) -> Callable[..., Any]:
     def upload_folder(*args: Any, **kwargs: Any) -> Any:
         patterns = kwargs.get("ignore_patterns") or []
         patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-        return upload(*args, **{**kwargs, "ignore_patterns": [*patterns, *_HELD_BACK]})
+        ours = _HELD_BACK if _held["back"] else ()
+        return upload(*args, **{**kwargs, "ignore_patterns": [*patterns, *ours]})
 
     upload_folder.holds_back_record = True  # type: ignore[attr-defined]
     return upload_folder

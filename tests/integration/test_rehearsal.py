@@ -48,6 +48,22 @@ def test_a_value_that_no_phase_can_use_is_named_before_anything_is_trained(
     assert said in refused_at_the_start(make_trainer(make_model()), callback, ConfigError, True)
 
 
+class MadeByTheModel:
+    """A probe that is made when it is first read, as that of a run without probe rows."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("asked before the phase was tried")
+
+
+def test_a_probe_that_the_model_makes_is_made_after_the_trial(
+    make_model: Make, make_trainer: Make, config: Any
+) -> None:
+    grpo = {"generation_kwargs": {"stop_strings": ["x"]}}
+    callback = RisenCallback(config(grpo=grpo, probe=MadeByTheModel()))
+    said = refused_at_the_start(make_trainer(make_model()), callback, ConfigError, True)
+    assert "does not work here: answering ended in ValueError" in said
+
+
 @pytest.mark.parametrize("field", ["optim", "lr_scheduler_type", "loss_type", "scale_rewards"])
 def test_a_word_that_is_none_is_refused_when_the_callback_is_made(field: str, config: Any) -> None:
     words = {"optim": "adamw", "lr_scheduler_type": "cosin", "loss_type": "grop"}

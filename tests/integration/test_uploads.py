@@ -77,6 +77,15 @@ def test_a_setting_lets_them_go_along(
     assert {"risen/run.json", "risen/events.jsonl"} <= uploaded
 
 
+def test_each_run_of_a_process_goes_by_its_own_setting(
+    make_trainer: Make, make_model: Make, config: Make, uploaded: set[str]
+):
+    run(make_trainer, make_model, config)
+    assert "risen/run.json" not in uploaded
+    run(make_trainer, make_model, config, upload_record=True)
+    assert "risen/run.json" in uploaded
+
+
 def test_a_logger_that_would_upload_checkpoints_is_refused_before_the_training(
     make_trainer: Make, make_model: Make, config: Make, monkeypatch: pytest.MonkeyPatch
 ):

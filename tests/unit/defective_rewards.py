@@ -174,6 +174,11 @@ def quadratic(completions, **columns):
     return sound(completions)
 
 
+def interrupts(completions, **columns):
+    """Raises what Ctrl-C raises, although nobody pressed it."""
+    raise KeyboardInterrupt
+
+
 def ends_the_program(completions, **columns):
     if not all(text.strip() for text in texts(completions)):
         raise SystemExit(0)

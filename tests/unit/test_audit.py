@@ -391,6 +391,12 @@ def test_a_clean_reward_ends_with_0_and_a_defective_one_with_1(risen):
     assert max(map(len, out.splitlines())) <= WIDTH
 
 
+def test_a_reward_that_raises_an_interrupt_of_its_own_ends_no_audit(risen):
+    code, _, err = risen(f"{DEFECTIVE}:interrupts", "--quick")
+    assert code == 2
+    assert "raises on every answer: RuntimeError: it raised KeyboardInterrupt, which nobody" in err
+
+
 def test_the_report_as_json(risen):
     code, out, _ = risen(f"{DEFECTIVE}:substring", "--json", "--quick", "--right", "It is art.")
     data = json.loads(out)

@@ -47,6 +47,21 @@ def test_results_come_in_the_order_of_the_rewards() -> None:
     assert list(found.items()) == [("a", [2.0, 2.0]), ("b", [1.0, None])]
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_a_reward_that_raises_what_ends_programs_is_an_error_of_its_own(
+    kind: type[BaseException],
+) -> None:
+    def ending(**columns: Any) -> list[float]:
+        raise kind
+
+    async def ending_later(**columns: Any) -> list[float]:
+        raise kind
+
+    for reward in (named(ending), named(ending_later)):
+        with pytest.raises(PluginError, match=f"reward 'mine' raised {kind.__name__}"):
+            called(reward)
+
+
 def test_async_rewards_run_side_by_side() -> None:
     met: list[asyncio.Event] = []
 

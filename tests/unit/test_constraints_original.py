@@ -90,7 +90,7 @@ def test_without_its_packages_the_mode_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'risen-plugin\[ifeval\]'"):
+    with pytest.raises(ConfigError, match=r"from a clone: pip install '\.\[ifeval\]'"):
         Constraints(rules="ifeval")
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.errors import PluginError, typed_line
+from risen_plugin.kit.foreign import interrupts_noted
 from risen_plugin.kit.time_limit import limited
 from risen_plugin.rewards.adherence import TrainingState
 from risen_plugin.rewards.scores import check_scores
@@ -106,14 +107,19 @@ class Caller:
         """The reward's return value for these arguments, awaited if need be."""
         count = len(passed["completions"])
         began = self.clock()
+        pressed: list[int] = []
         try:
-            with limited(self.limit_s):
+            with interrupts_noted() as pressed, limited(self.limit_s):
                 result = self.reward(**passed)
                 if inspect.isawaitable(result):
                     result = _finish(result)
         except SystemExit as error:  # else it would end the audit, and leave it looking clean
             raise RuntimeError(f"it ended the program: SystemExit({error.code!r})") from error
-        except (Exception, KeyboardInterrupt):
+        except KeyboardInterrupt as error:
+            if pressed:
+                raise
+            raise RuntimeError("it raised KeyboardInterrupt, which nobody pressed") from error
+        except Exception:
             raise
         except BaseException as error:  # GeneratorExit, CancelledError: as above
             raise RuntimeError(typed_line(error)) from error

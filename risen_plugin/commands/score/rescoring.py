@@ -31,7 +31,7 @@ def labelled(rewards: Sequence[str]) -> dict[str, str]:
         label, text = match.groups() if match else (reward.rpartition(":")[2], reward)
         if label in named:
             raise ConfigError(
-                f"two rewards are called '{label}'; give one a label, as in --reward other={text}"
+                f"two rewards are called '{label}'; give one a label, as in --rewards other={text}"
             )
         named[label] = text
     return named

@@ -23,7 +23,7 @@ def needed(module: str) -> Any:
     if importlib.util.find_spec(module) is None:
         raise ConfigError(
             f"IFEval's own verdicts need the package {_PACKAGES[module]}, which is not installed: "
-            "pip install 'risen-plugin[ifeval]'"
+            "install it, or the extra 'ifeval' (from a clone: pip install '.[ifeval]')"
         )
     return importlib.import_module(module)
 
