@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from risen_plugin.errors import ExportError, near_miss
+from risen_plugin.errors import ExportError, near_miss, near_path
 from risen_plugin.kit.files import sha256
 from risen_plugin.record.description import versions_of
 
@@ -90,9 +90,11 @@ def choose_precision(path: Path, precision: str | None) -> Path:
         path = path / wanted
         manifest = read(path)
     if manifest is None or not (path / GRAPH).is_file():
+        lacks = f"no {MANIFEST} with a {GRAPH} in it"
+        if not path.exists():
+            lacks = f"there is no such folder{near_path(path, folders=True)}"
         raise ExportError(
-            f"{path} is not a bundle: no {MANIFEST} with a {GRAPH} in it; "
-            "make one with: risen export RUN_OR_MODEL OUT"
+            f"{path} is not a bundle: {lacks}; make one with: risen export RUN_OR_MODEL OUT"
         )
     if precision not in (None, manifest["precision"]):
         raise ExportError(f"{path} is {manifest['precision']}, not '{precision}'")

@@ -29,13 +29,24 @@ def offered(kind: Kind) -> Completion:
             return [CompletionItem(incomplete, type="file")]
         if not isinstance(installed, Plugins):
             return []
-        return [
+        names = [
             CompletionItem(offer.name, help=offer.origin)
             for offer in installed.offers(kind)
             if offer.name.startswith(incomplete)
         ]
+        return [*names, *map(CompletionItem, _code_files(incomplete))]
 
     return complete
+
+
+def _code_files(incomplete: str) -> list[str]:
+    """Python files of this folder whose names begin so, with the colon that a name follows."""
+    try:
+        return sorted(
+            f"{path}:" for path in Path().glob("*.py") if str(path).startswith(incomplete)
+        )
+    except OSError:
+        return []
 
 
 def runs(

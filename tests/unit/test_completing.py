@@ -37,6 +37,14 @@ def test_a_name_on_offer_is_completed(words: tuple[str, ...], name: str) -> None
     assert all(other.startswith(words[-1]) for other in found)
 
 
+def test_a_file_with_code_is_completed_up_to_the_name_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("polite.py").touch()
+    assert completed("audit", "pol") == {"polite.py:": "plain"}
+
+
 @pytest.mark.parametrize(
     "words",
     [("watch", "o"), ("report", ""), ("unsolved", "out/f"), ("export", "ou"), ("rescore", "out")],
