@@ -43,7 +43,7 @@ def main() -> int:
     failed = [] if arguments else [" ".join(check) for check in CHECKS if run(*check)]
     for check in failed:
         print(f"FAILED: {check}", flush=True)
-    parallel = [] if arguments else ["-n", "2"]
+    parallel = [] if arguments else ["-n", "2", "--dist", "worksteal"]
     return run("pytest", *parallel, *arguments, one_thread=True) or int(bool(failed))
 
 

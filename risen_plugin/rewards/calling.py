@@ -22,7 +22,6 @@ from weakref import WeakKeyDictionary
 from risen_plugin.config.choices import Grading
 from risen_plugin.contracts import Completion, Failed, Prompt
 from risen_plugin.errors import PluginError, boundary, typed_line
-from risen_plugin.kit.foreign import interrupts_noted
 from risen_plugin.rewards.scores import Scores, check_scores
 
 Arguments = Mapping[str, Any]
@@ -228,6 +227,8 @@ class NamedReward:
 @contextmanager
 def _called(label: str) -> Iterator[None]:
     """A boundary for calls: an interrupt that nobody pressed is an error of the reward."""
+    from risen_plugin.kit.foreign import interrupts_noted
+
     with boundary(label), interrupts_noted() as pressed:
         try:
             yield

@@ -130,12 +130,9 @@ def test_each_environment_variable_is_documented(variable):
 
 
 def test_the_how_to_is_a_plugin_that_passes_its_own_tests(plugins, imported):
-    module, contract, offered = python_blocks(HOW_TO)
+    module, written = python_blocks(HOW_TO)
     plugin = imported(module, "risen_mine")
-    tests = imported(
-        f"import risen_mine\nfrom risen_mine import Vowels\n{contract}\n{offered}",
-        "test_risen_mine",
-    )
+    tests = imported(written, "test_risen_mine")
     for check in REWARD_CHECKS:
         tests.test_the_contract_of_a_reward_is_kept(check)
     tests.test_it_is_offered_by_name(plugins)

@@ -17,10 +17,12 @@ def letters(completions, **columns):
     return [sum(x.isascii() and x.isalpha() for x in t) / max(1, len(t)) for t in texts]
 """
 INTERRUPTED = """
+    import signal
+
     seen = globals().setdefault("seen", [])
     seen.append(1)
     if len(seen) == 4:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # as Ctrl-C does
 """
 GRPO = {
     "num_generations": 4,

@@ -91,7 +91,7 @@ def test_a_new_run_is_checked_and_nothing_is_trained_or_written() -> None:
     before = everything()
     shown = done("train", "desk.yaml", "--check").stdout
     assert "data    train.jsonl: 108 rows, and 12 to evaluate on" in shown
-    assert "risen   16 instructions for the guard, and 8 to report on" in shown
+    assert "risen   32 instructions for the guard, and 8 to report on" in shown
     assert "output  out/desk" in shown
     assert everything() == before
 
