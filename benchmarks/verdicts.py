@@ -18,6 +18,8 @@ from typing import Any
 from risen_plugin.constraints import IFEVAL_IDS, KNOWN, judge_all, parse
 from risen_plugin.constraints.core import RULES, Rules
 from risen_plugin.constraints.original.checks import parse as parse_original
+from risen_plugin.constraints.original.needs import check_installed
+from risen_plugin.errors import ConfigError
 
 SIZE = 1_000_000  # characters
 LIMIT_S = 1.0
@@ -30,6 +32,10 @@ PIECES = (
 
 def main() -> None:
     logging.disable(logging.CRITICAL)
+    try:
+        check_installed()
+    except ConfigError as error:
+        sys.exit(str(error))
     rows = [json.loads(line) for line in Path(sys.argv[1]).read_text("utf-8").splitlines()]
     ways: dict[str, Callable[[dict[str, Any]], object]] = {
         "ours": _judged("risen"),

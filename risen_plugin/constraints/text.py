@@ -106,14 +106,16 @@ def sentences(text: str) -> list[str]:
 def _sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     start = after_number = 0
     for end in _SENTENCE_END.finditer(text):
+        if not _WORD_CHARACTER.search(text, start, end.start()):  # marks alone, maybe a megabyte
+            start = after_number = end.end()
+            continue
         if end.group().startswith("."):
             if _numbers_a_list(text, after_number, end):
                 after_number = end.end()
                 continue
             if _is_short(text, start, end):
                 continue
-        if _WORD_CHARACTER.search(text, start, end.end()):
-            yield start, end.end()
+        yield start, end.end()
         start = after_number = end.end()
     if _WORD_CHARACTER.search(text, start):
         yield start, len(text)

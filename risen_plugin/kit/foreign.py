@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO, Any, cast
 
+from risen_plugin.errors import RisenError
+
 _lock = threading.RLock()
 _depth = 0
 _back: Callable[[], None] = lambda: None  # noqa: E731  what puts standard output back
@@ -100,6 +102,27 @@ def end_aside() -> None:
         sys.stdout.flush()
         os.dup2(2, 1)
     sys.stdout = _ASIDE
+
+
+@contextmanager
+def contained(
+    say: Callable[[BaseException], Exception], *, passes: type[Exception] | None = RisenError
+) -> Iterator[None]:
+    """Make an error of ours of whatever somebody else's code raises, exits and interrupts included.
+
+    A Ctrl-C that somebody pressed passes through.
+
+    :param say: the error for the one that was raised.
+    :param passes: errors that pass through too: those that say already what is wrong.
+    """
+    pressed: list[int] = []
+    try:
+        with interrupts_noted() as pressed:
+            yield
+    except BaseException as error:
+        if pressed or (passes is not None and isinstance(error, passes)):
+            raise
+        raise say(error) from error
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from risen_plugin.errors import ConfigError, near_beside, near_miss, typed_line
-from risen_plugin.kit.foreign import interrupts_noted
+from risen_plugin.kit.foreign import contained
 
 
 def attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
@@ -20,18 +20,9 @@ def attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
     :param place: how the person called the module, for messages.
     :raises ConfigError: naming the near miss, if there is no such thing, or it cannot be read.
     """
-    pressed: list[int] = []
-    try:
-        with interrupts_noted() as pressed:
-            return _attribute_of(module, attribute, place)
-    except ConfigError:
-        raise
-    except BaseException as error:  # a module may answer with code of its own
-        if pressed:
-            raise
-        raise ConfigError(
-            f"'{attribute}' of {place} cannot be read: {typed_line(error)}"
-        ) from error
+    said = f"'{attribute}' of {place} cannot be read"
+    with contained(lambda error: ConfigError(f"{said}: {typed_line(error)}")):
+        return _attribute_of(module, attribute, place)  # it may answer with code of its own
 
 
 def _attribute_of(module: ModuleType, attribute: str, place: str) -> Any:
@@ -69,17 +60,9 @@ def module_at(place: str) -> ModuleType:
     folder = str(path.resolve().parent) if is_file else os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    pressed: list[int] = []
-    try:
-        with interrupts_noted() as pressed:
-            return _from_file(path) if is_file else importlib.import_module(place)
-    except BaseException as error:  # a module may raise whatever it likes while it is imported
-        if pressed:
-            raise
-        kind = "file" if is_file else "module"
-        raise ConfigError(
-            f"the {kind} '{place}' cannot be imported: {typed_line(error)}"
-        ) from error
+    said = f"the {'file' if is_file else 'module'} '{place}' cannot be imported"
+    with contained(lambda error: ConfigError(f"{said}: {typed_line(error)}"), passes=None):
+        return _from_file(path) if is_file else importlib.import_module(place)
 
 
 def _from_file(path: Path) -> ModuleType:

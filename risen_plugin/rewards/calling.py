@@ -227,15 +227,13 @@ class NamedReward:
 @contextmanager
 def _called(label: str) -> Iterator[None]:
     """A boundary for calls: an interrupt that nobody pressed is an error of the reward."""
-    from risen_plugin.kit.foreign import interrupts_noted
+    from risen_plugin.kit.foreign import contained
 
-    with boundary(label), interrupts_noted() as pressed:
-        try:
-            yield
-        except KeyboardInterrupt as error:
-            if pressed:
-                raise
-            raise PluginError(f"{label} raised {typed_line(error)}") from error
+    with (
+        boundary(label),
+        contained(lambda error: PluginError(f"{label} raised {typed_line(error)}")),
+    ):
+        yield
 
 
 def _asked_by_name(reward: Callable[..., Any]) -> list[str]:

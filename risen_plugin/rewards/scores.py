@@ -50,20 +50,11 @@ def check_scores(scores: Any, expected: int, label: str) -> Scores:
     :raises PluginError: for a wrong number of scores, NaN, infinity, or a value that is no number
         or raises where it is read.
     """
-    from risen_plugin.kit.foreign import interrupts_noted
+    from risen_plugin.kit.foreign import contained
 
-    pressed: list[int] = []
-    try:
-        with interrupts_noted() as pressed:
-            return _checked(scores, expected, label)
-    except PluginError:
-        raise
-    except BaseException as error:  # the class of a score is somebody else's code
-        if pressed:
-            raise
-        raise PluginError(
-            f"{label} returned what cannot be read as scores: {typed_line(error)}"
-        ) from error
+    said = f"{label} returned what cannot be read as scores"
+    with contained(lambda error: PluginError(f"{said}: {typed_line(error)}")):
+        return _checked(scores, expected, label)  # a score's class is somebody else's code
 
 
 def _checked(scores: Any, expected: int, label: str) -> Scores:

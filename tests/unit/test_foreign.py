@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from risen_plugin.errors import one_line, printable, typed_line
+from risen_plugin.errors import ConfigError, PluginError, one_line, printable, typed_line
 from risen_plugin.kit.files import check_ordinary, reason_of_the_machine
-from risen_plugin.kit.foreign import interrupts_noted, noise_aside, say
+from risen_plugin.kit.foreign import contained, interrupts_noted, noise_aside, say
 
 
 def test_what_is_printed_meanwhile_goes_to_standard_error(
@@ -107,6 +107,27 @@ def test_only_ctrl_c_that_was_pressed_is_noted() -> None:
     with pytest.raises(KeyboardInterrupt), interrupts_noted() as pressed:
         raise KeyboardInterrupt
     assert not pressed
+
+
+KINDS = [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_others_raise_becomes_an_error_that_says_whose_it_is(
+    kind: type[BaseException],
+) -> None:
+    with (
+        pytest.raises(PluginError, match=f"^mine: {kind.__name__}$"),
+        contained(lambda error: PluginError(f"mine: {typed_line(error)}")),
+    ):
+        raise kind
+
+
+def test_an_error_that_says_it_already_passes_through_unless_none_may() -> None:
+    with pytest.raises(ConfigError, match=r"^as it is$"), contained(PluginError):
+        raise ConfigError("as it is")
+    with pytest.raises(PluginError), contained(PluginError, passes=None):
+        raise ConfigError("as it is")
 
 
 @pytest.mark.parametrize(
