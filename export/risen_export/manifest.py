@@ -90,12 +90,11 @@ def choose_precision(path: Path, precision: str | None) -> Path:
         path = path / wanted
         manifest = read(path)
     if manifest is None or not (path / GRAPH).is_file():
-        lacks = f"no {MANIFEST} with a {GRAPH} in it"
-        if not path.exists():
-            lacks = f"there is no such folder{near_path(path, folders=True)}"
-        raise ExportError(
-            f"{path} is not a bundle: {lacks}; make one with: risen export RUN_OR_MODEL OUT"
-        )
+        lacks = "there is no such folder"
+        if path.exists():
+            lacks = f"no {MANIFEST} with a {GRAPH} in it"
+        hint = near_path(path, folders=True) or "; make one with: risen export RUN_OR_MODEL OUT"
+        raise ExportError(f"{path} is not a bundle: {lacks}{hint}")
     if precision not in (None, manifest["precision"]):
         raise ExportError(f"{path} is {manifest['precision']}, not '{precision}'")
     for name, entry in manifest["files"].items():

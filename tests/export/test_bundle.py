@@ -122,7 +122,7 @@ def test_no_prompts_give_no_answers(bundle: Bundle) -> None:
         ("", "int4", r"has no precision 'int4'; did you mean 'int8'\? It has: fp32, int8"),
         ("int8", "fp32", "is int8, not 'fp32'"),
         ("nothing", None, "is not a bundle.*risen export"),
-        ("int", None, r"is not a bundle: there is no such folder; did you mean '.*int8'\?; make"),
+        ("int", None, r"is not a bundle: there is no such folder; did you mean '.*int8'\?$"),
     ],
 )
 def test_what_cannot_be_opened_is_said(
