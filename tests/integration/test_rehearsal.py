@@ -31,7 +31,7 @@ Make = Callable[..., Any]
     ("grpo", "said"),
     [
         ({"use_liger_kernel": True}, "grpo.use_liger_kernel = True does not work here: "),
-        ({"optim": "adamw_bnb_8bit"}, "grpo.optim = 'adamw_bnb_8bit' does not work here: "),
+        ({"optim": "grokadamw"}, "grpo.optim = 'grokadamw' does not work here: "),
         ({"cache_implementation": "nosuch"}, "grpo.cache_implementation = 'nosuch' does not work"),
         (
             {"generation_kwargs": {"stop_strings": ["x"]}, "beta": 0.1},
@@ -83,9 +83,9 @@ def test_the_fields_of_a_scheduler_are_checked_and_tried_too(
     assert "after" in said
     assert "optim is 'adamw'; did you mean 'adamw_torch'" in said
     trainer = make_trainer(make_model())
-    said = refused_at_the_start(trainer, scheduled(optim="adamw_bnb_8bit"), ConfigError, True)
+    said = refused_at_the_start(trainer, scheduled(optim="grokadamw"), ConfigError, True)
     assert "after" in said
-    assert "optim = 'adamw_bnb_8bit' does not work here" in said
+    assert "optim = 'grokadamw' does not work here" in said
 
 
 # Models and adapters
