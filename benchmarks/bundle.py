@@ -123,7 +123,7 @@ class _Torch:
 
     def __init__(self, source: str) -> None:
         from risen_export import merge
-        from risen_export.source import resolve
+        from risen_export.merging.source import resolve
 
         merged = merge.load(resolve(source))
         self.model, self.tokenizer = merged.model, merged.tokenizer
@@ -161,7 +161,7 @@ class _Graph:
     """One precision of the bundle, run by onnxruntime."""
 
     def __init__(self, folder: Path, precision: str, threads: int) -> None:
-        from risen_export.bundle import Bundle
+        from risen_export.runtime.bundle import Bundle
 
         self.bundle = Bundle.open(folder, precision, threads)
 
@@ -195,7 +195,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def _weigh(folder: Path) -> dict[str, int]:
-    from risen_export.manifest import bytes_by_kind
+    from risen_export.bundles.manifest import bytes_by_kind
 
     return bytes_by_kind(folder)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from risen_export.bundle import Bundle
+    from risen_export.bundles.manifest import bytes_by_kind, check
     from risen_export.exporting import Exported, ExportResult, export
-    from risen_export.manifest import bytes_by_kind, check
-    from risen_export.verify import Verdict
+    from risen_export.gate.verify import Verdict
+    from risen_export.runtime.bundle import Bundle
 
 __all__ = [
     "Bundle",
@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 _LATER = {
-    "Bundle": "risen_export.bundle",
+    "Bundle": "risen_export.runtime.bundle",
     "ExportResult": "risen_export.exporting",
     "Exported": "risen_export.exporting",
-    "Verdict": "risen_export.verify",
-    "bytes_by_kind": "risen_export.manifest",
-    "check": "risen_export.manifest",
+    "Verdict": "risen_export.gate.verify",
+    "bytes_by_kind": "risen_export.bundles.manifest",
+    "check": "risen_export.bundles.manifest",
     "export": "risen_export.exporting",
 }
 

@@ -139,7 +139,7 @@ def generate_command(
     BUNDLE is a folder that `risen export` wrote, or one of its precision folders. The prompt -
     reads prompts from the lines of standard input. Several answers are separated by an empty line.
     """
-    from risen_export.bundle import Bundle
+    from risen_export.runtime.bundle import Bundle
 
     texts = list(_texts(prompts))
     if raw and system is not None:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from risen_export import build, manifest, publish, source
-from risen_export.bundle import Bundle
+from risen_export.backends import genai as build
+from risen_export.bundles import manifest, publish
+from risen_export.gate.verify import FP32_TOLERANCE, Verdict, compare, reference
+from risen_export.merging import source
 from risen_export.quiet import quiet
-from risen_export.verify import FP32_TOLERANCE, Verdict, compare, reference
+from risen_export.runtime.bundle import Bundle
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import ExportError
 
@@ -89,7 +91,7 @@ def export(
         publish.published(target, force=force) as scratch,
         tqdm(total=stages, desc="export", unit="stage", disable=not progress) as bar,
     ):
-        from risen_export import merge
+        from risen_export.merging import merge
 
         bar.set_postfix_str("merge")
         if resolved is None:

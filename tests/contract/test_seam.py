@@ -48,7 +48,7 @@ def test_the_installed_release_has_the_name(reach: Reach):
 
 def test_the_installed_model_builder_has_its_names():
     pytest.importorskip("onnxruntime_genai")
-    from risen_export.build import BUILDER
+    from risen_export.backends.genai import BUILDER
 
     for reach in BUILDER:
         assert lacking(reach) is None
@@ -410,7 +410,10 @@ def test_trls_reference_is_an_adapter_called_ref_made_from_the_one_called_defaul
 # Nobody else reaches -------------------------------------------------------------------------
 
 ROOMS = [ROOT / "risen_plugin", ROOT / "export" / "risen_export"]
-SEAMS = [ROOT / "risen_plugin" / "training", ROOT / "export" / "risen_export" / "build.py"]
+SEAMS = [
+    ROOT / "risen_plugin" / "training",
+    ROOT / "export" / "risen_export" / "backends" / "genai.py",
+]
 LIBRARIES = {
     *("transformers", "trl", "accelerate", "peft", "torch", "datasets", "tokenizers"),
     *("onnxruntime", "onnxruntime_genai", "onnx_ir", "huggingface_hub", "safetensors", "pyarrow"),

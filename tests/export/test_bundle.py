@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from risen_export import Bundle
-from risen_export.bundle import sampler
-from risen_export.chat import ChatTokenizer
+from risen_export.runtime.bundle import sampler
+from risen_export.runtime.chat import ChatTokenizer
 from risen_plugin.errors import DataError, ExportError
 
 pytestmark = pytest.mark.slow

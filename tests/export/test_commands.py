@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from risen_export import commands
-from risen_export.bundle import Bundle
 from risen_export.exporting import Exported, ExportResult
+from risen_export.runtime.bundle import Bundle
 from risen_plugin.errors import DataError, ExportError
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from risen_export import Bundle, bytes_by_kind, check, export
-from risen_export.verify import reference, verify
+from risen_export.gate.verify import reference, verify
 from risen_plugin.errors import ExportError
 
 pytestmark = pytest.mark.slow

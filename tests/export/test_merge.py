@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from risen_export.merge import from_memory, load
-from risen_export.source import resolve
+from risen_export.merging.merge import from_memory, load
+from risen_export.merging.source import resolve
 from risen_plugin.errors import ExportError
 
 pytestmark = [

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from risen_export import build, export
-from risen_export.manifest import FORMAT
-from risen_export.publish import published
+from risen_export import export
+from risen_export.backends import genai as build
+from risen_export.bundles.manifest import FORMAT
+from risen_export.bundles.publish import published
 from risen_plugin.errors import ExportError
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from risen_export import source
-from risen_export.source import Source, check_architecture, check_config, resolve
+from risen_export.merging import source
+from risen_export.merging.source import Source, check_architecture, check_config, resolve
 from risen_plugin.errors import ExportError
 
 QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}

@@ -141,7 +141,7 @@ def test_a_model_that_cannot_be_exported_is_refused_before_its_weights_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = spoilt(config)
-    monkeypatch.setattr("risen_export.merge.load", None)
+    monkeypatch.setattr("risen_export.merging.merge.load", None)
     assert said in risen("export", folder, tmp_path / "new" / "out")
     assert everything_in(tmp_path) == ["spoilt", *(f"spoilt/{n}" for n in everything_in(folder))]
 
@@ -202,7 +202,7 @@ def test_an_out_that_is_taken_or_cannot_be_is_refused_before_a_model_is_loaded(
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine").write_text("precious")
     (tmp_path / "file").write_text("precious")
-    monkeypatch.setattr("risen_export.merge.load", None)
+    monkeypatch.setattr("risen_export.merging.merge.load", None)
     line = risen("export", model_folder, tmp_path / out, "--quiet")
     assert str(tmp_path / out) in line
     assert said in line
@@ -231,7 +231,7 @@ def test_a_disk_that_cannot_be_written_is_refused_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place = disk("ro")
-    monkeypatch.setattr("risen_export.merge.load", None)
+    monkeypatch.setattr("risen_export.merging.merge.load", None)
     monkeypatch.setattr("risen_export.demo.run.run_demo", None)
     line = risen("export", model_folder, place / "out", "--quiet")
     assert line == (

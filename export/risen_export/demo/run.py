@@ -13,10 +13,10 @@ from typing import Any
 import click
 import transformers
 
-from risen_export.bundle import Bundle
 from risen_export.demo.settings import Settings
 from risen_export.demo.stages import Desk, score_instructions
 from risen_export.exporting import export
+from risen_export.runtime.bundle import Bundle
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.embedded import base_model, orders
 from risen_plugin.kit.files import write_json

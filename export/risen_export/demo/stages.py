@@ -24,10 +24,10 @@ from transformers import (
     set_seed,
 )
 
-from risen_export import merge
 from risen_export.demo.desk import OrderDesk, RightFields
 from risen_export.demo.settings import Settings
-from risen_export.source import resolve
+from risen_export.merging import merge
+from risen_export.merging.source import resolve
 from risen_plugin import RisenCallback, use
 from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.config import GuardConfig, LoraSettings, RisenConfig, Weighted

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from risen_export.chat import ChatTokenizer
-from risen_export.manifest import GRAPH, choose_precision
-from risen_export.session import KeyValueCache, open_session
+from risen_export.bundles.manifest import GRAPH, choose_precision
+from risen_export.runtime.chat import ChatTokenizer
+from risen_export.runtime.session import KeyValueCache, open_session
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import DataError
 

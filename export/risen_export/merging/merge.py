@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from risen_export.adapter import check_finite, fold, fold_saved, vocabulary_rows
-from risen_export.quiet import quiet
-from risen_export.source import (
+from risen_export.merging.adapter import check_finite, fold, fold_saved, vocabulary_rows
+from risen_export.merging.source import (
     ADAPTER_CONFIG,
     Source,
     check_architecture,
@@ -20,6 +19,7 @@ from risen_export.source import (
     hub_file,
     read_json,
 )
+from risen_export.quiet import quiet
 from risen_plugin.errors import ExportError, one_line
 from risen_plugin.kit.files import sha256
 

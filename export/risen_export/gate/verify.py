@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from risen_export.bundle import Bundle
+from risen_export.runtime.bundle import Bundle
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import ExportError
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from risen_export import manifest
+from risen_export.bundles import manifest
 from risen_plugin.errors import DataError, ExportError
 from risen_plugin.kit.files import replace_folder, sha256, write_json
 from risen_plugin.record.reading import read_description

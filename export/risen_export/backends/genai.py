@@ -7,13 +7,13 @@ One folder in, one graph with its genai configuration out. ``publish`` makes it 
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from risen_export import graph
-from risen_export.manifest import DATA, GRAPH
+from risen_export.backends import graph
+from risen_export.bundles.manifest import DATA, GRAPH
 from risen_export.quiet import quiet
-from risen_export.source import read_json
 from risen_plugin.errors import ExportError, near_miss, one_line
 from risen_plugin.kit.files import write_json
 from risen_plugin.training.seam import Reach, check_seam
@@ -143,7 +143,7 @@ def _name_sliding_layers(path: Path) -> None:
     The builder gives a window only to layers that ``layer_types`` names, and would silently let
     the others look back without limit, which shows on prompts longer than the window only.
     """
-    config = read_json(path)
+    config = json.loads(path.read_text(encoding="utf-8"))
     if config.get("sliding_window") and not config.get("layer_types"):
         config["layer_types"] = ["sliding_attention"] * int(config["num_hidden_layers"])
         write_json(path, config, ascii_only=False)

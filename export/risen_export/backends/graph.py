@@ -6,7 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from risen_export.manifest import DATA, GRAPH
+from risen_export.bundles.manifest import DATA, GRAPH
 from risen_plugin.kit.files import put
 
 

@@ -1,0 +1,1 @@
+"""From a merged model to an ONNX graph, by one builder or another."""

@@ -1,0 +1,1 @@
+"""The bundle as files: its manifest, and how it is published whole or not at all."""
