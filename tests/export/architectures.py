@@ -1,8 +1,8 @@
 """Tiny random models of the architectures that people fine-tune, as data.
 
-Each has a length at which its arithmetic changes (a window, a switch of the rotary table) that is
-shorter than the rows of :func:`rows`. Every parameter is drawn, biases and norms too: those begin at
-0 and 1, and a graph without them would pass. A model is made by :func:`model_of`.
+The longest of :func:`rows` is longer than each length at which the arithmetic of one changes (a
+window, a switch of the rotary table). Every parameter is drawn, biases and norms too: those begin at
+0 and 1, and a graph without them would pass.
 """
 
 from __future__ import annotations
@@ -205,8 +205,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         n_layer=2, n_head=4, n_positions=CONTEXT),
     _of("starcoder2", "starcoder2", "biases, layer norms, window", sliding_window=WINDOW,
         use_bias=True),
-    _of("falcon", "falcon", "one key head, parallel blocks", ffn_hidden_size=96, num_ln_in_parallel_attn=1,
-        bias=True),
+    _of("falcon", "falcon", "one key head, parallel blocks", ffn_hidden_size=96,
+        num_ln_in_parallel_attn=1, bias=True),
     _of("bloom", "bloom", "alibi", n_layer=2, n_head=4),
     _of("mpt", "mpt", "alibi", d_model=64, n_layers=2, n_heads=4, max_seq_len=CONTEXT),
     _of("stablelm", "stablelm", "partial rotary, layer norms", partial_rotary_factor=0.25,
