@@ -1,8 +1,8 @@
 """Tiny random models of the architectures that people fine-tune, as data.
 
 The longest of :func:`rows` is longer than each length at which the arithmetic of one changes (a
-window, a switch of the rotary table). Every parameter is drawn, biases and norms too: those begin at
-0 and 1, and a graph without them would pass.
+window, a switch of the rotary table). Every parameter is drawn, biases and norms too: those begin
+at 0 and 1, and a graph without them would pass.
 """
 
 from __future__ import annotations
