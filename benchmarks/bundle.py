@@ -49,15 +49,15 @@ def main(
     """Weigh BUNDLE, the folder that risen export wrote, and time it against PyTorch."""
     before = machine()
     from benchmarks import training
-    from risen_export import manifest
+    from risen_export.bundles import manifest
 
     training.prepare(threads)
     spanning = manifest.read(bundle) or {}
-    if "precisions" not in spanning:
+    if "variants" not in spanning:
         raise click.ClickException(f"{bundle} is not a folder that risen export wrote")
     torch_arm = _Torch(model or str(spanning["source"]))
     arms: dict[str, _Arm] = {TORCH: torch_arm}
-    arms |= {name: _Graph(bundle, name, threads) for name in spanning["precisions"]}
+    arms |= {name: _Graph(bundle, name, threads) for name in spanning["variants"]}
     texts = [row["prompt"] for row in training.instructions(prompts, 4)]
     told = {name: arm.answers(texts, tokens) for name, arm in arms.items()}  # warms up too
     equal = {
@@ -71,7 +71,7 @@ def main(
     answered = interleave(
         {name: partial(_answer_rate, arm, texts, tokens) for name, arm in arms.items()}, repeats
     )
-    weights = {name: _weigh(bundle / name) for name in spanning["precisions"]}
+    weights = {name: _weigh(bundle / name) for name in spanning["variants"]}
     _show_weights(weights, torch_arm.parameters)
     print_table(
         f"Greedy, {threads} threads, {repeats} interleaved runs, median (least to most)",
@@ -195,7 +195,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def _weigh(folder: Path) -> dict[str, int]:
-    from risen_export.bundles.manifest import bytes_by_kind
+    from risen_export import bytes_by_kind
 
     return bytes_by_kind(folder)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from risen_export.bundles.manifest import bytes_by_kind, check
+    from risen_export.bundles.opening import check
+    from risen_export.bundles.sizes import bytes_by_kind
     from risen_export.exporting import Exported, ExportResult, export
     from risen_export.gate.verify import Verdict
     from risen_export.runtime.bundle import Bundle
@@ -28,8 +29,8 @@ _LATER = {
     "ExportResult": "risen_export.exporting",
     "Exported": "risen_export.exporting",
     "Verdict": "risen_export.gate.verify",
-    "bytes_by_kind": "risen_export.bundles.manifest",
-    "check": "risen_export.bundles.manifest",
+    "bytes_by_kind": "risen_export.bundles.sizes",
+    "check": "risen_export.bundles.opening",
     "export": "risen_export.exporting",
 }
 

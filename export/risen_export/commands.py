@@ -120,6 +120,11 @@ def report(result: ExportResult) -> str:
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Threads; onnxruntime's choice if unset."
 )
+@click.option(
+    "--no-check",
+    is_flag=True,
+    help="Do not compare the content of files with the manifest, only their names and sizes.",
+)
 @json_option("One JSON object per answer.")
 def generate_command(
     *,
@@ -132,6 +137,7 @@ def generate_command(
     temperature: float,
     seed: int,
     threads: int | None,
+    no_check: bool,
     as_json: bool,
 ) -> None:
     """Answer PROMPTS from BUNDLE, the chat template applied.
@@ -144,7 +150,7 @@ def generate_command(
     texts = list(_texts(prompts))
     if raw and system is not None:
         raise DataError("--system needs the chat template, and --raw leaves it out; drop one")
-    opened = Bundle.open(bundle, precision, threads)
+    opened = Bundle.open(bundle, precision, threads, check_hashes=not no_check)
     answers = opened.generate(
         [text if raw else _messages(text, system) for text in texts],
         max_new_tokens=max_new_tokens,

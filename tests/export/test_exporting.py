@@ -130,7 +130,7 @@ def test_an_adapter_is_exported_with_its_base_and_its_rewards(
     (tmp_path / "risen" / "run.json").write_text(json.dumps(record))
     result = export(folder, tmp_path / "out", progress=False)
     written = manifest(result.path)
-    assert written["adapter"]["path"] == str(folder)
+    assert written["adapter"]["path"] == folder.name
     assert written["rewards"] == {"plugins": record["plugins"], "rewards": record["rewards"]}
     assert written["versions"]["onnxruntime-genai"]
     verdict = result.precisions["fp32"].verdict
@@ -228,7 +228,7 @@ def test_fp32_that_differs_is_not_published(
     result = export(
         "mine", tmp_path / "out", model=model, tokenizer=tokenizer, progress=False, check=False
     )
-    assert manifest(result.path)["precisions"]["fp32"]["verify"] is None
+    assert manifest(result.path)["variants"]["fp32"]["verify"] is None
 
 
 def test_logits_that_are_not_numbers_are_not_published(

@@ -1,25 +1,37 @@
-"""The manifest of a bundle: its files with hashes, sizes by kind, and its precisions.
+"""The manifest of a bundle: format ``risen-bundle/2``, its shape, reading and writing.
 
-Reads and writes ``manifest.json``; it neither builds nor runs anything.
+A *variant* (``OUT/int8``) has a manifest of its own; ``OUT/manifest.json`` spans the variants.
+Both are sealed: they hold the SHA-256 of their own content, so that a changed digit shows.
+Nothing here builds or runs anything; ``opening`` compares a folder with its manifest.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, TypedDict
 
-from risen_plugin.errors import ExportError, near_miss, near_path
-from risen_plugin.kit.files import sha256
+from risen_export.bundles import strict
+from risen_export.bundles.hashes import sha256_of
+from risen_plugin.errors import ExportError
+from risen_plugin.kit.files import write_json
 from risen_plugin.record.description import versions_of
 
-if TYPE_CHECKING:
-    import onnx
-
-FORMAT = "risen-bundle/1"
+FORMAT = "risen-bundle/2"
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 DATA = "model.onnx.data"
+NOT_RUN = "built, not run"
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".py")
+"""Endings of files that run code when they are read; a bundle never holds one."""
+SEAL = "sha256"
+_OURS = "risen-bundle/"
+_MOST_BYTES = 16 * 1024 * 1024  # of a manifest; that of 1,000 files has 150 kB
+_MOST_FILES = 10_000
+_LARGEST = 2**53  # bytes of a file
 _PACKAGES = (
     "risen-plugin",
     "torch",
@@ -42,13 +54,89 @@ class FileEntry(TypedDict):
     sha256: str
 
 
+def is_safe(name: str) -> bool:
+    """Whether a file's name in a manifest stays inside of its folder, on every system."""
+    parts = PurePosixPath(name).parts
+    return (
+        0 < len(name) <= 400
+        and name == "/".join(parts)
+        and not name.startswith("/")
+        and not any(part in (".", "..") or part.endswith((".", " ")) for part in parts)
+        and not re.search(r'[\x00-\x1f\x7f\\:*?"<>|]', name)
+    )
+
+
+_name = strict.text(100, fitting=lambda name: is_safe(name) and "/" not in name)
+_words = strict.text(4000)
+_hash = strict.text(64, fitting=lambda text: bool(re.fullmatch("[0-9a-f]{64}", text)))
+_files = strict.mapping(
+    strict.record({"bytes": strict.integer(0, _LARGEST), "sha256": _hash}),
+    keys=strict.text(
+        400, fitting=lambda name: is_safe(name) and not name.lower().endswith(PICKLES)
+    ),
+    most=_MOST_FILES,
+)
+_gate = strict.either(strict.nothing, strict.record({"passed": strict.boolean}))
+_versions = strict.mapping(strict.text(100), keys=strict.text(100), most=1000)
+_VARIANT = strict.record(
+    {
+        "format": strict.one_of(FORMAT),
+        "variant": _name,
+        "target": _name,
+        "precision": _name,
+        "backend": _name,
+        "ran": _words,
+        "requires": _versions,
+        "files": _files,
+        SEAL: _hash,
+    },
+    {"gate": _gate, "versions": _versions},
+)
+_ROOT = strict.record(
+    {
+        "format": strict.one_of(FORMAT),
+        "variants": strict.mapping(
+            strict.record(
+                {
+                    "bytes": strict.integer(0, _LARGEST),
+                    "manifest_sha256": _hash,
+                    "target": _name,
+                    "precision": _name,
+                    "backend": _name,
+                    "ran": _words,
+                },
+                {"gate": _gate},
+            ),
+            keys=_name,
+            most=1000,
+        ),
+        "files": _files,
+        SEAL: _hash,
+    },
+    {"versions": _versions, "adapters": strict.mapping(strict.record({}), keys=_name)},
+)
+
+
+def listed(folder: Path) -> dict[str, Path]:
+    """Every file below ``folder`` but its manifest, by its name there; folders are left out."""
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path != folder / MANIFEST and (path.is_symlink() or not path.is_dir())
+    }
+
+
+def entries(files: Mapping[str, Path]) -> dict[str, FileEntry]:
+    """The ``bytes`` and ``sha256`` of files, by their names."""
+    hashes = sha256_of(list(files.values()))
+    return {
+        name: {"bytes": path.stat().st_size, "sha256": hashes[path]} for name, path in files.items()
+    }
+
+
 def files_of(folder: Path) -> dict[str, FileEntry]:
     """Every file below ``folder`` but its manifest: its ``bytes`` and ``sha256``."""
-    return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST
-    }
+    return entries(listed(folder))
 
 
 def versions() -> dict[str, str]:
@@ -56,131 +144,78 @@ def versions() -> dict[str, str]:
     return versions_of(_PACKAGES)
 
 
-def read(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a bundle folder; None if there is none.
+def write(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Seal ``content``, write it as the folder's manifest and return it as it was written.
 
-    :raises ExportError: if the file is there but is not a manifest.
+    :raises ExportError: if it has not the shape of a manifest.
+    """
+    plain = json.loads(json.dumps(content, default=str))
+    plain.pop(SEAL, None)
+    sealed = {**plain, SEAL: seal(plain)}
+    try:
+        _shape_of(sealed)(sealed, "")
+    except strict.ShapeError as error:
+        raise ExportError(f"the manifest of {folder} cannot be written: {error}") from error
+    write_json(folder / MANIFEST, sealed, ascii_only=False)
+    return sealed
+
+
+def seal(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of a manifest's content, its keys in order and the seal itself left out."""
+    plain = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether ``folder`` is a bundle of any format, whole or not.
+
+    :raises ExportError: if its manifest cannot be read.
+    """
+    if not (folder / MANIFEST).is_file():
+        return False
+    content = strict.read_object(folder / MANIFEST, _MOST_BYTES)
+    return str(content.get("format")).startswith(_OURS)
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a bundle or of one of its variants; None if there is none.
+
+    :raises ExportError: if the file is there but is no manifest, is of another format, or was
+        changed after it was written.
     """
     path = folder / MANIFEST
     if not path.is_file():
+        if path.is_symlink() or path.exists():
+            raise ExportError(f"{path} is no ordinary file")
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExportError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = strict.read_object(path, _MOST_BYTES)
+    found = content.get("format")
+    if found != FORMAT:
+        if isinstance(found, str) and re.fullmatch(re.escape(_OURS) + r"\d{1,9}", found):
+            raise ExportError(
+                f"{path} is of the format '{found}', and this release reads '{FORMAT}'; "
+                "export the model again"
+            )
         raise ExportError(f"{path} is not a bundle's manifest (its format is not '{FORMAT}')")
+    try:
+        _shape_of(content)(content, "")
+    except strict.ShapeError as error:
+        raise ExportError(f"{path} is damaged or of another make: {error}") from error
+    if content[SEAL] != seal(content):
+        raise ExportError(f"{path} was changed after it was written; copy or export it again")
     return content
 
 
-def choose_precision(path: Path, precision: str | None) -> Path:
-    """The folder to open for ``OUT`` or ``OUT/<precision>``, its files complete by size.
-
-    :raises ExportError: if there is no bundle, no such precision, or a file is missing or cut.
-    """
-    manifest = read(path) if path.is_dir() else None
-    if manifest is not None and "precisions" in manifest:
-        offered = list(manifest["precisions"])
-        wanted = precision or ("fp32" if "fp32" in offered else offered[0])
-        if wanted not in offered:
-            raise ExportError(
-                f"bundle {path} has no precision '{wanted}'{near_miss(wanted, offered) or '.'} "
-                f"It has: {', '.join(offered)}"
-            )
-        path = path / wanted
-        manifest = read(path)
-    if manifest is None or not (path / GRAPH).is_file():
-        lacks = "there is no such folder"
-        if path.exists():
-            lacks = f"no {MANIFEST} with a {GRAPH} in it"
-        hint = near_path(path, folders=True) or "; make one with: risen export RUN_OR_MODEL OUT"
-        raise ExportError(f"{path} is not a bundle: {lacks}{hint}")
-    if precision not in (None, manifest["precision"]):
-        raise ExportError(f"{path} is {manifest['precision']}, not '{precision}'")
-    for name, entry in manifest["files"].items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != entry["bytes"]:
-            raise ExportError(f"{file} is missing or cut short; copy or export the bundle again")
-    return path
+def spans(content: Mapping[str, Any]) -> bool:
+    """Whether a manifest is that of a whole bundle and not of one variant."""
+    return "variants" in content
 
 
-def check(path: str | Path) -> list[str]:
-    """Files of ``OUT`` or ``OUT/<precision>`` that differ from the manifest's hashes; [] is good.
-
-    :raises ExportError: if there is no manifest.
-    """
-    folder = Path(path)
-    manifest = read(folder)
-    if manifest is None:
-        raise ExportError(f"{folder} has no {MANIFEST}")
-    if "precisions" in manifest:
-        bad = []
-        for name, entry in manifest["precisions"].items():
-            inner = folder / name / MANIFEST
-            if not inner.is_file() or sha256(inner) != entry["manifest_sha256"]:
-                bad.append(f"{name}/{MANIFEST}")
-            else:
-                bad += [f"{name}/{file}" for file in check(folder / name)]
-        return bad
-    return [
-        name
-        for name, entry in manifest["files"].items()
-        if not (folder / name).is_file() or sha256(folder / name) != entry["sha256"]
-    ]
+def default_variant(names: Iterable[str]) -> str:
+    """The variant that is opened where none is named: fp32, else the first."""
+    offered = list(names)
+    return "fp32" if "fp32" in offered else offered[0]
 
 
-def bytes_by_kind(folder: str | Path) -> dict[str, int]:
-    """The bytes of an ``OUT/<precision>`` folder by kind; the values sum to its files.
-
-    Kinds: ``int8_weights`` and ``int8_scales`` (the embedding too where it is tied),
-    ``embedding_fp32`` (the output layer too where it is tied), ``matrices_fp32``,
-    ``vectors_fp32`` (norms and biases), ``rotary_tables``, ``other_tensors``, ``graph``
-    (structure and alignment) and ``tokenizer_and_configs``. The manifest itself is not counted.
-    """
-    import math
-
-    import onnx
-
-    folder = Path(folder)
-    model = onnx.load(str(folder / GRAPH), load_external_data=False)
-    makers = {name: node for node in model.graph.node for name in node.output}
-    looked_up: set[str] = set()
-    for node in model.graph.node:
-        if "input_ids" in node.input:
-            looked_up.update(node.input)
-            # A tied embedding is the transposed weight of the output layer.
-            for name in node.input:
-                looked_up.update(makers[name].input if name in makers else ())
-    kinds: dict[str, int] = {}
-    for tensor in model.graph.initializer:
-        item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        size = math.prod(tensor.dims) * item
-        if tensor.data_type == onnx.TensorProto.INT64:
-            continue  # a shape or an axis: part of the graph
-        kind = _kind(tensor, looked_up)
-        kinds[kind] = kinds.get(kind, 0) + size
-    graph = sum(
-        (folder / name).stat().st_size for name in (GRAPH, DATA) if (folder / name).exists()
-    )
-    kinds["graph"] = graph - sum(kinds.values())
-    kinds["tokenizer_and_configs"] = sum(
-        entry["bytes"] for name, entry in files_of(folder).items() if name not in (GRAPH, DATA)
-    )
-    return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
-
-
-def _kind(tensor: onnx.TensorProto, looked_up: set[str]) -> str:
-    import onnx
-
-    floats = tensor.data_type == onnx.TensorProto.FLOAT
-    if tensor.data_type in (onnx.TensorProto.UINT8, onnx.TensorProto.INT8):
-        return "int8_weights"
-    if not floats:
-        return "other_tensors"
-    if "_scale" in tensor.name:
-        return "int8_scales"
-    if tensor.name in ("cos_cache", "sin_cache"):
-        return "rotary_tables"
-    if tensor.name in looked_up:
-        return "embedding_fp32"
-    return "matrices_fp32" if len(tensor.dims) > 1 else "vectors_fp32"
+def _shape_of(content: Mapping[str, Any]) -> strict.Shape:
+    return _ROOT if spans(content) else _VARIANT

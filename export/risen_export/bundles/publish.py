@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from risen_export.bundles import manifest
+from risen_export.bundles.private import scrub, scrub_folder
+from risen_export.bundles.requirements import smallest_runtime
+from risen_export.bundles.sizes import bytes_by_kind
 from risen_plugin.errors import DataError, ExportError
 from risen_plugin.kit.files import replace_folder, sha256, write_json
 from risen_plugin.record.reading import read_description
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 # Notes of a tokenizer about its loading, which mean nothing to a reader of the bundle.
 _LOADING_KEYS = ("is_local", "local_files_only")
+# What OUT/manifest.json repeats of the manifest of each variant.
+_SPANNED = ("target", "precision", "backend", "ran", "gate", "verify")
 
 
 def complete(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -62,34 +67,74 @@ def complete(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     write_json(path, settings, ascii_only=False)
 
 
-def describe(folder: Path, precision: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write the manifest of one ``OUT/<precision>`` folder and return it."""
+def describe(
+    folder: Path,
+    precision: str,
+    facts: dict[str, Any],
+    *,
+    target: str = "cpu",
+    backend: str = "genai",
+    ran: str = manifest.NOT_RUN,
+    gate: dict[str, Any] | None = None,
+    keep_paths: bool = False,
+) -> dict[str, Any]:
+    """Write the manifest of one variant, whose name is its folder's, and return it.
+
+    :param facts: what else the manifest should say.
+    :param ran: where the graph was run: the provider and the machine, in words.
+    :param gate: measured names and numbers, and ``passed``; None if nothing was measured.
+    :param keep_paths: leave paths of this machine in the manifest and the configurations.
+    """
+    if not keep_paths:
+        scrub_folder(folder)
     content = {
         "format": manifest.FORMAT,
+        "variant": folder.name,
+        "target": target,
         "precision": precision,
-        "bytes_by_kind": manifest.bytes_by_kind(folder),
-        **facts,
+        "backend": backend,
+        "ran": ran,
+        "gate": gate,
+        "requires": smallest_runtime(folder / manifest.GRAPH),
+        "bytes_by_kind": bytes_by_kind(folder),
+        **(facts if keep_paths else scrub(facts)),
         "files": manifest.files_of(folder),
     }
-    write_json(folder / manifest.MANIFEST, content, ascii_only=False)
-    return content
+    return manifest.write(folder, content)
 
 
-def span(out: Path, inner: dict[str, dict[str, Any]], facts: dict[str, Any]) -> None:
-    """Write ``OUT/manifest.json`` over the manifests of all precisions."""
+def span(
+    out: Path,
+    inner: dict[str, dict[str, Any]],
+    facts: dict[str, Any],
+    *,
+    keep_paths: bool = False,
+    **more: Any,
+) -> dict[str, Any]:
+    """Write ``OUT/manifest.json`` over the manifests of all variants and return it.
+
+    :param inner: the manifests of the variants by their folders.
+    :param more: other entries, such as ``adapters``. Files beside the variants' folders are listed
+        as they are found.
+    """
+    beside = {
+        name: path for name, path in manifest.listed(out).items() if name.split("/")[0] not in inner
+    }
     content = {
         "format": manifest.FORMAT,
-        **facts,
-        "precisions": {
-            precision: {
+        **(facts if keep_paths else scrub(facts)),
+        "variants": {
+            name: {
                 "bytes": sum(entry["bytes"] for entry in one["files"].values()),
-                "manifest_sha256": sha256(out / precision / manifest.MANIFEST),
-                "verify": one["verify"],
+                "manifest_sha256": sha256(out / name / manifest.MANIFEST),
+                **{key: one[key] for key in _SPANNED if key in one},
             }
-            for precision, one in inner.items()
+            for name, one in inner.items()
         },
+        **more,
+        "files": manifest.entries(beside),
     }
-    write_json(out / manifest.MANIFEST, content, ascii_only=False)
+    return manifest.write(out, content)
 
 
 def rewards_of(run: Path | None) -> dict[str, Any] | None:
@@ -116,7 +161,7 @@ def check_target(out: Path, *, force: bool) -> None:
         raise ExportError(
             f"{out} exists and is left as it is; choose another OUT, or replace it with --force"
         )
-    if out.is_symlink() or manifest.read(out) is None:
+    if out.is_symlink() or not manifest.is_ours(out):
         raise ExportError(
             f"{out} is not a bundle, so --force does not replace it; choose another OUT"
         )

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from risen_export.bundles.manifest import GRAPH, choose_precision
+from risen_export.bundles.manifest import GRAPH
+from risen_export.bundles.opening import open_folder
 from risen_export.runtime.chat import ChatTokenizer
-from risen_export.runtime.session import KeyValueCache, open_session
+from risen_export.runtime.session import KeyValueCache, open_session, require_runtime
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import DataError
 
@@ -53,14 +54,24 @@ class Bundle:
 
     @classmethod
     def open(
-        cls, path: str | Path, precision: str | None = None, threads: int | None = None
+        cls,
+        path: str | Path,
+        precision: str | None = None,
+        threads: int | None = None,
+        *,
+        check_hashes: bool = True,
     ) -> Bundle:
         """Open ``OUT`` (its fp32 graph unless ``precision`` says otherwise) or ``OUT/<precision>``.
 
         :param threads: threads of one operator; None leaves the choice to onnxruntime.
-        :raises ExportError: if it is no bundle, lacks the precision, or a file is cut short.
+        :param check_hashes: compare the content of every file with the manifest, once for each
+            change of a file; else names and sizes alone.
+        :raises ExportError: if it is no bundle, lacks the precision, needs a newer onnxruntime, or
+            a file is missing or not as the manifest says.
         """
-        return cls(choose_precision(Path(path), precision), threads=threads)
+        folder, content = open_folder(Path(path), precision, check_hashes=check_hashes)
+        require_runtime(content["requires"], folder)
+        return cls(folder, threads=threads)
 
     def logits(self, ids: Ids, lengths: Sequence[int] | Ids | None = None) -> Logits:
         """Logits (B, T, V) of right-padded ``ids`` (B, T); cells past a row's length mean nothing.

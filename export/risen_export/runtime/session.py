@@ -7,14 +7,16 @@ step copies no cache. Each row carries its own length; nothing here knows about 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from risen_plugin.errors import ExportError, one_line
+from risen_export.bundles.requirements import require_runtime as check_release
+from risen_plugin.errors import ExportError, one_line, printable
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -27,13 +29,35 @@ _TYPES: dict[str, type[np.generic]] = {
 }
 
 
-def open_session(graph: Path, threads: int | None) -> InferenceSession:
-    """An ``onnxruntime.InferenceSession`` of a graph on the CPU.
+def require_runtime(requires: Mapping[str, str], folder: Path) -> None:
+    """Refuse a bundle that needs a newer onnxruntime than the installed one.
 
-    ``OMP_NUM_THREADS`` is honoured where ``threads`` is None: onnxruntime itself ignores it.
-
-    :raises ExportError: if onnxruntime is missing or refuses the graph.
+    :param requires: that of its manifest.
+    :raises ExportError: with the release that it needs, or if onnxruntime is missing.
     """
+    check_release(requires, folder, str(_onnxruntime().__version__))
+
+
+def threads_of_environment() -> int:
+    """The first number of ``OMP_NUM_THREADS``, which may be a list; 0 if it holds none.
+
+    OpenMP takes one number for each level of nesting, and onnxruntime has one level.
+
+    :raises ExportError: if it holds something else.
+    """
+    written = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not written:
+        return 0
+    numbers = [part.strip() for part in written.split(",")]
+    if not all(re.fullmatch(r"0*[1-9]\d{0,5}", part) for part in numbers):
+        raise ExportError(
+            f"OMP_NUM_THREADS is '{printable(written[:60])}', and no number of threads; set it to "
+            "a number such as 4, or to a list such as 4,2, or unset it"
+        )
+    return int(numbers[0])
+
+
+def _onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -41,15 +65,29 @@ def open_session(graph: Path, threads: int | None) -> InferenceSession:
             "answering from a bundle needs onnxruntime, which is not installed; "
             "pip install onnxruntime"
         ) from error
+    return onnxruntime
+
+
+def open_session(graph: Path, threads: int | None) -> InferenceSession:
+    """An ``onnxruntime.InferenceSession`` of a graph on the CPU.
+
+    ``OMP_NUM_THREADS`` is honoured where ``threads`` is None: onnxruntime itself ignores it.
+
+    :raises ExportError: if onnxruntime is missing or refuses the graph.
+    """
+    onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its messages are in the exception too
-    wanted = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
+    wanted = threads or threads_of_environment()
     if wanted:
         options.intra_op_num_threads = wanted
     try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        session: InferenceSession = onnxruntime.InferenceSession(
+            str(graph), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:
-        raise ExportError(f"onnxruntime cannot open {graph}: {error}") from error
+        raise ExportError(f"onnxruntime cannot open {graph}: {one_line(error)}") from error
+    return session
 
 
 class KeyValueCache:

@@ -1,0 +1,68 @@
+"""The bytes of a bundle's variant by kind: what of it is weights, scales, tables, graph, text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from risen_export.bundles.manifest import DATA, GRAPH, listed
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def bytes_by_kind(folder: str | Path) -> dict[str, int]:
+    """The bytes of an ``OUT/<precision>`` folder by kind; the values sum to its files.
+
+    Kinds: ``int8_weights`` and ``int8_scales`` (the embedding too where it is tied),
+    ``embedding_fp32`` (the output layer too where it is tied), ``matrices_fp32``,
+    ``vectors_fp32`` (norms and biases), ``rotary_tables``, ``other_tensors``, ``graph``
+    (structure and alignment) and ``tokenizer_and_configs``. The manifest itself is not counted.
+    """
+    import math
+
+    import onnx
+
+    folder = Path(folder)
+    model = onnx.load(str(folder / GRAPH), load_external_data=False)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    looked_up: set[str] = set()
+    for node in model.graph.node:
+        if "input_ids" in node.input:
+            looked_up.update(node.input)
+            # A tied embedding is the transposed weight of the output layer.
+            for name in node.input:
+                looked_up.update(makers[name].input if name in makers else ())
+    kinds: dict[str, int] = {}
+    for tensor in model.graph.initializer:
+        item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        size = math.prod(tensor.dims) * item
+        if tensor.data_type == onnx.TensorProto.INT64:
+            continue  # a shape or an axis: part of the graph
+        kind = _kind(tensor, looked_up)
+        kinds[kind] = kinds.get(kind, 0) + size
+    graph = sum(
+        (folder / name).stat().st_size for name in (GRAPH, DATA) if (folder / name).exists()
+    )
+    kinds["graph"] = graph - sum(kinds.values())
+    kinds["tokenizer_and_configs"] = sum(
+        path.stat().st_size for name, path in listed(folder).items() if name not in (GRAPH, DATA)
+    )
+    return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
+
+
+def _kind(tensor: onnx.TensorProto, looked_up: set[str]) -> str:
+    import onnx
+
+    floats = tensor.data_type == onnx.TensorProto.FLOAT
+    if tensor.data_type in (onnx.TensorProto.UINT8, onnx.TensorProto.INT8):
+        return "int8_weights"
+    if not floats:
+        return "other_tensors"
+    if "_scale" in tensor.name:
+        return "int8_scales"
+    if tensor.name in ("cos_cache", "sin_cache"):
+        return "rotary_tables"
+    if tensor.name in looked_up:
+        return "embedding_fp32"
+    return "matrices_fp32" if len(tensor.dims) > 1 else "vectors_fp32"
