@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from risen_export.backends import graph
+from risen_export.backends import graph, padding
 from risen_export.bundles.manifest import DATA, GRAPH
 from risen_export.quiet import quiet
 from risen_plugin.errors import ExportError, near_miss, one_line
@@ -135,6 +135,7 @@ def build(
     graph.write_cache_dimension(out)
     if precision == "int8" and tied:
         graph.share_int8_embedding(out)
+    padding.accept_left_padding(out)
 
 
 def _name_sliding_layers(path: Path) -> None:

@@ -28,7 +28,7 @@ def bytes_by_kind(folder: str | Path) -> dict[str, int]:
     makers = {name: node for node in model.graph.node for name in node.output}
     looked_up: set[str] = set()
     for node in model.graph.node:
-        if "input_ids" in node.input:
+        if any(name.endswith("input_ids") for name in node.input):
             looked_up.update(node.input)
             # A tied embedding is the transposed weight of the output layer.
             for name in node.input:

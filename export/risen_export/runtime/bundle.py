@@ -1,7 +1,7 @@
 """Answer from a bundle on plain onnxruntime: batched, with a shared key-value cache, no torch.
 
-Rows are padded on the RIGHT: the graph takes rotary positions from each row's own length, and a
-left-padded batch would be silently wrong. ``chat`` turns text into tokens and back.
+Rows are padded on the right, as the graph's attention takes them. ``chat`` turns text into tokens
+and back.
 """
 
 from __future__ import annotations
