@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from risen_export.bundles import manifest
+from risen_export.bundles.javascript import share_with_javascript
 from risen_export.bundles.private import scrub, scrub_folder
 from risen_export.bundles.requirements import smallest_runtime
 from risen_export.bundles.sizes import bytes_by_kind
@@ -65,6 +66,7 @@ def complete(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenize
         settings["chat_template"] = template
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     write_json(path, settings, ascii_only=False)
+    share_with_javascript(folder)
 
 
 def describe(
