@@ -72,6 +72,8 @@ def export_command(
         progress=not quiet,
         show_log=bool(context.find_root().params.get("debug")),
     )
+    for note in result.notes:
+        click.echo(f"note: {note}", err=True)
     say(json_text(_data(result)) if as_json else report(result))
 
 

@@ -16,7 +16,6 @@ from risen_export.gate.verify import FP32_TOLERANCE, Verdict, compare, reference
 from risen_export.merging import source
 from risen_export.quiet import quiet
 from risen_export.runtime.bundle import Bundle
-from risen_export.runtime.session import threads_of_environment
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import ExportError
 
@@ -42,10 +41,14 @@ class Exported:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """A published bundle: ``path`` is OUT, ``precisions`` its folders in the order asked for."""
+    """A published bundle: ``path`` is OUT, ``precisions`` its folders in the order asked for.
+
+    :param notes: sentences about what the bundle does otherwise than the model, or could not try.
+    """
 
     path: Path
     precisions: dict[str, Exported]
+    notes: tuple[str, ...] = ()
 
 
 def export(
@@ -60,6 +63,7 @@ def export(
     show_log: bool = False,
     model: PreTrainedModel | PeftModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    adapters: Sequence[str | Path] = (),
 ) -> ExportResult:
     """Merge, compile, check and publish a model as a bundle at ``out``::
 
@@ -74,18 +78,21 @@ def export(
     :param verify_prompts: texts or chat messages to compare on; eight built-in ones if None.
     :param show_log: let the libraries' own messages through.
     :param model: a model in memory (plain or PEFT), copied and left as it is.
+    :param adapters: folders of PEFT adapters to fold in after those of ``run_or_model``, in the
+        order in which they were trained on one another.
     :raises ExportError: if a file is missing, the model is unsupported or does not fit, or the
         bundle cannot be written.
     """
     wanted = build.check_precisions(tuple(precisions))
     build.require_runtime()
-    threads_of_environment()  # refused here, before a library reads it in its own way
     target = Path(out)
     publish.check_target(target, force=force)
     resolved = None
     if model is None:
-        resolved = source.resolve(run_or_model)
+        resolved = source.resolve(run_or_model, adapters)
         source.check_config(resolved)
+    elif adapters:
+        raise ExportError("a model in memory brings its adapters itself; leave adapters=... out")
     elif tokenizer is None:
         raise ExportError("a model in memory needs its tokenizer: export(..., tokenizer=...)")
     stages = 1 + len(wanted) * (1 + check)
@@ -93,7 +100,7 @@ def export(
         publish.published(target, force=force) as scratch,
         tqdm(total=stages, desc="export", unit="stage", disable=not progress) as bar,
     ):
-        from risen_export.merging import merge
+        from risen_export.merging import merge, saving
 
         bar.set_postfix_str("merge")
         if resolved is None:
@@ -103,12 +110,13 @@ def export(
                 merged = merge.from_memory(model, tokenizer, name=str(run_or_model))
         else:
             merged = merge.load(resolved, show_log=show_log)
-        build.save(merged.model, merged.tokenizer, scratch / "merged", show_log=show_log)
+        saving.save(merged, scratch / "merged", show_log=show_log)
         bar.update()
         facts = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "source": str(run_or_model),
+            "source": source.public_name(str(run_or_model)),
             **merged.provenance,
+            "notes": list(merged.notes),
             "rewards": publish.rewards_of(None if resolved is None else resolved.run),
             "versions": manifest.versions(),
         }
@@ -125,7 +133,7 @@ def export(
                 tied=bool(merged.model.config.tie_word_embeddings),
                 show_log=show_log,
             )
-            publish.complete(folder, merged.model, merged.tokenizer)
+            publish.complete(folder, scratch / "merged" / saving.CLIENT)
             # Written once without the verdict, since opening a bundle asks for its manifest.
             publish.describe(folder, precision, {**facts, "verify": None})
             bar.update()
@@ -148,6 +156,7 @@ def export(
             )
             for name, one in inner.items()
         },
+        merged.notes,
     )
 
 

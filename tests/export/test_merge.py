@@ -42,7 +42,7 @@ def test_a_merged_adapter_answers_as_the_adapter_did(
     base = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "base"))
     torch.testing.assert_close(logits(merged.model), expected, atol=TOLERANCE, rtol=0)
     assert (expected - base).abs().max() > 100 * TOLERANCE  # the adapter does something
-    assert merged.provenance["adapter"]["r"] == 4
+    assert merged.provenance["merged_adapters"][0]["r"] == 4
     assert not hasattr(merged.model, "peft_config")
 
 

@@ -182,5 +182,7 @@ def test_a_model_of_the_hub_that_is_downloaded_may_have_the_name_of_a_folder(
     Path("org").mkdir()
     (config,) = [write(tmp_path / "cache", "config.json", QWEN) / "config.json"]
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(config))
-    monkeypatch.setattr(source, "hub_file", lambda *_: config)
+    monkeypatch.setattr(
+        source, "hub_file", lambda _, file, *__: config if file == "config.json" else None
+    )
     assert resolve("org/model") == Source("org/model", "org/model")

@@ -1,4 +1,4 @@
-"""Save a merged model, and compile it to an ONNX graph with onnxruntime-genai's model builder.
+"""Compile a merged model to an ONNX graph with onnxruntime-genai's model builder.
 
 One folder in, one graph with its genai configuration out. ``publish`` makes it a complete bundle,
 ``verify`` compares it with the model.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from risen_export.backends import graph, padding
 from risen_export.bundles.manifest import DATA, GRAPH
@@ -17,9 +16,6 @@ from risen_export.quiet import quiet
 from risen_plugin.errors import ExportError, near_miss, one_line
 from risen_plugin.kit.files import write_json
 from risen_plugin.training.seam import Reach, check_seam
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PRECISIONS = ("fp32", "int8")
 _NEEDED = ("onnxruntime", "onnxruntime_genai", "onnx", "onnx_ir")
@@ -74,26 +70,6 @@ def check_precisions(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def save(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    *,
-    show_log: bool = False,
-) -> None:
-    """Write the merged model where the builder reads it."""
-    with quiet(show=show_log):
-        try:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-        except Exception as error:
-            # safetensors and tokenizers raise their own error types on a full disk.
-            if "No space left" in str(error) or "os error" in str(error):
-                raise OSError(str(error)) from error
-            raise
-    _name_sliding_layers(folder / "config.json")
-
-
 def build(
     model: Path, out: Path, precision: str, *, cache: Path, tied: bool, show_log: bool = False
 ) -> None:
@@ -104,6 +80,7 @@ def build(
     :param show_log: let the builder's own messages through.
     :raises ExportError: if the builder does not support the architecture, or fails.
     """
+    _name_sliding_layers(model / "config.json")
     with quiet(show=show_log):
         check_seam(BUILDER)
         try:

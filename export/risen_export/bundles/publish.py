@@ -10,12 +10,11 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from risen_export.bundles import manifest
-from risen_export.bundles.javascript import share_with_javascript
 from risen_export.bundles.private import scrub, scrub_folder
 from risen_export.bundles.requirements import smallest_runtime
 from risen_export.bundles.sizes import bytes_by_kind
@@ -24,49 +23,41 @@ from risen_plugin.kit.files import replace_folder, sha256, write_json
 from risen_plugin.record.reading import read_description
 from risen_plugin.record.run_record import DESCRIPTION, FOLDER
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-# Notes of a tokenizer about its loading, which mean nothing to a reader of the bundle.
-_LOADING_KEYS = ("is_local", "local_files_only")
+# The generation settings that onnxruntime-genai takes; its builder writes some of them as 1.0 or 0
+# whatever the model says.
+_SEARCH: dict[str, Callable[[Any], Any]] = {
+    "repetition_penalty": float,
+    "no_repeat_ngram_size": int,
+    "min_length": int,
+    "length_penalty": float,
+    "diversity_penalty": float,
+}
+_CPU_ONLY = ("no_repeat_ngram_size",)
 # What OUT/manifest.json repeats of the manifest of each variant.
 _SPANNED = ("target", "precision", "backend", "ran", "gate", "verify")
 
 
-def complete(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Add ``config.json``, ``generation_config.json`` and the chat template, in both its files.
+def complete(folder: Path, client: Path, *, on_cpu: bool = True) -> None:
+    """Put the files of ``client`` beside a graph, over a builder's own of those names.
 
-    The builder wrote the graph, ``genai_config.json`` and the tokenizer. optimum needs
-    ``config.json``; transformers.js reads the template from ``tokenizer_config.json`` alone.
+    They are ``config.json``, ``generation_config.json``, the tokenizer and its chat template, made
+    when the model was merged. ``genai_config.json`` gets the model's generation settings, as far as
+    onnxruntime-genai knows them.
 
-    :raises ExportError: if the tokenizer has no ``tokenizer.json``.
+    :param on_cpu: onnxruntime-genai refuses ``no_repeat_ngram_size`` elsewhere.
     """
-    config = model.config.to_dict()
-    config["architectures"] = [type(model).__name__]
-    # transformers 5 writes rope_parameters; 4.57 reads rope_theta and falls silently to 10000.
-    rope = config.get("rope_parameters") or {}
-    if "rope_theta" in rope and "rope_theta" not in config:
-        config["rope_theta"] = rope["rope_theta"]
-    write_json(folder / "config.json", config, ascii_only=False)
-    model.generation_config.save_pretrained(folder)
-    if not (folder / "tokenizer.json").is_file():
-        raise ExportError(
-            f"the tokenizer ({type(tokenizer).__name__}) has no fast form, so there is no "
-            "tokenizer.json for the bundle; load it with use_fast=True and save it again"
-        )
-    path = folder / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    for key in _LOADING_KEYS:
-        settings.pop(key, None)
-    if settings.get("tokenizer_class") == "TokenizersBackend":
-        # The name transformers 5 gives this class; 4.57 and other clients know only the old one.
-        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    template = tokenizer.chat_template
-    if isinstance(template, str):
-        settings["chat_template"] = template
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    write_json(path, settings, ascii_only=False)
-    share_with_javascript(folder)
+    shutil.copytree(client, folder, dirs_exist_ok=True)
+    path = folder / "genai_config.json"
+    if not path.is_file():
+        return
+    generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    genai = json.loads(path.read_text(encoding="utf-8"))
+    search = genai.setdefault("search", {})
+    for name, kind in _SEARCH.items():
+        value = generation.get(name)
+        if value is not None and (on_cpu or name not in _CPU_ONLY):
+            search[name] = kind(value)
+    write_json(path, genai, ascii_only=False)
 
 
 def describe(

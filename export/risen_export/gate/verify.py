@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
+from risen_export.merging.tokenizers import encode_prompt, encode_prompts
+from risen_export.merging.weights import context_length
 from risen_export.runtime.bundle import Bundle
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import ExportError
@@ -52,13 +54,6 @@ class Verdict(TypedDict):
     prompts: int
 
 
-def default_prompts(tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-    """Eight short prompts, as chat messages where the tokenizer has a template."""
-    if tokenizer.chat_template is None:
-        return list(PROMPTS)
-    return [[{"role": "user", "content": text}] for text in PROMPTS]
-
-
 @dataclass(frozen=True)
 class Reference:
     """The model's own answers to the prompts; one reference serves every precision.
@@ -81,14 +76,18 @@ def reference(
 ) -> Reference:
     """Run ``model``, which must be fp32 on the CPU, one prompt after the other.
 
-    :param prompts: texts or chat messages; :func:`default_prompts` if None.
+    :param prompts: texts or chat messages; if None eight short questions, as chats where the
+        tokenizer's template takes them.
     :param tokens: greedy tokens per prompt, fewer where the context is shorter.
     :raises ExportError: if a prompt leaves no room for an answer.
     """
-    chosen = list(prompts) if prompts else default_prompts(tokenizer)
-    rows = [_encode(tokenizer, prompt) for prompt in chosen]
-    context = int(model.config.max_position_embeddings)
-    length = min(tokens, context - max(map(len, rows)))
+    if prompts:
+        rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    else:
+        rows, _ = encode_prompts(tokenizer, PROMPTS)
+    context = context_length(model.config)
+    room = tokens if context is None else context - max(map(len, rows))
+    length = min(tokens, room)
     if length < 1:
         raise ExportError(
             f"no room to verify: a prompt has {max(map(len, rows))} tokens, the context {context}; "
@@ -113,7 +112,9 @@ def verify(
 def compare(bundle: Bundle, expected: Reference) -> Verdict:
     """Compare a bundle, which answers all prompts as one right-padded batch, with a reference."""
     length = len(expected.answers[0])
-    answers = bundle.generate_ids(expected.rows, max_new_tokens=length, ignore_eos=True)
+    answers = bundle.generate_ids(
+        expected.rows, max_new_tokens=length, ignore_eos=True, follow_settings=False
+    )
     equal = [
         sum(ours == theirs for ours, theirs in zip(*pair, strict=True))
         for pair in zip(answers, expected.answers, strict=True)
@@ -134,13 +135,6 @@ def compare(bundle: Bundle, expected: Reference) -> Verdict:
         tokens_compared=compared,
         prompts=len(expected.rows),
     )
-
-
-def _encode(tokenizer: Any, prompt: Prompt) -> list[int]:
-    if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
-    text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _greedy(model: PreTrainedModel, row: list[int], tokens: int) -> list[int]:

@@ -1,7 +1,8 @@
 """Find the weights that RUN_OR_MODEL names, and refuse unfit models before weights are read.
 
 A source is a model folder, a hub id, a PEFT adapter, or a run's output folder (its saved model,
-else its newest checkpoint). Only small JSON files are read here.
+else its newest checkpoint); an adapter's base may be an adapter itself. Only small JSON files are
+read here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,35 +35,56 @@ class Source:
 
     :param text: the name that the user wrote.
     :param model: folder or hub id of the base weights; None for a model in memory.
-    :param adapter: folder or hub id of the PEFT adapter, if there is one.
+    :param adapters: folders or hub ids of the PEFT adapters on it, in the order of folding: each
+        was trained on the base with those before it.
     :param run: the run's output folder with its record, if it came from a run.
-    :param revision: revision of ``model`` on the hub, where the adapter names one.
+    :param revision: revision of ``model`` on the hub, where the adapter on it names one.
     """
 
     text: str
     model: str | None
-    adapter: str | None = None
+    adapters: tuple[str, ...] = ()
     run: Path | None = None
     revision: str | None = None
 
+    @property
+    def adapter(self) -> str | None:
+        """The outermost adapter; None if there is none."""
+        return self.adapters[-1] if self.adapters else None
 
-def resolve(name: str | Path) -> Source:
+
+def resolve(name: str | Path, adapters: Sequence[str | Path] = ()) -> Source:
     """Find the weights that ``name`` refers to.
 
+    :param adapters: adapters to fold in after what ``name`` refers to, in this order, whatever
+        base they name themselves.
     :raises ExportError: if there are none, naming the files that it needs.
     """
-    text = str(name) or "."
+    source = _resolve(str(name) or ".", frozenset())
+    more = [_resolve(str(one), frozenset()) for one in adapters]
+    for given, one in zip(adapters, more, strict=True):
+        if one.adapter is None:
+            raise ExportError(f"{given} is not a PEFT adapter (it has no {ADAPTER_CONFIG})")
+    stacked = (*source.adapters, *(one.adapter for one in more if one.adapter is not None))
+    return replace(source, adapters=stacked)
+
+
+def _resolve(text: str, above: frozenset[str]) -> Source:
+    """As :func:`resolve`, for one name.
+
+    :param above: the adapters that led to this one as their base, to see a circle.
+    """
     path = Path(text).expanduser()
     if path.is_dir():
-        return _in_folder(text, path)
+        return _in_folder(text, path, above)
     if path.exists():
         raise ExportError(f"{text} is a file; give the folder of a model, an adapter or a run")
     if not may_be_on_hub(text):
         raise ExportError(f"there is no folder {text}{_sibling(path)}")
-    return _on_hub(text, path)
+    return _on_hub(text, path, above)
 
 
-def _in_folder(name: str, path: Path) -> Source:
+def _in_folder(name: str, path: Path, above: frozenset[str]) -> Source:
     holder = _holder(path) or _newest_checkpoint(path)
     if holder is None:
         raise ExportError(
@@ -78,8 +101,8 @@ def _in_folder(name: str, path: Path) -> Source:
     )
     if not _holds_adapter(holder):
         return Source(name, str(holder), run=run)
-    base, revision = _base_of(holder / ADAPTER_CONFIG, name)
-    return Source(name, base, adapter=str(holder), run=run, revision=revision)
+    base = _base_of(holder / ADAPTER_CONFIG, name, above)
+    return replace(base, text=name, adapters=(*base.adapters, str(holder)), run=run)
 
 
 def _holder(folder: Path) -> Path | None:
@@ -110,8 +133,11 @@ def _newest_checkpoint(folder: Path) -> Path | None:
     return steps[max(steps)] if steps else None
 
 
-def _base_of(config: Path, name: str) -> tuple[str, str | None]:
-    """The base model that an adapter names: a folder, seen from here or from it, or an id."""
+def _base_of(config: Path, name: str, above: frozenset[str]) -> Source:
+    """The base model that an adapter names: a folder, seen from here or from it, or an id.
+
+    It may be an adapter in turn, which was trained first.
+    """
     adapter = read_json(config)
     base = adapter.get("base_model_name_or_path")
     if not base:
@@ -120,26 +146,37 @@ def _base_of(config: Path, name: str) -> tuple[str, str | None]:
             "write its folder or hub id there"
         )
     text = str(base)
+    here = str(config.parent.resolve())
+    if here in above:
+        raise ExportError(f"adapter {name} names itself as its base; correct {config}")
     for folder in (Path(text).expanduser(), config.parent / text):
+        if _holds_adapter(folder) and folder.resolve() != config.parent.resolve():
+            return _resolve(str(folder), above | {here})
         if folder.is_dir():
-            return str(folder), adapter.get("revision")
+            return Source(str(folder), str(folder))
     if Path(text).is_absolute() or not may_be_on_hub(text):
         raise ExportError(
             f"the base model of adapter {name} is not there: {text}; "
             f"export the whole run, keep the weights at phase entry (keep_entry=True), or correct "
             f"base_model_name_or_path in {config}"
         )
-    return text, adapter.get("revision")
+    revision = adapter.get("revision")
+    if hub_file(text, ADAPTER_CONFIG, revision) is not None:
+        return _on_hub(text, Path(text), above | {here})
+    return Source(text, text, revision=revision)
 
 
-def _on_hub(name: str, path: Path) -> Source:
-    """A hub id, or one in the local cache; the files show whether it is an adapter."""
-    if hub_file(name, "config.json") is not None:
-        return Source(name, name)
+def _on_hub(name: str, path: Path, above: frozenset[str]) -> Source:
+    """A hub id, or one in the local cache; the files show whether it is an adapter.
+
+    The repository of an adapter may hold a ``config.json`` too, as transformers reads it.
+    """
     config = hub_file(name, ADAPTER_CONFIG)
     if config is not None:
-        base, revision = _base_of(config, name)
-        return Source(name, base, adapter=name, revision=revision)
+        base = _base_of(config, name, above)
+        return replace(base, text=name, adapters=(*base.adapters, name))
+    if hub_file(name, "config.json") is not None:
+        return Source(name, name)
     raise ExportError(
         f"'{name}' is neither a folder nor a model on the hub or in its local cache{_sibling(path)}"
     )
@@ -156,9 +193,18 @@ def hub_file(name: str, file: str, revision: str | None = None) -> Path | None:
         return None
 
 
-def commit_of(name: str, revision: str | None = None) -> str | None:
-    """The commit that a hub repository was loaded at; None for a folder or an unknown one."""
-    path = None if Path(name).is_dir() else hub_file(name, "config.json", revision)
+def public_name(name: str) -> str:
+    """A model or adapter by name, without the folders of this machine above it."""
+    folder = Path(name).expanduser()
+    return folder.resolve().name if folder.is_dir() or folder.is_absolute() else name
+
+
+def commit_of(name: str, revision: str | None = None, file: str = "config.json") -> str | None:
+    """The commit that a hub repository was loaded at; None for a folder or an unknown one.
+
+    :param file: a file that is in the repository.
+    """
+    path = None if Path(name).is_dir() else hub_file(name, file, revision)
     return path.parent.name if path is not None and path.parent.parent.name == "snapshots" else None
 
 

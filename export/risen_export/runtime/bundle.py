@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from risen_export.bundles.manifest import GRAPH
 from risen_export.bundles.opening import open_folder
 from risen_export.runtime.chat import ChatTokenizer
+from risen_export.runtime.logits import Row, Settings
 from risen_export.runtime.session import KeyValueCache, open_session, require_runtime
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import DataError
@@ -50,7 +51,9 @@ class Bundle:
         self.context_length = int(genai["context_length"])
         self.vocabulary = int(genai["vocab_size"])
         self.eos_ids = _as_ids(generation.get("eos_token_id"))
-        self.max_new_tokens = int(generation.get("max_new_tokens") or DEFAULT_NEW_TOKENS)
+        self.settings = Settings(generation, str(folder / "generation_config.json"))
+        self.max_length = int(generation.get("max_length") or self.context_length)
+        self.max_new_tokens = int(generation.get("max_new_tokens") or 0) or None
 
     @classmethod
     def open(
@@ -95,6 +98,9 @@ class Bundle:
     ) -> list[str]:
         """Answers in the order of the prompts, without the prompt and special tokens.
 
+        Follows the model's own generation settings (``repetition_penalty``, ``bad_words_ids``,
+        ...), as transformers does; ``settings.followed`` names those that it has.
+
         :param prompts: texts, taken as they are, or lists of chat messages.
         :param max_new_tokens: most tokens of an answer; the model's own default if None.
         :param do_sample: draw from the distribution at ``temperature``; else the likeliest token.
@@ -118,19 +124,30 @@ class Bundle:
         batch_size: int = 32,
         pick: Pick | None = None,
         ignore_eos: bool = False,
+        follow_settings: bool = True,
         progress: bool = False,
     ) -> list[list[int]]:
         """Like :meth:`generate` on token ids; an answer ends before its end-of-text token.
 
         :param ignore_eos: go on past end-of-text until ``max_new_tokens`` or the context's end.
+        :param follow_settings: apply the model's generation settings to the logits; without them
+            the graph's own likeliest tokens are taken.
         """
-        wanted = self.max_new_tokens if max_new_tokens is None else max_new_tokens
         self._check(rows)
+        limits = [self._limit(len(row), max_new_tokens) for row in rows]
         answers: list[list[int]] = [[] for _ in rows]
         stops = frozenset() if ignore_eos else self.eos_ids
         with tqdm(total=len(rows), desc="answers", unit="row", disable=not progress) as bar:
             for group in self._groups(rows, batch_size):
-                self._answer(group, rows, answers, wanted=wanted, stops=stops, pick=pick or greedy)
+                self._answer(
+                    group,
+                    rows,
+                    answers,
+                    limits=limits,
+                    stops=stops,
+                    pick=pick or greedy,
+                    settings=self.settings if follow_settings else None,
+                )
                 bar.update(len(group))
         return answers
 
@@ -143,6 +160,18 @@ class Bundle:
                     f"prompt {index} has {len(row)} tokens and leaves no room for an answer: "
                     f"the model's context is {self.context_length}"
                 )
+
+    def _limit(self, prompt: int, max_new_tokens: int | None) -> int:
+        """Most tokens of a prompt of this length together with its answer."""
+        wanted = self.max_new_tokens if max_new_tokens is None else max_new_tokens
+        if wanted is not None:
+            return min(prompt + wanted, self.context_length)
+        if prompt >= self.max_length:
+            raise DataError(
+                f"a prompt has {prompt} tokens, and the model's generation settings end prompt and "
+                f"answer at {self.max_length} (max_length); say how long an answer may be"
+            )
+        return min(prompt + DEFAULT_NEW_TOKENS, self.max_length, self.context_length)
 
     def _groups(self, rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
         """Indices of rows to answer together: like lengths, bounded by rows and by prefill logits.
@@ -162,23 +191,29 @@ class Bundle:
         rows: Sequence[Sequence[int]],
         answers: list[list[int]],
         *,
-        wanted: int,
+        limits: Sequence[int],
         stops: frozenset[int],
         pick: Pick,
+        settings: Settings | None,
     ) -> None:
         lengths = np.array([len(rows[index]) for index in group])
         longest = int(lengths.max())
-        room = {index: min(wanted, self.context_length - len(rows[index])) for index in group}
-        if wanted < 1:
+        room = {index: limits[index] - len(rows[index]) for index in group}
+        if max(room.values()) < 1:
             return
         ids = np.zeros((len(group), longest), dtype=np.int64)
         for line, index in enumerate(group):
             ids[line, : lengths[line]] = rows[index]
-        capacity = min(longest + wanted, self.context_length)
+        capacity = max(limits[index] for index in group)
         cache = KeyValueCache(self._session, len(group), capacity)
         logits = cache.prefill(ids, lengths)[np.arange(len(group)), lengths - 1]  # (B, V)
         live = list(group)
         while True:
+            if settings is not None:
+                so_far = [
+                    Row(rows[index], answers[index], limits[index], self.eos_ids) for index in live
+                ]
+                logits = settings.adjust(logits, so_far)
             tokens = pick(logits, live)
             going_on = []
             for line, index in enumerate(live):
