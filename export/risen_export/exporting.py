@@ -16,6 +16,7 @@ from risen_export.gate.verify import FP32_TOLERANCE, Verdict, compare, reference
 from risen_export.merging import source
 from risen_export.quiet import quiet
 from risen_export.runtime.bundle import Bundle
+from risen_export.runtime.session import threads_of_environment
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import ExportError
 
@@ -85,6 +86,7 @@ def export(
     """
     wanted = build.check_precisions(tuple(precisions))
     build.require_runtime()
+    threads_of_environment()  # refused here, before a library reads it in its own way
     target = Path(out)
     publish.check_target(target, force=force)
     resolved = None

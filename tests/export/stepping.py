@@ -13,13 +13,13 @@ STEPS = 16
 """Decoding steps after the prefill."""
 
 
-def open_graph(folder: Path) -> Any:
+def open_graph(path: Path) -> Any:
     """A session of plain onnxruntime on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(folder / "model.onnx"), options)
+    return onnxruntime.InferenceSession(str(path), options)
 
 
 def logits_after(

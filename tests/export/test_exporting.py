@@ -55,7 +55,8 @@ def test_the_check_looks_past_end_of_text(tied_model: Any, tokenizer: Any) -> No
 def test_tied_weights_are_stored_once(tied_bundle: Path, tied_model: Any, precision: str) -> None:
     unique = sum(parameter.numel() for parameter in tied_model.parameters())
     weight = 4 if precision == "fp32" else 1.2  # int8: a byte, and an fp32 scale per 32 weights
-    graph = (tied_bundle / precision / "model.onnx.data").stat().st_size
+    (weights,) = (tied_bundle / precision / "onnx").glob("*.onnx_data")
+    graph = weights.stat().st_size
     kinds = bytes_by_kind(tied_bundle / precision)
     # The rotary table is as long as the context, which outweighs such a tiny model.
     assert graph - kinds["rotary_tables"] <= 1.1 * weight * unique
@@ -193,22 +194,22 @@ def test_onnxruntime_genai_reads_the_folder_and_answers_the_same(
 def test_hashes_find_a_changed_file(tied_bundle: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(tied_bundle, tmp_path / "copy")
     assert check(copy) == []
-    data = copy / "int8" / "model.onnx.data"
+    data = copy / "int8" / "onnx" / "model_int8.onnx_data"
     content = bytearray(data.read_bytes())
     content[100] ^= 1
     data.write_bytes(content)
-    assert check(copy) == ["int8/model.onnx.data"]
+    assert check(copy) == ["int8/onnx/model_int8.onnx_data"]
     (copy / "fp32" / "manifest.json").write_text("{}")
-    assert check(copy) == ["fp32/manifest.json", "int8/model.onnx.data"]
+    assert check(copy) == ["fp32/manifest.json", "int8/onnx/model_int8.onnx_data"]
 
 
 def test_a_file_cut_short_is_found_when_the_bundle_is_opened(
     tied_bundle: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(tied_bundle, tmp_path / "copy")
-    data = copy / "fp32" / "model.onnx.data"
+    data = copy / "fp32" / "onnx" / "model.onnx_data"
     data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(ExportError, match=r"model\.onnx\.data is missing or cut short"):
+    with pytest.raises(ExportError, match=r"model\.onnx_data is missing or cut short"):
         Bundle.open(copy)
 
 

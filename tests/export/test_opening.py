@@ -39,7 +39,10 @@ def change(path: Path, old: str, new: str) -> None:
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "a block of zeros": (lambda b: zero(b / "fp32/model.onnx.data"), "fp32/model.onnx.data is not"),
+    "a block of zeros": (
+        lambda b: zero(b / "fp32/onnx/model.onnx_data"),
+        "fp32/onnx/model.onnx_data is not",
+    ),
     "another end of text": (
         lambda b: change(b / "fp32/generation_config.json", "256", "257"),
         "fp32/generation_config.json is not what was exported",
@@ -95,7 +98,7 @@ def test_what_is_not_as_it_was_exported_is_refused_by_name(copy: Path, name: str
 
 
 def test_without_hashes_only_names_and_sizes_are_compared(copy: Path) -> None:
-    zero(copy / "fp32/model.onnx.data")
+    zero(copy / "fp32/onnx/model.onnx_data")
     Bundle.open(copy, check_hashes=False)
     (copy / "fp32/config.json").unlink()
     with pytest.raises(ExportError, match=r"config\.json is missing"):
@@ -104,13 +107,13 @@ def test_without_hashes_only_names_and_sizes_are_compared(copy: Path) -> None:
 
 def test_checking_names_every_file_that_differs(copy: Path) -> None:
     assert check(copy) == []
-    zero(copy / "int8/model.onnx.data")
+    zero(copy / "int8/onnx/model_int8.onnx_data")
     (copy / "fp32/added_tokens.json").write_text("{}")
     (copy / "fp32/tokenizer.json").unlink()
     assert check(copy) == [
         "fp32/added_tokens.json",
         "fp32/tokenizer.json",
-        "int8/model.onnx.data",
+        "int8/onnx/model_int8.onnx_data",
     ]
 
 

@@ -67,7 +67,7 @@ def rows_and_tokens() -> tuple[list[list[int]], Any]:
 def test_a_row_answers_alike_padded_on_either_side_and_alone(
     name: str, built: Callable[[str], Path]
 ) -> None:
-    session = open_graph(built(name))
+    session = open_graph(built(name) / "model.onnx")
     rows, forced = rows_and_tokens()
     alone = np.concatenate(
         [
@@ -83,7 +83,7 @@ def test_a_row_answers_alike_padded_on_either_side_and_alone(
 def test_every_cell_of_a_left_padded_prefill_stands_where_its_token_stands(
     tied_bundle: Path,
 ) -> None:
-    session = open_graph(tied_bundle / "fp32")
+    session = open_graph(tied_bundle / "fp32" / "model.onnx")
     rows, _ = rows_and_tokens()
     width = max(LENGTHS)
     caches = {
@@ -102,7 +102,9 @@ def test_every_cell_of_a_left_padded_prefill_stands_where_its_token_stands(
 
 
 def test_a_graph_is_changed_once_and_its_weights_stay_as_they_are(tied_bundle: Path) -> None:
-    graph, weights = (tied_bundle / "fp32" / name for name in ("model.onnx", "model.onnx.data"))
+    graph, weights = (
+        tied_bundle / "fp32" / name for name in ("model.onnx", "onnx/model.onnx_data")
+    )
     before = graph.read_bytes(), weights.stat()
     assert padding.accept_left_padding(tied_bundle / "fp32")
     assert (graph.read_bytes(), weights.stat()) == before

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_export.bundles import manifest
+from risen_export.bundles.javascript import share_with_javascript
 from risen_export.bundles.private import scrub, scrub_folder
 from risen_export.bundles.requirements import smallest_runtime
 from risen_export.bundles.sizes import bytes_by_kind
@@ -48,8 +49,13 @@ def complete(folder: Path, client: Path, *, on_cpu: bool = True) -> None:
     """
     shutil.copytree(client, folder, dirs_exist_ok=True)
     path = folder / "genai_config.json"
-    if not path.is_file():
-        return
+    if path.is_file():
+        _follow_generation(path, folder, on_cpu=on_cpu)
+    share_with_javascript(folder)
+
+
+def _follow_generation(path: Path, folder: Path, *, on_cpu: bool) -> None:
+    """Write the model's generation settings into ``genai_config.json``."""
     generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
     genai = json.loads(path.read_text(encoding="utf-8"))
     search = genai.setdefault("search", {})

@@ -116,10 +116,9 @@ def _needed(model: onnx.ModelProto) -> Iterator[str]:
             continue
         if node.op_type in operators:
             yield operators[node.op_type]
-        used = max((place for place, name in enumerate(node.input, 1) if name), default=0)
-        yield from (
-            release for most, release in _INPUTS.get(node.op_type, {}).items() if used > most
-        )
+        # An input that is left empty counts where it has a place.
+        inputs = _INPUTS.get(node.op_type, {})
+        yield from (release for most, release in inputs.items() if len(node.input) > most)
         for attribute in node.attribute:
             release = attributes.get(f"{node.op_type}.{attribute.name}")
             if release is not None:

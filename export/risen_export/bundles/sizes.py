@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from risen_export.bundles.manifest import DATA, GRAPH, listed
+from risen_export.bundles.manifest import GRAPH, listed
 
 if TYPE_CHECKING:
     import onnx
+
+
+_GRAPHS = (".onnx", ".onnx.data", ".onnx_data")
 
 
 def bytes_by_kind(folder: str | Path) -> dict[str, int]:
@@ -41,13 +44,10 @@ def bytes_by_kind(folder: str | Path) -> dict[str, int]:
             continue  # a shape or an axis: part of the graph
         kind = _kind(tensor, looked_up)
         kinds[kind] = kinds.get(kind, 0) + size
-    graph = sum(
-        (folder / name).stat().st_size for name in (GRAPH, DATA) if (folder / name).exists()
-    )
-    kinds["graph"] = graph - sum(kinds.values())
-    kinds["tokenizer_and_configs"] = sum(
-        path.stat().st_size for name, path in listed(folder).items() if name not in (GRAPH, DATA)
-    )
+    sizes = {name: path.stat().st_size for name, path in listed(folder).items()}
+    graphs = sum(size for name, size in sizes.items() if name.endswith(_GRAPHS))
+    kinds["graph"] = graphs - sum(kinds.values())
+    kinds["tokenizer_and_configs"] = sum(sizes.values()) - graphs
     return dict(sorted(kinds.items(), key=lambda kind: -kind[1]))
 
 
