@@ -1,26 +1,20 @@
 """Turn prompts into token ids and back as the training library does, without loading torch.
 
-Reads ``tokenizer.json`` with ``tokenizers`` and renders the chat template with jinja2. The tests
-hold the rendering equal to transformers' ``apply_chat_template``.
+Reads ``tokenizer.json`` with ``tokenizers``, and has ``templates`` render the chat template. The
+tests hold the rendering equal to transformers' ``apply_chat_template``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from risen_export.runtime.templates import render
 from risen_plugin.contracts import Message, Prompt
 from risen_plugin.errors import DataError, ExportError
-
-if TYPE_CHECKING:
-    import jinja2
-    import jinja2.nodes
-    import jinja2.parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Messages = Sequence[Message]
 
@@ -78,19 +72,14 @@ class ChatTokenizer:
                 "the bundle's model has no chat template, so it takes text, not messages; "
                 "use --raw, or set tokenizer.chat_template before exporting"
             )
-        import jinja2
-
-        try:
-            text = self._compiled.render(
-                messages=[dict(message) for message in messages],
-                tools=None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self.special_tokens,
-            )
-        except jinja2.TemplateError as error:
-            raise DataError(f"the chat template refused the messages: {error}") from error
-        return text
+        variables: dict[str, Any] = {
+            **self.special_tokens,
+            "messages": [dict(message) for message in messages],
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        return render(self.template, variables)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a text as it is, or of chat messages with the template applied."""
@@ -101,42 +90,6 @@ class ChatTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
-
-    @cached_property
-    def _compiled(self) -> jinja2.Template:
-        return _environment().from_string(self.template or "")
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Jinja set up as chat templates expect it: sandboxed, block lines trimmed."""
-    import jinja2
-    import jinja2.ext
-    import jinja2.nodes
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(jinja2.ext.Extension):
-        """``{% generation %}`` marks the answer for training; here it only shows its body."""
-
-        tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
-
-        def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return jinja2.nodes.Scope(body).set_lineno(line)
-
-    def refuse(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def to_json(value: object, ensure_ascii: bool = False, **options: Any) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
-    return environment
 
 
 def _token_text(value: object) -> str | None:
