@@ -92,7 +92,7 @@ def export(
     resolved = None
     if model is None:
         resolved = source.resolve(run_or_model, adapters)
-        source.check_config(resolved)
+        source.check_config(resolved, wanted)
     elif adapters:
         raise ExportError("a model in memory brings its adapters itself; leave adapters=... out")
     elif tokenizer is None:

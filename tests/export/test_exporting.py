@@ -111,14 +111,19 @@ def test_every_layer_of_a_mistral_keeps_its_window(
     assert verdict["greedy_agreement"] == 1.0
 
 
-def test_a_graph_that_onnxruntime_cannot_run_is_one_line(
+def test_a_graph_that_onnxruntime_could_not_run_is_not_built(
     model_of: Callable[..., Any], tokenizer: Any, tmp_path: Path
 ) -> None:
-    # Rotates 4 of 8 half-dimensions; the kernel wants a multiple of 8.
-    model = model_of(tokenizer, "Phi", num_key_value_heads=4)
-    with pytest.raises(ExportError, match=r"onnxruntime cannot run the graph: .*cos_cache"):
+    model = model_of(tokenizer, "Phi", num_key_value_heads=4)  # rotates half of 16 dimensions
+    with pytest.raises(ExportError, match=r"rotates a multiple of 16 dimensions, not 8$"):
         export("mine", tmp_path / "out", model=model, tokenizer=tokenizer, progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_onnxruntime_cannot_run_is_one_line(tied_bundle: Path) -> None:
+    beyond_the_vocabulary = np.array([[10**6]])
+    with pytest.raises(ExportError, match=r"^onnxruntime cannot run the graph: .*indices"):
+        Bundle.open(tied_bundle).logits(beyond_the_vocabulary)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own

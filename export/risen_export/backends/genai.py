@@ -6,16 +6,22 @@ One folder in, one graph with its genai configuration out. ``publish`` makes it 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from risen_export.backends import graph, padding
+from risen_export.backends import graph, padding, rotary
+from risen_export.backends.genai_mended import mend
+from risen_export.backends.genai_told import GONE, told
 from risen_export.bundles.manifest import DATA, GRAPH
 from risen_export.quiet import quiet
 from risen_plugin.errors import ExportError, near_miss, one_line
-from risen_plugin.kit.files import write_json
 from risen_plugin.training.seam import Reach, check_seam
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 PRECISIONS = ("fp32", "int8")
 _NEEDED = ("onnxruntime", "onnxruntime_genai", "onnx", "onnx_ir")
@@ -80,7 +86,6 @@ def build(
     :param show_log: let the builder's own messages through.
     :raises ExportError: if the builder does not support the architecture, or fails.
     """
-    _name_sliding_layers(model / "config.json")
     with quiet(show=show_log):
         check_seam(BUILDER)
         try:
@@ -97,6 +102,10 @@ def build(
                 # neither our engine nor optimum feeds.
                 ["windowed_kv_cache=false"],
             )
+            config = options["hf_details"]["hf_config"]
+            whole, ropes = config.to_dict(), rotary.ropes_of(config)
+            tell(config, told(whole, _declared(config), ropes))
+            head_size = whole.get("head_dim") or config.hidden_size // config.num_attention_heads
             builder.create_model(
                 str(model), str(model), str(out), precision, "cpu", str(cache), **options
             )
@@ -109,19 +118,23 @@ def build(
             ) from error
     if not (out / GRAPH).is_file() or not (out / DATA).is_file():
         raise ExportError(f"the model builder wrote no {GRAPH} with {DATA}")
-    graph.write_cache_dimension(out)
+    with graph.changed(out) as made:
+        graph.write_cache_dimension(made, head_size)
+        mend(made, whole)
+        rotary.write_tables(made, out, ropes)
     if precision == "int8" and tied:
         graph.share_int8_embedding(out)
     padding.accept_left_padding(out)
 
 
-def _name_sliding_layers(path: Path) -> None:
-    """Name the sliding-window layers where only the model's class implies them (Mistral, Phi-3).
+def tell(config: PreTrainedConfig, changes: Mapping[str, Any]) -> None:
+    """Change the configuration that the builder was given."""
+    for name, value in changes.items():
+        if value is not GONE:
+            setattr(config, name, value)
+        elif hasattr(config, name):
+            delattr(config, name)
 
-    The builder gives a window only to layers that ``layer_types`` names, and would silently let
-    the others look back without limit, which shows on prompts longer than the window only.
-    """
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if config.get("sliding_window") and not config.get("layer_types"):
-        config["layer_types"] = ["sliding_attention"] * int(config["num_hidden_layers"])
-        write_json(path, config, ascii_only=False)
+
+def _declared(config: PreTrainedConfig) -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(config))

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from risen_export.bundles.manifest import DATA, GRAPH
 from risen_plugin.kit.files import put
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
-def write_cache_dimension(folder: Path) -> None:
-    """Write the last dimension of every key-value tensor as a number.
+
+@contextlib.contextmanager
+def changed(folder: Path) -> Iterator[ModelProto]:
+    """The graph in ``folder``, to be changed in place; its weights stay where they are."""
+    import onnx
+
+    model = onnx.load(str(folder / GRAPH), load_external_data=False)
+    yield model
+    onnx.save(model, str(folder / GRAPH))
+
+
+def write_cache_dimension(model: ModelProto, size: int) -> None:
+    """Write the last dimension of every key-value tensor, the head size, as a number.
 
     The builder leaves it symbolic (``kv_cache_dim``); transformers.js and optimum read it.
     """
-    import onnx
-
-    genai = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
-    size = int(genai["decoder"]["head_size"])
-    model = onnx.load(str(folder / GRAPH), load_external_data=False)
     for value in [*model.graph.input, *model.graph.output]:
         last = value.type.tensor_type.shape.dim[-1]
         if last.dim_param == "kv_cache_dim":
             last.dim_value = size
-    onnx.save(model, str(folder / GRAPH))
 
 
 def share_int8_embedding(folder: Path) -> bool:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.errors import ExportError, near_beside, near_miss
+from risen_export.backends import genai_support
+from risen_plugin.errors import ExportError, near_beside, one_line
 from risen_plugin.kit.hub import may_be_on_hub
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -208,11 +209,13 @@ def commit_of(name: str, revision: str | None = None, file: str = "config.json")
     return path.parent.name if path is not None and path.parent.parent.name == "snapshots" else None
 
 
-def check_config(source: Source) -> dict[str, Any]:
-    """The base model's configuration, if the builder can compile such a model.
+def check_config(
+    source: Source, precisions: Sequence[str] = ("fp32",), target: str = "cpu"
+) -> dict[str, Any]:
+    """The base model's configuration, if such a model can be compiled for all of ``precisions``.
 
-    :raises ExportError: for encoder-decoder and classification models and for architectures
-        that the installed builder does not know.
+    :raises ExportError: for encoder-decoder and classification models, and for what no graph can be
+        made of, in one line with the reason.
     """
     assert source.model is not None
     folder = Path(source.model)
@@ -228,12 +231,17 @@ def check_config(source: Source) -> dict[str, Any]:
             "or in its local cache"
         )
     config = read_json(path)
-    check_architecture(config, source.model)
+    check_architecture(config, source.model, precisions, target)
     return config
 
 
-def check_architecture(config: dict[str, Any], name: str) -> None:
-    """Refuse a model that is not a decoder that writes text.
+def check_architecture(
+    config: dict[str, Any],
+    name: str,
+    precisions: Sequence[str] = ("fp32",),
+    target: str = "cpu",
+) -> None:
+    """Refuse a model that is not a decoder that writes text, or that no graph can be made of.
 
     :raises ExportError: as :func:`check_config`.
     """
@@ -250,23 +258,43 @@ def check_architecture(config: dict[str, Any], name: str) -> None:
             f"{name} is a classification model ({architecture}); only models that write text "
             "(...ForCausalLM) are exported"
         )
-    known = _supported_architectures()
     if not named:
         raise ExportError(
             f"{name}/config.json names no architectures; add the list with the model class there"
         )
-    if known and architecture not in known:
-        near = near_miss(architecture, known) or "."
+    known = _supported_architectures()
+    whole = _whole(config, name) if architecture in known else config
+    for precision in precisions:
+        reason = genai_support.refusal(whole, target, precision)
+        if reason is None and known and architecture not in known:
+            reason = "the installed onnxruntime-genai is too old to build it"
+        if reason is not None:
+            others = (
+                f". It supports: {', '.join(sorted(known))}" if architecture not in known else ""
+            )
+            raise ExportError(
+                f"{name}: architecture {architecture} cannot be exported: {reason}{others}"
+            )
+
+
+def _whole(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """The configuration with the defaults of its class, and rope settings in their present form."""
+    from transformers import AutoConfig
+
+    try:
+        whole: dict[str, Any] = AutoConfig.for_model(**config).to_dict()
+    except Exception as error:
+        # Classes check their fields in ways of their own, and remote code has no class here.
         raise ExportError(
-            f"architecture {architecture} cannot be exported{near} The installed model builder "
-            f"supports: {', '.join(sorted(known))}"
-        )
+            f"{name}/config.json is refused by transformers: {one_line(error)}"
+        ) from error
+    return whole
 
 
 def _supported_architectures() -> frozenset[str]:
-    """The causal language models the installed builder dispatches on, read from its source.
+    """The classes that are built right and that the installed builder dispatches on.
 
-    Reading the text costs nothing; importing the builder would load torch.
+    Its source is read: that costs nothing, and importing the builder would load torch.
     """
     spec = importlib.util.find_spec("onnxruntime_genai")
     if spec is None or spec.origin is None:
@@ -275,7 +303,11 @@ def _supported_architectures() -> frozenset[str]:
     if not builder.is_file():
         return frozenset()
     names = re.findall(r'architectures\[0\] == "(\w+)"', builder.read_text(encoding="utf-8"))
-    return frozenset(name for name in names if name.endswith("ForCausalLM"))
+    return frozenset(
+        name
+        for name, support in genai_support.SUPPORTED.items()
+        if (support.builds_as or name) in names
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -108,6 +108,12 @@ class KeyValueCache:
             for name, value in inputs.items()
             if name.startswith("past_key_values.")
         }
+        # What a convolution remembers of the tokens before; it is not a place per token.
+        self._states: dict[str, npt.NDArray[Any]] = {
+            name: np.zeros((rows, *value.shape[1:]), _TYPES[value.type])
+            for name, value in inputs.items()
+            if name.startswith("past.")
+        }
         self._lengths: npt.NDArray[np.int64] = np.zeros(rows, dtype=np.int64)
         self._width = 0
 
@@ -117,9 +123,26 @@ class KeyValueCache:
         """Read right-padded prompts ``ids`` (B, T) of ``lengths`` (B,); their logits (B, T, V)."""
         self._lengths = lengths.astype(np.int64)
         self._width = ids.shape[1]
+        if self._states and (self._lengths != self._width).any():
+            return self._prefill_by_length(ids)
         mask = (np.arange(self._width) < self._lengths[:, None]).astype(np.int64)
         positions = np.broadcast_to(np.arange(self._width, dtype=np.int64), ids.shape)
         return self._run(ids, mask, positions)
+
+    def _prefill_by_length(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Read rows of equal length together: a state would take in the padding of shorter ones."""
+        logits: npt.NDArray[np.float32] | None = None
+        for length in np.unique(self._lengths):
+            lines = np.flatnonzero(self._lengths == length)
+            part = KeyValueCache(self._session, len(lines), self._capacity)
+            some = part.prefill(ids[lines, :length], self._lengths[lines])
+            if logits is None:
+                logits = np.zeros((*ids.shape, some.shape[-1]), dtype=np.float32)
+            logits[lines, :length] = some
+            for name, buffer in {**part._buffers, **part._states}.items():
+                (self._states if name in self._states else self._buffers)[name][lines] = buffer
+        assert logits is not None
+        return logits
 
     def step(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Append one token to each row, (B,); the logits that follow it, (B, V)."""
@@ -134,6 +157,8 @@ class KeyValueCache:
         self._lengths = self._lengths[list(lines)]
         for name, buffer in self._buffers.items():
             self._buffers[name] = np.ascontiguousarray(buffer[list(lines)])
+        for name, state in self._states.items():
+            self._states[name] = state[list(lines)]
         # The attention mask is as wide as the longest row that is left.
         self._width = int(self._lengths.max())
 
@@ -164,7 +189,8 @@ class KeyValueCache:
         if self._positions:
             feeds["position_ids"] = np.ascontiguousarray(positions)
         if not self._capacity:
-            logits = self._session.run(["logits"], {**feeds, **self._buffers})[0]
+            feeds |= self._buffers | self._states
+            logits = self._session.run(["logits"], feeds)[0]
             return logits.astype(np.float32, copy=False)  # type: ignore[no-any-return]
         import onnxruntime
 
@@ -175,7 +201,13 @@ class KeyValueCache:
             shared = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
             binding.bind_ortvalue_input(name, shared)
             binding.bind_ortvalue_output(name.replace("past_key_values", "present"), shared)
+        for name, state in self._states.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(state))
+            binding.bind_output(name.replace("past", "present"), "cpu")
         binding.bind_output("logits", "cpu")
         self._session.run_with_iobinding(binding)
-        logits = binding.get_outputs()[-1].numpy()
+        *_, logits = outputs = [
+            value.numpy() for value in binding.get_outputs()[-1 - len(self._states) :]
+        ]
+        self._states = dict(zip(self._states, outputs[:-1], strict=True))
         return logits.astype(np.float32, copy=False)  # type: ignore[no-any-return]
