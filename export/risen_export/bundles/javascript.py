@@ -50,9 +50,11 @@ def share_with_javascript(folder: Path) -> str | None:
     import onnx
 
     dtype = dtype_of(folder.name)
+    if dtype is None:
+        return None
     model = onnx.load(str(folder / GRAPH), load_external_data=False)
     places = {entry.value for entry in _locations(model.graph)}
-    if dtype is None or len(places) != 1:
+    if len(places) != 1:
         return None
     (written,) = places
     if not (folder / written).is_file() or "/" in written:
