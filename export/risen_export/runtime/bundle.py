@@ -6,7 +6,6 @@ and back.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from risen_export.bundles.opening import open_folder
 from risen_export.runtime.chat import ChatTokenizer
 from risen_export.runtime.logits import Row, Settings
 from risen_export.runtime.session import KeyValueCache, open_session, require_runtime
+from risen_export.runtime.settings import read_genai, read_generation
 from risen_plugin.contracts import Prompt
-from risen_plugin.errors import DataError
+from risen_plugin.errors import DataError, ExportError
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -46,12 +46,13 @@ class Bundle:
         self.path = folder
         self.tokenizer = ChatTokenizer(folder)
         self._session = open_session(folder / GRAPH, threads)
-        genai = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"]
-        generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+        genai = read_genai(folder)["model"]
+        generation = read_generation(folder)
         self.context_length = int(genai["context_length"])
         self.vocabulary = int(genai["vocab_size"])
         self.eos_ids = _as_ids(generation.get("eos_token_id"))
         self.settings = Settings(generation, str(folder / "generation_config.json"))
+        self._replaces_nan = "remove_invalid_values" in self.settings.followed
         self.max_length = int(generation.get("max_length") or self.context_length)
         self.max_new_tokens = int(generation.get("max_new_tokens") or 0) or None
 
@@ -173,6 +174,14 @@ class Bundle:
             )
         return min(prompt + DEFAULT_NEW_TOKENS, self.max_length, self.context_length)
 
+    def _check_numbers(self, logits: Logits) -> None:
+        """Refuse to go on from NaN, which is no distribution and would give token 0 for ever."""
+        if np.isnan(logits.max(axis=-1)).any() and not self._replaces_nan:
+            raise ExportError(
+                f"the graph {self.path / GRAPH} gives NaN in place of logits; its weights are "
+                "damaged, or their precision is too low for this model"
+            )
+
     def _groups(self, rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
         """Indices of rows to answer together: like lengths, bounded by rows and by prefill logits.
 
@@ -209,6 +218,7 @@ class Bundle:
         logits = cache.prefill(ids, lengths)[np.arange(len(group)), lengths - 1]  # (B, V)
         live = list(group)
         while True:
+            self._check_numbers(logits)
             if settings is not None:
                 so_far = [
                     Row(rows[index], answers[index], limits[index], self.eos_ids) for index in live

@@ -6,15 +6,15 @@ tests hold the rendering equal to transformers' ``apply_chat_template``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from risen_export.runtime.settings import read_template, read_tokenizer
 from risen_export.runtime.templates import render
 from risen_plugin.contracts import Message, Prompt
-from risen_plugin.errors import DataError, ExportError
+from risen_plugin.errors import DataError, ExportError, one_line
 
 Messages = Sequence[Message]
 
@@ -34,18 +34,18 @@ class ChatTokenizer:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:
-            raise ExportError(f"{path} cannot be read: {error}") from error
+            raise ExportError(f"{path} cannot be read: {one_line(error)}") from error
         # A tokenizer saved after training may still cut or pad its input.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self._config = _read_json(folder / "tokenizer_config.json")
+        self._config = read_tokenizer(folder)
         self._jinja = folder / "chat_template.jinja"
 
     @cached_property
     def template(self) -> str | None:
         """The chat template's text; None if the model has none."""
         if self._jinja.is_file():
-            return self._jinja.read_text(encoding="utf-8")
+            return read_template(self._jinja)
         written = self._config.get("chat_template")
         return written if isinstance(written, str) else None
 
@@ -97,13 +97,3 @@ def _token_text(value: object) -> str | None:
     if isinstance(value, Mapping):
         value = value.get("content")
     return value if isinstance(value, str) else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ExportError(f"{path} is not valid JSON: {error}") from error
-    return loaded if isinstance(loaded, dict) else {}

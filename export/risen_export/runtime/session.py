@@ -103,11 +103,17 @@ class KeyValueCache:
         self._capacity = capacity
         inputs = {value.name: value for value in session.get_inputs()}
         self._positions = "position_ids" in inputs
-        self._buffers: dict[str, npt.NDArray[Any]] = {
-            name: np.zeros((rows, value.shape[1], capacity, value.shape[3]), _TYPES[value.type])
-            for name, value in inputs.items()
-            if name.startswith("past_key_values.")
-        }
+        try:
+            self._buffers: dict[str, npt.NDArray[Any]] = {
+                name: np.zeros((rows, value.shape[1], capacity, value.shape[3]), _TYPES[value.type])
+                for name, value in inputs.items()
+                if name.startswith("past_key_values.")
+            }
+        except (MemoryError, ValueError) as error:  # numpy's words for too much and far too much
+            raise ExportError(
+                f"there is no memory for {rows} answers of {capacity} tokens; "
+                "ask for fewer tokens, or fewer prompts at once"
+            ) from error
         # What a convolution remembers of the tokens before; it is not a place per token.
         self._states: dict[str, npt.NDArray[Any]] = {
             name: np.zeros((rows, *value.shape[1:]), _TYPES[value.type])
