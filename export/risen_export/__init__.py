@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from risen_export.bundles.opening import check
     from risen_export.bundles.sizes import bytes_by_kind
     from risen_export.exporting import Exported, ExportResult, export
-    from risen_export.gate.verify import Verdict
     from risen_export.runtime.bundle import Bundle
+    from risen_export.verify import Verdict
 
 __all__ = [
     "Bundle",
@@ -28,7 +28,7 @@ _LATER = {
     "Bundle": "risen_export.runtime.bundle",
     "ExportResult": "risen_export.exporting",
     "Exported": "risen_export.exporting",
-    "Verdict": "risen_export.gate.verify",
+    "Verdict": "risen_export.verify",
     "bytes_by_kind": "risen_export.bundles.sizes",
     "check": "risen_export.bundles.opening",
     "export": "risen_export.exporting",

@@ -1,21 +1,36 @@
-"""From a run, model or adapter to a published bundle: resolve, merge, compile, complete, verify."""
+"""From a run, model or adapter to a published bundle: resolve, merge, compile, measure, publish."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from risen_export.backends import genai as build
+from risen_export.backends import genai
 from risen_export.bundles import manifest, publish
-from risen_export.gate.verify import FP32_TOLERANCE, Verdict, compare, reference
+from risen_export.bundles.variants import (
+    AUTO,
+    PRECISIONS,
+    PROVIDERS,
+    Family,
+    Variant,
+    from_smallest,
+    read_precisions,
+    read_targets,
+    variants,
+)
+from risen_export.gate.limits import Failure, Limits, advice, judge, read_limits
+from risen_export.gate.measured import Measured
+from risen_export.gate.probe import context_of
+from risen_export.gate.verifying import ran_here
 from risen_export.merging import source
 from risen_export.quiet import quiet
-from risen_export.runtime.bundle import Bundle
+from risen_export.runtime.bundle import ids_of
 from risen_export.runtime.session import threads_of_environment
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import ExportError
@@ -24,31 +39,42 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from risen_export.gate.reference import Reference
+
+EXACT = Variant("cpu", PRECISIONS["fp32"])
+"""The graph that every export builds and judges first: where it is wrong, no other is right."""
+
 
 @dataclass(frozen=True)
 class Exported:
-    """One precision of a published bundle.
+    """One variant of a published bundle.
 
     :param bytes: size of all its files but the manifest.
     :param bytes_by_kind: the same by kind; see :func:`risen_export.bytes_by_kind`.
-    :param verdict: the comparison with the merged model; None if it was not made.
+    :param measured: the comparison with the merged model; None if it was not made.
+    :param failures: the limits that it does not keep, where it was published all the same.
     """
 
     path: Path
     bytes: int
     bytes_by_kind: dict[str, int]
-    verdict: Verdict | None
+    measured: Measured | None
+    failures: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """A published bundle: ``path`` is OUT, ``precisions`` its folders in the order asked for.
+    """A published bundle.
 
+    :param path: OUT.
+    :param precisions: its variants by the names of their folders, in the order asked for.
+    :param tried: with ``auto``, the smaller variants and why each was not kept.
     :param notes: sentences about what the bundle does otherwise than the model, or could not try.
     """
 
     path: Path
     precisions: dict[str, Exported]
+    tried: Mapping[str, str]
     notes: tuple[str, ...] = ()
 
 
@@ -57,8 +83,11 @@ def export(
     out: str | Path,
     precisions: Sequence[str] = ("fp32",),
     *,
+    targets: Sequence[str] = ("cpu",),
     force: bool = False,
+    replace: bool = False,
     check: bool = True,
+    limits: Mapping[str, Mapping[str, Any]] | None = None,
     verify_prompts: Sequence[Prompt] | None = None,
     progress: bool = True,
     show_log: bool = False,
@@ -66,107 +95,273 @@ def export(
     tokenizer: PreTrainedTokenizerBase | None = None,
     adapters: Sequence[str | Path] = (),
 ) -> ExportResult:
-    """Merge, compile, check and publish a model as a bundle at ``out``::
+    """Merge, compile, measure and publish a model as a bundle at ``out``::
 
         export("out/run", "out/bundle", ("fp32", "int8"))
 
     :param run_or_model: output folder of a run, model folder, hub id or PEFT adapter. Beside
         ``model`` and ``tokenizer`` it is only the name that the manifest records.
-    :param precisions: of ``fp32`` and ``int8``.
-    :param force: replace a bundle that is already at ``out``.
-    :param check: compare each precision with the merged model; an fp32 graph whose logits differ
-        by more than 1e-3 is not published.
-    :param verify_prompts: texts or chat messages to compare on; eight built-in ones if None.
+    :param precisions: names of :data:`risen_export.bundles.variants.PRECISIONS`, or ``auto``: the
+        smallest that passes.
+    :param targets: of ``cpu`` and ``cuda``.
+    :param force: replace a bundle that is already at ``out``, and publish what fails, marked.
+    :param replace: replace a bundle that is already at ``out``, and publish nothing that fails.
+    :param check: measure each graph against the merged model, and publish nothing that is too far
+        from it.
+    :param limits: ``{family: {limit: number}}``; see :class:`risen_export.gate.limits.Limits`.
+    :param verify_prompts: texts or chat messages to compare on, in place of the built-in tasks.
     :param show_log: let the libraries' own messages through.
     :param model: a model in memory (plain or PEFT), copied and left as it is.
     :param adapters: folders of PEFT adapters to fold in after those of ``run_or_model``, in the
         order in which they were trained on one another.
-    :raises ExportError: if a file is missing, the model is unsupported or does not fit, or the
-        bundle cannot be written.
+    :raises ExportError: if a file is missing, the model is unsupported or does not fit, a graph is
+        too far from it, or the bundle cannot be written.
     """
-    wanted = build.check_precisions(tuple(precisions))
-    build.require_runtime()
+    names, families = read_precisions(precisions), read_limits(limits or {})
+    wanted_targets = read_targets(targets)
+    wanted = () if AUTO in names else variants(wanted_targets, names)
+    if not wanted and not check:
+        raise ExportError("--precision auto chooses by what is measured; leave --no-verify out")
+    genai.require_runtime()
     threads_of_environment()  # refused here, before a library reads it in its own way
     target = Path(out)
-    publish.check_target(target, force=force)
+    publish.check_target(target, force=force or replace)
     resolved = None
     if model is None:
         resolved = source.resolve(run_or_model, adapters)
-        source.check_config(resolved, wanted)
+        for one in wanted_targets:
+            words = [v.precision.word for v in wanted if v.target == one]
+            source.check_config(resolved, words or [EXACT.name], one)
     elif adapters:
         raise ExportError("a model in memory brings its adapters itself; leave adapters=... out")
     elif tokenizer is None:
         raise ExportError("a model in memory needs its tokenizer: export(..., tokenizer=...)")
-    stages = 1 + len(wanted) * (1 + check)
     with (
-        publish.published(target, force=force) as scratch,
-        tqdm(total=stages, desc="export", unit="stage", disable=not progress) as bar,
+        publish.published(target, force=force or replace) as scratch,
+        tqdm(desc="export", unit="stage", disable=not progress) as bar,
     ):
-        from risen_export.merging import merge, saving
+        job = _Job(scratch, families, bar, show_log=show_log, force=force)
+        job.merge(resolved, model, tokenizer, str(run_or_model))
+        if check:
+            job.refer(verify_prompts or (), keep=EXACT in wanted)
+        tried: dict[str, str] = {}
+        for variant in wanted:
+            job.add(variant)
+        for one in wanted_targets if not wanted else ():
+            tried |= job.add_smallest(from_smallest(one))
+        inner = job.finish()
+    found = {name: _exported(target, name, one) for name, one in inner.items()}
+    return ExportResult(target, found, tried, job.notes)
 
-        bar.set_postfix_str("merge")
+
+class _Job:
+    """One export as it goes: what has been built and measured so far."""
+
+    def __init__(
+        self,
+        scratch: Path,
+        limits: Mapping[Family, Limits],
+        bar: Any,
+        *,
+        show_log: bool,
+        force: bool,
+    ) -> None:
+        self._scratch = scratch
+        self._saved = scratch / "merged"
+        self._client = self._saved / "client"
+        self._limits = limits
+        self._bar = bar
+        self._show_log = show_log
+        self._force = force
+        self._reference: Reference | None = None
+        self._inner: dict[str, dict[str, Any]] = {}
+
+    def merge(
+        self,
+        resolved: source.Source | None,
+        model: PreTrainedModel | PeftModel | None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        name: str,
+    ) -> None:
+        """Save the merged model; from then on it is read from the disk, and held once at most."""
+        from risen_export.gate import asking_model
+        from risen_export.merging import merge, saving
+        from risen_export.merging.weights import vocabulary_rows
+
+        self._now("merge")
         if resolved is None:
             assert model is not None
             assert tokenizer is not None
-            with quiet(show=show_log):
-                merged = merge.from_memory(model, tokenizer, name=str(run_or_model))
+            with quiet(show=self._show_log):
+                merged = merge.from_memory(model, tokenizer, name=name)
         else:
-            merged = merge.load(resolved, show_log=show_log)
-        saving.save(merged, scratch / "merged", show_log=show_log)
-        bar.update()
-        facts = {
+            merged = merge.load(resolved, show_log=self._show_log)
+        saving.save(merged, self._saved, show_log=self._show_log)
+        self._facts = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "source": source.public_name(str(run_or_model)),
+            "source": source.public_name(name),
             **merged.provenance,
             "notes": list(merged.notes),
             "rewards": publish.rewards_of(None if resolved is None else resolved.run),
             "versions": manifest.versions(),
         }
-        expected = reference(merged.model, merged.tokenizer, verify_prompts) if check else None
-        inner: dict[str, dict[str, Any]] = {}
-        for precision in wanted:
-            bar.set_postfix_str(f"build {precision}")
-            folder = scratch / "bundle" / precision
-            build.build(
-                scratch / "merged",
-                folder,
-                precision,
-                cache=scratch / "cache",
-                tied=bool(merged.model.config.tie_word_embeddings),
-                show_log=show_log,
-            )
-            publish.complete(folder, scratch / "merged" / saving.CLIENT)
-            # Written once without the verdict, since opening a bundle asks for its manifest.
-            publish.describe(folder, precision, {**facts, "verify": None})
-            bar.update()
-            verdict = None
-            if expected is not None:
-                bar.set_postfix_str(f"verify {precision}")
-                verdict = compare(Bundle.open(folder), expected)
-                _require_equal(precision, verdict)
-                bar.update()
-            inner[precision] = publish.describe(folder, precision, {**facts, "verify": verdict})
-        publish.span(scratch / "bundle", inner, facts)
-    return ExportResult(
-        target,
-        {
-            name: Exported(
-                path=target / name,
-                bytes=sum(entry["bytes"] for entry in one["files"].values()),
-                bytes_by_kind=one["bytes_by_kind"],
-                verdict=one["verify"],
-            )
-            for name, one in inner.items()
-        },
-        merged.notes,
-    )
+        self.notes = merged.notes
+        self._tokenizer = merged.tokenizer
+        self._tied = bool(merged.model.config.tie_word_embeddings)
+        vocabulary = vocabulary_rows(merged.model)
+        self._marks = [[(7919 * i + 13) % vocabulary for i in range(n)] for n in (3, 8)]
+        self._fingerprint = asking_model.fingerprint(merged.model, self._marks)
 
+    def refer(self, prompts: Sequence[Prompt], *, keep: bool) -> None:
+        """Build the exact graph, have the model read its answers, and judge it.
 
-def _require_equal(precision: str, verdict: Verdict) -> None:
-    """Refuse to publish an fp32 graph that differs from the model."""
-    difference = verdict["max_logit_diff"]
-    if precision == "fp32" and not difference <= FP32_TOLERANCE:
-        raise ExportError(
-            f"the fp32 graph is not the model: logits differ by {difference:.2g}, more than "
-            f"{FP32_TOLERANCE:g}; nothing was published (--no-verify publishes it all the same)"
+        :param keep: whether it was asked for, and stays in the bundle.
+        """
+        from risen_export.gate import asking_graph, asking_model
+        from risen_export.gate import reference as files
+        from risen_export.gate.probe import default_probe
+        from risen_export.merging.tokenizers import asked_as, encode_prompt
+        from risen_export.runtime.bundle import Bundle
+
+        folder = self._scratch / ("bundle" if keep else "exact") / EXACT.name
+        self._build(EXACT, folder)
+        self._now("ask the model")
+        rows = asking_graph.rows_of(
+            Bundle.open(folder),
+            default_probe(asked_as(self._tokenizer), prompts),
+            lambda prompt: encode_prompt(self._tokenizer, prompt),
+            self._config("config.json"),
         )
+        model = asking_model.load(self._saved, show_log=self._show_log)
+        asking_model.check_fingerprint(model, self._marks, self._fingerprint)
+        self._reference = asking_model.ask(
+            model,
+            rows,
+            self._scratch / "logits",
+            ends=ids_of(self._config("generation_config.json").get("eos_token_id")),
+            context=context_of(self._config("config.json")),
+        )
+        del model
+        files.save(self._reference, self._scratch / "bundle" / files.FOLDER)
+        measured, failures = self._judged(EXACT, folder)
+        if failures:
+            self._refuse(EXACT, failures, "it is not the model")
+        if keep:
+            self._describe(EXACT, folder, measured, failures)
+
+    def add(self, variant: Variant) -> None:
+        """Build, judge and keep a variant.
+
+        :raises ExportError: if it fails and is not forced.
+        """
+        if variant.name in self._inner:
+            return
+        folder = self._scratch / "bundle" / variant.name
+        self._build(variant, folder)
+        measured, failures = self._judged(variant, folder)
+        if failures:
+            self._refuse(variant, failures, "it is too far from the model")
+        self._describe(variant, folder, measured, failures)
+
+    def add_smallest(self, candidates: Sequence[Variant]) -> dict[str, str]:
+        """Keep the first candidate that passes; the smaller ones, and why each was not kept."""
+        tried: dict[str, str] = {}
+        for variant in candidates:
+            folder = self._scratch / "bundle" / variant.name
+            if variant.name not in self._inner:
+                self._build(variant, folder)
+                measured, failures = self._judged(variant, folder)
+                if failures:
+                    tried[variant.name] = "; ".join(one.reason for one in failures)
+                    publish.drop(folder)
+                    continue
+                self._describe(variant, folder, measured, failures)
+            return tried
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in tried.items())
+        raise ExportError(f"no precision passes the gate ({reasons}); nothing was published")
+
+    def finish(self) -> dict[str, dict[str, Any]]:
+        """Write the manifest over all variants; their own manifests by name."""
+        publish.span(self._scratch / "bundle", self._inner, self._facts)
+        return self._inner
+
+    def _build(self, variant: Variant, folder: Path) -> None:
+        self._now(f"build {variant.name}")
+        genai.build(
+            self._saved,
+            folder,
+            variant,
+            cache=self._scratch / "cache",
+            tied=self._tied,
+            show_log=self._show_log,
+        )
+        publish.complete(folder, self._client, on_cpu=variant.target == "cpu")
+        # Written once without the verdict, since opening a bundle asks for its manifest.
+        publish.describe(folder, variant.precision.name, self._facts, target=variant.target)
+
+    def _judged(self, variant: Variant, folder: Path) -> tuple[Measured | None, list[Failure]]:
+        """What is measured of a variant, and the limits that it fails; None where it cannot run."""
+        from risen_export.gate import asking_graph
+        from risen_export.runtime.bundle import Bundle
+
+        if self._reference is None or not variant.precision.on_cpu:
+            return None, []
+        self._now(f"measure {variant.name}")
+        bundle = Bundle.open(folder)
+        measured = asking_graph.measure(bundle, self._reference)
+        return measured, judge(measured, self._limits[variant.precision.family])
+
+    def _refuse(self, variant: Variant, failures: Sequence[Failure], what: str) -> None:
+        if self._force:
+            return
+        reasons = "; ".join(one.reason for one in failures)
+        hint = advice(variant.precision, PRECISIONS)
+        raise ExportError(
+            f"the {variant.name} graph was not published, {what}: {reasons}; "
+            + (f"{hint} (" if hint else "(")
+            + "--force publishes it all the same, marked)"
+        )
+
+    def _describe(
+        self,
+        variant: Variant,
+        folder: Path,
+        measured: Measured | None,
+        failures: Sequence[Failure],
+    ) -> None:
+        gate = None
+        if measured is not None:
+            gate = {
+                "passed": not failures,
+                "failures": [one.reason for one in failures],
+                "limits": asdict(self._limits[variant.precision.family]),
+                "measured": measured.as_json(),
+            }
+        self._inner[variant.name] = publish.describe(
+            folder,
+            variant.precision.name,
+            self._facts,
+            target=variant.target,
+            ran=manifest.NOT_RUN if measured is None else ran_here(PROVIDERS["cpu"]),
+            gate=gate,
+        )
+
+    def _config(self, name: str) -> dict[str, Any]:
+        """A file of the merged model's configuration."""
+        content: dict[str, Any] = json.loads((self._client / name).read_text(encoding="utf-8"))
+        return content
+
+    def _now(self, what: str) -> None:
+        self._bar.set_postfix_str(what)
+        self._bar.update()
+
+
+def _exported(target: Path, name: str, one: Mapping[str, Any]) -> Exported:
+    gate = one["gate"]
+    return Exported(
+        path=target / name,
+        bytes=sum(entry["bytes"] for entry in one["files"].values()),
+        bytes_by_kind=one["bytes_by_kind"],
+        measured=None if gate is None else Measured.from_json(gate["measured"]),
+        failures=() if gate is None else tuple(gate["failures"]),
+    )

@@ -62,7 +62,7 @@ def test_export_prints_a_table_with_sizes_and_the_check(
     result = risen("export", model, tmp_path / "out", *options)
     lines = result.output.splitlines()
     assert [line.split()[0] for line in lines] == ["size", "fp32", "int8", "fp32", "int8"]
-    assert "512 of 512" in lines[1]
+    assert "100.0%" in lines[1]
     assert str(tmp_path / "out" / "int8") in lines[2]
     assert lines[4].startswith("int8 is made of: ")
     # Nothing that the builder or transformers print comes through.
@@ -73,7 +73,7 @@ def test_export_prints_the_bundle_as_data(
     risen: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = Exported(Path("out/fp32"), 12, {"weights": 12}, None)
-    bundle = ExportResult(Path("out"), {"fp32": made})
+    bundle = ExportResult(Path("out"), {"fp32": made}, {})
     monkeypatch.setattr("risen_export.exporting.export", lambda *_, **__: bundle)
     assert json.loads(risen("export", "model", "out", "--json").output) == {
         "path": "out",
@@ -82,9 +82,11 @@ def test_export_prints_the_bundle_as_data(
                 "path": "out/fp32",
                 "bytes": 12,
                 "bytes_by_kind": {"weights": 12},
-                "verdict": None,
+                "measured": None,
+                "failures": [],
             }
         },
+        "tried": {},
     }
 
 

@@ -16,14 +16,14 @@ from risen_export.backends import graph, padding, rotary
 from risen_export.backends.genai_mended import mend
 from risen_export.backends.genai_told import GONE, told
 from risen_export.bundles.manifest import DATA, GRAPH
+from risen_export.bundles.variants import Variant
 from risen_export.quiet import quiet
-from risen_plugin.errors import ExportError, near_miss, one_line
+from risen_plugin.errors import ExportError, one_line
 from risen_plugin.training.seam import Reach, check_seam
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-PRECISIONS = ("fp32", "int8")
 _NEEDED = ("onnxruntime", "onnxruntime_genai", "onnx", "onnx_ir")
 _BUILDER = "onnxruntime_genai.models.builder"
 _FOLDERS = (
@@ -60,32 +60,18 @@ def require_runtime() -> None:
         )
 
 
-def check_precisions(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The precisions without repetition, in their order.
-
-    :raises ExportError: if one is unknown, or there is none.
-    """
-    for name in names:
-        if name not in PRECISIONS:
-            raise ExportError(
-                f"unknown precision '{name}'{near_miss(name, PRECISIONS) or '.'} "
-                f"Choose from: {', '.join(PRECISIONS)}"
-            )
-    if not names:
-        raise ExportError(f"no precision given; choose from: {', '.join(PRECISIONS)}")
-    return tuple(dict.fromkeys(names))
-
-
 def build(
-    model: Path, out: Path, precision: str, *, cache: Path, tied: bool, show_log: bool = False
+    model: Path, out: Path, variant: Variant, *, cache: Path, tied: bool, show_log: bool = False
 ) -> None:
     """Write the graph of the merged model in ``model`` to ``out``.
 
+    :param variant: the precision and the target that it is built for.
     :param cache: a scratch folder on the same disk.
     :param tied: whether the output layer is the transposed embedding; int8 then stores it once.
     :param show_log: let the builder's own messages through.
     :raises ExportError: if the builder does not support the architecture, or fails.
     """
+    precision, target = variant.precision, variant.target
     with quiet(show=show_log):
         check_seam(BUILDER)
         try:
@@ -95,26 +81,24 @@ def build(
                 str(model),
                 str(model),
                 str(out),
-                precision,
-                "cpu",
+                precision.word,
+                target,
                 str(cache),
-                # Without it a sliding-window layer gets a bounded cache of another shape, which
-                # neither our engine nor optimum feeds.
-                ["windowed_kv_cache=false"],
+                _options(variant),
             )
             config = options["hf_details"]["hf_config"]
             whole, ropes = config.to_dict(), rotary.ropes_of(config)
             tell(config, told(whole, _declared(config), ropes))
             head_size = whole.get("head_dim") or config.hidden_size // config.num_attention_heads
             builder.create_model(
-                str(model), str(model), str(out), precision, "cpu", str(cache), **options
+                str(model), str(model), str(out), precision.word, target, str(cache), **options
             )
         except OSError:
             raise
         except Exception as error:
             reason = one_line(error)
             raise ExportError(
-                f"the model builder could not compile the model to {precision}: {reason}"
+                f"the model builder could not compile the model to {variant.name}: {reason}"
             ) from error
     if not (out / GRAPH).is_file() or not (out / DATA).is_file():
         raise ExportError(f"the model builder wrote no {GRAPH} with {DATA}")
@@ -122,7 +106,7 @@ def build(
         graph.write_cache_dimension(made, head_size)
         mend(made, whole)
         rotary.write_tables(made, out, ropes)
-    if precision == "int8" and tied:
+    if precision.family == "int8" and tied and target == "cpu":
         graph.share_int8_embedding(out)
     padding.accept_left_padding(out)
 
@@ -134,6 +118,16 @@ def tell(config: PreTrainedConfig, changes: Mapping[str, Any]) -> None:
             setattr(config, name, value)
         elif hasattr(config, name):
             delattr(config, name)
+
+
+def _options(variant: Variant) -> list[str]:
+    """The builder's options of a variant."""
+    # Without the first a sliding-window layer gets a bounded cache of another shape, which neither
+    # our engine nor optimum feeds.
+    options = {"windowed_kv_cache": "false", **variant.precision.options}
+    if variant.target == "cuda":
+        options.pop("accuracy_level", None)  # of the CPU's kernels
+    return [f"{name}={value}" for name, value in options.items()]
 
 
 def _declared(config: PreTrainedConfig) -> frozenset[str]:

@@ -35,7 +35,7 @@ _SEARCH: dict[str, Callable[[Any], Any]] = {
 }
 _CPU_ONLY = ("no_repeat_ngram_size",)
 # What OUT/manifest.json repeats of the manifest of each variant.
-_SPANNED = ("target", "precision", "backend", "ran", "gate", "verify")
+_SPANNED = ("target", "precision", "backend", "ran", "gate")
 
 
 def complete(folder: Path, client: Path, *, on_cpu: bool = True) -> None:
@@ -134,6 +134,11 @@ def span(
         "files": manifest.entries(beside),
     }
     return manifest.write(out, content)
+
+
+def drop(folder: Path) -> None:
+    """Remove a variant that is not kept."""
+    shutil.rmtree(folder)
 
 
 def rewards_of(run: Path | None) -> dict[str, Any] | None:

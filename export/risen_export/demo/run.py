@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,10 @@ def _export(desk: Desk, out: Path) -> dict[str, Any]:
             batch_size=desk.settings.measured_at_once,
         )
         as_chat = [[{"role": "assistant", "content": text}] for text in answers]
-        verdict: Mapping[str, Any] = one.verdict or {}
+        measured = one.measured
         figures[name] = {
-            "max_logit_diff": verdict.get("max_logit_diff"),
-            "greedy_agreement": verdict.get("greedy_agreement"),
+            "max_logit_diff": measured and measured.logit_diff,
+            "greedy_agreement": measured and measured.greedy_equal / measured.answered,
             **score_instructions(desk.data.instructions, as_chat),
         }
     return figures

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,6 +226,19 @@ def _rendered(
     except Exception as error:  # noqa: BLE001 - jinja's own, and whatever its expressions raise
         return None, one_line(error)
     return str(text), ""
+
+
+def asked_as(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Prompt]:
+    """How a question is put to a model: as a chat where its template takes one, else as text.
+
+    A template that wants a system message gets a short one.
+    """
+    befores: list[list[Message]] = [[], [{"role": "system", "content": "Be helpful."}]]
+    for before in befores if _default_template(tokenizer) is not None else []:
+        text, _ = _rendered(tokenizer, [*before, {"role": "user", "content": "Hi"}])
+        if text is not None:
+            return lambda question: [*before, {"role": "user", "content": question}]
+    return lambda question: question
 
 
 def encode_prompts(

@@ -50,7 +50,7 @@ class Bundle:
         generation = read_generation(folder)
         self.context_length = int(genai["context_length"])
         self.vocabulary = int(genai["vocab_size"])
-        self.eos_ids = _as_ids(generation.get("eos_token_id"))
+        self.eos_ids = ids_of(generation.get("eos_token_id"))
         self.settings = Settings(generation, str(folder / "generation_config.json"))
         self._replaces_nan = "remove_invalid_values" in self.settings.followed
         self.max_length = int(generation.get("max_length") or self.context_length)
@@ -272,7 +272,7 @@ def sampler(seed: int, temperature: float) -> Pick:
     return pick
 
 
-def _as_ids(value: Any) -> frozenset[int]:
+def ids_of(value: Any) -> frozenset[int]:
     if value is None:
         return frozenset()
     return frozenset(value if isinstance(value, list) else [value])

@@ -1,107 +1,21 @@
-"""``risen export`` and ``risen generate``. Heavy libraries are imported when a command runs."""
+"""``risen generate``: answer from a bundle."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from risen_plugin.commands.completing import runs
 from risen_plugin.commands.options import json_option
 from risen_plugin.errors import DataError
-from risen_plugin.hookspecs import hookimpl
 from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
 
 if TYPE_CHECKING:
-    from risen_export.exporting import ExportResult
     from risen_plugin.contracts import Prompt
-
-
-@hookimpl
-def risen_register_commands(cli: click.Group) -> None:
-    """Join the ``risen`` command."""
-    cli.add_command(export_command)
-    cli.add_command(generate_command)
-
-
-@click.command("export")
-@click.argument("run_or_model", shell_complete=runs)
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "--precision",
-    "precisions",
-    multiple=True,
-    default=["fp32"],
-    show_default=True,
-    help="fp32 or int8; may be given more than once.",
-)
-@click.option("--force", is_flag=True, help="Replace the bundle that is already at OUT.")
-@click.option("--no-verify", is_flag=True, help="Do not compare the bundle with the model.")
-@json_option("Print JSON in place of the table.")
-@click.option("--quiet", is_flag=True, help="Show no progress bar.")
-@click.pass_context
-def export_command(
-    context: click.Context,
-    *,
-    run_or_model: str,
-    out: Path,
-    precisions: tuple[str, ...],
-    force: bool,
-    no_verify: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Merge RUN_OR_MODEL, compile it to ONNX Runtime and write the checked bundle OUT.
-
-    RUN_OR_MODEL is the output folder of a run (its saved model, else its newest checkpoint), a
-    model folder, a PEFT adapter folder or a hub id.
-    """
-    from risen_export.exporting import export
-
-    result = export(
-        run_or_model,
-        out,
-        precisions,
-        force=force,
-        check=not no_verify,
-        progress=not quiet,
-        show_log=bool(context.find_root().params.get("debug")),
-    )
-    for note in result.notes:
-        click.echo(f"note: {note}", err=True)
-    say(json_text(_data(result)) if as_json else report(result))
-
-
-def _data(result: ExportResult) -> dict[str, Any]:
-    precisions = {
-        name: {**asdict(one), "path": str(one.path)} for name, one in result.precisions.items()
-    }
-    return {"path": str(result.path), "precisions": precisions}
-
-
-def report(result: ExportResult) -> str:
-    """The closing table: one line per precision, and its bytes by kind."""
-    lines = [f"{'':6}{'size':>10}  {'logit diff':>10}  {'greedy tokens equal':>20}  folder"]
-    for name, one in result.precisions.items():
-        verdict = one.verdict
-        difference = "not checked" if verdict is None else f"{verdict['max_logit_diff']:.2g}"
-        tokens = (
-            ""
-            if verdict is None
-            else f"{sum(verdict['greedy_equal'])} of {verdict['tokens_compared']}"
-        )
-        lines.append(f"{name:6}{_size(one.bytes):>10}  {difference:>10}  {tokens:>20}  {one.path}")
-    for name, one in result.precisions.items():
-        kinds = ", ".join(
-            f"{kind.replace('_', ' ')} {_size(size)}" for kind, size in one.bytes_by_kind.items()
-        )
-        lines.append(f"{name} is made of: {kinds}")
-    return "\n".join(lines)
 
 
 @click.command("generate")
@@ -182,7 +96,3 @@ def _texts(prompts: Sequence[str]) -> list[str]:
 def _messages(text: str, system: str | None) -> Prompt:
     turns: list[dict[str, Any]] = [{"role": "user", "content": text}]
     return turns if system is None else [{"role": "system", "content": system}, *turns]
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.2f} MB" if count >= 10_000 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,137 @@
+"""How far a graph may be from its model, by family of precision, and what is said where it is not.
+
+The defaults were calibrated on SmolLM2-135M-Instruct; benchmarks/README.md has the measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from risen_export.bundles.variants import Family, Precision
+from risen_export.gate.measured import Measured
+from risen_plugin.errors import ConfigError, near_miss
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of one family of precisions; None leaves a measure out.
+
+    :param logits: largest difference of a logit, in standard deviations of a position's logits.
+    :param agreement: least share of the model's greedy tokens that are the graph's likeliest, too.
+    :param kl_mean: largest mean divergence of the next token's distribution, in nats.
+    :param kl_p99: the same of its 99th percentile over the positions.
+    :param perplexity: largest ratio of the perplexities on the probe's texts.
+    :param golden: most golden prompts that the model answers rightly and the graph does not.
+    :param adherence: largest loss of strict adherence on the run's held-out instructions.
+    """
+
+    logits: float | None = None
+    agreement: float | None = None
+    kl_mean: float | None = None
+    kl_p99: float | None = None
+    perplexity: float | None = None
+    golden: int | None = 0
+    adherence: float | None = 0.02
+
+
+DEFAULTS: Mapping[Family, Limits] = {
+    "fp32": Limits(logits=1e-3, agreement=1.0, kl_mean=1e-5, kl_p99=1e-4, perplexity=1.0001),
+    "16-bit": Limits(agreement=0.97, kl_mean=0.002, kl_p99=0.02, perplexity=1.01),
+    "int8": Limits(agreement=0.95, kl_mean=0.01, kl_p99=0.1, perplexity=1.03),
+    "int4": Limits(agreement=0.85, kl_mean=0.1, kl_p99=1.0, perplexity=1.15),
+}
+
+
+def read_limits(given: Mapping[str, Any]) -> dict[Family, Limits]:
+    """The limits of a configuration: those given, and the defaults.
+
+    :param given: ``{family: {limit: number or null}}``.
+    :raises ConfigError: if a family or limit is unknown, or a value is no number.
+    """
+    limits = dict(DEFAULTS)
+    names = [field.name for field in fields(Limits)]
+    for named, values in given.items():
+        family = next((one for one in DEFAULTS if one == named), None)
+        if family is None:
+            raise ConfigError(
+                f"limits: unknown family '{named}'{near_miss(str(named), DEFAULTS) or '.'} "
+                f"Choose from: {', '.join(DEFAULTS)}"
+            )
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"limits.{family} is not a mapping of limits")
+        for name, value in values.items():
+            if name not in names:
+                raise ConfigError(
+                    f"limits.{family}: unknown limit '{name}'{near_miss(str(name), names) or '.'} "
+                    f"Choose from: {', '.join(names)}"
+                )
+            number = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+            if value is not None and not number:
+                raise ConfigError(
+                    f"limits.{family}.{name} is {value!r}, not a number of at least 0"
+                )
+        limits[family] = replace(limits[family], **values)
+    return limits
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One limit that a graph does not keep, in words: what failed, and by how much."""
+
+    measure: str
+    reason: str
+
+
+def judge(measured: Measured, limits: Limits) -> list[Failure]:
+    """The limits that are not kept; [] lets the graph through. A measure of NaN keeps no limit."""
+    failures = []
+
+    def most(name: str, value: float | None, limit: float | None, words: str) -> None:
+        if limit is not None and value is not None and not value <= limit:
+            said = words.format(format(value, ".3g"))
+            failures.append(Failure(name, f"{said}, more than {limit:.3g}"))
+
+    if measured.not_finite:
+        failures.append(Failure("finite", "it computes NaN or infinity"))
+    failures += [Failure("files", one) for one in measured.odd_files]
+    most("logits", measured.logits_relative, limits.logits, "logits differ by {} of their spread")
+    most("kl_mean", measured.kl_mean, limits.kl_mean, "the mean divergence is {}")
+    most("kl_p99", measured.kl_p99, limits.kl_p99, "the 99th percentile of the divergence is {}")
+    most(
+        "perplexity",
+        measured.perplexity_ratio,
+        limits.perplexity,
+        "perplexity is {} times the model's",
+    )
+    if limits.agreement is not None and not measured.agreement >= limits.agreement:
+        failures.append(
+            Failure(
+                "agreement",
+                f"{measured.agreement:.1%} of the tokens agree, fewer than {limits.agreement:.1%}",
+            )
+        )
+    lost = len(measured.golden_lost)
+    if limits.golden is not None and lost > limits.golden:
+        prompt, answer = measured.golden_lost[0]
+        failures.append(
+            Failure(
+                "golden",
+                f"{prompt!r} is answered {answer!r:.60}"
+                + (f", and {lost - 1} more wrongly" if lost > 1 else ""),
+            )
+        )
+    if measured.adherence is not None and measured.adherence_reference is not None:
+        drop = measured.adherence_reference - measured.adherence
+        most("adherence", drop, limits.adherence, "strict adherence falls by {}")
+    return failures
+
+
+def advice(precision: Precision, names: Mapping[str, Precision]) -> str:
+    """What to try in place of a precision that failed: the next larger one."""
+    larger = sorted(
+        (one for one in names.values() if one.bits > precision.bits and one.on_cpu),
+        key=lambda one: one.bits,
+    )
+    return f"try --precision {larger[0].name}, or --precision auto" if larger else ""

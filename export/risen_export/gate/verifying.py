@@ -1,0 +1,132 @@
+"""Measure a bundle again where it is, against what its model answered when it was exported."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from risen_export.bundles import manifest
+from risen_export.bundles.opening import check, open_folder
+from risen_export.bundles.variants import PRECISIONS
+from risen_export.gate import reference as files
+from risen_export.gate.asking_graph import measure
+from risen_export.gate.limits import Limits, judge, read_limits
+from risen_export.gate.measured import Measured
+from risen_export.runtime.bundle import Bundle
+from risen_plugin.errors import ExportError
+
+_TOLD = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "i8mm", "sve")
+"""Instruction sets that change how onnxruntime multiplies."""
+_SAME = 1e-6
+"""Divergences that differ by less, absolutely, are those of the same kernels."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One variant, measured again.
+
+    :param measured: None where it cannot run here.
+    :param failures: the limits that it does not keep, in words.
+    :param remark: what else there is to say, in words.
+    """
+
+    measured: Measured | None
+    failures: tuple[str, ...] = ()
+    remark: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "measured": None if self.measured is None else self.measured.as_json(),
+            "failures": list(self.failures),
+            "remark": self.remark,
+        }
+
+
+def instruction_set() -> str:
+    """How this machine multiplies matrices, in words: ``x86_64, avx2, ...``."""
+    words: list[str] = []
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        line = next((x for x in text.splitlines() if x.startswith(("flags", "Features"))), "")
+        words = [word for word in _TOLD if word in line.split()]
+    except OSError:
+        pass
+    return ", ".join([platform.machine(), *words])
+
+
+def ran_here(provider: str) -> str:
+    """Where a graph was run, in words, for its manifest."""
+    versions = manifest.versions()
+    runtime = versions.get("onnxruntime") or versions.get("onnxruntime-gpu", "")
+    return f"{provider}, onnxruntime {runtime}, {instruction_set()}"
+
+
+def verify_bundle(
+    path: Path, variant: str | None = None, *, progress: bool = False
+) -> dict[str, Verified]:
+    """Measure every variant of ``OUT``, or one; the result by variant.
+
+    :raises ExportError: if it is no bundle, was exported without the gate, or a file differs from
+        its hash.
+    """
+    folder, _ = open_folder(path, variant)
+    if folder == path:
+        raise ExportError(
+            f"{path} is one variant; give the folder that holds it, with {files.FOLDER}/ in it"
+        )
+    content = manifest.read(path) or {}
+    recorded: Mapping[str, Any] = content["variants"]
+    odd = check(path)
+    if odd:
+        raise ExportError(f"{path / odd[0]} is not the file that was exported; copy it again")
+    if not (path / files.FOLDER).is_dir():
+        raise ExportError(f"{path} was exported with --no-verify, so nothing is there to compare")
+    reference = files.load(path / files.FOLDER)
+    names = list(recorded) if variant is None else [folder.name]
+    found = {}
+    with tqdm(total=len(names), desc="verify", unit="variant", disable=not progress) as bar:
+        for name in names:
+            bar.set_postfix_str(name)
+            found[name] = _verified(path / name, reference, recorded[name])
+            bar.update()
+    return found
+
+
+def _verified(folder: Path, reference: files.Reference, recorded: Mapping[str, Any]) -> Verified:
+    gate: Mapping[str, Any] = recorded.get("gate") or {}
+    precision = PRECISIONS[recorded["precision"]]
+    try:
+        bundle = Bundle.open(folder)
+    except ExportError as error:
+        if precision.on_cpu:
+            raise
+        return Verified(None, remark=str(error))
+    measured = measure(bundle, reference)
+    limits = read_limits({})[precision.family]
+    if gate.get("limits"):
+        limits = Limits(**gate["limits"])
+    failures = tuple(one.reason for one in judge(measured, limits))
+    return Verified(measured, failures, _remark(measured, gate, recorded["ran"]))
+
+
+def _remark(measured: Measured, gate: Mapping[str, Any], ran: str) -> str:
+    before = gate.get("measured")
+    if not before:
+        return "it was built, and runs here for the first time"
+    change = measured.kl_mean - Measured.from_json(before).kl_mean
+    if not math.isfinite(change) or abs(change) <= _SAME:
+        return ""
+    here = instruction_set()
+    if ran.endswith(here):
+        return f"the divergence changed by {change:+.2g} since the export"
+    return (
+        f"this machine ({here}) computes other numbers than the exporting one ({ran}): the "
+        f"divergence differs by {change:+.2g}"
+    )
