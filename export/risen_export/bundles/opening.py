@@ -14,6 +14,7 @@ from typing import Any
 
 from risen_export.bundles import manifest
 from risen_export.bundles.hashes import sha256_of
+from risen_export.bundles.leavings import moved_aside
 from risen_export.bundles.manifest import GRAPH, MANIFEST, PICKLES
 from risen_plugin.errors import ExportError, near_miss, near_path
 
@@ -198,5 +199,11 @@ def _no_bundle(path: Path) -> str:
     lacks = "there is no such folder"
     if path.exists():
         lacks = f"no {MANIFEST} with a {GRAPH} in it"
+    aside = moved_aside(path)
+    if aside is not None:
+        return (
+            f"{path} is not there: an export was killed while it replaced it; the bundle lies in "
+            f"{aside}, and the next export to {path} puts it back"
+        )
     hint = near_path(path, folders=True) or "; make one with: risen export RUN_OR_MODEL OUT"
     return f"{path} is not a bundle: {lacks}{hint}"

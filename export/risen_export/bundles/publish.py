@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from risen_export.bundles import manifest
+from risen_export.bundles import leavings, manifest
 from risen_export.bundles.javascript import share_with_javascript
 from risen_export.bundles.private import scrub, scrub_folder
 from risen_export.bundles.requirements import smallest_runtime
@@ -153,10 +152,11 @@ def rewards_of(run: Path | None) -> dict[str, Any] | None:
 
 
 def check_target(out: Path, *, force: bool) -> None:
-    """Refuse a target that exists already.
+    """Refuse a target that exists already, after killed exports to it were tidied up.
 
     :raises ExportError: if ``out`` exists and ``force`` is off, or ``out`` is not a bundle.
     """
+    leavings.tidy(out)
     if not out.exists() and not out.is_symlink():
         return
     if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
@@ -182,14 +182,11 @@ def published(out: Path, *, force: bool) -> Iterator[Path]:
     made: Path | None = None
     try:
         made = _make_parents(out.absolute().parent)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
-        try:
-            (scratch / "bundle").mkdir()
+        with leavings.scratch_beside(out) as scratch:
+            (scratch / leavings.NEW).mkdir()
             yield scratch
-            _swap(scratch / "bundle", out, scratch / "old", force=force)
+            _swap(scratch / leavings.NEW, out, scratch / leavings.OLD, force=force)
             made = None
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         hidden = str(out.absolute().parent / f".{out.name}.")  # means nothing to a reader
         known = error.filename is not None and not str(error.filename).startswith(hidden)
