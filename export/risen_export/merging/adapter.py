@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel
 
+# How PEFT names a whole embedding or output layer that it saves: alone, below a LoRA, below
+# trained tokens.
+_TABLES = (
+    ".weight",
+    ".base_layer.weight",
+    ".token_adapter.base_layer.weight",
+    ".original_module.weight",
+)
+
 
 def fold_saved(model: PreTrainedModel, adapter: str, base: str, tokens: int = 0) -> Folded:
     """Put the adapter saved in ``adapter`` on ``model``, loaded from ``base``, and fold it in.
@@ -36,13 +45,16 @@ def fold_saved(model: PreTrainedModel, adapter: str, base: str, tokens: int = 0)
         raise ExportError(f"the adapter of {adapter} has no weights to merge")
     check_finite(weights.items(), f"adapter {adapter}")
     misfit = f"adapter {adapter} was trained on another model than {base}"
+    tables = {*_tables(model, is_head=False), *_tables(model, is_head=True)}
     _grow_vocabulary(model, weights, config, adapter=adapter, tokens=tokens)
     try:
         wrapped = PeftModel.from_pretrained(model, adapter)
     except (RuntimeError, ValueError, KeyError) as error:
         detail = one_line(error)
         raise ExportError(f"{misfit}: {detail}") from error
-    odd = sorted(set(weights) ^ set(get_peft_model_state_dict(wrapped)))
+    mine, theirs = set(weights), set(get_peft_model_state_dict(wrapped))
+    # Whether the embedding is saved too is PEFT's choice, by what it finds of the base.
+    odd = sorted((mine ^ theirs) - tables)
     if odd:
         raise ExportError(f"{misfit}: {odd[0]} is in one of them only")
     return fold(wrapped, adapter)
@@ -61,13 +73,11 @@ def _grow_vocabulary(
     :raises ExportError: if a token of the adapter's tokenizer has no trained row, so that what the
         model made of it is lost.
     """
-    table = model.get_input_embeddings()
-    name = next(name for name, module in model.named_modules() if module is table)
     rows = vocabulary_rows(model)
-    saved = weights.get(f"base_model.model.{name}.weight")
-    if saved is not None:
-        if saved.shape[0] != rows:
-            model.resize_token_embeddings(saved.shape[0], mean_resizing=False)
+    saved = _saved_rows(model, weights)
+    if saved:
+        if saved != rows:
+            model.resize_token_embeddings(saved, mean_resizing=False)
         return
     trained = _trained_tokens(config)
     wanted = max([tokens, *(index + 1 for index in trained)])
@@ -81,6 +91,24 @@ def _grow_vocabulary(
             "(save_embedding_layers=True), or train those tokens (trainable_token_indices)"
         )
     model.resize_token_embeddings(wanted, mean_resizing=False)
+
+
+def _saved_rows(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> int:
+    """The rows of the embedding that is saved with an adapter; 0 if there is none.
+
+    That of a tied model may be saved as its output layer.
+    """
+    names = _tables(model, is_head=False)
+    if model.config.tie_word_embeddings:
+        names += _tables(model, is_head=True)
+    return next((int(weights[name].shape[0]) for name in names if name in weights), 0)
+
+
+def _tables(model: PreTrainedModel, *, is_head: bool) -> list[str]:
+    """The names under which PEFT may save the whole embedding or output layer."""
+    end: Any = model.get_output_embeddings() if is_head else model.get_input_embeddings()
+    paths = [path for path, module in model.named_modules() if module is end]
+    return [f"base_model.model.{path}{suffix}" for path in paths for suffix in _TABLES]
 
 
 def _trained_tokens(config: Any) -> set[int]:

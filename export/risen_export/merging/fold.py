@@ -7,6 +7,7 @@ not a change of weights is refused.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,10 +53,12 @@ def fold(wrapped: PreTrainedModel | PeftModel, name: str) -> Folded:
     _untie(wrapped)
     changes: dict[str, dict[str, float]] = {}
     try:
-        for path, module in places:
-            for adapter, change in _fold_module(module).items():
-                changes.setdefault(adapter, {})[_plain_name(path)] = change
-        model = _unloaded(wrapped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PEFT, that others are merged already
+            for path, module in places:
+                for adapter, change in _fold_module(module).items():
+                    changes.setdefault(adapter, {})[_plain_name(path)] = change
+            model = _unloaded(wrapped)
     except (ValueError, RuntimeError) as error:
         raise ExportError(f"{name} cannot be merged: {one_line(error)}") from error
     except (AttributeError, NotImplementedError) as error:
@@ -93,10 +96,9 @@ def _plain_name(path: str) -> str:
 def _fold_module(module: Any) -> dict[str, float]:
     """Fold the active adapters of one module into its base layer; what each has changed.
 
-    Several LoRA-like ones add their changes to the same weights: each is computed on those, not on
-    what another has made of them (DoRA scales by the norm of the weights that it sees).
+    They are folded in the order in which they answer: DoRA scales what those before it have made,
+    by the norm of the weights without them, which releases of PEFT before 0.21 do not do.
     """
-    from peft.tuners.lora.layer import LoraLayer
     from peft.utils import ModulesToSaveWrapper
 
     if isinstance(module, ModulesToSaveWrapper):
@@ -110,19 +112,11 @@ def _fold_module(module: Any) -> dict[str, float]:
         return {}
     _make_room_for_bias(layer, base, active)
     weights = dict(base.named_parameters())
-    before = {path: value.detach().clone() for path, value in weights.items()}
-    adds = len(active) > 1 and isinstance(layer, LoraLayer)
-    total = {path: value.clone() for path, value in before.items()} if adds else {}
     changes = {}
     for name in active:
         start = {path: value.detach().clone() for path, value in weights.items()}
         layer.merge(safe_merge=True, adapter_names=[name])
         changes[name] = _relative_change(start, weights)
-        for path, value in total.items():
-            value.add_(weights[path].detach() - before[path])
-            weights[path].data.copy_(before[path])
-    for path, value in total.items():
-        weights[path].data.copy_(value)
     return changes
 
 

@@ -69,11 +69,11 @@ def drop_foreign_keys(config: PreTrainedConfig) -> tuple[str, ...]:
         return ()
     own = {field.name for field in dataclasses.fields(config)}
     own |= {*config.attribute_map, *_OF_EVERY_CLASS}
-    foreign = [
+    foreign = sorted(
         name
         for name in vars(config)
         if not name.startswith("_") and name not in own and not hasattr(type(config), name)
-    ]
+    )
     for name in foreign:
         delattr(config, name)
     return tuple(foreign)
