@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from risen_export.backends import graph, padding, rotary
 from risen_export.backends.genai_mended import mend
+from risen_export.backends.genai_support import refusal
 from risen_export.backends.genai_told import GONE, told
 from risen_export.bundles.manifest import DATA, GRAPH
 from risen_export.bundles.variants import Variant
@@ -87,13 +88,16 @@ def build(
                 _options(variant),
             )
             config = options["hf_details"]["hf_config"]
-            whole, ropes = config.to_dict(), rotary.ropes_of(config)
+            whole = config.to_dict()
+            if reason := refusal(whole, target, precision.name):
+                raise ExportError(f"the model cannot be exported: {reason}")
+            ropes = rotary.ropes_of(config)
             tell(config, told(whole, _declared(config), ropes))
             head_size = whole.get("head_dim") or config.hidden_size // config.num_attention_heads
             builder.create_model(
                 str(model), str(model), str(out), precision.word, target, str(cache), **options
             )
-        except OSError:
+        except (OSError, ExportError):
             raise
         except Exception as error:
             reason = one_line(error)

@@ -18,8 +18,9 @@ from risen_export.bundles.manifest import GRAPH
 from risen_export.bundles.opening import open_folder
 from risen_export.runtime.chat import ChatTokenizer
 from risen_export.runtime.logits import Row, Settings
+from risen_export.runtime.longrope import Cache, TwoTableCache, switch_of
 from risen_export.runtime.session import KeyValueCache, open_session, require_runtime
-from risen_export.runtime.settings import read_genai, read_generation
+from risen_export.runtime.settings import read_config, read_genai, read_generation
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import DataError, ExportError
 
@@ -55,6 +56,7 @@ class Bundle:
         self._replaces_nan = "remove_invalid_values" in self.settings.followed
         self.max_length = int(generation.get("max_length") or self.context_length)
         self.max_new_tokens = int(generation.get("max_new_tokens") or 0) or None
+        self._switch = switch_of(read_config(folder))
 
     @classmethod
     def open(
@@ -84,7 +86,7 @@ class Bundle:
         """
         if lengths is None:
             lengths = [ids.shape[1]] * ids.shape[0]
-        return KeyValueCache(self._session, ids.shape[0], 0).prefill(ids, np.asarray(lengths))
+        return self._cache(ids.shape[0], 0).prefill(ids, np.asarray(lengths))
 
     def generate(
         self,
@@ -152,6 +154,14 @@ class Bundle:
                 bar.update(len(group))
         return answers
 
+    def _cache(self, rows: int, capacity: int) -> Cache:
+        """The state of a batch; capacity in tokens, 0 if nothing is kept after a prefill."""
+        if self._switch is None:
+            return KeyValueCache(self._session, rows, capacity)
+        return TwoTableCache(
+            lambda count: KeyValueCache(self._session, count, capacity), self._switch
+        )
+
     def _check(self, rows: Sequence[Sequence[int]]) -> None:
         for index, row in enumerate(rows):
             if not row:
@@ -214,7 +224,7 @@ class Bundle:
         for line, index in enumerate(group):
             ids[line, : lengths[line]] = rows[index]
         capacity = max(limits[index] for index in group)
-        cache = KeyValueCache(self._session, len(group), capacity)
+        cache = self._cache(len(group), capacity)
         logits = cache.prefill(ids, lengths)[np.arange(len(group)), lengths - 1]  # (B, V)
         live = list(group)
         while True:

@@ -71,6 +71,12 @@ def read_generation(folder: Path) -> dict[str, Any]:
     return strict.read_object(folder / "generation_config.json", _MOST_BYTES, _GENERATION)
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json``, the model's configuration; {} if there is none."""
+    path = folder / "config.json"
+    return strict.read_object(path, _MOST_BYTES) if path.is_file() else {}
+
+
 def read_tokenizer(folder: Path) -> dict[str, Any]:
     """``tokenizer_config.json`` with its template and special tokens; {} if there is none."""
     path = folder / "tokenizer_config.json"

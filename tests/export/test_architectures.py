@@ -1,0 +1,163 @@
+"""Every architecture is exported right, or refused in one true line before weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from risen_export.backends import genai, genai_support
+from risen_export.backends.genai_support import refusal
+from risen_export.bundles.variants import variants
+from risen_plugin.errors import ExportError
+from tests.export.architectures import (
+    ARCHITECTURES,
+    BY_NAME,
+    LONG_ROPE,
+    MIX,
+    SWITCH,
+    Architecture,
+    config_of,
+    model_of,
+    rows,
+)
+from tests.export.parity import differences
+
+FP32_TOLERANCE = 1e-3
+UNFIT = {
+    "llama-rope-longrope": "rope of type longrope",
+    "phimoe": "CUDA in int4 alone",
+    "granite4-mamba": "linear_attention layers",
+}
+"""Models of classes that the builder knows, and what it does not make of them."""
+
+BUILT = [
+    one
+    for one in ARCHITECTURES
+    if config_of(one).architectures[0] in genai_support.SUPPORTED and one.name not in UNFIT
+]
+OTHERS = [one for one in ARCHITECTURES if one not in BUILT]
+
+
+def built(architecture: Architecture, tokenizer: Any, folder: Path, precision: str) -> Any:
+    """The model, its graph in ``folder``."""
+    model = model_of(architecture).float()
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    (variant,) = variants(("cpu",), (precision,))
+    genai.build(
+        folder / "model",
+        folder / precision,
+        variant,
+        cache=folder / "cache",
+        tied=model.config.tie_word_embeddings,
+    )
+    return model
+
+
+def test_there_are_many_and_each_is_listed_once() -> None:
+    assert len(BY_NAME) == len(ARCHITECTURES)
+    assert len({one.kind for one in BUILT}) >= 19
+    assert len({one.kind for one in ARCHITECTURES}) >= 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", BUILT, ids=lambda one: str(one.name))
+def test_an_fp32_graph_is_the_model_past_every_change_of_its_arithmetic(
+    architecture: Architecture, tokenizer: Any, tmp_path: Path
+) -> None:
+    model = built(architecture, tokenizer, tmp_path, "fp32")
+    apart = differences(tmp_path / "fp32", model, rows())
+    assert max(apart.values()) <= FP32_TOLERANCE, apart
+
+
+@pytest.mark.parametrize("architecture", OTHERS, ids=lambda one: str(one.name))
+def test_what_is_not_built_right_is_refused_with_the_reason(architecture: Architecture) -> None:
+    reason = refusal(config_of(architecture).to_dict())
+    assert reason is not None
+    assert UNFIT.get(architecture.name, "does not build it") in reason
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("llama", {"head_dim": 24}, "heads of a multiple of 16, not 24"),
+        ("hunyuan", {"head_dim": 20}, "heads of a multiple of 8, not 20"),
+        ("llama", {"hidden_act": "quick_gelu"}, "activation quick_gelu"),
+        ("llama", {"intermediate_size": 288}, "as large as another layer's output"),
+        ("llama", {"hidden_size": 288, "head_dim": 16}, "as large as another layer's output"),
+        ("phi3", {"intermediate_size": 144}, "as large as another layer's output"),
+        ("phi", {"qk_layernorm": True}, "qk_layernorm"),
+        ("phi", {"partial_rotary_factor": 0.25}, "rotates a multiple of 16 dimensions, not 8"),
+        ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("granite4", {"num_local_experts": 4}, "num_local_experts"),
+        ("nemotron", {"mlp_bias": True}, "mlp_bias"),
+        ("lfm2", {"conv_bias": True}, "conv_bias"),
+        ("lfm2_moe", {"norm_topk_prob": False}, "norm_topk_prob"),
+        ("gpt_oss", {"layer_types": MIX[::-1]}, "layer_types"),
+        ("qwen3", {"rope_parameters": LONG_ROPE}, "rope of type longrope"),
+    ],
+)
+def test_a_setting_that_the_builder_would_ignore_is_refused_by_name(
+    name: str, changes: Mapping[str, Any], said: str
+) -> None:
+    one = BY_NAME[name]
+    assert refusal(config_of(one).to_dict()) is None
+    changed = config_of(Architecture(name, one.kind, "", {**one.changes, **changes}))
+    reason = refusal(changed.to_dict())
+    assert reason is not None
+    assert said in reason
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_experts_that_are_quantized_from_another_checkpoint_are_exported_in_fp32_alone(
+    precision: str,
+) -> None:
+    config = config_of(BY_NAME["gpt_oss"]).to_dict()
+    assert refusal(config) is None
+    assert "export it in fp32" in str(refusal(config, precision=precision))
+
+
+def test_remote_code_is_refused_as_such() -> None:
+    for name in ("InternLM2ForCausalLM", "ChatGLMModel"):
+        assert "not part of transformers" in str(refusal({"architectures": [name]}))
+
+
+def test_the_builder_itself_refuses_what_got_past_the_first_check(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match="linear_attention layers"):
+        built(BY_NAME["granite4-mamba"], tokenizer, tmp_path, "fp32")
+    assert not (tmp_path / "fp32").exists()
+
+
+@pytest.mark.slow
+def test_a_short_prompt_is_answered_alike_beside_a_long_one_and_past_the_switch(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    import torch
+
+    from risen_export import export
+
+    model = model_of(BY_NAME["phi3-longrope"])
+    long, _, short, middle = rows()
+    prompts = [long, short, middle]
+    export(
+        "in memory", tmp_path / "out", model=model, tokenizer=tokenizer, check=False, progress=False
+    )
+    from risen_export import Bundle
+
+    bundle = Bundle.open(tmp_path / "out")
+    together = bundle.generate_ids(prompts, max_new_tokens=SWITCH, ignore_eos=True)
+    for prompt, answer in zip(prompts, together, strict=True):
+        alone = bundle.generate_ids([prompt], max_new_tokens=SWITCH, ignore_eos=True)[0]
+        expected = model.generate(
+            input_ids=torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            do_sample=False,
+            min_new_tokens=SWITCH,
+            max_new_tokens=SWITCH,
+        )[0, len(prompt) :].tolist()
+        assert answer == alone == expected
