@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from risen_export import Bundle, bytes_by_kind, check, export
+from risen_export.bundles import manifest as manifests
 from risen_export.gate.probe import ANSWER_TOKENS
 from risen_export.verify import reference, verify
 from risen_plugin.errors import ExportError
@@ -24,7 +25,8 @@ PROMPT = [{"role": "user", "content": "Who ordered 12 lamps, née Ünal?"}]
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    content = manifests.read(folder)
+    assert content is not None
     return content
 
 

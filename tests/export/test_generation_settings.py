@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from risen_export import Bundle, export
+from risen_export.bundles import manifest
 from risen_export.bundles.publish import complete
 from risen_export.runtime.logits import NOT_FOLLOWED, Row, Settings, not_followed
 from risen_plugin.errors import DataError, ExportError
@@ -201,8 +202,8 @@ def test_settings_that_are_not_followed_are_said_and_recorded(followed: tuple[An
     _, result = followed
     said = "does not follow these of the model's generation settings: num_beams 4, stop_strings"
     assert [said in note for note in result.notes] == [True]
-    manifest = json.loads((result.path / "manifest.json").read_text())
-    assert manifest["notes"] == list(result.notes)
+    content = manifest.read(result.path) or {}
+    assert content["notes"] == list(result.notes)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from risen_plugin.kit.files import read_bounded, sha256, text_sha256, write_json
+from risen_plugin.kit.files import read_bounded, sha256, write_json
 
 _SMALLEST = 1024 * 1024  # bytes; a smaller file is hashed sooner than its memory is found
 _SETTLED_NS = 2_000_000_000  # a file younger than this may change within one tick of its clock
@@ -49,7 +49,7 @@ def _remembered(path: Path) -> str:
     before = _signature(path)
     if before["size"] < _SMALLEST:
         return sha256(path)
-    memory = _memory_of(path)
+    memory = _memory_of(before)
     found = _recall(memory, before)
     if found is not None:
         return found
@@ -74,15 +74,18 @@ def _signature(path: Path) -> dict[str, int]:
     }
 
 
-def _memory_of(path: Path) -> Path | None:
-    """The file that remembers the hash of ``path``; None where there is no cache folder."""
+def _memory_of(signature: dict[str, int]) -> Path | None:
+    """The file that remembers a file's hash; None where there is no cache folder.
+
+    Its name is not the path but the inode: a bundle that is renamed when it is published is known.
+    """
     try:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # no home
         return None
     if not cache.is_absolute():
         return None
-    return cache / "risen" / "hashes" / f"{text_sha256(os.fspath(path.resolve()))}.json"
+    return cache / "risen" / "hashes" / f"{signature['device']}-{signature['inode']}.json"
 
 
 def _recall(memory: Path | None, signature: dict[str, int]) -> str | None:

@@ -1,7 +1,8 @@
 """The manifest of a bundle: format ``risen-bundle/2``, its shape, reading and writing.
 
-A *variant* (``OUT/int8``) has a manifest of its own; ``OUT/manifest.json`` spans the variants.
-Both are sealed: they hold the SHA-256 of their own content, so that a changed digit shows.
+A *variant* (``OUT/int8``) has a manifest of its own; ``OUT/manifest.json`` spans the variants and
+is a model package of onnxruntime as well (``package``). Both are sealed: they hold the SHA-256 of
+their own content, so that a changed digit shows.
 Nothing here builds or runs anything; ``opening`` compares a folder with its manifest.
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict
 
-from risen_export.bundles import strict
+from risen_export.bundles import package, strict
 from risen_export.bundles.hashes import sha256_of
 from risen_plugin.errors import ExportError
 from risen_plugin.kit.files import write_json
@@ -156,7 +157,7 @@ def write(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
         _shape_of(sealed)(sealed, "")
     except strict.ShapeError as error:
         raise ExportError(f"the manifest of {folder} cannot be written: {error}") from error
-    write_json(folder / MANIFEST, sealed, ascii_only=False)
+    write_json(folder / MANIFEST, _written(sealed), ascii_only=False)
     return sealed
 
 
@@ -173,8 +174,9 @@ def is_ours(folder: Path) -> bool:
     """
     if not (folder / MANIFEST).is_file():
         return False
-    content = strict.read_object(folder / MANIFEST, _MOST_BYTES)
-    return str(content.get("format")).startswith(_OURS)
+    written = strict.read_object(folder / MANIFEST, _MOST_BYTES)
+    content = package.unwrap(written) or written
+    return isinstance(content, dict) and str(content.get("format")).startswith(_OURS)
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -188,7 +190,10 @@ def read(folder: Path) -> dict[str, Any] | None:
         if path.is_symlink() or path.exists():
             raise ExportError(f"{path} is no ordinary file")
         return None
-    content = strict.read_object(path, _MOST_BYTES)
+    written = strict.read_object(path, _MOST_BYTES)
+    content = package.unwrap(written) or written
+    if not isinstance(content, dict):
+        raise ExportError(f"{path} is not a bundle's manifest (additional_metadata is no object)")
     found = content.get("format")
     if found != FORMAT:
         if isinstance(found, str) and re.fullmatch(re.escape(_OURS) + r"\d{1,9}", found):
@@ -201,7 +206,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         _shape_of(content)(content, "")
     except strict.ShapeError as error:
         raise ExportError(f"{path} is damaged or of another make: {error}") from error
-    if content[SEAL] != seal(content):
+    if content[SEAL] != seal(content) or written != _written(content):
         raise ExportError(f"{path} was changed after it was written; copy or export it again")
     return content
 
@@ -215,6 +220,11 @@ def default_variant(names: Iterable[str]) -> str:
     """The variant that is opened where none is named: fp32, else the first."""
     offered = list(names)
     return "fp32" if "fp32" in offered else offered[0]
+
+
+def _written(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A manifest as its file has it."""
+    return package.wrap(content, GRAPH) if spans(content) else content
 
 
 def _shape_of(content: Mapping[str, Any]) -> strict.Shape:
