@@ -11,27 +11,34 @@ if TYPE_CHECKING:
     from risen_export.bundles.opening import check
     from risen_export.bundles.sizes import bytes_by_kind
     from risen_export.exporting import Exported, ExportResult, export
+    from risen_export.runtime.adapting import Added, adapt, remove_adapter
     from risen_export.runtime.bundle import Bundle
     from risen_export.verify import Verdict
 
 __all__ = [
+    "Added",
     "Bundle",
     "ExportResult",
     "Exported",
     "Verdict",
+    "adapt",
     "bytes_by_kind",
     "check",
     "export",
+    "remove_adapter",
 ]
 
 _LATER = {
+    "Added": "risen_export.runtime.adapting",
     "Bundle": "risen_export.runtime.bundle",
     "ExportResult": "risen_export.exporting",
     "Exported": "risen_export.exporting",
     "Verdict": "risen_export.verify",
+    "adapt": "risen_export.runtime.adapting",
     "bytes_by_kind": "risen_export.bundles.sizes",
     "check": "risen_export.bundles.opening",
     "export": "risen_export.exporting",
+    "remove_adapter": "risen_export.runtime.adapting",
 }
 
 

@@ -24,11 +24,12 @@ from risen_export.bundles.variants import (
     read_targets,
     variants,
 )
+from risen_export.gate.apart import KeptApart
 from risen_export.gate.limits import Failure, Limits, advice, judge, read_limits
 from risen_export.gate.measured import Measured
 from risen_export.gate.probe import context_of
 from risen_export.gate.verifying import ran_here
-from risen_export.merging import source
+from risen_export.merging import apart, source
 from risen_export.quiet import quiet
 from risen_export.runtime.bundle import ids_of
 from risen_export.runtime.session import threads_of_environment
@@ -94,6 +95,7 @@ def export(
     model: PreTrainedModel | PeftModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     adapters: Sequence[str | Path] = (),
+    separate: bool = False,
 ) -> ExportResult:
     """Merge, compile, measure and publish a model as a bundle at ``out``::
 
@@ -114,6 +116,8 @@ def export(
     :param model: a model in memory (plain or PEFT), copied and left as it is.
     :param adapters: folders of PEFT adapters to fold in after those of ``run_or_model``, in the
         order in which they were trained on one another.
+    :param separate: keep the adapter of ``run_or_model``, and each of ``adapters``, beside the
+        base, so that they can be switched and others added with :func:`risen_export.adapt`.
     :raises ExportError: if a file is missing, the model is unsupported or does not fit, a graph is
         too far from it, or the bundle cannot be written.
     """
@@ -128,7 +132,7 @@ def export(
     publish.check_target(target, force=force or replace)
     resolved = None
     if model is None:
-        resolved = source.resolve(run_or_model, adapters)
+        resolved = source.resolve(run_or_model, () if separate else adapters)
         for one in wanted_targets:
             words = [v.precision.word for v in wanted if v.target == one]
             source.check_config(resolved, words or [EXACT.name], one)
@@ -136,12 +140,13 @@ def export(
         raise ExportError("a model in memory brings its adapters itself; leave adapters=... out")
     elif tokenizer is None:
         raise ExportError("a model in memory needs its tokenizer: export(..., tokenizer=...)")
+    resolved, kept = apart.kept_apart(resolved, adapters, separate=separate)
     with (
         publish.published(target, force=force or replace) as scratch,
         tqdm(desc="export", unit="stage", disable=not progress) as bar,
     ):
         job = _Job(scratch, families, bar, show_log=show_log, force=force)
-        job.merge(resolved, model, tokenizer, str(run_or_model))
+        job.merge(resolved, model, tokenizer, str(run_or_model), kept if separate else None)
         if check:
             job.refer(verify_prompts or (), keep=EXACT in wanted)
         tried: dict[str, str] = {}
@@ -174,6 +179,7 @@ class _Job:
         self._show_log = show_log
         self._force = force
         self._reference: Reference | None = None
+        self._apart: KeptApart | None = None
         self._inner: dict[str, dict[str, Any]] = {}
 
     def merge(
@@ -182,8 +188,12 @@ class _Job:
         model: PreTrainedModel | PeftModel | None,
         tokenizer: PreTrainedTokenizerBase | None,
         name: str,
+        kept: apart.Adapters | None = None,
     ) -> None:
-        """Save the merged model; from then on it is read from the disk, and held once at most."""
+        """Save the merged model; from then on it is read from the disk, and held once at most.
+
+        :param kept: adapters that stay beside it, where adapters do.
+        """
         from risen_export.gate import asking_model
         from risen_export.merging import merge, saving
         from risen_export.merging.weights import vocabulary_rows
@@ -193,7 +203,9 @@ class _Job:
             assert model is not None
             assert tokenizer is not None
             with quiet(show=self._show_log):
-                merged = merge.from_memory(model, tokenizer, name=name)
+                separate = kept is not None
+                merged = merge.from_memory(model, tokenizer, name=name, apart=separate)
+                kept = apart.saved(model, self._scratch / "adapters") if separate else None
         else:
             merged = merge.load(resolved, show_log=self._show_log)
         saving.save(merged, self._saved, show_log=self._show_log)
@@ -208,6 +220,8 @@ class _Job:
         self.notes = merged.notes
         self._tokenizer = merged.tokenizer
         self._tied = bool(merged.model.config.tie_word_embeddings)
+        if kept is not None:
+            self._apart = KeptApart(apart.linear_sizes(merged.model), kept)
         vocabulary = vocabulary_rows(merged.model)
         self._marks = [[(7919 * i + 13) % vocabulary for i in range(n)] for n in (3, 8)]
         self._fingerprint = asking_model.fingerprint(merged.model, self._marks)
@@ -241,6 +255,8 @@ class _Job:
             ends=ids_of(self._config("generation_config.json").get("eos_token_id")),
             context=context_of(self._config("config.json")),
         )
+        if self._apart is not None:
+            self._apart.compare(Bundle.open(folder), model, show_log=self._show_log)
         del model
         files.save(self._reference, self._scratch / "bundle" / files.FOLDER)
         measured, failures = self._judged(EXACT, folder)
@@ -283,6 +299,8 @@ class _Job:
     def finish(self) -> dict[str, dict[str, Any]]:
         """Write the manifest over all variants; their own manifests by name."""
         publish.span(self._scratch / "bundle", self._inner, self._facts)
+        if self._apart is not None:
+            self._apart.put(self._scratch / "bundle")
         return self._inner
 
     def _build(self, variant: Variant, folder: Path) -> None:
@@ -295,6 +313,8 @@ class _Job:
             tied=self._tied,
             show_log=self._show_log,
         )
+        if self._apart is not None:
+            self._apart.branch(folder)
         publish.complete(folder, self._client, on_cpu=variant.target == "cpu")
         # Written once without the verdict, since opening a bundle asks for its manifest.
         publish.describe(folder, variant.precision.name, self._facts, target=variant.target)

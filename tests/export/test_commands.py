@@ -18,6 +18,8 @@ from risen_export.exporting import Exported, ExportResult
 from risen_export.runtime.bundle import Bundle
 from risen_plugin.errors import DataError, ExportError
 
+CHAT = [{"role": "user", "content": "hello"}]
+
 
 @pytest.fixture
 def risen() -> Callable[..., Result]:
@@ -135,6 +137,54 @@ def test_generate_refuses_in_one_line(
     assert isinstance(result.exception, error)
     assert said in str(result.exception)
     assert "\n" not in str(result.exception)
+
+
+@pytest.mark.slow
+def test_an_adapter_is_added_asked_and_removed(
+    risen: Callable[..., Result],
+    adapter: Callable[[Path], Path],
+    tmp_path: Path,
+) -> None:
+    saved, out = adapter(tmp_path), tmp_path / "out"
+    options = ("--adapters", "separate", "--no-verify", "--quiet")
+    risen("export", tmp_path / "base", out, *options)
+    assert "has no adapters" in risen("adapters", "list", out).output
+    said = risen("adapters", "add", out, saved, "--name", "desk").output
+    assert "added adapter desk in" in said
+    assert "rank 4 on down_proj, q_proj" in said
+    assert risen("adapters", "list", out).output.startswith("desk  rank 4")
+    asked = ("generate", out, "hello", "--max-new-tokens", 4)
+    answer = risen(*asked, "--adapter", "desk").output
+    assert answer != risen(*asked).output
+    assert answer == Bundle.open(out).generate([CHAT], max_new_tokens=4, adapter="desk")[0] + "\n"
+    miss = risen(*asked, "--adapter", "desc", fails=True)
+    assert isinstance(miss.exception, ExportError)
+    assert "did you mean 'desk'?" in str(miss.exception)
+    assert risen("adapters", "remove", out, "desk").output == f"removed adapter desk from {out}\n"
+    assert json.loads(risen("adapters", "list", out, "--json").output) == {}
+
+
+@pytest.mark.slow
+def test_risen_adapt_with_a_bundle_adds_and_removes(
+    tied_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from risen_plugin.cli import main
+
+    def said(*words: object) -> tuple[object, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return stopped.value.code, shown.out + shown.err
+
+    code, text = said("adapt", tied_bundle, "no/such/adapter")
+    assert (code, text.count("\n")) == (2, 1)
+    assert "no/such/adapter does not exist" in text
+    code, text = said("adapt", tied_bundle, "--remove", "desk")
+    assert code == 2
+    assert "there is no adapter 'desk': the bundle has none" in text
+    code, text = said("adapt", tied_bundle, "a", "--remove", "desk")
+    assert code == 2
+    assert "one at a time" in text
 
 
 @pytest.mark.parametrize("command", ["export", "generate"])

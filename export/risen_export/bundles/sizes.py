@@ -40,8 +40,8 @@ def bytes_by_kind(folder: str | Path) -> dict[str, int]:
     for tensor in model.graph.initializer:
         item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
         size = math.prod(tensor.dims) * item
-        if tensor.data_type == onnx.TensorProto.INT64:
-            continue  # a shape or an axis: part of the graph
+        if not size or tensor.data_type == onnx.TensorProto.INT64:
+            continue  # a place for an adapter, or a shape or an axis: part of the graph
         kind = _kind(tensor, looked_up)
         kinds[kind] = kinds.get(kind, 0) + size
     sizes = {name: path.stat().st_size for name, path in listed(folder).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from risen_export.commands.adapters import adapters_group
 from risen_export.commands.export import export_command, precisions_command
 from risen_export.commands.generate import generate_command
 from risen_export.commands.verify import verify_command
@@ -13,6 +14,7 @@ from risen_plugin.hookspecs import hookimpl
 @hookimpl
 def risen_register_commands(cli: click.Group) -> None:
     """Join the ``risen`` command."""
+    cli.add_command(adapters_group)
     cli.add_command(export_command)
     cli.add_command(generate_command)
     cli.add_command(precisions_command)

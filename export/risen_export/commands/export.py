@@ -40,6 +40,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where the bundle will run: cpu, cuda, or both with a comma.",
 )
+@click.option(
+    "--adapters",
+    type=click.Choice(["merge", "separate"]),
+    default="merge",
+    show_default=True,
+    help="Fold the adapter into the weights, or keep it beside them to be switched.",
+)
 @click.option("--replace", is_flag=True, help="Replace the bundle that is already at OUT.")
 @click.option(
     "--force", is_flag=True, help="As --replace, and publish what fails the gate, marked so."
@@ -62,6 +69,7 @@ def export_command(
     out: Path,
     precisions: tuple[str, ...],
     targets: tuple[str, ...],
+    adapters: str,
     replace: bool,
     force: bool,
     no_verify: bool,
@@ -82,6 +90,7 @@ def export_command(
         out,
         precisions,
         targets=targets,
+        separate=adapters == "separate",
         force=force,
         replace=replace,
         check=not no_verify,
@@ -123,10 +132,11 @@ def report(result: ExportResult) -> str:
     head = f"{'':{width}}{'size':>10}  {'tokens agree':>12}  {'divergence':>10}  {'perplexity':>10}"
     lines = [f"{head}  folder"]
     for name, one in result.precisions.items():
-        lines.append(f"{name:{width}}{_size(one.bytes):>10}  {_measures(one)}  {one.path}")
+        lines.append(f"{name:{width}}{shown_size(one.bytes):>10}  {_measures(one)}  {one.path}")
     for name, one in result.precisions.items():
         kinds = ", ".join(
-            f"{kind.replace('_', ' ')} {_size(size)}" for kind, size in one.bytes_by_kind.items()
+            f"{kind.replace('_', ' ')} {shown_size(size)}"
+            for kind, size in one.bytes_by_kind.items()
         )
         lines.append(f"{name} is made of: {kinds}")
     for name, one in result.precisions.items():
@@ -146,7 +156,8 @@ def _measures(one: Exported) -> str:
     )
 
 
-def _size(count: int) -> str:
+def shown_size(count: int) -> str:
+    """A number of bytes for a person."""
     return f"{count / 1e6:.2f} MB" if count >= 10_000 else f"{count / 1e3:.1f} kB"
 
 

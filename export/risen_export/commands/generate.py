@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("prompts", nargs=-1, required=True)
 @click.option("--precision", help="Which graph of the bundle; its fp32 one if there is one.")
+@click.option("--adapter", metavar="NAME", help="An adapter of the bundle; else the base answers.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="Most tokens of an answer.")
 @click.option("--system", help="A system message put before each prompt.")
 @click.option("--raw", is_flag=True, help="Take the prompts as text, without the chat template.")
@@ -47,6 +48,7 @@ def generate_command(
     bundle: Path,
     prompts: tuple[str, ...],
     precision: str | None,
+    adapter: str | None,
     max_new_tokens: int | None,
     system: str | None,
     raw: bool,
@@ -73,6 +75,7 @@ def generate_command(
         do_sample=temperature > 0,
         temperature=temperature,
         seed=seed,
+        adapter=adapter,
     )
     for index, (text, answer) in enumerate(zip(texts, answers, strict=True)):
         if as_json:

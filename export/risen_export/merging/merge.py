@@ -117,10 +117,15 @@ def _loaded(source: Source) -> PreTrainedModel:
 
 
 def from_memory(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, *, name: str
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    name: str,
+    apart: bool = False,
 ) -> Merged:
     """A copy of a model in memory, its active adapters merged; the original stays as it is.
 
+    :param apart: leave the adapters out.
     :raises ExportError: if the architecture is not supported or weights are not finite.
     """
     import torch
@@ -138,7 +143,9 @@ def from_memory(
     merged = merged.to(device="cpu", dtype=torch.float32)
     provenance: dict[str, Any] = {}
     configs: Mapping[str, Any] = dict(getattr(merged, "peft_config", {}))
-    if configs:
+    if configs and apart:
+        merged = merged.unload()
+    elif configs:
         folded = fold(merged, name)
         merged = folded.model
         described = {key: _describe_config(config.to_dict()) for key, config in configs.items()}
@@ -209,7 +216,8 @@ def _tokenizer(source: Source) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     assert source.model is not None
-    sources = [*reversed(source.adapters), source.model]
+    kept = () if source.kept is None else (source.kept,)
+    sources = [*kept, *reversed(source.adapters), source.model]
     for name in sources:
         # The revision that an adapter names is its base's.
         revision = source.revision if name == source.model else None

@@ -40,6 +40,7 @@ class Source:
         was trained on the base with those before it.
     :param run: the run's output folder with its record, if it came from a run.
     :param revision: revision of ``model`` on the hub, where the adapter on it names one.
+    :param kept: an adapter that stays beside the weights; its tokenizer is taken all the same.
     """
 
     text: str
@@ -47,6 +48,7 @@ class Source:
     adapters: tuple[str, ...] = ()
     run: Path | None = None
     revision: str | None = None
+    kept: str | None = None
 
     @property
     def adapter(self) -> str | None:

@@ -16,6 +16,8 @@ from tqdm.auto import tqdm
 
 from risen_export.bundles.manifest import GRAPH
 from risen_export.bundles.opening import open_folder
+from risen_export.bundles.sites import Site
+from risen_export.runtime.adapters import Adapter, Adapters, Values, sites_of
 from risen_export.runtime.chat import ChatTokenizer
 from risen_export.runtime.logits import Row, Settings
 from risen_export.runtime.longrope import Cache, TwoTableCache, switch_of
@@ -47,6 +49,7 @@ class Bundle:
         self.path = folder
         self.tokenizer = ChatTokenizer(folder)
         self._session = open_session(folder / GRAPH, threads)
+        self._adapters = Adapters(folder, self._session)
         genai = read_genai(folder)["model"]
         generation = read_generation(folder)
         self.context_length = int(genai["context_length"])
@@ -79,14 +82,33 @@ class Bundle:
         require_runtime(content["requires"], folder)
         return cls(folder, threads=threads)
 
-    def logits(self, ids: Ids, lengths: Sequence[int] | Ids | None = None) -> Logits:
+    @property
+    def adapters(self) -> list[str]:
+        """The names of the adapters that lie in the bundle now."""
+        return self._adapters.names
+
+    @property
+    def sites(self) -> list[Site]:
+        """Where the graph takes adapters; none if they were merged into it."""
+        return sites_of(self._session, self.path / GRAPH)
+
+    def logits(
+        self,
+        ids: Ids,
+        lengths: Sequence[int] | Ids | None = None,
+        *,
+        adapter: Adapter | None = None,
+    ) -> Logits:
         """Logits (B, T, V) of right-padded ``ids`` (B, T); cells past a row's length mean nothing.
 
         :param lengths: tokens of each row, (B,); None if all rows are full.
+        :param adapter: one of :attr:`adapters`, or the graph's inputs that make one; the base model
+            if None.
         """
         if lengths is None:
             lengths = [ids.shape[1]] * ids.shape[0]
-        return self._cache(ids.shape[0], 0).prefill(ids, np.asarray(lengths))
+        cache = self._cache(ids.shape[0], 0, self._adapters.values(adapter))
+        return cache.prefill(ids, np.asarray(lengths))
 
     def generate(
         self,
@@ -98,6 +120,7 @@ class Bundle:
         temperature: float = 1.0,
         seed: int = 0,
         progress: bool = False,
+        adapter: Adapter | None = None,
     ) -> list[str]:
         """Answers in the order of the prompts, without the prompt and special tokens.
 
@@ -108,7 +131,9 @@ class Bundle:
         :param max_new_tokens: most tokens of an answer; the model's own default if None.
         :param do_sample: draw from the distribution at ``temperature``; else the likeliest token.
         :param seed: each prompt has its own stream, so a draw does not depend on ``batch_size``.
+        :param adapter: one of :attr:`adapters`; the base model answers if None.
         :raises DataError: if a prompt is empty or leaves no room in the context.
+        :raises ExportError: if there is no such adapter.
         """
         answers = self.generate_ids(
             [self.tokenizer.encode(prompt) for prompt in prompts],
@@ -116,6 +141,7 @@ class Bundle:
             batch_size=batch_size,
             pick=sampler(seed, temperature) if do_sample else greedy,
             progress=progress,
+            adapter=adapter,
         )
         return [self.tokenizer.decode(answer) for answer in answers]
 
@@ -129,6 +155,7 @@ class Bundle:
         ignore_eos: bool = False,
         follow_settings: bool = True,
         progress: bool = False,
+        adapter: Adapter | None = None,
     ) -> list[list[int]]:
         """Like :meth:`generate` on token ids; an answer ends before its end-of-text token.
 
@@ -138,6 +165,7 @@ class Bundle:
         """
         self._check(rows)
         limits = [self._limit(len(row), max_new_tokens) for row in rows]
+        weights = self._adapters.values(adapter)
         answers: list[list[int]] = [[] for _ in rows]
         stops = frozenset() if ignore_eos else self.eos_ids
         with tqdm(total=len(rows), desc="answers", unit="row", disable=not progress) as bar:
@@ -150,16 +178,17 @@ class Bundle:
                     stops=stops,
                     pick=pick or greedy,
                     settings=self.settings if follow_settings else None,
+                    weights=weights,
                 )
                 bar.update(len(group))
         return answers
 
-    def _cache(self, rows: int, capacity: int) -> Cache:
+    def _cache(self, rows: int, capacity: int, weights: Values) -> Cache:
         """The state of a batch; capacity in tokens, 0 if nothing is kept after a prefill."""
         if self._switch is None:
-            return KeyValueCache(self._session, rows, capacity)
+            return KeyValueCache(self._session, rows, capacity, weights)
         return TwoTableCache(
-            lambda count: KeyValueCache(self._session, count, capacity), self._switch
+            lambda count: KeyValueCache(self._session, count, capacity, weights), self._switch
         )
 
     def _check(self, rows: Sequence[Sequence[int]]) -> None:
@@ -214,6 +243,7 @@ class Bundle:
         stops: frozenset[int],
         pick: Pick,
         settings: Settings | None,
+        weights: Values,
     ) -> None:
         lengths = np.array([len(rows[index]) for index in group])
         longest = int(lengths.max())
@@ -224,7 +254,7 @@ class Bundle:
         for line, index in enumerate(group):
             ids[line, : lengths[line]] = rows[index]
         capacity = max(limits[index] for index in group)
-        cache = self._cache(len(group), capacity)
+        cache = self._cache(len(group), capacity, weights)
         logits = cache.prefill(ids, lengths)[np.arange(len(group)), lengths - 1]  # (B, V)
         live = list(group)
         while True:

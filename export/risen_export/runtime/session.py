@@ -19,7 +19,7 @@ from risen_export.bundles.requirements import require_runtime as check_release
 from risen_plugin.errors import ExportError, one_line, printable
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, OrtValue
 
 _TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -96,10 +96,18 @@ class KeyValueCache:
     :param rows: B, the rows of the batch.
     :param capacity: most tokens of a row, prompt and answer together. With 0 there is no cache and
         only one :meth:`prefill` makes sense.
+    :param weights: inputs that stay the same from step to step: the factors of an adapter.
     """
 
-    def __init__(self, session: InferenceSession, rows: int, capacity: int) -> None:
+    def __init__(
+        self,
+        session: InferenceSession,
+        rows: int,
+        capacity: int,
+        weights: Mapping[str, OrtValue] | None = None,
+    ) -> None:
         self._session = session
+        self._weights = weights or {}
         self._capacity = capacity
         inputs = {value.name: value for value in session.get_inputs()}
         self._positions = "position_ids" in inputs
@@ -140,7 +148,7 @@ class KeyValueCache:
         logits: npt.NDArray[np.float32] | None = None
         for length in np.unique(self._lengths):
             lines = np.flatnonzero(self._lengths == length)
-            part = KeyValueCache(self._session, len(lines), self._capacity)
+            part = KeyValueCache(self._session, len(lines), self._capacity, self._weights)
             some = part.prefill(ids[lines, :length], self._lengths[lines])
             if logits is None:
                 logits = np.zeros((*ids.shape, some.shape[-1]), dtype=np.float32)
@@ -196,6 +204,7 @@ class KeyValueCache:
             feeds["position_ids"] = np.ascontiguousarray(positions)
         if not self._capacity:
             feeds |= self._buffers | self._states
+            feeds |= {name: value.numpy() for name, value in self._weights.items()}
             logits = self._session.run(["logits"], feeds)[0]
             return logits.astype(np.float32, copy=False)  # type: ignore[no-any-return]
         import onnxruntime
@@ -203,6 +212,8 @@ class KeyValueCache:
         binding = self._session.io_binding()
         for name, value in feeds.items():
             binding.bind_cpu_input(name, value)
+        for name, weight in self._weights.items():
+            binding.bind_ortvalue_input(name, weight)
         for name, buffer in self._buffers.items():
             shared = onnxruntime.OrtValue.ortvalue_from_numpy(buffer)
             binding.bind_ortvalue_input(name, shared)

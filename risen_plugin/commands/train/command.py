@@ -115,6 +115,7 @@ def train_command(
 
 @click.command("adapt")
 @click.argument("model")
+@click.argument("adapter", required=False)
 @rewarded
 @click.option("--output", type=click.Path(path_type=Path), help="A new folder for the adapter.")
 @click.option(
@@ -127,6 +128,8 @@ def train_command(
     help="Rows whose loss must not rise; see below.",
 )
 @click.option("--keep-anyway", is_flag=True, help="Save the adapter whatever the guard says.")
+@click.option("--name", help="Of ADAPTER in the bundle; its folder's name if unset.")
+@click.option("--remove", metavar="NAME", help="Take an adapter out of the bundle MODEL.")
 @click.option("--resume", is_flag=True, help="Go on with what was interrupted.")
 @click.option("--force", is_flag=True, help="Resume although an option or a plugin has changed.")
 @_CHECK
@@ -137,6 +140,9 @@ def adapt_command(
     context: click.Context,
     *,
     model: str,
+    adapter: str | None,
+    name: str | None,
+    remove: str | None,
     instructions: str | None,
     rewards: tuple[str, ...],
     options: tuple[str, ...],
@@ -160,7 +166,13 @@ def adapt_command(
     `query` of the held-out rows, or, where they have none, those answers that follow already.
 
     Ends with exit code 1 if the guard drops the phase and --keep-anyway is not given.
+
+    With ADAPTER, MODEL is an exported bundle, and nothing is trained: the adapter is added to it,
+    as `risen adapters add` does.
     """
+    if adapter is not None or remove is not None:
+        _change_bundle(context, model, adapter=adapter, name=name, remove=remove)
+        return
     if instructions is None:
         raise ConfigError("there is nothing to learn from; give --instructions FILE")
     section = risen_section(
@@ -203,6 +215,35 @@ def adapt_command(
     ]
     saved = replace(ending, data={**ending.data, "saved": "adapter"})
     _print_once(_as_text(saved, as_json, more))
+
+
+def _change_bundle(
+    context: click.Context,
+    bundle: str,
+    *,
+    adapter: str | None,
+    name: str | None,
+    remove: str | None,
+) -> None:
+    """Hand ``risen adapt BUNDLE ADAPTER`` to the exporter's own command."""
+    if adapter is not None and remove is not None:
+        raise ConfigError("an adapter is added or removed, one at a time; drop --remove or ADAPTER")
+    group: Any = context.find_root().command
+    adapters = group.get_command(context, "adapters")
+    if adapters is None:
+        raise ConfigError("the exporter is not installed, which adds adapters to bundles")
+    values = {"bundle": Path(bundle)}
+    if remove is not None:
+        context.invoke(adapters.get_command(context, "remove"), **values, name=remove)
+        return
+    context.invoke(
+        adapters.get_command(context, "add"),
+        **values,
+        adapter=Path(str(adapter)),
+        name=name,
+        force=context.params["force"],
+        as_json=context.params["as_json"],
+    )
 
 
 def _read(
