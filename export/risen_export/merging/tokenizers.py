@@ -1,7 +1,7 @@
 """Write a tokenizer so that every reader of the files cuts text as the tokenizer itself does.
 
-Three readers are held to the source: the bundle's own (:class:`ChatTokenizer`), transformers,
-which may rebuild a tokenizer from its class's name, and transformers 4, which knows fewer names.
+Its readers are held to the source: the bundle's own (:class:`ChatTokenizer`) and transformers. The
+form is one that transformers 4, onnxruntime-genai and transformers.js read alike.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 _SETTINGS = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
-# The class that every release of transformers takes as it is written, without rebuilding it.
+# The class that every client takes as tokenizer.json says. Under other names transformers rebuilds
+# a tokenizer (legacy SentencePiece, added tokens of text), and older clients lack newer names.
 _PLAIN_CLASS = "PreTrainedTokenizerFast"
+# What classes rebuild a tokenizer by.
+_OF_CLASS = ("legacy", "from_slow", "add_bos_token", "add_eos_token", "auto_map")
 # Notes of a tokenizer about its loading, which mean nothing to a reader of the files.
 _LOADING_KEYS = ("is_local", "local_files_only", "name_or_path")
 _TEXTS = (
@@ -96,7 +99,12 @@ def faithful(tokenizer: PreTrainedTokenizerBase, whose: str) -> TokenizerFiles:
                     f"{len(ids)} tokens and its own tokenizer.json into {len(ours.encode(text))}; "
                     "it does not keep what it does in that file, and clients would read it wrongly"
                 )
-        _settle_class(folder, texts, expected, whose)
+            if ours.decode(ids) != tokenizer.decode(ids, skip_special_tokens=True):
+                raise ExportError(
+                    f"the tokenizer of {whose} ({type(tokenizer).__name__}) writes the tokens of "
+                    f"{text!r} otherwise than its tokenizer.json; clients would show other answers"
+                )
+        _check_loaded(folder, texts, expected, whose)
         notes = _compare_chats(tokenizer, ours, whose)
         files = {
             path.relative_to(folder).as_posix(): path.read_bytes()
@@ -121,8 +129,17 @@ def _write_settings(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     settings = json.loads(path.read_text(encoding="utf-8"))
     for key in _LOADING_KEYS:
         settings.pop(key, None)
-    if settings.get("tokenizer_class") == "TokenizersBackend":
-        settings["tokenizer_class"] = _PLAIN_CLASS  # 5's name of it
+    settings["tokenizer_class"] = _PLAIN_CLASS
+    for key in _OF_CLASS:
+        settings.pop(key, None)
+    # transformers 4 takes a missing add_prefix_space for false, and changes the tokenizer.
+    settings.pop("add_prefix_space", None)
+    cutting = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["pre_tokenizer"]
+    if "add_prefix_space" in (cutting or {}):
+        settings["add_prefix_space"] = cutting["add_prefix_space"]
+    # Defaults of its class, which the plain one has otherwise.
+    settings["padding_side"] = tokenizer.padding_side
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
     extra = settings.get("extra_special_tokens")
     if isinstance(extra, list):
         # 4 takes a mapping by this name, and the list by the other one, which 5 reads too.
@@ -142,37 +159,25 @@ def _default_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _settle_class(
+def _check_loaded(
     folder: Path, texts: Sequence[str], expected: Sequence[Sequence[int]], whose: str
 ) -> None:
-    """Name the plain class where transformers would rebuild the named one to another tokenizer."""
+    """Hold what transformers loads from the files equal to the source."""
     from transformers import AutoTokenizer
 
-    path = folder / _SETTINGS
-    for attempt in range(2):
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        try:
-            loaded = AutoTokenizer.from_pretrained(folder)
-            wrong = next(
-                (
-                    text
-                    for text, ids in zip(texts, expected, strict=True)
-                    if list(loaded(text)["input_ids"]) != list(ids)
-                ),
-                None,
-            )
-            reason = "" if wrong is None else f"{wrong!r} is cut otherwise"
-        except Exception as error:  # noqa: BLE001 - its backend raises plain Exceptions
-            reason = one_line(error)
-        if not reason:
-            return
-        if attempt or settings.get("tokenizer_class") == _PLAIN_CLASS:
+    try:
+        loaded = AutoTokenizer.from_pretrained(folder)
+        rows = [list(loaded(text)["input_ids"]) for text in texts]
+    except Exception as error:  # its backend raises plain Exceptions
+        raise ExportError(
+            f"the tokenizer of {whose} cannot be loaded once it is saved: {one_line(error)}"
+        ) from error
+    for text, ids, row in zip(texts, expected, rows, strict=True):
+        if row != list(ids):
             raise ExportError(
-                f"the tokenizer of {whose} is not the same once saved and loaded again: {reason}"
+                f"the tokenizer of {whose} is another one once saved and loaded again: it cuts "
+                f"{text!r} otherwise"
             )
-        settings["tokenizer_class"] = _PLAIN_CLASS
-        settings.pop("legacy", None)  # its class read it, to rebuild the tokenizer by
-        write_json(path, settings, ascii_only=False)
 
 
 def _compare_chats(
