@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.kit.checks import is_number, shown
 from risen_plugin.kit.fields import changed_fields, checked_fields
+from risen_plugin.kit.jsonable import plain
 
 OnError: TypeAlias = Literal["stop", "skip"]
 
@@ -138,6 +139,37 @@ def read_use(entry: object, where: str, *, reward: bool = False) -> Any:
         raise ConfigError(f"{where}.options is not a mapping of names to values")
     rest = {key: value for key, value in entry.items() if key not in ("use", "options")}
     return Use(entry["use"], options, **rest)
+
+
+def as_named(wanted: object) -> dict[str, Any] | None:
+    """``{use: NAME, options: {...}}`` of a plugin that was named, as JSON values.
+
+    None for an object of Python, and where an option is one: it cannot be made again elsewhere.
+    """
+    if isinstance(wanted, Weighted):
+        wanted = wanted.reward
+    if isinstance(wanted, str):
+        wanted = Use(wanted)
+    elif isinstance(wanted, Mapping):
+        wanted = read_use(wanted, "the reward", reward=True)
+    if not isinstance(wanted, Use):
+        return None
+    try:
+        options = plain(_with_named(wanted.options), "options")
+    except TypeError:
+        return None
+    return {"use": wanted.name, "options": options}
+
+
+def _with_named(value: Any) -> Any:
+    """``value`` with ``{use: NAME, options: {...}}`` in place of each named plugin in it."""
+    if isinstance(value, Use):
+        return {"use": value.name, "options": _with_named(value.options)}
+    if isinstance(value, Mapping):
+        return {key: _with_named(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_named(inner) for inner in value]
+    return value
 
 
 def read_mappings(section: Any, where: str, names: Iterable[str]) -> None:

@@ -96,6 +96,29 @@ def _shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
+def plain(value: object, where: str) -> Any:
+    """``value`` as it comes back from JSON, tuples as lists.
+
+    >>> plain({"a": (1, 2)}, "the row")
+    {'a': [1, 2]}
+
+    :param where: what it is, for messages.
+    :raises TypeError: naming the place of what JSON would lose or change.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{where} is {value}, which JSON lacks")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{where}.{index}") for index, item in enumerate(value)]
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{where} is of type {type(value).__name__}, which is no JSON")
+    for key in value:
+        if not isinstance(key, str):
+            raise TypeError(f"{where} has the key {key!r:.40}, which is no text")
+    return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
+
+
 def to_plain(value: object) -> Any:
     """A dataclass, and those that it holds, as JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from risen_plugin.config import effective_grpo
-from risen_plugin.contracts import Prompt, text_of
+from risen_plugin.contracts import Prompt, Row, text_of
 from risen_plugin.instructions.held_out import families_in_words
 from risen_plugin.instructions.rows import PromptLimit, load_probe
 from risen_plugin.kit.intervals import least_changed
@@ -29,6 +29,7 @@ from risen_plugin.record.description import (
     model_of,
     since_first_start,
 )
+from risen_plugin.record.held_out import HELD_OUT, SETS, write_held_out
 from risen_plugin.record.run_record import Record, writing
 from risen_plugin.run.active import ActiveRun
 from risen_plugin.run.announcing import Announcer
@@ -258,6 +259,8 @@ class Start:
                 record.begin(description, step=self.state.global_step)
                 if self.resuming.events is not None:
                     record.cut(self.resuming.events)
+            with record.tolerant(record.folder / HELD_OUT):
+                write_held_out(record.folder, self._held_out())
             run_state.instructions.store_pool(record.pool, resumed / record.pool.name)
 
         self.processes.main(begin)
@@ -279,7 +282,6 @@ class Start:
 
     def _description(self, context: PhaseContext) -> dict[str, Any]:
         """The content of ``run.json``: the run, with the versions and hashes of its environment."""
-        held_out = self.run_state.instructions.held_out
         description = self.run_state.describe(
             processes=self.processes.count, output_dir=self.args.output_dir
         )
@@ -287,15 +289,16 @@ class Start:
         environment = environment_of(
             description,
             distributions=[origin.partition(" ")[0] for origin in origins.values()],
-            held_out={
-                "guard": held_out.guard,
-                "report": held_out.report,
-                "unseen": held_out.unseen,
-            },
+            held_out=self._held_out(),
             probe=context.probe,
             devices=device_names(context.model),
         )
         return {**description, "model": model_of(context.model), **environment}
+
+    def _held_out(self) -> dict[str, Sequence[Row]]:
+        """The rows set apart, by their purpose."""
+        held_out = self.run_state.instructions.held_out
+        return {name: getattr(held_out, name) for name in SETS}
 
 
 def _tokens_of(asking: Asking, prompt: Prompt) -> int:

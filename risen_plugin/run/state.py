@@ -12,6 +12,7 @@ from typing import Any
 
 from risen_plugin import __version__
 from risen_plugin.config import RisenConfig, check_batches, effective_grpo
+from risen_plugin.config.choices import as_named
 from risen_plugin.config.grpo import Chosen
 from risen_plugin.guard.controllers import Controllers
 from risen_plugin.instructions.supply import Instructions
@@ -100,7 +101,10 @@ class RunState:
             "format": FORMAT,
             "risen_plugin": __version__,
             "plugins": dict(self.parts.origins),
-            "rewards": [_reward(reward) for reward in self.parts.rewards],
+            "rewards": [
+                _reward(reward, wanted)
+                for reward, wanted in zip(self.parts.rewards, self.config.rewards, strict=True)
+            ],
             "generator": {"label": self.parts.generator.label},
             "scheduler": {
                 "label": self.parts.scheduler.label,
@@ -136,10 +140,11 @@ def _chosen(config: RisenConfig, parts: Parts) -> list[Chosen]:
     return [*chosen, *(Chosen(label, name, value) for name, value in parameters.items())]
 
 
-def _reward(reward: NamedReward) -> dict[str, Any]:
+def _reward(reward: NamedReward, wanted: object) -> dict[str, Any]:
     return {
         "name": reward.__name__,
         "label": reward.label,
         **dataclasses.asdict(reward.grading),
         "uses": without_address(reward.reward),
+        "named": as_named(wanted),
     }

@@ -66,6 +66,10 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(
     assert cut.state.global_step == 3
     described = Path(cut.args.output_dir, "risen", "run.json")
     first_start = json.loads(described.read_text())
+    held_out = described.with_name("held_out.jsonl").read_text()
+    assert [json.loads(line)["set"] for line in held_out.splitlines()] == ["guard"] * 4 + [
+        "report"
+    ] * 2
 
     resumed_model = make_model(seed=9)
     resumed = make_trainer(resumed_model, folder="cut", **saving)
@@ -87,6 +91,7 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(
     assert latest_start["environment"]["begun"] == first_start["environment"]["begun"]
     assert latest_start["environment"].keys() - first_start["environment"].keys() == {"resumed"}
     assert latest_start["model"] == {"class": type(resumed_model).__name__}
+    assert described.with_name("held_out.jsonl").read_text() == held_out
 
 
 class StopAtTwo(TrainerCallback):
