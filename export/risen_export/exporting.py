@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from risen_export.backends import genai
-from risen_export.bundles import manifest, publish
+from risen_export.bundles import leavings, manifest, publish
 from risen_export.bundles.variants import (
     AUTO,
     PRECISIONS,
@@ -196,6 +196,7 @@ class _Job:
         """
         from risen_export.gate import asking_model
         from risen_export.merging import merge, saving
+        from risen_export.merging.origin import copy_licences, origin_of
         from risen_export.merging.weights import vocabulary_rows
 
         self._now("merge")
@@ -216,7 +217,10 @@ class _Job:
             "notes": list(merged.notes),
             "rewards": publish.rewards_of(None if resolved is None else resolved.run),
             "versions": manifest.versions(),
+            **({} if resolved is None else origin_of(resolved)),
         }
+        if resolved is not None:
+            copy_licences(resolved, self._scratch / leavings.NEW)
         self.notes = merged.notes
         self._tokenizer = merged.tokenizer
         self._tied = bool(merged.model.config.tie_word_embeddings)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from risen_export.bundles import leavings, manifest
+from risen_export.bundles import leavings, manifest, strict
+from risen_export.bundles.card import write_card
 from risen_export.bundles.javascript import share_with_javascript
 from risen_export.bundles.private import scrub, scrub_folder
 from risen_export.bundles.requirements import smallest_runtime
@@ -32,6 +33,7 @@ _SEARCH: dict[str, Callable[[Any], Any]] = {
     "length_penalty": float,
     "diversity_penalty": float,
 }
+_MOST_BYTES = 64 * 1024 * 1024  # of a configuration
 _CPU_ONLY = ("no_repeat_ngram_size",)
 # What OUT/manifest.json repeats of the manifest of each variant.
 _SPANNED = ("target", "precision", "backend", "ran", "gate")
@@ -115,9 +117,6 @@ def span(
     :param more: other entries, such as ``adapters``. Files beside the variants' folders are listed
         as they are found.
     """
-    beside = {
-        name: path for name, path in manifest.listed(out).items() if name.split("/")[0] not in inner
-    }
     content = {
         "format": manifest.FORMAT,
         **(facts if keep_paths else scrub(facts)),
@@ -130,9 +129,18 @@ def span(
             for name, one in inner.items()
         },
         **more,
-        "files": manifest.entries(beside),
     }
-    return manifest.write(out, content)
+    _add_card(out, next(iter(inner)), content)
+    beside = {
+        name: path for name, path in manifest.listed(out).items() if name.split("/")[0] not in inner
+    }
+    return manifest.write(out, {**content, "files": manifest.entries(beside)})
+
+
+def _add_card(out: Path, variant: str, content: dict[str, Any]) -> None:
+    generation = strict.read_object(out / variant / "generation_config.json", _MOST_BYTES)
+    has_template = (out / variant / "chat_template.jinja").is_file()
+    write_card(out, content, has_template=has_template, ends=generation.get("eos_token_id"))
 
 
 def drop(folder: Path) -> None:
