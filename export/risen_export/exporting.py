@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from risen_export.gate.apart import KeptApart
 from risen_export.gate.limits import Failure, Limits, advice, judge, read_limits
 from risen_export.gate.measured import Measured
 from risen_export.gate.probe import context_of
-from risen_export.gate.verifying import ran_here
+from risen_export.gate.verifying import gate_of, ran_here
 from risen_export.merging import apart, source
 from risen_export.quiet import quiet
 from risen_export.runtime.bundle import ids_of
@@ -331,7 +331,7 @@ class _Job:
         if self._reference is None or not variant.precision.on_cpu:
             return None, []
         self._now(f"measure {variant.name}")
-        bundle = Bundle.open(folder)
+        bundle = Bundle.open(folder, device="cpu")
         measured = asking_graph.measure(bundle, self._reference)
         return measured, judge(measured, self._limits[variant.precision.family])
 
@@ -353,20 +353,18 @@ class _Job:
         measured: Measured | None,
         failures: Sequence[Failure],
     ) -> None:
-        gate = None
+        gate, ran = None, manifest.NOT_RUN
         if measured is not None:
-            gate = {
-                "passed": not failures,
-                "failures": [one.reason for one in failures],
-                "limits": asdict(self._limits[variant.precision.family]),
-                "measured": measured.as_json(),
-            }
+            limits = self._limits[variant.precision.family]
+            gate = gate_of(measured, limits, [one.reason for one in failures])
+            here = ran_here(PROVIDERS["cpu"])
+            ran = here if variant.target == "cpu" else f"{ran}; measured with {here}"
         self._inner[variant.name] = publish.describe(
             folder,
             variant.precision.name,
             self._facts,
             target=variant.target,
-            ran=manifest.NOT_RUN if measured is None else ran_here(PROVIDERS["cpu"]),
+            ran=ran,
             gate=gate,
         )
 

@@ -143,6 +143,23 @@ def _add_card(out: Path, variant: str, content: dict[str, Any]) -> None:
     write_card(out, content, has_template=has_template, ends=generation.get("eos_token_id"))
 
 
+def mark(out: Path, name: str, ran: str, gate: dict[str, Any]) -> None:
+    """Say in the manifests of a published bundle where a variant was run, and what was measured.
+
+    :raises OSError: if they cannot be written.
+    """
+    inner = manifest.read(out / name)
+    whole = manifest.read(out)
+    assert inner is not None
+    assert whole is not None
+    inner |= {"ran": ran, "gate": gate}
+    manifest.write(out / name, inner)
+    entry = whole["variants"][name]
+    entry |= {"ran": ran, "gate": gate}
+    entry["manifest_sha256"] = sha256(out / name / manifest.MANIFEST)
+    manifest.write(out, whole)
+
+
 def drop(folder: Path) -> None:
     """Remove a variant that is not kept."""
     shutil.rmtree(folder)

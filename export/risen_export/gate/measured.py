@@ -75,5 +75,6 @@ class Measured:
         known = {field.name: content.get(field.name, field.default) for field in fields(cls)}
         for name in ("agreement", "kl_mean", "kl_p99", "perplexity", "perplexity_reference"):
             known[name] = math.nan if known[name] is None else known[name]
+        known["odd_files"] = tuple(known["odd_files"])
         known["golden_lost"] = tuple(tuple(one) for one in known["golden_lost"])
         return cls(**known)

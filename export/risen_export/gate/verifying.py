@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from risen_export.bundles import manifest
+from risen_export.bundles import manifest, publish
 from risen_export.bundles.opening import check, open_folder
-from risen_export.bundles.variants import PRECISIONS
+from risen_export.bundles.variants import PRECISIONS, PROVIDERS
 from risen_export.gate import reference as files
 from risen_export.gate.asking_graph import measure
 from risen_export.gate.limits import Limits, judge, read_limits
@@ -61,6 +61,16 @@ def instruction_set() -> str:
     return ", ".join([platform.machine(), *words])
 
 
+def gate_of(measured: Measured, limits: Limits, failures: Sequence[str]) -> dict[str, Any]:
+    """What the manifest says of a variant that was measured."""
+    return {
+        "passed": not failures,
+        "failures": list(failures),
+        "limits": asdict(limits),
+        "measured": measured.as_json(),
+    }
+
+
 def ran_here(provider: str) -> str:
     """Where a graph was run, in words, for its manifest."""
     versions = manifest.versions()
@@ -94,32 +104,51 @@ def verify_bundle(
     with tqdm(total=len(names), desc="verify", unit="variant", disable=not progress) as bar:
         for name in names:
             bar.set_postfix_str(name)
-            found[name] = _verified(path / name, reference, recorded[name])
+            found[name] = _verified(path, name, reference)
             bar.update()
     return found
 
 
-def _verified(folder: Path, reference: files.Reference, recorded: Mapping[str, Any]) -> Verified:
-    gate: Mapping[str, Any] = recorded.get("gate") or {}
-    precision = PRECISIONS[recorded["precision"]]
+def _verified(out: Path, name: str, reference: files.Reference) -> Verified:
+    """Measure one variant where it was built for, else on the CPU as far as that can run it."""
+    content = manifest.read(out / name) or {}
+    gate: Mapping[str, Any] = content.get("gate") or {}
+    precision, target = PRECISIONS[content["precision"]], str(content["target"])
+    remark = ""
     try:
-        bundle = Bundle.open(folder)
+        bundle, device = Bundle.open(out / name), target
     except ExportError as error:
-        if precision.on_cpu:
+        if target == "cpu":
             raise
-        return Verified(None, remark=str(error))
+        remark = str(error)
+        if not precision.on_cpu:
+            return Verified(None, remark=remark)
+        bundle, device = Bundle.open(out / name, device="cpu"), "cpu"
     measured = measure(bundle, reference)
-    limits = read_limits({})[precision.family]
-    if gate.get("limits"):
-        limits = Limits(**gate["limits"])
+    limits = Limits(**gate["limits"]) if gate else read_limits({})[precision.family]
     failures = tuple(one.reason for one in judge(measured, limits))
-    return Verified(measured, failures, _remark(measured, gate, recorded["ran"]))
+    if remark:
+        return Verified(measured, failures, f"measured on the CPU: {remark}")
+    if not content["ran"].startswith(manifest.NOT_RUN):
+        return Verified(measured, failures, _remark(measured, gate, content["ran"]))
+    marked = _marked(out, name, device, gate_of(measured, limits, failures))
+    return Verified(measured, failures, marked)
+
+
+def _marked(out: Path, name: str, device: str, gate: dict[str, Any]) -> str:
+    """Complete the mark of a variant that was built and not run; what was done, in words."""
+    ran = ran_here(PROVIDERS[device])
+    try:
+        publish.mark(out, name, ran, gate)
+    except OSError as error:
+        return f"runs here ({ran}); the manifest could not be marked so: {error.strerror or error}"
+    return f"was built and not run; marked as run: {ran}"
 
 
 def _remark(measured: Measured, gate: Mapping[str, Any], ran: str) -> str:
     before = gate.get("measured")
     if not before:
-        return "it was built, and runs here for the first time"
+        return "it was exported without the gate"
     change = measured.kl_mean - Measured.from_json(before).kl_mean
     if not math.isfinite(change) or abs(change) <= _SAME:
         return ""

@@ -45,10 +45,10 @@ class Bundle:
     Open one with :meth:`open`. ``context_length`` and ``vocabulary`` are in tokens.
     """
 
-    def __init__(self, folder: Path, *, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, *, threads: int | None = None, device: str = "cpu") -> None:
         self.path = folder
         self.tokenizer = ChatTokenizer(folder)
-        self._session = open_session(folder / GRAPH, threads)
+        self._session = open_session(folder / GRAPH, threads, device)
         self._adapters = Adapters(folder, self._session)
         genai = read_genai(folder)["model"]
         generation = read_generation(folder)
@@ -69,18 +69,20 @@ class Bundle:
         threads: int | None = None,
         *,
         check_hashes: bool = True,
+        device: str | None = None,
     ) -> Bundle:
         """Open ``OUT`` (its fp32 graph unless ``precision`` says otherwise) or ``OUT/<precision>``.
 
         :param threads: threads of one operator; None leaves the choice to onnxruntime.
         :param check_hashes: compare the content of every file with the manifest, once for each
             change of a file; else names and sizes alone.
-        :raises ExportError: if it is no bundle, lacks the precision, needs a newer onnxruntime, or
-            a file is missing or not as the manifest says.
+        :param device: ``cpu`` or ``cuda``; None for the one that the variant was built for.
+        :raises ExportError: if it is no bundle, lacks the precision, needs a newer onnxruntime or
+            a device that is not there, or a file is missing or not as the manifest says.
         """
         folder, content = open_folder(Path(path), precision, check_hashes=check_hashes)
         require_runtime(content["requires"], folder)
-        return cls(folder, threads=threads)
+        return cls(folder, threads=threads, device=device or str(content["target"]))
 
     @property
     def adapters(self) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from risen_export.bundles.requirements import require_runtime as check_release
+from risen_export.bundles.variants import PROVIDERS
 from risen_plugin.errors import ExportError, one_line, printable
 
 if TYPE_CHECKING:
@@ -68,13 +69,32 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(graph: Path, threads: int | None) -> InferenceSession:
-    """An ``onnxruntime.InferenceSession`` of a graph on the CPU.
+def require_device(device: str, whose: Path) -> None:
+    """Refuse a device that the installed onnxruntime does not run.
+
+    onnxruntime itself would fall back to the CPU and say nothing.
+
+    :param device: ``cpu`` or ``cuda``.
+    :param whose: the folder of the variant, for the message.
+    :raises ExportError: with what is missing, and what runs here.
+    """
+    provider = PROVIDERS[device]
+    if provider not in _onnxruntime().get_available_providers():
+        raise ExportError(
+            f"{whose} runs on {device}, and the installed onnxruntime has no {provider}; "
+            "pip install onnxruntime-gpu in place of onnxruntime, or open a variant for the CPU"
+        )
+
+
+def open_session(graph: Path, threads: int | None, device: str = "cpu") -> InferenceSession:
+    """An ``onnxruntime.InferenceSession`` of a graph on one device, and on no other.
 
     ``OMP_NUM_THREADS`` is honoured where ``threads`` is None: onnxruntime itself ignores it.
 
-    :raises ExportError: if onnxruntime is missing or refuses the graph.
+    :param device: ``cpu`` or ``cuda``.
+    :raises ExportError: if onnxruntime is missing, has not the device, or refuses the graph.
     """
+    require_device(device, graph.parent)
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its messages are in the exception too
@@ -83,10 +103,15 @@ def open_session(graph: Path, threads: int | None) -> InferenceSession:
         options.intra_op_num_threads = wanted
     try:
         session: InferenceSession = onnxruntime.InferenceSession(
-            str(graph), options, providers=["CPUExecutionProvider"]
+            str(graph), options, providers=[PROVIDERS[device]]
         )
     except Exception as error:
         raise ExportError(f"onnxruntime cannot open {graph}: {one_line(error)}") from error
+    if session.get_providers()[0] != PROVIDERS[device]:
+        raise ExportError(
+            f"onnxruntime could not start {PROVIDERS[device]} for {graph}; its CUDA and cuDNN "
+            "libraries may be missing"
+        )
     return session
 
 
