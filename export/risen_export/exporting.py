@@ -339,7 +339,7 @@ class _Job:
         if self._force:
             return
         reasons = "; ".join(one.reason for one in failures)
-        hint = advice(variant.precision, PRECISIONS)
+        hint = advice(variant)
         raise ExportError(
             f"the {variant.name} graph was not published, {what}: {reasons}; "
             + (f"{hint} (" if hint else "(")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from risen_export import Bundle, export
 from risen_export.bundles import publish
+from risen_export.bundles.variants import PRECISIONS, Variant
 from risen_export.gate.limits import DEFAULTS, Limits, advice, judge, read_limits
 from risen_export.gate.measured import Measured
 from risen_export.gate.measures import (
@@ -213,15 +214,38 @@ def test_long_rows_reach_past_every_such_length_within_the_context() -> None:
 # Planted damage
 
 
+def change_tensors(
+    folder: Path, chosen: Callable[[str], bool], change: Callable[[Any], Any]
+) -> int:
+    """Change the values of the graph's tensors where they lie; how many were changed."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo
+
+    graph = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    changed = 0
+    for tensor in graph.graph.initializer:
+        if not chosen(tensor.name) or tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        place = ExternalDataInfo(tensor)
+        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        file = np.memmap(
+            folder / place.location, kind, "r+", offset=place.offset or 0, shape=tuple(tensor.dims)
+        )
+        file[:] = change(np.array(file))
+        file.flush()
+        changed += 1
+    return changed
+
+
 def flip_a_block(folder: Path) -> None:
     """Turn the bits of a block of weights, as a bad disk does."""
-    path = folder / "model.onnx.data"
-    if not path.is_file():
-        path = folder / "model.onnx_data"
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 2048] = bytes(255 - byte for byte in content[middle : middle + 2048])
-    path.write_bytes(content)
+
+    def flipped(values: Any) -> Any:
+        flat = values.reshape(-1).view(np.uint8)
+        flat[: min(2048, flat.size // 2)] ^= 0xFF
+        return values
+
+    assert change_tensors(folder, lambda name: "down_proj" in name or "gate_proj" in name, flipped)
 
 
 def change_json(folder: Path, name: str, **values: Any) -> None:
@@ -255,19 +279,12 @@ def another_context(folder: Path) -> None:
 
 def another_rope(folder: Path) -> None:
     """Stretch the rotary tables, as a wrong base or factor does."""
-    import onnx
 
-    graph = onnx.load(str(folder / "model.onnx"))
-    tables = [one for one in graph.graph.initializer if one.name in ("cos_cache", "sin_cache")]
-    assert tables
-    for table in tables:
-        values = onnx.numpy_helper.to_array(table)
-        table.CopyFrom(
-            onnx.numpy_helper.from_array(values[np.arange(len(values)) // 2], table.name)
-        )
-    data = next(path.name for path in folder.glob("model.onnx?data"))
-    (folder / data).unlink()
-    onnx.save(graph, str(folder / "model.onnx"), save_as_external_data=True, location=data)
+    def stretched(values: Any) -> Any:
+        return values[np.arange(len(values)) // 2]
+
+    tables = ("cos_cache", "sin_cache")
+    assert change_tensors(folder, lambda name: name in tables, stretched) == 2
 
 
 @pytest.mark.slow
@@ -451,10 +468,10 @@ def test_weights_that_changed_with_their_hash_still_fail(tied_bundle: Path, tmp_
 
 
 def test_advice_names_the_next_larger_precision() -> None:
-    from risen_export.bundles.variants import PRECISIONS
-
-    assert "int4-fast" in advice(PRECISIONS["int4-128"], PRECISIONS)
-    assert advice(PRECISIONS["fp32"], PRECISIONS) == ""
+    assert "int4-fast" in advice(Variant("cpu", PRECISIONS["int4-128"]))
+    assert "int4," in advice(Variant("cuda", PRECISIONS["int4-128"]))
+    assert "fp32" in advice(Variant("cpu", PRECISIONS["int8"]))
+    assert advice(Variant("cpu", PRECISIONS["fp32"])) == ""
 
 
 def test_a_likeliest_has_the_length_of_its_positions() -> None:

@@ -67,10 +67,20 @@ def rows_of(bundle: Bundle, probe: Probe, encode: Encode, config: dict[str, Any]
 def measure(
     bundle: Bundle, reference: Reference, *, tick: Callable[[], Any] = lambda: None
 ) -> Measured:
-    """Measure ``bundle`` against its model. The first failure to run is an ExportError.
+    """Measure ``bundle`` against its model.
+
+    A bundle that refuses the model's own rows keeps no limit: its measures are NaN.
 
     :param tick: called after each batch.
+    :raises ExportError: if its graph does not run.
     """
+    try:
+        return _measured(bundle, reference, tick)
+    except DataError as error:
+        return Measured.of_nothing([*odd_files(bundle, reference), str(error)])
+
+
+def _measured(bundle: Bundle, reference: Reference, tick: Callable[[], Any]) -> Measured:
     sums = _Sums(reference)
     for group in _groups(reference.rows, bundle.vocabulary):
         longest = max(len(reference.rows[index].ids) for index in group)

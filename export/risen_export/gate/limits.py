@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from risen_export.bundles.variants import Family, Precision
+from risen_export.bundles.variants import Family, Variant, from_smallest
 from risen_export.gate.measured import Measured
 from risen_plugin.errors import ConfigError, near_miss
 
@@ -128,10 +128,8 @@ def judge(measured: Measured, limits: Limits) -> list[Failure]:
     return failures
 
 
-def advice(precision: Precision, names: Mapping[str, Precision]) -> str:
-    """What to try in place of a precision that failed: the next larger one."""
-    larger = sorted(
-        (one for one in names.values() if one.bits > precision.bits and one.on_cpu),
-        key=lambda one: one.bits,
-    )
-    return f"try --precision {larger[0].name}, or --precision auto" if larger else ""
+def advice(variant: Variant) -> str:
+    """What to try in place of a variant that failed: the next one that ``auto`` would try."""
+    order = from_smallest(variant.target)
+    after = order[order.index(variant) + 1 :]
+    return f"try --precision {after[0].precision.name}, or --precision auto" if after else ""

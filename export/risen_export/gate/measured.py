@@ -50,6 +50,12 @@ class Measured:
     adherence_reference: float | None = None
     instructions: int = 0
 
+    @classmethod
+    def of_nothing(cls, odd_files: Sequence[str]) -> Measured:
+        """Of a bundle that cannot be asked: no limit is kept by NaN."""
+        nan = math.nan
+        return cls(0, 0, nan, nan, nan, nan, nan, 0, nan, odd_files=tuple(odd_files))
+
     @property
     def logits_relative(self) -> float | None:
         """The largest difference of a logit in standard deviations of a position's logits."""
