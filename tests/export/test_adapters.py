@@ -172,6 +172,7 @@ ATTENTION = "model.layers.0.self_attn"
     [
         ("q_proj", 8, {"q_proj": (4, 8)}, [Part(f"{ATTENTION}.q_proj", 0, 8)]),
         ("o_proj", 8, {"dense": (4, 8)}, [Part(f"{ATTENTION}.dense", 0, 8)]),
+        ("up_proj", 8, {"w1": (4, 8), "w3": (4, 8)}, [Part(f"{ATTENTION}.w3", 0, 8)]),
         (
             "qkv_proj",
             12,
@@ -640,6 +641,37 @@ def test_several_saved_adapters_are_kept_beside_one_base(apart: Apart, tmp_path:
     twice = shutil.copytree(apart.folder / "last", tmp_path / "small")
     with pytest.raises(ExportError, match="two adapters are called 'small'"):
         export(apart.folder / "small", tmp_path / "o2", adapters=[twice], separate=True)
+
+
+@pytest.mark.slow
+def test_graphs_for_a_gpu_take_the_same_file(apart: Apart, tmp_path: Path) -> None:
+    result = export(
+        apart.folder / "whole",
+        tmp_path / "out",
+        ("fp16", "bf16"),
+        targets=("cuda",),
+        separate=True,
+        check=False,
+        progress=False,
+    )
+    half = 0.05  # fp16 rounds; the adapter moves logits by more than 1
+    bundle = Bundle.open(result.path, "cuda-fp16", threads=1)
+    for name in ("whole", None):
+        ours = bundle.logits(apart.ids, adapter=name)
+        assert np.abs(ours - apart.expected(name)).max() <= half
+    assert np.abs(apart.expected("whole") - apart.expected(None)).max() > 1
+    added = adapt(result.path, apart.folder / "small", threads=1)
+    # onnxruntime multiplies no bf16 on a CPU.
+    assert added.entry["check"]["cuda-bf16"] is None
+    assert added.entry["check"]["cuda-fp16"]["logits_moved_max"] > half
+    files = [
+        (result.path / "adapters" / f"{name}.onnx_adapter").read_bytes()
+        for name in ("whole", "small")
+    ]
+    assert files == [
+        (apart.out / "adapters" / f"{name}.onnx_adapter").read_bytes()
+        for name in ("whole", "small")
+    ]
 
 
 @pytest.mark.slow

@@ -29,7 +29,12 @@ Size = tuple[int, int]
 _PRODUCT = re.compile(r"/(?P<path>model/layers\.\d+/\w+/(?P<name>\w+))/MatMul(?:_\w+)?")
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 # What the builder calls another way than the model's class.
-_ALIASES = {"o_proj": ("dense", "out_proj")}
+_ALIASES = {
+    "o_proj": ("dense", "out_proj"),
+    "gate_proj": ("w1",),
+    "up_proj": ("w3",),
+    "down_proj": ("w2",),
+}
 _ROWS = "adapter_rows"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from risen_plugin.errors import ExportError
 
@@ -65,6 +66,22 @@ def to_text(sites: Sequence[Site]) -> str:
         for site in sites
     ]
     return json.dumps(rows, separators=(",", ":"))
+
+
+def of_graph(graph: Path) -> list[Site]:
+    """The sites that a graph names which cannot be opened here, such as one for another device.
+
+    :raises ExportError: if its note cannot be read, or the package onnx is missing.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ExportError(
+            f"{graph} cannot run here, and looking into it needs onnx: pip install onnx"
+        ) from error
+    model = onnx.load(str(graph), load_external_data=False)
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    return from_text(notes[NOTE], str(graph)) if NOTE in notes else []
 
 
 def from_text(text: str, whose: str) -> list[Site]:

@@ -43,7 +43,9 @@ def add_adapter(
     entry = added.entry
     module, norm = entry["largest_delta"]
     moved = ", ".join(
-        f"{variant} {measured['logits_moved_max']:.2g}"
+        f"{variant} not run here"
+        if measured is None
+        else f"{variant} {measured['logits_moved_max']:.2g}"
         for variant, measured in entry["check"].items()
     )
     say(

@@ -16,6 +16,7 @@ import numpy as np
 
 from risen_export.bundles import adapters, lora, manifest
 from risen_export.bundles.opening import open_folder
+from risen_export.bundles.sites import of_graph
 from risen_export.runtime import adapters as files
 from risen_export.runtime.bundle import Bundle
 from risen_plugin.errors import ExportError
@@ -106,15 +107,15 @@ def put(
     file.parent.mkdir(exist_ok=True)
     content = manifest.read(root)
     assert content is not None
-    checks = {}
+    checks: dict[str, dict[str, float] | None] = {}
     with replacing(file) as temporary:
         packed: dict[str, lora.Array] | None = None
-        for variant in content["variants"]:
-            opened = Bundle.open(root / variant, threads=threads)
-            sites = opened.sites
+        for variant, recorded in content["variants"].items():
+            opened = _opened(root / variant, recorded["target"], threads)
+            sites = of_graph(root / variant / manifest.GRAPH) if opened is None else opened.sites
             if not sites:
                 raise ExportError(
-                    f"{opened.path} takes no adapters: they were merged when it was exported; "
+                    f"{root / variant} takes no adapters: they were merged when it was exported; "
                     "export it with --adapters separate"
                 )
             inputs = lora.pack(found, sites)
@@ -128,8 +129,18 @@ def put(
                     f"the variants of {root} take adapters in different places; "
                     "export the bundle again"
                 )
-            checks[variant] = measure(opened, files.read(temporary))
+            checks[variant] = None if opened is None else measure(opened, files.read(temporary))
     return adapters.entry_of(file, found, checks)
+
+
+def _opened(folder: Path, target: str, threads: int | None) -> Bundle | None:
+    """A variant, if it runs here; None for one that was built for another device."""
+    try:
+        return Bundle.open(folder, threads=threads)
+    except ExportError:
+        if target == "cpu":
+            raise
+        return None
 
 
 def measure(opened: Bundle, values: files.Values) -> dict[str, float]:
