@@ -134,8 +134,8 @@ def export(
     if model is None:
         resolved = source.resolve(run_or_model, () if separate else adapters)
         for one in wanted_targets:
-            words = [v.precision.word for v in wanted if v.target == one]
-            source.check_config(resolved, words or [EXACT.name], one)
+            asked = [v.precision.name for v in wanted if v.target == one]
+            source.check_config(resolved, asked or [EXACT.name], one)
     elif adapters:
         raise ExportError("a model in memory brings its adapters itself; leave adapters=... out")
     elif tokenizer is None:
@@ -289,6 +289,11 @@ class _Job:
         for variant in candidates:
             folder = self._scratch / "bundle" / variant.name
             if variant.name not in self._inner:
+                if reason := genai.refuses(
+                    self._config("config.json"), variant.target, variant.precision.name
+                ):
+                    tried[variant.name] = reason
+                    continue
                 self._build(variant, folder)
                 measured, failures = self._judged(variant, folder)
                 if failures:

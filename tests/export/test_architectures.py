@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from risen_export.backends import genai, genai_support
+from risen_export.backends import classes, genai, genai_support
 from risen_export.backends.genai_support import refusal
 from risen_export.bundles.variants import variants
 from risen_plugin.errors import ExportError
@@ -118,6 +119,43 @@ def test_experts_that_are_quantized_from_another_checkpoint_are_exported_in_fp32
     config = config_of(BY_NAME["gpt_oss"]).to_dict()
     assert refusal(config) is None
     assert "export it in fp32" in str(refusal(config, precision=precision))
+
+
+def test_k_quant_is_refused_where_a_block_of_weights_is_left_over() -> None:
+    odd, even = (
+        config_of(Architecture("", "llama", "", {"intermediate_size": size})).to_dict()
+        for size in (96, 128)
+    )
+    for precision in ("int4-mixed", "int4-kquant"):
+        assert refusal(even, "cpu", precision) is None
+        assert "even number of blocks of 32, not 96" in str(refusal(odd, "cpu", precision))
+    assert refusal(odd, "cpu", "int4") is None
+
+
+def test_a_file_of_another_release_is_read_with_the_defaults_of_its_class() -> None:
+    older = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "rope_theta": 5e5,
+        "rope_scaling": {"type": "linear", "factor": 2.0},
+    }
+    rope = classes.whole(older)["rope_parameters"]
+    assert (rope["rope_type"], rope["rope_theta"], rope["factor"]) == ("linear", 5e5, 2.0)
+    assert genai.refuses(older, "cpu", "fp32") is None
+
+
+def test_infinity_in_a_configuration_is_read_and_written_as_json(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    from risen_export.merging import merge, saving
+
+    model = model_of(BY_NAME["granite4"])
+    assert model.config.time_step_limit[1] == float("inf")
+    saving.save(merge.from_memory(model, tokenizer, name="mine"), tmp_path / "model")
+    for place in (".", "client"):
+        text = (tmp_path / "model" / place / "config.json").read_text()
+        written = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+        assert classes.whole(written)["time_step_limit"][1] == float("inf")
 
 
 def test_remote_code_is_refused_as_such() -> None:

@@ -7,14 +7,16 @@ One folder in, one graph with its genai configuration out. ``publish`` makes it 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from risen_export.backends import graph, padding, rotary
+from risen_export.backends import classes, graph, padding, rotary
 from risen_export.backends.genai_mended import mend
-from risen_export.backends.genai_support import refusal
+from risen_export.backends.genai_support import SUPPORTED, refusal
 from risen_export.backends.genai_told import GONE, told
 from risen_export.bundles.manifest import DATA, GRAPH
 from risen_export.bundles.variants import Variant
@@ -61,6 +63,42 @@ def require_runtime() -> None:
         )
 
 
+def refuses(config: Mapping[str, Any], target: str, precision: str) -> str | None:
+    """Why the installed builder makes no right graph of such a model; None if it makes one.
+
+    :param config: the contents of a ``config.json`` that names an architecture.
+    """
+    architecture = str(config["architectures"][0])
+    known = supported()
+    if architecture in known:
+        try:
+            return refusal(classes.whole(config), target, precision)
+        except ExportError as error:
+            return str(error)
+    if architecture in SUPPORTED and known:
+        return "the installed onnxruntime-genai is too old to build it"
+    reason = None if architecture in SUPPORTED else refusal(config, target, precision)
+    return reason and f"{reason}. It supports: {', '.join(sorted(known or SUPPORTED))}"
+
+
+@functools.cache
+def supported() -> frozenset[str]:
+    """The classes that are built right and that the installed builder dispatches on.
+
+    Its source is read: that costs nothing, and importing the builder would load torch.
+    """
+    spec = importlib.util.find_spec("onnxruntime_genai")
+    if spec is None or spec.origin is None:
+        return frozenset()
+    builder = Path(spec.origin).parent / "models" / "builder.py"
+    if not builder.is_file():
+        return frozenset()
+    names = re.findall(r'architectures\[0\] == "(\w+)"', builder.read_text(encoding="utf-8"))
+    return frozenset(
+        name for name, support in SUPPORTED.items() if (support.builds_as or name) in names
+    )
+
+
 def build(
     model: Path, out: Path, variant: Variant, *, cache: Path, tied: bool, show_log: bool = False
 ) -> None:
@@ -90,7 +128,7 @@ def build(
             config = options["hf_details"]["hf_config"]
             whole = config.to_dict()
             if reason := refusal(whole, target, precision.name):
-                raise ExportError(f"the model cannot be exported: {reason}")
+                raise ExportError(f"the model cannot be exported in {variant.name}: {reason}")
             ropes = rotary.ropes_of(config)
             tell(config, told(whole, _declared(config), ropes))
             head_size = whole.get("head_dim") or config.hidden_size // config.num_attention_heads
@@ -131,6 +169,8 @@ def _options(variant: Variant) -> list[str]:
     options = {"windowed_kv_cache": "false", **variant.precision.options}
     if variant.target == "cuda":
         options.pop("accuracy_level", None)  # of the CPU's kernels
+        # Norms inside of the attention are taken by CUDA alone, and nothing could be checked here.
+        options["fuse_qk_norm_gqa"] = "false"
     return [f"{name}={value}" for name, value in options.items()]
 
 

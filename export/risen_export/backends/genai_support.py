@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from risen_export.bundles.variants import PRECISIONS
+
 Config = Mapping[str, Any]
 
 
@@ -111,7 +113,25 @@ def refusal(config: Config, target: str = "cpu", precision: str = "fp32") -> str
         return "onnxruntime-genai's model builder does not build it"
     if precision.startswith("int") and support.no_integers:
         return f"{support.no_integers}; export it in fp32"
-    return next((why for rule in _RULES for why in rule(config, support)), None)
+    reasons = [
+        *_blocks(config, precision),
+        *(why for rule in _RULES for why in rule(config, support)),
+    ]
+    return reasons[0] if reasons else None
+
+
+def _blocks(config: Config, precision: str) -> Iterator[str]:
+    """k-quant packs two blocks of 32 weights into one number, and fails on a block that is left."""
+    if "algo_config" not in PRECISIONS[precision].options:
+        return
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    head = config.get("head_dim") or hidden // heads
+    for size in (hidden, heads * head, config.get("intermediate_size") or hidden):
+        if -(-size // 32) % 2:
+            yield (
+                f"k-quant takes sizes of an even number of blocks of 32, not {size}; "
+                "choose int8, int4 or int4-128"
+            )
 
 
 def _layers(config: Config, support: Support) -> Iterator[str]:

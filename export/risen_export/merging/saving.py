@@ -6,6 +6,7 @@ the small files that stand beside every graph, in the form that clients read ali
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +39,26 @@ def save(merged: Merged, folder: Path, *, show_log: bool = False) -> None:
     config = model.config.to_dict()
     config.pop("_name_or_path", None)
     config["architectures"] = [type(model).__name__]
-    write_json(folder / "config.json", config, ascii_only=False)
+    write_json(folder / "config.json", _as_json(config), ascii_only=False)
     client = folder / CLIENT
     client.mkdir()
-    write_json(client / "config.json", _readable_by_4(model.config, config), ascii_only=False)
+    older = _readable_by_4(model.config, config)
+    write_json(client / "config.json", _as_json(older), ascii_only=False)
     for place in (folder, client):
         write_json(place / "generation_config.json", generation, ascii_only=False)
         merged.files.write(place)
+
+
+def _as_json(value: Any) -> Any:
+    """Values that JSON has no form for as transformers writes them (Granite 4 has an infinity)."""
+    if isinstance(value, float) and not math.isfinite(value):
+        name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return {"__float__": name}
+    if isinstance(value, dict):
+        return {key: _as_json(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(part) for part in value]
+    return value
 
 
 def _write_weights(model: Any, folder: Path) -> None:

@@ -7,7 +7,6 @@ read here.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from risen_export.backends import genai_support
-from risen_plugin.errors import ExportError, near_beside, one_line
+from risen_export.backends import genai
+from risen_plugin.errors import ExportError, near_beside
 from risen_plugin.kit.hub import may_be_on_hub
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -264,52 +263,9 @@ def check_architecture(
         raise ExportError(
             f"{name}/config.json names no architectures; add the list with the model class there"
         )
-    known = _supported_architectures()
-    whole = _whole(config, name) if architecture in known else config
     for precision in precisions:
-        reason = genai_support.refusal(whole, target, precision)
-        if reason is None and known and architecture not in known:
-            reason = "the installed onnxruntime-genai is too old to build it"
-        if reason is not None:
-            others = (
-                f". It supports: {', '.join(sorted(known))}" if architecture not in known else ""
-            )
-            raise ExportError(
-                f"{name}: architecture {architecture} cannot be exported: {reason}{others}"
-            )
-
-
-def _whole(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """The configuration with the defaults of its class, and rope settings in their present form."""
-    from transformers import AutoConfig
-
-    try:
-        whole: dict[str, Any] = AutoConfig.for_model(**config).to_dict()
-    except Exception as error:
-        # Classes check their fields in ways of their own, and remote code has no class here.
-        raise ExportError(
-            f"{name}/config.json is refused by transformers: {one_line(error)}"
-        ) from error
-    return whole
-
-
-def _supported_architectures() -> frozenset[str]:
-    """The classes that are built right and that the installed builder dispatches on.
-
-    Its source is read: that costs nothing, and importing the builder would load torch.
-    """
-    spec = importlib.util.find_spec("onnxruntime_genai")
-    if spec is None or spec.origin is None:
-        return frozenset()
-    builder = Path(spec.origin).parent / "models" / "builder.py"
-    if not builder.is_file():
-        return frozenset()
-    names = re.findall(r'architectures\[0\] == "(\w+)"', builder.read_text(encoding="utf-8"))
-    return frozenset(
-        name
-        for name, support in genai_support.SUPPORTED.items()
-        if (support.builds_as or name) in names
-    )
+        if reason := genai.refuses(config, target, precision):
+            raise ExportError(f"{name}: architecture {architecture} cannot be exported: {reason}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
