@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from risen_export.backends import genai, padding
+from risen_export.bundles.variants import variants
 from risen_export.merging import merge, saving
 
 from .stepping import STEPS, logits_after, open_graph
@@ -20,6 +21,7 @@ WINDOW = 8
 GRAPHS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "fp32": ("fp32", "Qwen2", {}),
     "int8": ("int8", "Qwen2", {}),
+    "int4, activations rounded": ("int4-fast", "Qwen2", {}),
     "untied": ("fp32", "Llama", {"tied": False}),
     "window": ("fp32", "Mistral", {"sliding_window": WINDOW}),
     "positions as an input": (
@@ -45,10 +47,11 @@ def built(
         model = model_of(tokenizer, kind, **other)
         merged = merge.from_memory(model, tokenizer, name="mine")
         saving.save(merged, folder / "merged")
+        (variant,) = variants(("cpu",), (precision,))
         genai.build(
             folder / "merged",
             folder / precision,
-            precision,
+            variant,
             cache=folder / "cache",
             tied=bool(model.config.tie_word_embeddings),
         )
