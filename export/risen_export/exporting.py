@@ -287,23 +287,38 @@ class _Job:
         """Keep the first candidate that passes; the smaller ones, and why each was not kept."""
         tried: dict[str, str] = {}
         for variant in candidates:
-            folder = self._scratch / "bundle" / variant.name
-            if variant.name not in self._inner:
-                if reason := genai.refuses(
-                    self._config("config.json"), variant.target, variant.precision.name
-                ):
-                    tried[variant.name] = reason
-                    continue
-                self._build(variant, folder)
-                measured, failures = self._judged(variant, folder)
-                if failures:
-                    tried[variant.name] = "; ".join(one.reason for one in failures)
-                    publish.drop(folder)
-                    continue
-                self._describe(variant, folder, measured, failures)
-            return tried
+            reason = self._kept_or_why(variant)
+            if reason is None:
+                return tried
+            tried[variant.name] = reason
         reasons = "; ".join(f"{name}: {reason}" for name, reason in tried.items())
         raise ExportError(f"no precision passes the gate ({reasons}); nothing was published")
+
+    def _kept_or_why(self, variant: Variant) -> str | None:
+        """Build, judge and keep a variant; the reason where it is not kept, and nothing is left."""
+        folder = self._scratch / "bundle" / variant.name
+        if variant.name in self._inner:
+            return None
+        if reason := genai.refuses(
+            self._config("config.json"), variant.target, variant.precision.name
+        ):
+            return reason
+        if not variant.precision.on_cpu:
+            return "no CPU runs it, so it cannot be measured here"
+        try:
+            if variant == EXACT:
+                (self._scratch / "exact" / EXACT.name).rename(folder)
+            else:
+                self._build(variant, folder)
+            measured, failures = self._judged(variant, folder)
+        except ExportError as error:
+            publish.drop(folder)
+            return str(error)
+        if failures:
+            publish.drop(folder)
+            return "; ".join(one.reason for one in failures)
+        self._describe(variant, folder, measured, failures)
+        return None
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """Write the manifest over all variants; their own manifests by name."""

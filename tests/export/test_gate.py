@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from risen_export import Bundle, export
-from risen_export.bundles import publish
+from risen_export.bundles import manifest, publish
 from risen_export.bundles.variants import PRECISIONS, Variant
 from risen_export.gate.limits import DEFAULTS, Limits, advice, judge, read_limits
 from risen_export.gate.measured import Measured
@@ -29,6 +29,13 @@ from risen_export.gate.measures import (
 from risen_export.gate.probe import context_of, long_rows, turning_points
 from risen_export.gate.verifying import verify_bundle
 from risen_plugin.errors import ConfigError, ExportError
+
+
+def read(bundle: Path) -> dict[str, Any]:
+    content = manifest.read(bundle)
+    assert content is not None
+    return content
+
 
 GOOD = Measured(
     positions=1000,
@@ -358,16 +365,16 @@ def test_what_fails_is_published_by_force_and_marked(
 ) -> None:
     strict = {"int8": {"kl_mean": 0.0}}
     options: dict[str, Any] = {"model": tied_model, "tokenizer": tokenizer, "progress": False}
-    with pytest.raises(ExportError, match=r"try --precision fp32, or --precision auto \(--force"):
+    with pytest.raises(ExportError, match=r"try --precision int8-fine, or --precision auto"):
         export("mine", tmp_path / "out", ["int8"], limits=strict, **options)
     result = export("mine", tmp_path / "out", ["int8"], limits=strict, force=True, **options)
     assert "the mean divergence is" in result.precisions["int8"].failures[0]
-    content = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    content = read(tmp_path / "out")
     assert content["variants"]["int8"]["gate"]["passed"] is False
     with pytest.raises(ExportError, match="exists and is left as it is"):
         export("mine", tmp_path / "out", ["int8"], **options)
     export("mine", tmp_path / "out", ["int8"], replace=True, **options)
-    content = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    content = read(tmp_path / "out")
     assert content["variants"]["int8"]["gate"]["passed"] is True
 
 
@@ -388,7 +395,14 @@ def test_auto_keeps_the_smallest_that_passes_and_says_why_not_a_smaller_one(
         progress=False,
     )
     assert list(result.precisions) == ["int8-fast"]
-    assert list(result.tried) == ["int4-128", "int4-fast", "int4", "int4-kquant", "int4-mixed"]
+    assert list(result.tried) == [
+        "int4-128",
+        "int4-fast",
+        "int4",
+        "int4-kquant",
+        "int4-mixed",
+        "int4-kquant-mixed",
+    ]
     assert all("the mean divergence is" in reason for reason in result.tried.values())
     assert sorted(path.name for path in result.path.iterdir() if path.is_dir()) == [
         "gate",
@@ -419,7 +433,7 @@ def test_graphs_for_cuda_are_built_here_and_run_as_far_as_a_cpu_can(
     assert fp16.kl_mean < 1e-4
     assert result.precisions["cuda-int4"].measured is not None
     assert result.precisions["cuda-bf16"].measured is None
-    content = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    content = read(tmp_path / "out")
     assert content["variants"]["cuda-bf16"]["ran"] == "built, not run"
     assert content["variants"]["cuda-fp16"]["ran"].startswith("built, not run")
     with pytest.raises(ExportError, match="runs on cuda, and the installed onnxruntime has no"):
@@ -436,7 +450,7 @@ def test_graphs_for_cuda_are_built_here_and_run_as_far_as_a_cpu_can(
 def test_a_bundle_is_measured_again_without_its_model(tied_bundle: Path) -> None:
     found = verify_bundle(tied_bundle)
     assert list(found) == ["fp32", "int8"]
-    written = json.loads((tied_bundle / "manifest.json").read_text())["variants"]
+    written = read(tied_bundle)["variants"]
     for name, one in found.items():
         assert one.failures == ()
         assert one.remark == ""
@@ -470,7 +484,7 @@ def test_weights_that_changed_with_their_hash_still_fail(tied_bundle: Path, tmp_
 def test_advice_names_the_next_larger_precision() -> None:
     assert "int4-fast" in advice(Variant("cpu", PRECISIONS["int4-128"]))
     assert "int4," in advice(Variant("cuda", PRECISIONS["int4-128"]))
-    assert "fp32" in advice(Variant("cpu", PRECISIONS["int8"]))
+    assert "int8-fine" in advice(Variant("cpu", PRECISIONS["int8"]))
     assert advice(Variant("cpu", PRECISIONS["fp32"])) == ""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from risen_export.backends.genai_mended import mend
 from risen_export.backends.genai_support import SUPPORTED, refusal
 from risen_export.backends.genai_told import GONE, told
 from risen_export.bundles.manifest import DATA, GRAPH
-from risen_export.bundles.variants import Variant
+from risen_export.bundles.variants import NEAREST, Variant
 from risen_export.quiet import quiet
 from risen_plugin.errors import ExportError, one_line
 from risen_plugin.training.seam import Reach, check_seam
@@ -123,7 +124,7 @@ def build(
                 precision.word,
                 target,
                 str(cache),
-                _options(variant),
+                _options(variant, json.loads((model / "config.json").read_text("utf-8"))),
             )
             config = options["hf_details"]["hf_config"]
             whole = config.to_dict()
@@ -162,8 +163,11 @@ def tell(config: PreTrainedConfig, changes: Mapping[str, Any]) -> None:
             delattr(config, name)
 
 
-def _options(variant: Variant) -> list[str]:
-    """The builder's options of a variant."""
+def _options(variant: Variant, config: Mapping[str, Any]) -> list[str]:
+    """The builder's options of a variant.
+
+    :param config: the model's ``config.json``.
+    """
     # Without the first a sliding-window layer gets a bounded cache of another shape, which neither
     # our engine nor optimum feeds.
     options = {"windowed_kv_cache": "false", **variant.precision.options}
@@ -171,7 +175,24 @@ def _options(variant: Variant) -> list[str]:
         options.pop("accuracy_level", None)  # of the CPU's kernels
         # Norms inside of the attention are taken by CUDA alone, and nothing could be checked here.
         options["fuse_qk_norm_gqa"] = "false"
+    if options.get("algo_config") == "rtn" and not _in_blocks(config, int(options["block_size"])):
+        # Its quantizer fills no last block; the default one does, with symmetric weights.
+        for name in NEAREST:
+            options.pop(name)
     return [f"{name}={value}" for name, value in options.items()]
+
+
+def _in_blocks(config: Mapping[str, Any], block: int) -> bool:
+    """Whether every matrix of a model is cut into whole blocks along its inputs."""
+    heads = int(config.get("num_attention_heads") or 1)
+    hidden = int(config.get("hidden_size") or 0)
+    attended = heads * int(config.get("head_dim") or hidden // heads)
+    inner = [
+        int(value)
+        for name, value in config.items()
+        if "intermediate_size" in name and isinstance(value, int)
+    ]
+    return all(size % block == 0 for size in (hidden, attended, *inner))
 
 
 def _declared(config: PreTrainedConfig) -> frozenset[str]:

@@ -51,8 +51,8 @@ def share_int8_embedding(folder: Path) -> bool:
     if head is None or lookup is None:
         return False
     weights, scales, table = head.inputs[1], head.inputs[2], lookup.inputs[0]
-    symmetric = len(head.inputs) < 4 or head.inputs[3] is None
-    if weights is None or scales is None or table is None or not symmetric:
+    zeros = head.inputs[3] if len(head.inputs) > 3 else None
+    if weights is None or scales is None or table is None:
         return False
     columns, rows = head.attributes["K"].as_int(), head.attributes["N"].as_int()
     block = head.attributes["block_size"].as_int()
@@ -62,9 +62,19 @@ def share_int8_embedding(folder: Path) -> bool:
     model.graph.register_initializer(shape)
     flat = ir.node("Reshape", [weights, shape], name="/model/embed_tokens/Reshape")
     flat.outputs[0].name = "/model/embed_tokens/Reshape/output_0"
+    added, offsets = [flat], []
+    if zeros is not None:
+        blocks = ir.Value(
+            name="model.embed_tokens.blocks", const_value=ir.tensor([rows, columns // block])
+        )
+        model.graph.register_initializer(blocks)
+        square = ir.node("Reshape", [zeros, blocks], name="/model/embed_tokens/zeros/Reshape")
+        square.outputs[0].name = "/model/embed_tokens/zeros/Reshape/output_0"
+        added.append(square)
+        offsets.append(square.outputs[0])
     gather = ir.node(
         "GatherBlockQuantized",
-        [flat.outputs[0], lookup.inputs[1], scales],
+        [flat.outputs[0], lookup.inputs[1], scales, *offsets],
         {"bits": 8, "block_size": block, "gather_axis": 0, "quantize_axis": 1},
         domain="com.microsoft",
         name="/model/embed_tokens/GatherBlockQuantized",
@@ -72,7 +82,7 @@ def share_int8_embedding(folder: Path) -> bool:
     gather.outputs[0].name = "/model/embed_tokens/GatherBlockQuantized/output_0"
     gather.outputs[0].type = lookup.outputs[0].type
     gather.outputs[0].shape = lookup.outputs[0].shape
-    model.graph.insert_before(lookup, [flat, gather])
+    model.graph.insert_before(lookup, [*added, gather])
     ir.convenience.replace_all_uses_with(lookup.outputs[0], gather.outputs[0])
     model.graph.remove(lookup, safe=True)
     del model.graph.initializers[str(table.name)]

@@ -161,8 +161,8 @@ def mark(out: Path, name: str, ran: str, gate: dict[str, Any]) -> None:
 
 
 def drop(folder: Path) -> None:
-    """Remove a variant that is not kept."""
-    shutil.rmtree(folder)
+    """Remove a variant that is not kept, if it was begun."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def rewards_of(run: Path | None) -> dict[str, Any] | None:
