@@ -116,28 +116,27 @@ def _verified(out: Path, name: str, reference: files.Reference) -> Verified:
     precision, target = PRECISIONS[content["precision"]], str(content["target"])
     remark = ""
     try:
-        bundle, device = Bundle.open(out / name), target
+        measured = measure(Bundle.open(out / name), reference)
     except ExportError as error:
         if target == "cpu":
             raise
         remark = str(error)
         if not precision.on_cpu:
             return Verified(None, remark=remark)
-        bundle, device = Bundle.open(out / name, device="cpu"), "cpu"
-    measured = measure(bundle, reference)
+        measured = measure(Bundle.open(out / name, device="cpu"), reference)
     limits = Limits(**gate["limits"]) if gate else read_limits({})[precision.family]
     failures = tuple(one.reason for one in judge(measured, limits))
     if remark:
         return Verified(measured, failures, f"measured on the CPU: {remark}")
     if not content["ran"].startswith(manifest.NOT_RUN):
         return Verified(measured, failures, _remark(measured, gate, content["ran"]))
-    marked = _marked(out, name, device, gate_of(measured, limits, failures))
+    marked = _marked(out, name, target, gate_of(measured, limits, failures))
     return Verified(measured, failures, marked)
 
 
-def _marked(out: Path, name: str, device: str, gate: dict[str, Any]) -> str:
+def _marked(out: Path, name: str, target: str, gate: dict[str, Any]) -> str:
     """Complete the mark of a variant that was built and not run; what was done, in words."""
-    ran = ran_here(PROVIDERS[device])
+    ran = ran_here(PROVIDERS[target])
     try:
         publish.mark(out, name, ran, gate)
     except OSError as error:

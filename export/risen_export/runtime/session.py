@@ -135,6 +135,12 @@ class KeyValueCache:
         self._weights = weights or {}
         self._capacity = capacity
         inputs = {value.name: value for value in session.get_inputs()}
+        odd = sorted({value.type for value in inputs.values()} - _TYPES.keys() - {"tensor(int64)"})
+        if odd:
+            raise ExportError(
+                f"the graph takes {odd[0]}, for which numpy has no arrays; run it with "
+                "onnxruntime-genai"
+            )
         self._positions = "position_ids" in inputs
         try:
             self._buffers: dict[str, npt.NDArray[Any]] = {
