@@ -114,9 +114,14 @@ def _fold_module(module: Any) -> dict[str, float]:
     weights = dict(base.named_parameters())
     changes = {}
     for name in active:
-        start = {path: value.detach().clone() for path, value in weights.items()}
+        places = {path: value.data for path, value in weights.items()}
+        start = {path: value.clone() for path, value in places.items()}
         layer.merge(safe_merge=True, adapter_names=[name])
         changes[name] = _relative_change(start, weights)
+        # Back to where the weights lay: new memory would stand beside a mapped file of the model.
+        for path, value in weights.items():
+            if value.shape == places[path].shape:
+                value.data = places[path].copy_(value.data)
     return changes
 
 
@@ -147,12 +152,11 @@ def _saved_changes(module: Any) -> dict[str, float]:
 
 def _relative_change(before: dict[str, Any], after: dict[str, Any]) -> float:
     """Frobenius norm of the difference, relative to that of ``before`` where this is not zero."""
-    difference = sum(
-        float((after[path].detach() - value.detach()).square().sum())
-        for path, value in before.items()
-        if path in after and after[path].shape == value.shape
-    )
-    size = sum(float(value.detach().square().sum()) for value in before.values())
+    difference = size = 0.0
+    for path, value in before.items():
+        size += float(value.detach().norm()) ** 2
+        if path in after and after[path].shape == value.shape:
+            difference += float((after[path].detach() - value.detach()).norm()) ** 2
     return float((difference / size if size else difference) ** 0.5)
 
 
