@@ -83,12 +83,18 @@ def hash_of(value: object) -> str:
 def model_of(model: Any) -> dict[str, str]:
     """``name`` and ``class`` of a model: where it was loaded from, and its architecture's class.
 
-    The name is that of the base model where adapters lie on it; a model that was built from a
-    config alone has none.
+    The name is that of the base model where adapters lie on it, of which ``adapter`` is the one
+    that is trained; a model that was built from a config alone has none.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    is_adapted = hasattr(model, "get_base_model")
+    base = model.get_base_model() if is_adapted else model
     name = str(getattr(base, "name_or_path", "") or "")
-    return {**({"name": name} if name else {}), "class": type(base).__name__}
+    adapter = getattr(model, "active_adapter", None) if is_adapted else None
+    return {
+        **({"name": name} if name else {}),
+        "class": type(base).__name__,
+        **({"adapter": adapter} if isinstance(adapter, str) else {}),
+    }
 
 
 def since_first_start(description: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:

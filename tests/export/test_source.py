@@ -81,8 +81,21 @@ def test_the_named_adapter_of_a_run_is_found_in_its_folder(tmp_path: Path, insid
 def test_two_named_adapters_are_no_answer(tmp_path: Path) -> None:
     for name in ("mine", "yours"):
         adapter_in(tmp_path / name, "base")
-    with pytest.raises(ExportError, match="holds nothing to export"):
+    said = r"holds nothing to export by itself, but the adapters mine, yours; give one .*/mine$"
+    with pytest.raises(ExportError, match=said):
         resolve(tmp_path)
+
+
+@pytest.mark.parametrize("inside", [".", "checkpoint-5"])
+@pytest.mark.parametrize("trained", ["default", "mine", "yours"])
+def test_of_several_adapters_the_one_that_the_run_trained_is_found(
+    tmp_path: Path, trained: str, inside: str
+) -> None:
+    base, run = model_in(tmp_path / "base"), tmp_path / "run"
+    write(run / "risen", "run.json", {"model": {"class": "Tiny", "adapter": trained}})
+    default = adapter_in(run / inside, str(base))
+    named = {name: adapter_in(run / inside / name, str(base)) for name in ("mine", "yours")}
+    assert resolve(run).adapters == (str({"default": default, **named}[trained]),)
 
 
 def test_a_missing_base_is_named_with_the_file_to_correct(tmp_path: Path) -> None:

@@ -67,6 +67,11 @@ def test_a_model_is_named_by_what_it_was_loaded_from(
     assert model_of(base) == model_of(adapted) == {**named, "class": "Tiny"}
 
 
+def test_the_adapter_that_is_trained_is_named() -> None:
+    adapted = {"get_base_model": lambda self: self, "active_adapter": "mine"}
+    assert model_of(type("Tiny", (), adapted)()) == {"class": "Tiny", "adapter": "mine"}
+
+
 def test_a_resumed_run_began_when_it_first_did() -> None:
     first, second = ({"environment": {"begun": day, "cpus": 2}} for day in ("Monday", "Friday"))
     resumed = since_first_start(second, first)

@@ -87,12 +87,6 @@ def _resolve(text: str, above: frozenset[str]) -> Source:
 
 
 def _in_folder(name: str, path: Path, above: frozenset[str]) -> Source:
-    holder = _holder(path) or _newest_checkpoint(path)
-    if holder is None:
-        raise ExportError(
-            f"{name} holds nothing to export: no config.json or {ADAPTER_CONFIG} with weights, "
-            "and no checkpoint-N with them; if the run is still going, wait for its first save"
-        )
     run = next(
         (
             f
@@ -101,18 +95,61 @@ def _in_folder(name: str, path: Path, above: frozenset[str]) -> Source:
         ),
         None,
     )
+    trained = None if run is None else _trained_adapter(run)
+    holder = _holder(path, trained) or _newest_checkpoint(path, trained)
+    if holder is None:
+        _refuse_several(name, path)
+        raise ExportError(
+            f"{name} holds nothing to export: no config.json or {ADAPTER_CONFIG} with weights, "
+            "and no checkpoint-N with them; if the run is still going, wait for its first save"
+        )
     if not _holds_adapter(holder):
         return Source(name, str(holder), run=run)
     base = _base_of(holder / ADAPTER_CONFIG, name, above)
     return replace(base, text=name, adapters=(*base.adapters, str(holder)), run=run)
 
 
-def _holder(folder: Path) -> Path | None:
-    """The folder itself, or the one adapter in it: PEFT saves a named one in a folder so named."""
+def _trained_adapter(run: Path) -> str | None:
+    """The name of the adapter that a run trained, by its record; None if it says none."""
+    model = read_json(run / "risen" / "run.json").get("model")
+    name = model.get("adapter") if isinstance(model, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _holder(folder: Path, trained: str | None) -> Path | None:
+    """The folder itself, or an adapter in it: PEFT saves each in a folder of its name.
+
+    Only the adapter called ``default`` lies in the folder itself, beside those of other names.
+
+    :param trained: the name of the one that the run trained, where that is known.
+    """
+    named = _named_adapters(folder)
+    if trained in named:
+        return named[trained]
     if _holds_weights(folder):
         return folder
-    named = [child for child in folder.iterdir() if child.is_dir() and _holds_adapter(child)]
-    return named[0] if len(named) == 1 else None
+    return next(iter(named.values())) if len(named) == 1 else None
+
+
+def _named_adapters(folder: Path) -> dict[str, Path]:
+    children = sorted(child for child in folder.iterdir() if child.is_dir())
+    return {
+        child.name: child
+        for child in children
+        if _holds_adapter(child) and not _CHECKPOINT.match(child.name)
+    }
+
+
+def _refuse_several(name: str, folder: Path) -> None:
+    """Refuse a folder with adapters of which none is known to be meant."""
+    checkpoints = [child for child in folder.iterdir() if _CHECKPOINT.match(child.name)]
+    for place in (folder, *sorted(checkpoints)):
+        named = _named_adapters(place) if place.is_dir() else {}
+        if len(named) > 1:
+            raise ExportError(
+                f"{name} holds nothing to export by itself, but the adapters "
+                f"{', '.join(named)}; give one of them: {next(iter(named.values()))}"
+            )
 
 
 def _holds_weights(folder: Path) -> bool:
@@ -124,10 +161,10 @@ def _holds_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file() and _any(folder, _ADAPTER_WEIGHTS)
 
 
-def _newest_checkpoint(folder: Path) -> Path | None:
+def _newest_checkpoint(folder: Path, trained: str | None) -> Path | None:
     """The checkpoint of the highest step that is complete."""
     holders = {
-        int(match[1]): _holder(child)
+        int(match[1]): _holder(child, trained)
         for child in folder.iterdir()
         if (match := _CHECKPOINT.match(child.name)) and child.is_dir()
     }
