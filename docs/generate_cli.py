@@ -40,8 +40,8 @@ eval "$(_RISEN_COMPLETE=zsh_source risen)"             # in ~/.zshrc
 _RISEN_COMPLETE=fish_source risen | source             # in ~/.config/fish/completions/risen.fish
 ```
 
-It completes commands and options, the names of rewards, generators and schedulers that installed
-plugins offer, the folders of runs, and files.
+It completes commands and options, the names of rewards, generators, schedulers and exporters that
+installed plugins offer, the folders of runs, and files.
 """
 
 

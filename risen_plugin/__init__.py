@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from risen_plugin.contracts import (
     Completion,
     Decision,
+    Exporter,
     Failed,
     Generator,
     PhaseRecord,
@@ -52,6 +53,7 @@ __all__ = [
     "ControlConfig",
     "CurriculumConfig",
     "Decision",
+    "Exporter",
     "Failed",
     "GateConfig",
     "Generator",

@@ -40,6 +40,7 @@ _WHAT: dict[Kind, str] = {
     "reward": "Rewards score answers.",
     "generator": "Generators make instructions.",
     "scheduler": "Schedulers decide between fine-tuning and RISEN.",
+    "exporter": "Exporters compile a model to an ONNX graph.",
 }
 
 
@@ -260,7 +261,7 @@ def _plugin_data(info: PluginInfo) -> dict[str, Any]:
     }
 
 
-# risen rewards, risen generators, risen schedulers
+# risen rewards, risen generators, risen schedulers, risen exporters
 
 
 def _listing(kind: Kind) -> click.Command:

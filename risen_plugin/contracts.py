@@ -1,4 +1,4 @@
-"""The contract of rewards, generators and schedulers with a run: plain data and Protocols.
+"""The contract of rewards, generators, schedulers and exporters: plain data and Protocols.
 
 Imports no other module of the package and nothing heavy, so that a plugin's tests take seconds.
 """
@@ -239,6 +239,38 @@ class Scheduler(Protocol):
     """
 
     def __call__(self, progress: Progress) -> Decision: ...
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """Compiles a merged model to an ONNX graph.
+
+    ``refuses`` says in one line why it cannot build such a model, or None. It reads ``config``,
+    the contents of the model's ``config.json``, alone and loads nothing, so that a model which
+    nobody can build is refused before its weights are read. The message stands behind the
+    exporter's name: ``exporter 'tiny' (risen-tiny 0.1): it builds 2 layers at most, not 30``.
+
+    The call reads the folder ``model`` (``config.json``, fp32 ``safetensors``, tokenizer) and
+    writes ``model.onnx`` and ``model.onnx.data`` into the folder ``out``, which exists. ``target``
+    is ``cpu`` or ``cuda``, ``precision`` a name that ``risen export --precision`` takes.
+    ``context`` holds at least ``scratch`` (a folder on the same disk that all graphs of one export
+    share, and that is gone after it) and ``show_log`` (whether the libraries' own messages are
+    wanted), and may grow.
+
+    The graph has the inputs ``input_ids`` and ``attention_mask`` (int64), may have
+    ``position_ids``, and has ``past_key_values.N.key`` and ``.value`` for each layer N; its
+    outputs are ``logits`` (B, T, V) and ``present.N.key`` and ``.value``. Rows, tokens and past
+    may have any length, 0 past tokens included. Where it also writes a ``genai_config.json``
+    whose ``past_present_share_buffer`` is true, past and present are one buffer and prompts are
+    padded on the right; else present is past and the new tokens, and prompts are padded on the
+    left.
+    """
+
+    def refuses(self, config: Mapping[str, Any], target: str, precision: str) -> str | None: ...
+
+    def __call__(
+        self, *, model: str, out: str, target: str, precision: str, **context: Any
+    ) -> None: ...
 
 
 @runtime_checkable

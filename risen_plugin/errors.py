@@ -33,7 +33,7 @@ class ConfigError(RisenError):
 
 
 class PluginError(RisenError):
-    """A plugin's reward, generator or scheduler broke its contract while it was used."""
+    """A plugin's reward, generator, scheduler or exporter broke its contract while it was used."""
 
 
 class DataError(RisenError):

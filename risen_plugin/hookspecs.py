@@ -74,6 +74,23 @@ def risen_register_schedulers(register: Register) -> None:
 
 
 @hookspec(historic=True)
+def risen_register_exporters(register: Register) -> None:
+    """Offer exporters, which ``risen export --backend`` names.
+
+    Called once, when the plugin is registered. An exception leaves the whole plugin out. Import
+    heavy libraries inside the exporter, so that a training script does not load them::
+
+        @hookimpl
+        def risen_register_exporters(register):
+            register("tiny", Tiny)
+
+    :param register: ``register(name, factory)``.
+
+    .. versionadded:: 0.1
+    """
+
+
+@hookspec(historic=True)
 def risen_register_commands(cli: click.Group) -> None:
     """Add subcommands to ``risen``.
 

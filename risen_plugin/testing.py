@@ -445,7 +445,73 @@ def _decided(scheduler: Callable[..., Any], progress: Progress) -> Decision:
     return cast(Decision, decision)
 
 
+# Exporters
+
+CONFIGURATIONS: tuple[Mapping[str, Any], ...] = (
+    {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 288,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": True,
+    },
+    {"architectures": ["SomebodysForCausalLM"], "model_type": "somebodys"},
+    {"architectures": None, "num_hidden_layers": None, "rope_parameters": {"rope_type": "new"}},
+    {},
+)
+"""Contents of ``config.json``: of a common model, of one that nobody knows, and nearly nothing."""
+
+
+def check_exporter(exporter: Any, *, precision: str = "fp32", target: str = "cpu") -> None:
+    """The exporter says in one line what it cannot build, and can be called as a run calls it.
+
+    Nothing is built: whether the graph is the model is what ``risen export`` measures each time.
+
+    :raises AssertionError: with the broken promise.
+    """
+    for config in CONFIGURATIONS:
+        first = _refused(exporter, config, target, precision)
+        again = _refused(exporter, config, target, precision)
+        _require(first == again, f"{_name(exporter)} refused one model {first!r}, then {again!r}")
+    _refused(exporter, CONFIGURATIONS[0], "a-later-target", "a-later-precision")
+    arguments = dict.fromkeys(("model", "out", "target", "precision", "scratch", "show_log"))
+    try:
+        inspect.signature(exporter).bind(**arguments, something_a_later_release_adds=1)
+    except TypeError as error:
+        raise AssertionError(
+            f"{_name(exporter)} cannot be called with {', '.join(arguments)} by name and what a "
+            f"later release adds (**context): {error}"
+        ) from error
+
+
+def _refused(exporter: Any, config: Mapping[str, Any], target: str, precision: str) -> str | None:
+    name, passed = _name(exporter), copy.deepcopy(dict(config))
+    loaded = {module for module in _HEAVY if module in sys.modules}
+    try:
+        reason: Any = exporter.refuses(passed, target, precision)
+    except Exception as error:
+        raise AssertionError(
+            f"{name}.refuses raised {type(error).__name__} for {config}: {error}; it returns a line"
+        ) from error
+    _require(passed == config, f"{name}.refuses changed the configuration that it was given")
+    new = [module for module in _HEAVY if module in sys.modules and module not in loaded]
+    _require(not new, f"{name}.refuses loads {', '.join(new)}; it reads the configuration alone")
+    _require(
+        reason is None
+        or (isinstance(reason, str) and bool(reason.strip()) and len(reason.splitlines()) == 1),
+        f"{name}.refuses returned {reason!r}; it returns None, or the reason in one line",
+    )
+    return cast("str | None", reason)
+
+
 # Modules
+
+_HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "onnxruntime")
 
 
 def check_light_import(module: str) -> None:
@@ -453,10 +519,9 @@ def check_light_import(module: str) -> None:
 
     :raises AssertionError: naming those that it loads, or with the error of the import.
     """
-    heavy = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "onnxruntime")
     code = (
         f"import importlib, sys; importlib.import_module({module!r}); "
-        f"print(*[name for name in {heavy!r} if name in sys.modules])"
+        f"print(*[name for name in {_HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

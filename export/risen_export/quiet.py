@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Iterator
 
-_NOISY = ("onnxruntime.quantization", "transformers")
+_NOISY = ("onnxruntime.quantization", "torch.onnx", "transformers")
 _log = logging.getLogger("risen_export")
 
 

@@ -1,9 +1,9 @@
-"""Get the reward, generator or scheduler that somebody names, in the one way that there is.
+"""Get the reward, generator, scheduler or exporter that somebody names, in one way.
 
 It is named by a plugin's offer (``length``, ``plugin/length``), by the place of its code
 (``file.py:NAME``, ``module:NAME``; a relative path starts at the current folder), by
 :func:`risen_plugin.use` or its form in YAML (``{use: NAME, options: {...}}``), or it is an object
-already. An option whose annotation asks for a reward, generator or scheduler is named likewise.
+already. An option whose annotation asks for one of them is named likewise.
 """
 
 from __future__ import annotations
@@ -16,28 +16,36 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from risen_plugin.config.choices import Use, read_use
-from risen_plugin.contracts import Generator, Reward, Scheduler
+from risen_plugin.contracts import Exporter, Generator, Reward, Scheduler
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.plugins.offers import Built, Kind, Offer, OfferFinder, Ready
 from risen_plugin.plugins.options import build, describe, fits, hints_of, list_or_mapping
 from risen_plugin.plugins.places import attribute_of, module_at
 
-_KINDS: Mapping[Any, Kind] = {Scheduler: "scheduler", Generator: "generator", Reward: "reward"}
+_KINDS: Mapping[Any, Kind] = {
+    Scheduler: "scheduler",
+    Generator: "generator",
+    Reward: "reward",
+    Exporter: "exporter",
+}
 _ASKED_WITH: Mapping[Kind, frozenset[str]] = {
     "reward": frozenset(("completions",)),
     "generator": frozenset(("count", "seed")),
+    "exporter": frozenset(("model", "out", "target", "precision")),
 }
 """The arguments that an object of the kind is called with by name."""
 _FOREIGN: Mapping[Kind, frozenset[str]] = {
     "reward": frozenset(),  # an argument of any name may be a column
     "generator": frozenset(("completions", "prompts", "progress")),
     "scheduler": frozenset(("completions", "prompts", "count", "seed")),
+    "exporter": frozenset(("completions", "prompts", "progress", "count", "seed")),
 }
 """The arguments that only an object of another kind asks for."""
 _CALLED: Mapping[Kind, str] = {
     "reward": "a reward is called with prompts, completions and columns by name",
     "generator": "a generator is called with count and seed by name",
     "scheduler": "a scheduler is called with a progress",
+    "exporter": "an exporter is called with model, out, target and precision by name",
 }
 _UNSAID: Any = inspect.Parameter.empty
 
@@ -71,8 +79,12 @@ def look_up(
     if isinstance(built.value, type):
         raise ConfigError(f"{built.label} is a class; give an object of it: {built.name}(...)")
     if not callable(built.value):
-        raise ConfigError(f"{built.label} cannot be called; a {kind} is a callable object")
+        raise ConfigError(f"{built.label} cannot be called; {_a(kind)} is a callable object")
     _refuse_other_kind(kind, built.value, built.label)
+    if kind == "exporter" and not callable(getattr(built.value, "refuses", None)):
+        raise ConfigError(
+            f"{built.label} has no method 'refuses', by which an exporter says what it cannot build"
+        )
     return built
 
 
@@ -92,7 +104,7 @@ def make(
             raise ConfigError(
                 f"{label}: the option '{one.name}' is given a plugin with options, and has no "
                 f"annotation that asks for one; write {one.name}: risen_plugin.Scheduler, "
-                "Generator or Reward"
+                "Generator, Reward or Exporter"
             )
     composed = {
         option: None
@@ -201,6 +213,10 @@ def _refuse_other_kind(kind: Kind, value: Callable[..., Any], label: str) -> Non
         raise ConfigError(f"{label} does not take {takes}; {_CALLED[kind]}") from None
 
 
+def _a(kind: Kind) -> str:
+    return f"an {kind}" if kind == "exporter" else f"a {kind}"
+
+
 def _list_of(names: Iterable[str]) -> str:
     return " and ".join(sorted(names))
 
@@ -241,7 +257,7 @@ def _refuse_unlike(kind: Kind, value: object, where: str) -> None:
         raise ConfigError(f"{where} is the class {name}; give an object of it: {name}(...)")
     if not callable(value):
         raise ConfigError(
-            f"{where} is {value!r:.60}, which cannot be called; a {kind} is a callable object"
+            f"{where} is {value!r:.60}, which cannot be called; {_a(kind)} is a callable object"
         )
     _refuse_other_kind(kind, value, where)
 

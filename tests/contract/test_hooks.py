@@ -12,8 +12,14 @@ import pluggy
 import pytest
 
 from risen_plugin import hookimpl, hookspecs
-from risen_plugin.plugins import Plugins
-from risen_plugin.testing import REWARD_CHECKS, check_generator, check_reward, check_scheduler
+from risen_plugin.plugins import KINDS, Plugins
+from risen_plugin.testing import (
+    REWARD_CHECKS,
+    check_exporter,
+    check_generator,
+    check_reward,
+    check_scheduler,
+)
 
 pytest_plugins = ["risen_plugin.testing"]
 
@@ -111,13 +117,14 @@ def test_the_documented_example_of_each_hook_is_a_plugin(hook, imported, monkeyp
     assert plugins.infos()[0].hooks == (hook,)
 
 
-def test_the_documented_reward_generator_and_scheduler_keep_their_contracts(plugins, imported):
-    for kind in ("reward", "generator", "scheduler"):
+def test_the_documented_offers_keep_their_contracts(plugins, imported):
+    for kind in KINDS:
         [example] = python_blocks(section(f"risen_register_{kind}s"))
         plugins.register(imported(example, kind), kind)
     check_reward(plugins.build("reward", "polite", {}))
     check_generator(plugins.build("generator", "sums", {}))
     check_scheduler(plugins.build("scheduler", "every", {"steps": 10}))
+    check_exporter(plugins.build("exporter", "kept", {}))
 
 
 def test_nothing_is_documented_that_does_not_exist():

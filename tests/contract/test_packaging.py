@@ -119,7 +119,9 @@ def test_the_exporter_joins_through_its_entry_point(fresh_python):
     done = fresh_python(
         "from risen_plugin.cli import command_line; print(*command_line().commands)"
     )
-    assert {"plugins", "rewards", "generators", "schedulers", "export"} <= set(done.stdout.split())
+    assert {"plugins", "rewards", "generators", "schedulers", "exporters", "export"} <= set(
+        done.stdout.split()
+    )
 
 
 @pytest.fixture(scope="module")

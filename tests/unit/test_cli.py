@@ -177,7 +177,12 @@ def test_plugins_as_json(risen):
 
 @pytest.mark.parametrize(
     ("listing", "built_in"),
-    [("rewards", "exact"), ("generators", "jsonl"), ("schedulers", "alternate")],
+    [
+        ("rewards", "exact"),
+        ("generators", "jsonl"),
+        ("schedulers", "alternate"),
+        ("exporters", "genai"),
+    ],
 )
 def test_each_kind_is_listed_with_its_origin(risen, listing, built_in):
     origins = {row[0]: row[1] for row in table(risen(listing).stdout) if len(row) > 1}

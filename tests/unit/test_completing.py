@@ -22,6 +22,7 @@ def completed(*words: str) -> dict[str, str]:
         (("rewards", "le"), "length"),
         (("generators", "ev"), "evolve"),
         (("schedulers", ""), "plateau"),
+        (("exporters", "tr"), "transformers"),
         (("score", "con"), "constraints"),
         (("audit", "ex"), "exact"),
         (("simulate", "af"), "after"),

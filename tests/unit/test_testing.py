@@ -18,6 +18,7 @@ from risen_plugin.testing import (
     AUDIT_CHECKS,
     REWARD_CHECKS,
     SAMPLES,
+    check_exporter,
     check_generator,
     check_light_import,
     check_reward,
@@ -353,6 +354,74 @@ BROKEN_SCHEDULERS = {
 @pytest.mark.parametrize(("scheduler", "why"), BROKEN_SCHEDULERS.values(), ids=BROKEN_SCHEDULERS)
 def test_a_scheduler_that_breaks_the_contract_is_told_how(scheduler, why):
     assert why in broken(check_scheduler, scheduler)
+
+
+# Exporters
+
+
+class Small:
+    """An exporter that keeps the contract; the others break one promise each."""
+
+    def refuses(self, config, target, precision):
+        layers = config.get("num_hidden_layers") or 0
+        return f"it builds 2 layers at most, not {layers}" if layers > 2 else None
+
+    def __call__(self, *, model, out, target, precision, **context):
+        raise AssertionError("the checks build nothing")
+
+
+def test_an_exporter_that_keeps_the_contract_passes():
+    check_exporter(Small())
+
+
+class Wordy(Small):
+    def refuses(self, config, target, precision):
+        return "one line\nand another"
+
+
+class Curious(Small):
+    def refuses(self, config, target, precision):
+        return None if config["model_type"] else "no type"
+
+
+class Moody(Small):
+    def __init__(self):
+        self.asked = itertools.count()
+
+    def refuses(self, config, target, precision):
+        return "not now" if next(self.asked) % 2 else None
+
+
+class Careless(Small):
+    def refuses(self, config, target, precision):
+        config["seen"] = True
+
+
+class Heavy(Small):
+    def refuses(self, config, target, precision):
+        import onnxruntime  # noqa: F401  a stand-in for the real one
+
+
+class Closed(Small):
+    def __call__(self, *, model, out, target, precision): ...
+
+
+BROKEN_EXPORTERS = {
+    "two lines": (Wordy(), "None, or the reason in one line"),
+    "a field that it needs": (Curious(), "Curious.refuses raised KeyError"),
+    "another answer": (Moody(), "refused one model None, then 'not now'"),
+    "a changed configuration": (Careless(), "changed the configuration"),
+    "something heavy": (Heavy(), "Heavy.refuses loads onnxruntime"),
+    "no context": (Closed(), "what a later release adds (**context)"),
+}
+
+
+@pytest.mark.parametrize(("exporter", "why"), BROKEN_EXPORTERS.values(), ids=BROKEN_EXPORTERS)
+def test_an_exporter_that_breaks_the_contract_is_told_how(exporter, why, tmp_path, monkeypatch):
+    (tmp_path / "onnxruntime.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    assert why in broken(check_exporter, exporter)
 
 
 # Modules and the fixture

@@ -38,7 +38,7 @@ def plugin_name(text: str, taken: Sequence[str]) -> str:
 
 
 def plugin_files(kind: Kind, name: str, folder: Path) -> dict[Path, str]:
-    """The text of each file of a plugin that offers one reward, generator or scheduler.
+    """The text of each file of a plugin that offers one of the kind.
 
     :param name: of the offer; see :func:`plugin_name`.
     """
