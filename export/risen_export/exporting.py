@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from risen_export.backends import genai
+from risen_export.backends.choosing import Backend, choose
 from risen_export.bundles import leavings, manifest, publish
 from risen_export.bundles.variants import (
     AUTO,
@@ -33,7 +34,8 @@ from risen_export.merging import apart, source
 from risen_export.quiet import quiet
 from risen_export.runtime.bundle import ids_of
 from risen_export.runtime.session import threads_of_environment
-from risen_plugin.contracts import Prompt
+from risen_plugin.config.choices import Use
+from risen_plugin.contracts import Exporter, Prompt
 from risen_plugin.errors import ExportError
 
 if TYPE_CHECKING:
@@ -70,12 +72,14 @@ class ExportResult:
     :param path: OUT.
     :param precisions: its variants by the names of their folders, in the order asked for.
     :param tried: with ``auto``, the smaller variants and why each was not kept.
+    :param backend: the exporter that built it, and why that one, in one line.
     :param notes: sentences about what the bundle does otherwise than the model, or could not try.
     """
 
     path: Path
     precisions: dict[str, Exported]
     tried: Mapping[str, str]
+    backend: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -96,6 +100,7 @@ def export(
     tokenizer: PreTrainedTokenizerBase | None = None,
     adapters: Sequence[str | Path] = (),
     separate: bool = False,
+    backend: str | Use | Exporter | None = None,
 ) -> ExportResult:
     """Merge, compile, measure and publish a model as a bundle at ``out``::
 
@@ -118,6 +123,8 @@ def export(
         order in which they were trained on one another.
     :param separate: keep the adapter of ``run_or_model``, and each of ``adapters``, beside the
         base, so that they can be switched and others added with :func:`risen_export.adapt`.
+    :param backend: the exporter that builds the graphs, by a name that ``risen exporters`` lists,
+        the place of its code, ``use(...)`` or an object; the first that can if None.
     :raises ExportError: if a file is missing, the model is unsupported or does not fit, a graph is
         too far from it, or the bundle cannot be written.
     """
@@ -133,19 +140,21 @@ def export(
     resolved = None
     if model is None:
         resolved = source.resolve(run_or_model, () if separate else adapters)
-        for one in wanted_targets:
-            asked = [v.precision.name for v in wanted if v.target == one]
-            source.check_config(resolved, asked or [EXACT.name], one)
+        config = source.check_config(resolved)
     elif adapters:
         raise ExportError("a model in memory brings its adapters itself; leave adapters=... out")
     elif tokenizer is None:
         raise ExportError("a model in memory needs its tokenizer: export(..., tokenizer=...)")
+    else:
+        config = source.config_in_memory(model, str(run_or_model))
+    graphs = [(one.target, one.precision.name) for one in (*((EXACT,) if check else ()), *wanted)]
+    chosen = choose(config, graphs, _one_for_adapters(backend) if separate else backend)
     resolved, kept = apart.kept_apart(resolved, adapters, separate=separate)
     with (
         publish.published(target, force=force or replace) as scratch,
         tqdm(desc="export", unit="stage", disable=not progress) as bar,
     ):
-        job = _Job(scratch, families, bar, show_log=show_log, force=force)
+        job = _Job(scratch, families, bar, chosen, config, show_log=show_log, force=force)
         job.merge(resolved, model, tokenizer, str(run_or_model), kept if separate else None)
         if check:
             job.refer(verify_prompts or (), keep=EXACT in wanted)
@@ -156,7 +165,17 @@ def export(
             tried |= job.add_smallest(from_smallest(one))
         inner = job.finish()
     found = {name: _exported(target, name, one) for name, one in inner.items()}
-    return ExportResult(target, found, tried, job.notes)
+    return ExportResult(target, found, tried, chosen.line, job.notes)
+
+
+def _one_for_adapters(backend: str | Use | Exporter | None) -> str:
+    """The exporter whose graphs take adapters that are kept apart."""
+    if backend not in (None, "genai"):
+        raise ExportError(
+            "adapters are kept apart in graphs of the backend genai alone; leave --backend out, or "
+            "merge the adapter"
+        )
+    return "genai"
 
 
 class _Job:
@@ -167,6 +186,8 @@ class _Job:
         scratch: Path,
         limits: Mapping[Family, Limits],
         bar: Any,
+        backend: Backend,
+        config: Mapping[str, Any],
         *,
         show_log: bool,
         force: bool,
@@ -176,6 +197,8 @@ class _Job:
         self._client = self._saved / "client"
         self._limits = limits
         self._bar = bar
+        self._backend = backend
+        self._whole = config
         self._show_log = show_log
         self._force = force
         self._reference: Reference | None = None
@@ -218,12 +241,12 @@ class _Job:
             "rewards": publish.rewards_of(None if resolved is None else resolved.run),
             "versions": manifest.versions(),
             **({} if resolved is None else origin_of(resolved)),
+            "backend_reason": self._backend.reason,
         }
         if resolved is not None:
             copy_licences(resolved, self._scratch / leavings.NEW)
         self.notes = merged.notes
         self._tokenizer = merged.tokenizer
-        self._tied = bool(merged.model.config.tie_word_embeddings)
         if kept is not None:
             self._apart = KeptApart(apart.linear_sizes(merged.model), kept)
         vocabulary = vocabulary_rows(merged.model)
@@ -299,9 +322,7 @@ class _Job:
         folder = self._scratch / "bundle" / variant.name
         if variant.name in self._inner:
             return None
-        if reason := genai.refuses(
-            self._config("config.json"), variant.target, variant.precision.name
-        ):
+        if reason := self._backend.refuses(self._whole, variant.target, variant.precision.name):
             return reason
         if not variant.precision.on_cpu:
             return "no CPU runs it, so it cannot be measured here"
@@ -329,19 +350,25 @@ class _Job:
 
     def _build(self, variant: Variant, folder: Path) -> None:
         self._now(f"build {variant.name}")
-        genai.build(
+        self._backend.build(
             self._saved,
             folder,
-            variant,
-            cache=self._scratch / "cache",
-            tied=self._tied,
+            variant.target,
+            variant.precision.name,
+            scratch=self._scratch / "cache",
             show_log=self._show_log,
         )
         if self._apart is not None:
             self._apart.branch(folder)
         publish.complete(folder, self._client, on_cpu=variant.target == "cpu")
         # Written once without the verdict, since opening a bundle asks for its manifest.
-        publish.describe(folder, variant.precision.name, self._facts, target=variant.target)
+        publish.describe(
+            folder,
+            variant.precision.name,
+            self._facts,
+            target=variant.target,
+            backend=self._backend.name,
+        )
 
     def _judged(self, variant: Variant, folder: Path) -> tuple[Measured | None, list[Failure]]:
         """What is measured of a variant, and the limits that it fails; None where it cannot run."""
@@ -384,6 +411,7 @@ class _Job:
             variant.precision.name,
             self._facts,
             target=variant.target,
+            backend=self._backend.name,
             ran=ran,
             gate=gate,
         )

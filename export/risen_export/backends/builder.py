@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from risen_export.backends import genai
+from risen_export.backends import genai, genai_support
 from risen_export.backends.concatenating import read_config
+from risen_export.bundles.variants import PRECISIONS, Variant, read_targets
 
 
 @dataclass(frozen=True)
@@ -23,11 +21,17 @@ class ModelBuilder:
         named = config.get("architectures")
         architecture = named[0] if isinstance(named, list) and named else None
         if architecture is None:
-            return "its config.json names no architectures"
-        known = known_architectures()
+            return "config.json names no architectures"
+        known = genai.supported()
         if not known:
             return "onnxruntime-genai is not installed; pip install onnxruntime-genai"
-        return None if architecture in known else f"the model builder does not know {architecture}"
+        try:
+            reason = genai_support.refusal(config, target, precision)
+        except KeyError as error:
+            return f"config.json names no {error.args[0]}"
+        if reason is None and architecture not in known:
+            reason = "the installed onnxruntime-genai is too old to build it"
+        return reason
 
     def __call__(
         self,
@@ -44,24 +48,8 @@ class ModelBuilder:
         genai.build(
             Path(model),
             Path(out),
-            precision,
+            Variant(read_targets([target])[0], PRECISIONS[precision]),
             cache=Path(scratch, "builder"),
             tied=bool(read_config(Path(model)).get("tie_word_embeddings")),
             show_log=show_log,
         )
-
-
-@functools.cache
-def known_architectures() -> frozenset[str]:
-    """The classes of models that the installed builder dispatches on.
-
-    Its source is read: that costs nothing, and importing the builder would load torch.
-    """
-    spec = importlib.util.find_spec("onnxruntime_genai")
-    if spec is None or spec.origin is None:
-        return frozenset()
-    builder = Path(spec.origin).parent / "models" / "builder.py"
-    if not builder.is_file():
-        return frozenset()
-    text = builder.read_text(encoding="utf-8")
-    return frozenset(re.findall(r'architectures\[0\] == "(\w+)"', text))

@@ -8,7 +8,6 @@ Here its inputs and outputs get the names of the contract, its weights go into o
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -87,12 +86,12 @@ def save(model: ir.Model, folder: Path) -> None:
 
 
 def hand_over(kept: Path, folder: Path) -> None:
-    """Put the graph in ``kept`` into ``folder``, by a link to the weights where that can be."""
+    """Copy the graph in ``kept`` to ``folder``.
+
+    No link: a bundle is laid out by changing it where it is, and onnx refuses linked weights.
+    """
     for name in (GRAPH, DATA):
-        try:
-            os.link(kept / name, folder / name)
-        except OSError:
-            shutil.copyfile(kept / name, folder / name)
+        shutil.copyfile(kept / name, folder / name)
 
 
 def layers_of(graph: ir.Graph) -> list[tuple[int, int]]:

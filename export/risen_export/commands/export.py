@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from risen_plugin.commands.completing import runs
+from risen_plugin.commands.completing import offered, runs
 from risen_plugin.commands.options import json_option
 from risen_plugin.errors import ConfigError
 from risen_plugin.kit.foreign import say
@@ -47,6 +47,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Fold the adapter into the weights, or keep it beside them to be switched.",
 )
+@click.option(
+    "--backend",
+    metavar="NAME",
+    shell_complete=offered("exporter"),
+    help="The exporter that builds the graphs; see `risen exporters`. The first that can if unset.",
+)
 @click.option("--replace", is_flag=True, help="Replace the bundle that is already at OUT.")
 @click.option(
     "--force", is_flag=True, help="As --replace, and publish what fails the gate, marked so."
@@ -70,6 +76,7 @@ def export_command(
     precisions: tuple[str, ...],
     targets: tuple[str, ...],
     adapters: str,
+    backend: str | None,
     replace: bool,
     force: bool,
     no_verify: bool,
@@ -91,6 +98,7 @@ def export_command(
         precisions,
         targets=targets,
         separate=adapters == "separate",
+        backend=backend,
         force=force,
         replace=replace,
         check=not no_verify,
@@ -98,6 +106,8 @@ def export_command(
         progress=not quiet,
         show_log=bool(context.find_root().params.get("debug")),
     )
+    if not result.backend.endswith(": the default"):
+        click.echo(result.backend, err=True)
     for note in result.notes:
         click.echo(f"note: {note}", err=True)
     say(json_text(_data(result)) if as_json else report(result))
@@ -123,7 +133,12 @@ def _data(result: ExportResult) -> dict[str, Any]:
         }
         for name, one in result.precisions.items()
     }
-    return {"path": str(result.path), "precisions": precisions, "tried": dict(result.tried)}
+    return {
+        "path": str(result.path),
+        "backend": result.backend,
+        "precisions": precisions,
+        "tried": dict(result.tried),
+    }
 
 
 def report(result: ExportResult) -> str:

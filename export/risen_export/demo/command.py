@@ -69,9 +69,10 @@ def demo_command(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists; name a new folder with --output, or remove it")
     if model is not None:
+        from risen_export.backends.choosing import choose
         from risen_export.merging.source import check_config, resolve
 
-        check_config(resolve(model))
+        choose(check_config(resolve(model)), [("cpu", "fp32"), ("cpu", "int8")])
     from risen_export.backends.genai import require_runtime
 
     require_runtime()

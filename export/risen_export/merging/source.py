@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from risen_export.backends import genai
-from risen_plugin.errors import ExportError, near_beside
+from risen_export.backends import classes
+from risen_plugin.errors import ExportError, near_beside, near_miss
 from risen_plugin.kit.hub import may_be_on_hub
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -247,13 +247,11 @@ def commit_of(name: str, revision: str | None = None, file: str = "config.json")
     return path.parent.name if path is not None and path.parent.parent.name == "snapshots" else None
 
 
-def check_config(
-    source: Source, precisions: Sequence[str] = ("fp32",), target: str = "cpu"
-) -> dict[str, Any]:
-    """The base model's configuration, if such a model can be compiled for all of ``precisions``.
+def check_config(source: Source) -> dict[str, Any]:
+    """The base model's whole configuration, if it is a decoder that writes text.
 
-    :raises ExportError: for encoder-decoder and classification models, and for what no graph can be
-        made of, in one line with the reason.
+    :raises ExportError: for encoder-decoder and classification models, and for classes that
+        transformers does not have, in one line with the reason.
     """
     assert source.model is not None
     folder = Path(source.model)
@@ -269,17 +267,24 @@ def check_config(
             "or in its local cache"
         )
     config = read_json(path)
-    check_architecture(config, source.model, precisions, target)
-    return config
+    return check_architecture(config, source.model)
 
 
-def check_architecture(
-    config: dict[str, Any],
-    name: str,
-    precisions: Sequence[str] = ("fp32",),
-    target: str = "cpu",
-) -> None:
-    """Refuse a model that is not a decoder that writes text, or that no graph can be made of.
+def config_in_memory(model: Any, name: str) -> dict[str, Any]:
+    """The whole configuration of a model in memory, plain or with adapters of PEFT.
+
+    :raises ExportError: as :func:`check_config`.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return check_architecture(
+        {**base.config.to_dict(), "architectures": [type(base).__name__]}, name
+    )
+
+
+def check_architecture(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """The whole configuration of a model, if it is a decoder that writes text.
+
+    Whether a graph can be made of it is left to the exporters.
 
     :raises ExportError: as :func:`check_config`.
     """
@@ -300,9 +305,29 @@ def check_architecture(
         raise ExportError(
             f"{name}/config.json names no architectures; add the list with the model class there"
         )
-    for precision in precisions:
-        if reason := genai.refuses(config, target, precision):
-            raise ExportError(f"{name}: architecture {architecture} cannot be exported: {reason}")
+    reason = _no_class(architecture, str(config.get("model_type") or ""))
+    if reason is not None:
+        raise ExportError(f"{name}: architecture {architecture} cannot be exported{reason}")
+    try:
+        return classes.whole(config)
+    except ExportError as error:
+        raise ExportError(f"{name}/config.json: {error}") from error
+
+
+def _no_class(architecture: str, kind: str) -> str | None:
+    """Why transformers would not load the architecture as the model that the file says it is."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    known = {str(key): value for key, value in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()}
+    if architecture == known.get(kind):
+        return None
+    if architecture not in known.values():
+        near = near_miss(architecture, known.values()) or ";"
+        return f"{near} transformers has no causal language model of this name"
+    if not kind:
+        return ": config.json names no model_type"
+    other = known.get(kind, "no model that writes text")
+    return f": model_type '{kind}' in config.json is that of {other}"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from risen_export.bundles.opening import open_folder
 from risen_export.bundles.sites import Site
 from risen_export.runtime.adapters import Adapter, Adapters, Values, sites_of
 from risen_export.runtime.chat import ChatTokenizer
+from risen_export.runtime.growing import GrowingCache
 from risen_export.runtime.logits import Row, Settings
 from risen_export.runtime.longrope import Cache, TwoTableCache, switch_of
 from risen_export.runtime.session import KeyValueCache, open_session, require_runtime
@@ -50,7 +51,9 @@ class Bundle:
         self.tokenizer = ChatTokenizer(folder)
         self._session = open_session(folder / GRAPH, threads, device)
         self._adapters = Adapters(folder, self._session)
-        genai = read_genai(folder)["model"]
+        told = read_genai(folder)
+        genai = told["model"]
+        self._grows = told.get("search", {}).get("past_present_share_buffer") is False
         generation = read_generation(folder)
         self.context_length = int(genai["context_length"])
         self.vocabulary = int(genai["vocab_size"])
@@ -187,6 +190,8 @@ class Bundle:
 
     def _cache(self, rows: int, capacity: int, weights: Values) -> Cache:
         """The state of a batch; capacity in tokens, 0 if nothing is kept after a prefill."""
+        if self._grows:
+            return GrowingCache(self._session, rows, capacity)
         if self._switch is None:
             return KeyValueCache(self._session, rows, capacity, weights)
         return TwoTableCache(
