@@ -22,7 +22,7 @@ from risen_plugin.testing import check_exporter, check_light_import
 from tests.export import architectures as known
 
 GPT2 = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}
-LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+LLAMA = known.config_of(known.BY_NAME["llama"]).to_dict()
 FP32 = [("cpu", "fp32")]
 STEPS = 16
 ROW_TOLERANCE = 1e-4

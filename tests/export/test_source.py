@@ -147,8 +147,12 @@ def test_an_unknown_hub_id_is_refused_without_network() -> None:
     ("config", "said"),
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "architecture GPT2LMHeadModel cannot be exported"),
-        ({"architectures": ["GPT2LMHeadModel"]}, "supports: .*Qwen2ForCausalLM"),
-        ({"architectures": ["Qwen2MoeForCausalLM"]}, "model builder does not build it"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "names no model_type"),
+        (
+            {"architectures": ["GPT2LMHeadModel"], "model_type": "qwen2"},
+            "model_type 'qwen2' in config.json is that of Qwen2ForCausalLM",
+        ),
+        ({"architectures": ["Qwen2ForCausalLMs"]}, "did you mean 'Qwen2ForCausalLM'"),
         (
             {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True},
             "encoder-decoder model",
