@@ -79,6 +79,7 @@ def test_export_prints_the_bundle_as_data(
     monkeypatch.setattr("risen_export.exporting.export", lambda *_, **__: bundle)
     assert json.loads(risen("export", "model", "out", "--json").output) == {
         "path": "out",
+        "backend": "",
         "precisions": {
             "fp32": {
                 "path": "out/fp32",

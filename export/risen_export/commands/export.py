@@ -106,7 +106,7 @@ def export_command(
         progress=not quiet,
         show_log=bool(context.find_root().params.get("debug")),
     )
-    if not result.backend.endswith(": the default"):
+    if result.backend and not result.backend.endswith(": the default"):
         click.echo(result.backend, err=True)
     for note in result.notes:
         click.echo(f"note: {note}", err=True)
