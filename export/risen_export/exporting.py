@@ -30,6 +30,7 @@ from risen_export.gate.limits import Failure, Limits, advice, judge, read_limits
 from risen_export.gate.measured import Measured
 from risen_export.gate.probe import context_of
 from risen_export.gate.verifying import gate_of, ran_here
+from risen_export.memory import give_back_memory
 from risen_export.merging import apart, source
 from risen_export.quiet import quiet
 from risen_export.runtime.bundle import ids_of
@@ -273,6 +274,7 @@ class _Job:
             lambda prompt: encode_prompt(self._tokenizer, prompt),
             self._config("config.json"),
         )
+        give_back_memory()  # the graph's
         model = asking_model.load(self._saved, show_log=self._show_log)
         asking_model.check_fingerprint(model, self._marks, self._fingerprint)
         self._reference = asking_model.ask(
@@ -285,6 +287,7 @@ class _Job:
         if self._apart is not None:
             self._apart.compare(Bundle.open(folder), model, show_log=self._show_log)
         del model
+        give_back_memory()
         files.save(self._reference, self._scratch / "bundle" / files.FOLDER)
         measured, failures = self._judged(EXACT, folder)
         if failures:
@@ -379,7 +382,8 @@ class _Job:
             return None, []
         self._now(f"measure {variant.name}")
         bundle = Bundle.open(folder, device="cpu")
-        measured = asking_graph.measure(bundle, self._reference)
+        # The reference's rows hold the exact graph's own answers.
+        measured = asking_graph.measure(bundle, self._reference, answered=variant == EXACT)
         return measured, judge(measured, self._limits[variant.precision.family])
 
     def _refuse(self, variant: Variant, failures: Sequence[Failure], what: str) -> None:

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from risen_export import Bundle, export
 from risen_export.bundles import manifest, publish
 from risen_export.bundles.variants import PRECISIONS, Variant
+from risen_export.gate import reference as files
+from risen_export.gate.asking_graph import measure
 from risen_export.gate.limits import DEFAULTS, Limits, advice, judge, read_limits
 from risen_export.gate.measured import Measured
 from risen_export.gate.measures import (
@@ -490,3 +492,12 @@ def test_advice_names_the_next_larger_precision() -> None:
 
 def test_a_likeliest_has_the_length_of_its_positions() -> None:
     assert len(Likeliest(np.zeros((4, 2), np.int32), np.zeros((4, 2), np.float32))) == 4
+
+
+@pytest.mark.slow
+def test_the_exact_graph_is_not_asked_for_its_own_answers_again(tied_bundle: Path) -> None:
+    bundle = Bundle.open(tied_bundle, "fp32")
+    reference = files.load(tied_bundle / files.FOLDER)
+    again = measure(bundle, reference)
+    assert measure(bundle, reference, answered=True) == again
+    assert again.greedy_equal == sum(len(row.answer) for row in reference.rows)

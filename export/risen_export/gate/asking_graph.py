@@ -65,22 +65,30 @@ def rows_of(bundle: Bundle, probe: Probe, encode: Encode, config: dict[str, Any]
 
 
 def measure(
-    bundle: Bundle, reference: Reference, *, tick: Callable[[], Any] = lambda: None
+    bundle: Bundle,
+    reference: Reference,
+    *,
+    answered: bool = False,
+    tick: Callable[[], Any] = lambda: None,
 ) -> Measured:
     """Measure ``bundle`` against its model.
 
     A bundle that refuses the model's own rows keeps no limit: its measures are NaN.
 
+    :param answered: whether the answers in the reference's rows are this very graph's, so that it
+        need not answer again.
     :param tick: called after each batch.
     :raises ExportError: if its graph does not run.
     """
     try:
-        return _measured(bundle, reference, tick)
+        return _measured(bundle, reference, answered, tick)
     except DataError as error:
         return Measured.of_nothing([*odd_files(bundle, reference), str(error)])
 
 
-def _measured(bundle: Bundle, reference: Reference, tick: Callable[[], Any]) -> Measured:
+def _measured(
+    bundle: Bundle, reference: Reference, answered: bool, tick: Callable[[], Any]
+) -> Measured:
     sums = _Sums(reference)
     for group in _groups(reference.rows, bundle.vocabulary):
         longest = max(len(reference.rows[index].ids) for index in group)
@@ -92,7 +100,8 @@ def _measured(bundle: Bundle, reference: Reference, tick: Callable[[], Any]) -> 
         for line, index in enumerate(group):
             sums.add(index, logits[line, : lengths[line]])
         tick()
-    return sums.measured(*_greedy(bundle, reference), odd_files(bundle, reference))
+    greedy = _greedy(bundle, reference, answered)
+    return sums.measured(*greedy, odd_files(bundle, reference))
 
 
 def odd_files(bundle: Bundle, reference: Reference) -> list[str]:
@@ -180,15 +189,19 @@ class _Sums:
         )
 
 
-def _greedy(bundle: Bundle, reference: Reference) -> tuple[int, int, list[tuple[str, str]]]:
+def _greedy(
+    bundle: Bundle, reference: Reference, answered: bool
+) -> tuple[int, int, list[tuple[str, str]]]:
     """(equal greedy tokens, golden prompts that the model meets, those that the graph loses)."""
     rows = [row for row in reference.rows if row.answer]
-    answers = bundle.generate_ids(
-        [row.ids[: row.start] for row in rows],
-        max_new_tokens=ANSWER_TOKENS,
-        ignore_eos=True,
-        follow_settings=False,
-    )
+    answers: Sequence[Sequence[int]] = [row.answer for row in rows]
+    if not answered:
+        answers = bundle.generate_ids(
+            [row.ids[: row.start] for row in rows],
+            max_new_tokens=ANSWER_TOKENS,
+            ignore_eos=True,
+            follow_settings=False,
+        )
     equal, golden, lost = 0, 0, []
     for row, answer in zip(rows, answers, strict=True):
         equal += sum(a == b for a, b in zip(answer, row.answer, strict=False))
