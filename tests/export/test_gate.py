@@ -501,3 +501,19 @@ def test_the_exact_graph_is_not_asked_for_its_own_answers_again(tied_bundle: Pat
     again = measure(bundle, reference)
     assert measure(bundle, reference, answered=True) == again
     assert again.greedy_equal == sum(len(row.answer) for row in reference.rows)
+
+
+@pytest.mark.slow
+def test_measuring_again_loads_no_torch_and_no_transformers(tied_bundle: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pathlib import Path; from risen_export.gate.verifying import "
+        "verify_bundle; print(verify_bundle(Path(sys.argv[1]))['int8'].failures); "
+        "print(sorted({'torch', 'transformers', 'onnx', 'peft'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tied_bundle)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["()", "[]"]
