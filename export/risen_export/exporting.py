@@ -151,9 +151,11 @@ def export(
     graphs = [(one.target, one.precision.name) for one in (*((EXACT,) if check else ()), *wanted)]
     chosen = choose(config, graphs, _one_for_adapters(backend) if separate else backend)
     resolved, kept = apart.kept_apart(resolved, adapters, separate=separate)
+    built = [*wanted, *(v for one in wanted_targets if not wanted for v in from_smallest(one))]
+    stages = 1 + check * 3 + sum(1 + check for variant in built if not check or variant != EXACT)
     with (
         publish.published(target, force=force or replace) as scratch,
-        tqdm(desc="export", unit="stage", disable=not progress) as bar,
+        tqdm(total=stages, desc="export", unit="stage", disable=not progress) as bar,
     ):
         job = _Job(scratch, families, bar, chosen, config, show_log=show_log, force=force)
         job.merge(resolved, model, tokenizer, str(run_or_model), kept if separate else None)
@@ -346,6 +348,7 @@ class _Job:
 
     def finish(self) -> dict[str, dict[str, Any]]:
         """Write the manifest over all variants; their own manifests by name."""
+        self._now("publish")
         publish.span(self._scratch / "bundle", self._inner, self._facts)
         if self._apart is not None:
             self._apart.put(self._scratch / "bundle")
@@ -426,8 +429,9 @@ class _Job:
         return content
 
     def _now(self, what: str) -> None:
+        """Begin a stage; the one before is done."""
+        self._bar.update(bool(self._bar.postfix))
         self._bar.set_postfix_str(what)
-        self._bar.update()
 
 
 def _exported(target: Path, name: str, one: Mapping[str, Any]) -> Exported:
