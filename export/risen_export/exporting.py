@@ -196,6 +196,7 @@ class _Job:
         force: bool,
     ) -> None:
         self._scratch = scratch
+        self._begun = False
         self._saved = scratch / "merged"
         self._client = self._saved / "client"
         self._limits = limits
@@ -430,8 +431,9 @@ class _Job:
 
     def _now(self, what: str) -> None:
         """Begin a stage; the one before is done."""
-        self._bar.update(bool(self._bar.postfix))
+        self._bar.update(self._begun)
         self._bar.set_postfix_str(what)
+        self._begun = True
 
 
 def _exported(target: Path, name: str, one: Mapping[str, Any]) -> Exported:
