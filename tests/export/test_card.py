@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from risen_export import Bundle, export
+from risen_export import Bundle, check, export
 from risen_export.bundles import manifest
 from risen_export.bundles.card import front_matter
 from risen_export.bundles.licences import card_of, licence_of, packages
@@ -131,8 +132,20 @@ def test_the_card_has_the_licence_the_base_and_the_measured_numbers(
     assert re.search(r"\| `fp32` \| \d\.\d MB \| 100\.00% \|.* passed \|", text)
     assert (out / "LICENSE").read_text() == "Apache License"
     content = manifest.read(out) or {}
-    assert {"README.md", "LICENSE"} <= set(content["files"])
+    assert "LICENSE" in content["files"]
     assert content["card"]["license"] == "apache-2.0"
+
+
+@pytest.mark.slow
+def test_a_card_may_be_edited_and_a_signature_added(
+    described: tuple[Path, Path], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(described[1], tmp_path / "copy")
+    (copy / "README.md").write_text("# Another")
+    (copy / "model.sig").write_text("{}")
+    (copy / "fp32" / "README.md").write_text("# Copied alone")
+    assert check(copy) == []
+    Bundle.open(copy)
 
 
 @pytest.mark.slow

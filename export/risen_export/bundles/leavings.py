@@ -26,7 +26,7 @@ NEW = "bundle"
 OLD = "old"
 _MARK = "export.lock"
 _DAY_S = 86_400.0
-_log = logging.getLogger("risen_export")
+_log = logging.getLogger("risen_plugin")  # whose lines the command line shows
 _own: set[Path] = set()  # scratch folders of this process, whose locks do not hold it off itself
 
 

@@ -28,6 +28,8 @@ DATA = "model.onnx.data"
 NOT_RUN = "built, not run"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".py")
 """Endings of files that run code when they are read; a bundle never holds one."""
+FREE = ("README.md", "model.sig")
+"""Files at the top of a folder that no manifest lists: a card may be edited, a signature added."""
 SEAL = "sha256"
 _OURS = "risen-bundle/"
 _MOST_BYTES = 16 * 1024 * 1024  # of a manifest; that of 1,000 files has 150 kB
@@ -119,11 +121,12 @@ _ROOT = strict.record(
 
 
 def listed(folder: Path) -> dict[str, Path]:
-    """Every file below ``folder`` but its manifest, by its name there; folders are left out."""
+    """Every file below ``folder`` but its manifest and those of ``FREE``, by its name there."""
+    left_out = {folder / name for name in (MANIFEST, *FREE)}
     return {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if path != folder / MANIFEST and (path.is_symlink() or not path.is_dir())
+        if path not in left_out and (path.is_symlink() or not path.is_dir())
     }
 
 

@@ -37,6 +37,8 @@ def open_folder(
         path = path / name
         _check_inner(path, expected if check_hashes else None)
         content = manifest.read(path)
+    elif content is not None and check_hashes:
+        _check_place(path)
     if content is None or manifest.spans(content):
         raise ExportError(_no_bundle(path))
     if variant not in (None, content["variant"], path.name):
@@ -171,6 +173,20 @@ def _stays_inside(folder: Path, path: Path) -> bool:
         return True
     snapshots = next((one for one in (root, *root.parents) if one.parent.name == "snapshots"), None)
     return snapshots is not None and target.parent == snapshots.parent.parent / "blobs"
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a variant that the bundle around it knows otherwise; one copied alone is fine.
+
+    :raises ExportError: if the variants of a bundle were exchanged, say.
+    """
+    out = folder.absolute().parent
+    try:
+        spanning = manifest.read(out)
+    except (ExportError, OSError):
+        return  # whatever that is, it is not what was asked for
+    if spanning is not None and manifest.spans(spanning) and folder.name in spanning["variants"]:
+        _check_inner(folder, spanning["variants"][folder.name]["manifest_sha256"])
 
 
 def _check_inner(folder: Path, expected: str | None) -> None:
