@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 from risen_export.backends import choosing, concatenating, offers, rounding
-from risen_export.backends.traced import TransformersExporter, unfit
+from risen_export.backends.optimum_export import OptimumExporter, as_4, save_as_4
+from risen_export.backends.traced import unfit
 from risen_export.runtime.growing import GrowingCache
-from risen_export.runtime.session import open_session
+from risen_export.runtime.session import KeyValueCache, open_session
 from risen_plugin import hookimpl, use
 from risen_plugin.errors import ConfigError, ExportError, PluginError
 from risen_plugin.plugins import Plugins
@@ -167,40 +169,129 @@ def test_what_a_trace_cannot_hold_is_refused_by_the_configuration_alone(
     assert (reason is None) if why is None else (reason is not None and why in reason)
 
 
+# What transformers 4 reads
+
+
+def test_the_rotary_base_is_where_transformers_4_looks_for_it() -> None:
+    rope = {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 0.25}
+    told = as_4({"model_type": "gpt_neox", "dtype": "bfloat16", "rope_parameters": rope})
+    assert (told["rope_theta"], told["rotary_emb_base"]) == (5e5, 5e5)
+    assert (told["partial_rotary_factor"], told["rotary_pct"]) == (0.25, 0.25)
+    assert told["rope_scaling"] is None
+    assert "rope_parameters" not in told
+    assert told["torch_dtype"] == "float32"
+
+
+def test_a_scaled_rotary_table_keeps_its_scaling_in_transformers_4() -> None:
+    told = as_4({"rope_parameters": known.LLAMA3_ROPE})
+    assert told["rope_scaling"] == {k: v for k, v in known.LLAMA3_ROPE.items() if k != "rope_theta"}
+
+
+def test_both_rotary_tables_of_gemma_3_reach_transformers_4() -> None:
+    told = as_4({"model_type": "gemma3_text", "rope_parameters": known.BY_LAYER_ROPE})
+    assert (told["rope_theta"], told["rope_local_base_freq"]) == (1e6, 1e4)
+
+
+def test_the_model_that_optimum_reads_has_weights_by_links_and_no_tokenizer(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "model").mkdir()
+    for name, text in (("config.json", "{}"), ("tokenizer_config.json", "{}")):
+        (tmp_path / "model" / name).write_text(text)
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
+    save_as_4(tmp_path / "model", tmp_path / "old")
+    assert {file.name for file in (tmp_path / "old").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+    }
+    assert (tmp_path / "old" / "model.safetensors").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("python", "why"),
+    [("", "RISEN_OPTIMUM_PYTHON names no interpreter"), ("/no/python", "no interpreter /no/pyth")],
+)
+def test_optimum_says_where_its_environment_is_looked_for(
+    python: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RISEN_OPTIMUM_PYTHON", python)
+    reason = OptimumExporter().refuses(GPT2, "cpu", "fp32")
+    assert reason is not None
+    assert why in reason
+
+
+def test_what_optimum_says_last_is_the_reason(tmp_path: Path) -> None:
+    stand_in = tmp_path / "python"
+    stand_in.write_text("#!/bin/sh\necho first >&2\necho 'KeyError: no such model' >&2\nexit 1\n")
+    stand_in.chmod(0o755)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    chosen = choosing.choose(GPT2, FP32, OptimumExporter(str(stand_in)), Plugins())
+    with pytest.raises(ExportError, match="optimum-onnx failed: KeyError: no such model"):
+        chosen.build(model, tmp_path / "out", "cpu", "fp32", scratch=tmp_path / "scratch")
+
+
 # Batches of unequal length
 
 
 Built = Callable[[str, str], tuple[Path, Any]]
+Of = Callable[[str], Built]
+NEEDS_OPTIMUM = "RISEN_OPTIMUM_PYTHON is unset; tox -e optimum sets it"
 
 
 @pytest.fixture(scope="session")
-def traced(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """``traced(name, precision)``: the folder of a graph of an architecture, and its model.
+def built_by(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Of:
+    """``built_by(exporter)(architecture, precision)``: the folder of a graph, and its model.
 
     Each architecture is traced once, as in an export of several precisions.
     """
-    pytest.importorskip("onnxscript", reason="transformers' exporter needs onnxscript")
-    done: dict[str, tuple[Path, Any]] = {}
+    done: dict[tuple[str, str], tuple[Path, Any]] = {}
 
-    def build(name: str, precision: str) -> tuple[Path, Any]:
-        if name not in done:
-            model = known.model_of(known.BY_NAME[name]).float()
-            done[name] = (tmp_path_factory.mktemp(name), model)
-            model.save_pretrained(done[name][0] / "model")
-        folder, model = done[name]
-        out = folder / precision
-        if not out.exists():
-            out.mkdir()
-            TransformersExporter()(
-                model=str(folder / "model"),
-                out=str(out),
-                target="cpu",
-                precision=precision,
-                scratch=str(folder / "scratch"),
-            )
-        return out, model
+    def of(backend: str) -> Built:
+        if backend == "transformers":
+            pytest.importorskip("onnxscript", reason="transformers' exporter needs onnxscript")
+        if backend == "optimum" and not os.environ.get("RISEN_OPTIMUM_PYTHON"):
+            pytest.skip(NEEDS_OPTIMUM)
+        exporter = offers.OFFERED[backend]()
 
-    return build
+        def build(name: str, precision: str) -> tuple[Path, Any]:
+            if (backend, name) not in done:
+                model = known.model_of(known.BY_NAME[name]).float()
+                done[backend, name] = (tmp_path_factory.mktemp(name), model)
+                model.config.architectures = [type(model).__name__]
+                model.save_pretrained(done[backend, name][0] / "model")
+                tokenizer.save_pretrained(done[backend, name][0] / "model")
+            folder, model = done[backend, name]
+            out = folder / precision
+            if not out.exists():
+                out.mkdir()
+                exporter(
+                    model=str(folder / "model"),
+                    out=str(out),
+                    target="cpu",
+                    precision=precision,
+                    scratch=str(folder / "scratch"),
+                )
+            return out, model
+
+        return build
+
+    return of
+
+
+@pytest.fixture
+def traced(built_by: Of) -> Built:
+    return built_by("transformers")
+
+
+def cache_of(folder: Path, rows: int) -> Any:
+    """The state of a batch as a bundle of this graph has it."""
+    session = open_session(folder / "model.onnx", 1)
+    search = json.loads((folder / "genai_config.json").read_text())["search"]
+    if search["past_present_share_buffer"]:
+        return KeyValueCache(session, rows, 99)
+    return GrowingCache(session, rows, 99)
 
 
 def answers(cache: Any, ids: Any, lengths: Any, steps: int) -> tuple[list[Any], list[list[int]]]:
@@ -225,18 +316,26 @@ def padded(rows: list[list[int]]) -> tuple[Any, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gpt2", "cohere2"])
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [
+        ("genai", "mistral"),
+        ("transformers", "gpt2"),
+        ("transformers", "cohere2"),
+        ("optimum", "gpt2"),
+        ("optimum", "llama-rope-llama3"),
+    ],
+)
 def test_a_row_beside_longer_and_shorter_ones_is_the_row_alone_and_the_model(
-    traced: Built, name: str
+    built_by: Of, backend: str, name: str
 ) -> None:
     import torch
 
-    folder, model = traced(name, "fp32")
-    session = open_session(folder / "model.onnx", 1)
+    folder, model = built_by(backend)(name, "fp32")
     rows = known.rows()
-    together, tokens = answers(GrowingCache(session, len(rows), 99), *padded(rows), STEPS)
+    together, tokens = answers(cache_of(folder, len(rows)), *padded(rows), STEPS)
     for line, row in enumerate(rows):
-        alone, same = answers(GrowingCache(session, 1, 99), *padded([row]), STEPS)
+        alone, same = answers(cache_of(folder, 1), *padded([row]), STEPS)
         assert tokens[line] == same[0]
         for one, other in zip(together, alone, strict=True):
             np.testing.assert_allclose(one[line], other[0], atol=ROW_TOLERANCE)
@@ -244,6 +343,22 @@ def test_a_row_beside_longer_and_shorter_ones_is_the_row_alone_and_the_model(
             whole = model(input_ids=torch.tensor([row + tokens[line]])).logits[0].numpy()
         for step, one in enumerate(together):
             np.testing.assert_allclose(one[line], whole[len(row) - 1 + step], atol=ROW_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_padding_on_the_other_side_would_be_seen(traced: Built) -> None:
+    """A graph with a window counts a hole behind a short prompt as tokens: so the test is one."""
+    folder, _ = traced("cohere2", "fp32")
+    rows = known.rows()
+    ids, lengths = padded(rows)
+    right, alone = cache_of(folder, len(rows)), cache_of(folder, 1)
+    right._mask = (np.arange(ids.shape[1]) < lengths[:, None]).astype(np.int64)
+    first = right._run(ids, np.broadcast_to(np.arange(ids.shape[1]), ids.shape))
+    tokens = first[np.arange(len(rows)), lengths - 1].argmax(-1)
+    shortest = int(lengths.argmin())
+    alone.prefill(*padded([rows[shortest]]))
+    difference = right.step(tokens)[shortest] - alone.step(tokens[[shortest]])[0]
+    assert np.abs(difference).max() > 100 * ROW_TOLERANCE
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ _HERE = "risen_export.backends"
 OFFERED = {
     "genai": Later(f"{_HERE}.builder:ModelBuilder"),
     "transformers": Later(f"{_HERE}.traced:TransformersExporter"),
+    "optimum": Later(f"{_HERE}.optimum_export:OptimumExporter"),
 }
 """In the order in which they are chosen where nobody names one."""
 

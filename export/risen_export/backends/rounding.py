@@ -51,6 +51,22 @@ PRECISIONS = tuple(_HOW)
 """The precisions that a finished graph can be rounded to."""
 
 
+def deliver(kept: Path, folder: Path, config: Mapping[str, Any], precision: str) -> None:
+    """Write the fp32 graph in ``kept`` to ``folder`` in ``precision``, described for a runtime.
+
+    :param config: the contents of the model's ``config.json``.
+    """
+    import onnx_ir as ir
+
+    program = ir.load(kept / GRAPH)
+    concatenating.describe(folder, config, program.graph)
+    if _HOW[precision] is None:
+        concatenating.hand_over(kept, folder)
+    else:
+        tied = bool(config.get("tie_word_embeddings"))
+        round_weights(program, folder, precision, tied=tied)
+
+
 def round_weights(model: ir.Model, folder: Path, precision: str, *, tied: bool) -> None:
     """Write ``model``, which is changed, with rounded weights to ``folder``.
 

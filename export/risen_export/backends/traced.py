@@ -80,8 +80,6 @@ class TransformersExporter:
 
         The traced graph stays in ``scratch`` for the next precision.
         """
-        import onnx_ir as ir
-
         config, kept = concatenating.read_config(Path(model)), Path(scratch, "traced")
         with quiet(show=show_log):
             if not (kept / GRAPH).is_file():
@@ -89,13 +87,7 @@ class TransformersExporter:
                 concatenating.name_values(program.graph)
                 concatenating.save(program, kept)
                 del program
-            program = ir.load(kept / GRAPH)
-            concatenating.describe(Path(out), config, program.graph)
-            if precision == "fp32":
-                concatenating.hand_over(kept, Path(out))
-            else:
-                tied = bool(config.get("tie_word_embeddings"))
-                rounding.round_weights(program, Path(out), precision, tied=tied)
+            rounding.deliver(kept, Path(out), config, precision)
 
 
 def unfit(config: Mapping[str, Any]) -> str | None:
