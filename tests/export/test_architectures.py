@@ -95,6 +95,7 @@ def test_what_is_not_built_right_is_refused_with_the_reason(architecture: Archit
         ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ("granite4", {"num_local_experts": 4}, "num_local_experts"),
         ("nemotron", {"mlp_bias": True}, "mlp_bias"),
+        ("glm", {"partial_rotary_factor": 1.0}, "partial_rotary_factor 1.0 is built as 0.5"),
         ("lfm2", {"conv_bias": True}, "conv_bias"),
         ("lfm2_moe", {"norm_topk_prob": False}, "norm_topk_prob"),
         ("gpt_oss", {"layer_types": MIX[::-1]}, "layer_types"),
@@ -169,6 +170,21 @@ def test_the_builder_itself_refuses_what_got_past_the_first_check(
     with pytest.raises(ExportError, match="linear_attention layers"):
         built(BY_NAME["granite4-mamba"], tokenizer, tmp_path, "fp32")
     assert not (tmp_path / "fp32").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gemma2", "granite", "qwen2"])
+def test_a_tied_embedding_is_stored_once_in_int8_whatever_follows_the_output_layer(
+    name: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    import onnx
+
+    one = BY_NAME[name]
+    in_blocks = Architecture(name, one.kind, "", {**one.changes, "hidden_size": 64})
+    model = built(in_blocks, tokenizer, tmp_path, "int8")
+    graph = onnx.load(str(tmp_path / "int8" / "model.onnx"), load_external_data=False).graph
+    size = [model.config.vocab_size, model.config.hidden_size]
+    assert [tensor.name for tensor in graph.initializer if list(tensor.dims) == size] == []
 
 
 @pytest.mark.slow

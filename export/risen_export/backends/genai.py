@@ -23,6 +23,7 @@ from risen_export.bundles.manifest import DATA, GRAPH
 from risen_export.bundles.variants import NEAREST, Variant
 from risen_export.quiet import quiet
 from risen_plugin.errors import ExportError, one_line
+from risen_plugin.kit.files import write_json
 from risen_plugin.training.seam import Reach, check_seam
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def build(
                 str(cache),
                 _options(variant, json.loads((model / "config.json").read_text("utf-8"))),
             )
-            config = options["hf_details"]["hf_config"]
+            config = _given(options)
             whole = config.to_dict()
             if reason := refusal(whole, target, precision.name):
                 raise ExportError(f"the model cannot be exported in {variant.name}: {reason}")
@@ -145,6 +146,8 @@ def build(
             ) from error
     if not (out / GRAPH).is_file() or not (out / DATA).is_file():
         raise ExportError(f"the model builder wrote no {GRAPH} with {DATA}")
+    if SUPPORTED[whole["architectures"][0]].builds_as:
+        _write_first_token(out, whole.get("bos_token_id"))
     with graph.changed(out) as made:
         graph.write_cache_dimension(made, head_size)
         mend(made, whole)
@@ -152,6 +155,31 @@ def build(
     if precision.family == "int8" and tied and target == "cpu":
         graph.share_int8_embedding(out)
     padding.accept_left_padding(out)
+
+
+def _given(options: Mapping[str, Any]) -> PreTrainedConfig:
+    """The configuration that the builder has read and will build from.
+
+    :raises ExportError: if the installed release keeps it elsewhere.
+    """
+    config = (options.get("hf_details") or {}).get("hf_config")
+    if config is None:
+        raise ExportError(
+            "the installed onnxruntime-genai hands on no configuration to build from; "
+            "pip install onnxruntime-genai==0.18.*"
+        )
+    return config  # type: ignore[no-any-return]
+
+
+def _write_first_token(out: Path, token: int | None) -> None:
+    """Name the model's first token; the builder names another one for classes like ChatGLM's."""
+    path = out / "genai_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if token is None:
+        content["model"].pop("bos_token_id", None)
+    else:
+        content["model"]["bos_token_id"] = token
+    write_json(path, content, ascii_only=False)
 
 
 def tell(config: PreTrainedConfig, changes: Mapping[str, Any]) -> None:

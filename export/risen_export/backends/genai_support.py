@@ -31,6 +31,7 @@ class Support:
     :param rotates_apart: the graph rotates outside of the attention, in any number of dimensions.
     :param longrope: the graph has the tables of both sides of the switch.
     :param fused: its class has one matrix for queries, keys and values, or for gate and up.
+    :param rotated_share: the only share of a head's dimensions that the builder rotates.
     :param no_integers: why int8 and int4 are not built; None if they are.
     """
 
@@ -45,14 +46,17 @@ class Support:
     rotates_apart: bool = False
     longrope: bool = False
     fused: bool = False
+    rotated_share: float | None = None
     no_integers: str | None = None
 
 
 SUPPORTED: Mapping[str, Support] = {
+    "CwmForCausalLM": Support(windows=True, builds_as="MistralForCausalLM"),
     "Ernie4_5ForCausalLM": Support(),
     "Gemma2ForCausalLM": Support(windows=True, scaled_embedding=True),
     "Gemma3ForCausalLM": Support(windows=True, two_tables=True, scaled_embedding=True),
     "GemmaForCausalLM": Support(scaled_embedding=True),
+    "GlmForCausalLM": Support(builds_as="ChatGLMModel", fused=True, rotated_share=0.5),
     "GptOssForCausalLM": Support(
         windows=True,
         needs_yarn=True,
@@ -61,6 +65,7 @@ SUPPORTED: Mapping[str, Support] = {
     ),
     "GraniteForCausalLM": Support(),
     "GraniteMoeHybridForCausalLM": Support(rope_is_asked_for=True, fused=True),
+    "HeliumForCausalLM": Support(builds_as="Ernie4_5ForCausalLM"),
     "HunYuanDenseV1ForCausalLM": Support(rotates_apart=True),
     "Lfm2ForCausalLM": Support(),
     "Lfm2MoeForCausalLM": Support(),
@@ -73,6 +78,7 @@ SUPPORTED: Mapping[str, Support] = {
     "PhiForCausalLM": Support(epsilon="layer_norm_eps"),
     "Qwen2ForCausalLM": Support(windows=True),
     "Qwen3ForCausalLM": Support(windows=True),
+    "SeedOssForCausalLM": Support(builds_as="LlamaForCausalLM"),
     "SmolLM3ForCausalLM": Support(windows=True),
 }
 """Classes of transformers that are built, by name."""
@@ -170,7 +176,10 @@ def _rotation(config: Config, support: Support) -> Iterator[str]:
         kind = each.get("rope_type", "default")
         if kind not in _FIXED_ROPES and not (kind == "longrope" and support.longrope):
             yield f"rope of type {kind} is not built"
-        rotated = int(head * each.get("partial_rotary_factor", 1.0))
+        share = each.get("partial_rotary_factor", 1.0)
+        if support.rotated_share not in (None, share):
+            yield f"partial_rotary_factor {share} is built as {support.rotated_share}"
+        rotated = int(head * share)
         if rotated % 16 and not support.rotates_apart:
             yield f"onnxruntime's attention rotates a multiple of 16 dimensions, not {rotated}"
 

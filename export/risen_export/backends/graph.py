@@ -12,6 +12,7 @@ from risen_export.bundles.manifest import DATA, GRAPH
 from risen_plugin.kit.files import put
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from onnx import ModelProto
 
 
@@ -46,7 +47,7 @@ def share_int8_embedding(folder: Path) -> bool:
     import onnx_ir as ir
 
     model = ir.load(folder / GRAPH)
-    head = next((node for node in model.graph if _makes_logits(node)), None)
+    head = _output_layer(model.graph)
     lookup = next((node for node in model.graph if _looks_up_tokens(node)), None)
     if head is None or lookup is None:
         return False
@@ -95,15 +96,16 @@ def share_int8_embedding(folder: Path) -> bool:
     return True
 
 
-def _makes_logits(node: object) -> bool:
-    import onnx_ir as ir
-
-    return (
-        isinstance(node, ir.Node)
-        and node.op_type == "MatMulNBits"
-        and node.attributes["bits"].as_int() == 8
-        and any(value.name == "logits" for value in node.outputs)
-    )
+def _output_layer(graph: ir.Graph) -> ir.Node | None:
+    """The int8 product that the logits come from, through scaling (Granite) and capping (Gemma)."""
+    logits = next(value for value in graph.outputs if value.name == "logits")
+    node = logits.producer()
+    while node is not None and node.op_type in ("Mul", "Div", "Tanh", "Add", "Cast"):
+        above = node.inputs[0]
+        node = None if above is None else above.producer()
+    if node is None or node.op_type != "MatMulNBits":
+        return None
+    return node if node.attributes["bits"].as_int() == 8 else None
 
 
 def _looks_up_tokens(node: object) -> bool:
