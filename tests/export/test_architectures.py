@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from risen_export.backends import classes, genai, genai_support
+from risen_export.backends.builder import ModelBuilder
 from risen_export.backends.genai_support import refusal
 from risen_export.bundles.variants import variants
 from risen_plugin.errors import ExportError
@@ -122,15 +123,22 @@ def test_experts_that_are_quantized_from_another_checkpoint_are_exported_in_fp32
     assert "export it in fp32" in str(refusal(config, precision=precision))
 
 
-def test_k_quant_is_refused_where_a_block_of_weights_is_left_over() -> None:
+def test_int4_is_refused_where_a_block_of_weights_is_left_over() -> None:
     odd, even = (
         config_of(Architecture("", "llama", "", {"intermediate_size": size})).to_dict()
         for size in (96, 128)
     )
-    for precision in ("int4-mixed", "int4-kquant"):
+    for precision in ("int4", "int4-fast", "int4-mixed", "int4-kquant"):
         assert refusal(even, "cpu", precision) is None
         assert "even number of blocks of 32, not 96" in str(refusal(odd, "cpu", precision))
-    assert refusal(odd, "cpu", "int4") is None
+    for precision in ("int8", "int8-fine", "int4-128", "fp32"):
+        assert refusal(odd, "cpu", precision) is None
+    tied = config_of(Architecture("", "gemma", "", {**BY_NAME["gemma"].changes}))
+    tied.intermediate_size = 128
+    assert "tied embedding of a multiple of 32, not 48" in str(
+        refusal(tied.to_dict(), "cpu", "int4-mixed")
+    )
+    assert refusal(tied.to_dict(), "cpu", "int4") is None
 
 
 def test_a_file_of_another_release_is_read_with_the_defaults_of_its_class() -> None:
@@ -142,7 +150,7 @@ def test_a_file_of_another_release_is_read_with_the_defaults_of_its_class() -> N
     }
     rope = classes.whole(older)["rope_parameters"]
     assert (rope["rope_type"], rope["rope_theta"], rope["factor"]) == ("linear", 5e5, 2.0)
-    assert genai.refuses(older, "cpu", "fp32") is None
+    assert ModelBuilder().refuses(classes.whole(older), "cpu", "fp32") is None
 
 
 def test_infinity_in_a_configuration_is_read_and_written_as_json(

@@ -152,7 +152,11 @@ def test_an_unknown_hub_id_is_refused_without_network() -> None:
             {"architectures": ["GPT2LMHeadModel"], "model_type": "qwen2"},
             "model_type 'qwen2' in config.json is that of Qwen2ForCausalLM",
         ),
-        ({"architectures": ["Qwen2ForCausalLMs"]}, "did you mean 'Qwen2ForCausalLM'"),
+        (
+            {"architectures": ["Qwen2ForCausalLMs"], "model_type": "qwen2"},
+            "model_type 'qwen2' is that of Qwen2ForCausalLM",
+        ),
+        ({"architectures": ["Phi3SmallForCausalLM"]}, "no causal language model of this name$"),
         (
             {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True},
             "encoder-decoder model",

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from risen_export.backends import classes, graph, padding, rotary
+from risen_export.backends import graph, padding, rotary
 from risen_export.backends.genai_mended import mend
 from risen_export.backends.genai_support import SUPPORTED, refusal
 from risen_export.backends.genai_told import GONE, told
@@ -63,24 +63,6 @@ def require_runtime() -> None:
             "risen export needs the cpu extra: "
             f"pip install {' '.join(name.replace('_', '-') for name in missing)}"
         )
-
-
-def refuses(config: Mapping[str, Any], target: str, precision: str) -> str | None:
-    """Why the installed builder makes no right graph of such a model; None if it makes one.
-
-    :param config: the contents of a ``config.json`` that names an architecture.
-    """
-    architecture = str(config["architectures"][0])
-    known = supported()
-    if architecture in known:
-        try:
-            return refusal(classes.whole(config), target, precision)
-        except ExportError as error:
-            return str(error)
-    if architecture in SUPPORTED and known:
-        return "the installed onnxruntime-genai is too old to build it"
-    reason = None if architecture in SUPPORTED else refusal(config, target, precision)
-    return reason and f"{reason}. It supports: {', '.join(sorted(known or SUPPORTED))}"
 
 
 @functools.cache

@@ -127,17 +127,20 @@ def refusal(config: Config, target: str = "cpu", precision: str = "fp32") -> str
 
 
 def _blocks(config: Config, precision: str) -> Iterator[str]:
-    """k-quant packs two blocks of 32 weights into one number, and fails on a block that is left."""
-    if "algo_config" not in PRECISIONS[precision].options:
+    """The builder packs the zero points of two int4 blocks, and fails on one that is left over."""
+    options = PRECISIONS[precision].options
+    if PRECISIONS[precision].family != "int4" or options.get("block_size") != "32":
         return
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     head = config.get("head_dim") or hidden // heads
     for size in (hidden, heads * head, config.get("intermediate_size") or hidden):
         if -(-size // 32) % 2:
             yield (
-                f"k-quant takes sizes of an even number of blocks of 32, not {size}; "
-                "choose int8, int4 or int4-128"
+                f"{precision} takes sizes of an even number of blocks of 32, not {size}; choose "
+                "int8 or int4-128"
             )
+    if hidden % 32 and config.get("tie_word_embeddings") and "matmul_mixed_precision" in options:
+        yield f"{precision} takes a tied embedding of a multiple of 32, not {hidden}; choose int8"
 
 
 def _layers(config: Config, support: Support) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_export.backends import classes
-from risen_plugin.errors import ExportError, near_beside, near_miss
+from risen_plugin.errors import ExportError, near_beside
 from risen_plugin.kit.hub import may_be_on_hub
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -322,8 +322,9 @@ def _no_class(architecture: str, kind: str) -> str | None:
     if architecture == known.get(kind):
         return None
     if architecture not in known.values():
-        near = near_miss(architecture, known.values()) or ";"
-        return f"{near} transformers has no causal language model of this name"
+        # Another architecture with a like name is another model, so only the model type tells.
+        meant = f", and model_type '{kind}' is that of {known[kind]}" if kind in known else ""
+        return f": transformers has no causal language model of this name{meant}"
     if not kind:
         return ": config.json names no model_type"
     other = known.get(kind, "no model that writes text")
