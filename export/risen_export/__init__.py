@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from risen_export.bundles.opening import check
     from risen_export.bundles.sizes import bytes_by_kind
     from risen_export.exporting import Exported, ExportResult, export
+    from risen_export.gate.settings import GateSettings
     from risen_export.runtime.adapting import Added, adapt, remove_adapter
     from risen_export.runtime.bundle import Bundle
     from risen_export.verify import Verdict
@@ -20,6 +21,7 @@ __all__ = [
     "Bundle",
     "ExportResult",
     "Exported",
+    "GateSettings",
     "Verdict",
     "adapt",
     "bytes_by_kind",
@@ -35,6 +37,7 @@ _LATER = {
     "Exported": "risen_export.exporting",
     "Verdict": "risen_export.verify",
     "adapt": "risen_export.runtime.adapting",
+    "GateSettings": "risen_export.gate.settings",
     "bytes_by_kind": "risen_export.bundles.sizes",
     "check": "risen_export.bundles.opening",
     "export": "risen_export.exporting",

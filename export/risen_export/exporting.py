@@ -26,9 +26,11 @@ from risen_export.bundles.variants import (
     variants,
 )
 from risen_export.gate.apart import KeptApart
+from risen_export.gate.instructions import gather
 from risen_export.gate.limits import Failure, Limits, advice, judge, read_limits
 from risen_export.gate.measured import Measured
 from risen_export.gate.probe import context_of
+from risen_export.gate.settings import GateSettings
 from risen_export.gate.verifying import gate_of, ran_here
 from risen_export.memory import give_back_memory
 from risen_export.merging import apart, source
@@ -36,14 +38,17 @@ from risen_export.quiet import quiet
 from risen_export.runtime.bundle import ids_of
 from risen_export.runtime.session import threads_of_environment
 from risen_plugin.config.choices import Use
-from risen_plugin.contracts import Exporter, Prompt
+from risen_plugin.contracts import Exporter
 from risen_plugin.errors import ExportError
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from risen_export.gate.adherence import Standard
+    from risen_export.gate.instructions import Instructions
     from risen_export.gate.reference import Reference
+    from risen_export.runtime.bundle import Bundle
 
 EXACT = Variant("cpu", PRECISIONS["fp32"])
 """The graph that every export builds and judges first: where it is wrong, no other is right."""
@@ -93,8 +98,7 @@ def export(
     force: bool = False,
     replace: bool = False,
     check: bool = True,
-    limits: Mapping[str, Mapping[str, Any]] | None = None,
-    verify_prompts: Sequence[Prompt] | None = None,
+    gate: GateSettings | None = None,
     progress: bool = True,
     show_log: bool = False,
     model: PreTrainedModel | PeftModel | None = None,
@@ -116,8 +120,8 @@ def export(
     :param replace: replace a bundle that is already at ``out``, and publish nothing that fails.
     :param check: measure each graph against the merged model, and publish nothing that is too far
         from it.
-    :param limits: ``{family: {limit: number}}``; see :class:`risen_export.gate.limits.Limits`.
-    :param verify_prompts: texts or chat messages to compare on, in place of the built-in tasks.
+    :param gate: what is asked for that, and how far apart the answers may be; None for the
+        built-in prompts and limits, and the held-out instructions of the run.
     :param show_log: let the libraries' own messages through.
     :param model: a model in memory (plain or PEFT), copied and left as it is.
     :param adapters: folders of PEFT adapters to fold in after those of ``run_or_model``, in the
@@ -129,7 +133,7 @@ def export(
     :raises ExportError: if a file is missing, the model is unsupported or does not fit, a graph is
         too far from it, or the bundle cannot be written.
     """
-    names, families = read_precisions(precisions), read_limits(limits or {})
+    names, settings = read_precisions(precisions), gate or GateSettings()
     wanted_targets = read_targets(targets)
     wanted = () if AUTO in names else variants(wanted_targets, names)
     if not wanted and not check:
@@ -150,6 +154,11 @@ def export(
         config = source.config_in_memory(model, str(run_or_model))
     graphs = [(one.target, one.precision.name) for one in (*((EXACT,) if check else ()), *wanted)]
     chosen = choose(config, graphs, _one_for_adapters(backend) if separate else backend)
+    instructions, notes = (
+        gather(settings, None if resolved is None else resolved.run, apart=separate)
+        if check
+        else (None, ())
+    )
     resolved, kept = apart.kept_apart(resolved, adapters, separate=separate)
     built = [*wanted, *(v for one in wanted_targets if not wanted for v in from_smallest(one))]
     stages = 1 + check * 3 + sum(1 + check for variant in built if not check or variant != EXACT)
@@ -157,10 +166,19 @@ def export(
         publish.published(target, force=force or replace) as scratch,
         tqdm(total=stages, desc="export", unit="stage", disable=not progress) as bar,
     ):
-        job = _Job(scratch, families, bar, chosen, config, show_log=show_log, force=force)
+        job = _Job(
+            scratch,
+            read_limits(settings.limits),
+            bar,
+            chosen,
+            config,
+            show_log=show_log,
+            force=force,
+        )
         job.merge(resolved, model, tokenizer, str(run_or_model), kept if separate else None)
+        job.note(notes)
         if check:
-            job.refer(verify_prompts or (), keep=EXACT in wanted)
+            job.refer(settings, instructions, keep=EXACT in wanted)
         tried: dict[str, str] = {}
         for variant in wanted:
             job.add(variant)
@@ -206,6 +224,7 @@ class _Job:
         self._show_log = show_log
         self._force = force
         self._reference: Reference | None = None
+        self._standard: Standard | None = None
         self._apart: KeptApart | None = None
         self._inner: dict[str, dict[str, Any]] = {}
 
@@ -257,9 +276,15 @@ class _Job:
         self._marks = [[(7919 * i + 13) % vocabulary for i in range(n)] for n in (3, 8)]
         self._fingerprint = asking_model.fingerprint(merged.model, self._marks)
 
-    def refer(self, prompts: Sequence[Prompt], *, keep: bool) -> None:
+    def note(self, notes: Sequence[str]) -> None:
+        """Add sentences to those that the manifest and the caller get."""
+        self.notes = (*self.notes, *notes)
+        self._facts["notes"] = list(self.notes)
+
+    def refer(self, asked: GateSettings, instructions: Instructions | None, *, keep: bool) -> None:
         """Build the exact graph, have the model read its answers, and judge it.
 
+        :param instructions: what the graphs are held to.
         :param keep: whether it was asked for, and stays in the bundle.
         """
         from risen_export.gate import asking_graph, asking_model
@@ -273,7 +298,9 @@ class _Job:
         self._now("ask the model")
         rows = asking_graph.rows_of(
             Bundle.open(folder),
-            default_probe(asked_as(self._tokenizer), prompts),
+            default_probe(
+                asked_as(self._tokenizer), asked.prompts, asked.golden, facts=asked.facts
+            ),
             lambda prompt: encode_prompt(self._tokenizer, prompt),
             self._config("config.json"),
         )
@@ -295,8 +322,36 @@ class _Job:
         measured, failures = self._judged(EXACT, folder)
         if failures:
             self._refuse(EXACT, failures, "it is not the model")
+        if measured is not None and (asked.golden or instructions is not None):
+            measured = self._hold(Bundle.open(folder), measured, asked, instructions)
         if keep:
             self._describe(EXACT, folder, measured, failures)
+
+    def _hold(
+        self,
+        exact: Bundle,
+        measured: Measured,
+        asked: GateSettings,
+        instructions: Instructions | None,
+    ) -> Measured:
+        """Let the exact graph set what the others are held to; its own measures, with adherence."""
+        from risen_export.gate import adherence, asking_graph
+        from risen_export.gate import reference as files
+
+        assert self._reference is not None
+        own = [one["prompt"] for one in asked.golden]
+        for prompt in asking_graph.missed(exact, self._reference, own):
+            self.note([f"the model itself answers {prompt!r:.60} wrongly, so it judges no graph"])
+        if instructions is None:
+            return measured
+        self._bar.set_postfix_str(f"follow instructions {EXACT.name}")
+        self._standard, notes = adherence.begin(exact, instructions)
+        self.note(notes)
+        if self._standard is None:
+            return measured
+        adherence.save(self._standard, self._scratch / "bundle" / files.FOLDER)
+        passed = self._standard.passed
+        return adherence.compared(measured, passed, passed)
 
     def add(self, variant: Variant) -> None:
         """Build, judge and keep a variant.
@@ -388,7 +443,13 @@ class _Job:
         bundle = Bundle.open(folder, device="cpu")
         # The reference's rows hold the exact graph's own answers.
         measured = asking_graph.measure(bundle, self._reference, answered=variant == EXACT)
-        return measured, judge(measured, self._limits[variant.precision.family])
+        limits = self._limits[variant.precision.family]
+        failures = judge(measured, limits)
+        if self._standard is not None and (self._force or not failures):
+            self._bar.set_postfix_str(f"follow instructions {variant.name}")
+            measured = self._standard.add_to(measured, bundle)
+            failures = judge(measured, limits)
+        return measured, failures
 
     def _refuse(self, variant: Variant, failures: Sequence[Failure], what: str) -> None:
         if self._force:

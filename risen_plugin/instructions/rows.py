@@ -75,7 +75,7 @@ def check_row(row: Row, made: str) -> None:
         names = ", ".join(map(str, row)) or "nothing"
         raise DataError(f"{made} without a prompt; it has: {names}")
     prompt = row["prompt"]
-    if not isinstance(prompt, str) and not _is_chat(prompt):
+    if not is_prompt(prompt):
         raise DataError(
             f"{made} with the prompt {short(prompt)}; a prompt is a text, or a list of messages "
             "with role and content"
@@ -114,6 +114,11 @@ def check_characters(row: Row, place: str) -> None:
             ) from error
         except (ValueError, TypeError, RecursionError):  # it is no JSON, and none of ours
             continue
+
+
+def is_prompt(value: object) -> bool:
+    """Whether a value is a text or chat messages."""
+    return isinstance(value, str) or _is_chat(value)
 
 
 def _is_chat(prompt: Any) -> bool:

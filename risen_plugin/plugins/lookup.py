@@ -50,6 +50,20 @@ _CALLED: Mapping[Kind, str] = {
 _UNSAID: Any = inspect.Parameter.empty
 
 
+class OnlyOffers:
+    """Finds what installed plugins offer, and runs no code at a place.
+
+    For names that somebody else may have written. Options that name plugins are looked up likewise.
+    """
+
+    def __init__(self, plugins: OfferFinder) -> None:
+        self._plugins = plugins
+
+    def find(self, kind: Kind, name: str) -> Offer:
+        """As the finder that it was made of does."""
+        return self._plugins.find(kind, name)
+
+
 def look_up(
     plugins: OfferFinder, kind: Kind, target: object, options: Mapping[str, Any] | None = None
 ) -> Built:
@@ -69,6 +83,10 @@ def look_up(
     if not isinstance(target, Use):
         built = _of_python(kind, target)
     elif is_place(target.name):
+        if isinstance(plugins, OnlyOffers):
+            raise ConfigError(
+                f"'{target.name}' is code at a place, and only what installed plugins offer is used"
+            )
         built = _at_place(plugins, kind, target)
     else:
         offer = plugins.find(kind, target.name)

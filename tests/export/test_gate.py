@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from risen_export import Bundle, export
+from risen_export import Bundle, GateSettings, export
 from risen_export.bundles import manifest, publish
 from risen_export.bundles.variants import PRECISIONS, Variant
 from risen_export.gate import reference as files
@@ -122,7 +122,13 @@ def test_the_loss_of_a_token_is_that_of_torch() -> None:
         ),
         (
             "int4",
-            {"adherence": 0.5, "adherence_reference": 0.6},
+            {
+                "adherence": 0.5,
+                "adherence_reference": 0.6,
+                "instructions": 100,
+                "adherence_lost": 12,
+                "adherence_gained": 2,
+            },
             "strict adherence falls by 0.1, more than 0.02",
         ),
         ("int4", {"adherence": 0.6, "adherence_reference": 0.6}, None),
@@ -365,11 +371,11 @@ def test_a_model_that_was_saved_without_its_adapter_is_not_published(
 def test_what_fails_is_published_by_force_and_marked(
     tied_model: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
-    strict = {"int8": {"kl_mean": 0.0}}
+    strict = GateSettings(limits={"int8": {"kl_mean": 0.0}})
     options: dict[str, Any] = {"model": tied_model, "tokenizer": tokenizer, "progress": False}
     with pytest.raises(ExportError, match=r"try --precision int8-fine, or --precision auto"):
-        export("mine", tmp_path / "out", ["int8"], limits=strict, **options)
-    result = export("mine", tmp_path / "out", ["int8"], limits=strict, force=True, **options)
+        export("mine", tmp_path / "out", ["int8"], gate=strict, **options)
+    result = export("mine", tmp_path / "out", ["int8"], gate=strict, force=True, **options)
     assert "the mean divergence is" in result.precisions["int8"].failures[0]
     content = read(tmp_path / "out")
     assert content["variants"]["int8"]["gate"]["passed"] is False
@@ -391,7 +397,7 @@ def test_auto_keeps_the_smallest_that_passes_and_says_why_not_a_smaller_one(
         "mine",
         tmp_path / "out",
         ["auto"],
-        limits={"int4": {"kl_mean": 0.0}},
+        gate=GateSettings(limits={"int4": {"kl_mean": 0.0}}),
         model=tied_model,
         tokenizer=tokenizer,
         progress=False,
@@ -424,7 +430,9 @@ def test_graphs_for_cuda_are_built_here_and_run_as_far_as_a_cpu_can(
         tmp_path / "out",
         ["fp16,bf16,int4"],
         targets=["cuda"],
-        limits={"int4": {"kl_mean": 9.0, "kl_p99": 9.0, "perplexity": 9.0, "agreement": 0.1}},
+        gate=GateSettings(
+            limits={"int4": {"kl_mean": 9.0, "kl_p99": 9.0, "perplexity": 9.0, "agreement": 0.1}}
+        ),
         model=tied_model,
         tokenizer=tokenizer,
         progress=False,

@@ -15,8 +15,6 @@ from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from risen_export.exporting import Exported, ExportResult
 
 
@@ -63,7 +61,8 @@ if TYPE_CHECKING:
     "gate_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="YAML with limits of the gate, in place of the built-in ones.",
+    help="YAML with what the gate asks and lets through: limits, prompts, golden prompts, "
+    "instructions with rewards.",
 )
 @json_option("Print JSON in place of the table.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
@@ -91,7 +90,10 @@ def export_command(
     published.
     """
     from risen_export.exporting import export
+    from risen_export.gate.settings import read_settings
 
+    if gate_file is not None and no_verify:
+        raise ConfigError("--gate says how graphs are measured; leave it or --no-verify out")
     result = export(
         run_or_model,
         out,
@@ -102,7 +104,7 @@ def export_command(
         force=force,
         replace=replace,
         check=not no_verify,
-        limits=None if gate_file is None else _limits(gate_file),
+        gate=None if gate_file is None else read_settings(gate_file),
         progress=not quiet,
         show_log=bool(context.find_root().params.get("debug")),
     )
@@ -111,17 +113,6 @@ def export_command(
     for note in result.notes:
         click.echo(f"note: {note}", err=True)
     say(json_text(_data(result)) if as_json else report(result))
-
-
-def _limits(path: Path) -> Mapping[str, Any]:
-    from risen_plugin.kit.yaml_files import read_mapping
-
-    content = read_mapping(path, "limits of the gate: {limits: {int8: {agreement: 0.97}}}")
-    odd = [key for key in content if key != "limits"]
-    limits = content.get("limits")
-    if odd or not isinstance(limits, dict):
-        raise ConfigError(f"{path} has to hold one mapping, limits: {{int8: {{agreement: 0.97}}}}")
-    return limits
 
 
 def _data(result: ExportResult) -> dict[str, Any]:
@@ -154,6 +145,9 @@ def report(result: ExportResult) -> str:
             for kind, size in one.bytes_by_kind.items()
         )
         lines.append(f"{name} is made of: {kinds}")
+    for name, one in result.precisions.items():
+        if one.measured is not None and one.measured.adherence is not None:
+            lines.append(f"{name} follows {one.measured.followed}")
     for name, one in result.precisions.items():
         if one.failures:
             lines.append(f"{name} fails the gate and was published by --force: {one.failures[0]}")

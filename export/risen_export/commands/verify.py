@@ -51,5 +51,7 @@ def _line(one: Verified) -> str:
         f"{measured.agreement:.1%} of {measured.answered} tokens agree, divergence "
         f"{measured.kl_mean:.2g}, perplexity x {measured.perplexity_ratio:.4f}"
     )
+    if measured.adherence is not None:
+        text += f", follows {measured.followed}"
     verdict = "; ".join(one.failures) or "passes"
     return f"{text}: {verdict}" + (f" ({one.remark})" if one.remark else "")

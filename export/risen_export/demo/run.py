@@ -16,6 +16,7 @@ import transformers
 from risen_export.demo.settings import Settings
 from risen_export.demo.stages import Desk, score_instructions
 from risen_export.exporting import export
+from risen_export.gate.settings import GateSettings
 from risen_export.runtime.bundle import Bundle
 from risen_plugin.contracts import PhaseRecord
 from risen_plugin.embedded import base_model, orders
@@ -96,7 +97,8 @@ def run_demo(
 
 def _export(desk: Desk, out: Path) -> dict[str, Any]:
     chosen = [row["prompt"] for row in desk.data.instructions[:8]]
-    result = export(out / "run", out / "bundle", PRECISIONS, verify_prompts=chosen, progress=True)
+    settings = GateSettings(prompts=chosen, count=0)  # adherence is measured below, on more rows
+    result = export(out / "run", out / "bundle", PRECISIONS, gate=settings, progress=True)
     figures: dict[str, Any] = {"path": str(out / "bundle")}
     for name, one in result.precisions.items():
         bundle = Bundle.open(out / "bundle", precision=name)

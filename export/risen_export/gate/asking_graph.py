@@ -215,6 +215,18 @@ def _greedy(
     return equal, golden, lost
 
 
+def missed(bundle: Bundle, reference: Reference, prompts: Sequence[Prompt]) -> list[str]:
+    """The golden ones of ``prompts`` that the model itself answers wrongly."""
+    own = set(map(_shown, prompts))
+    golden = [row for row in reference.rows if row.kind == "golden" and _shown(row.prompt) in own]
+    answers = [_text(bundle, row.answer, reference.ends) for row in golden]
+    return [
+        _shown(row.prompt)
+        for row, answer in zip(golden, answers, strict=True)
+        if not _holds(answer, row.expected)
+    ]
+
+
 def _text(bundle: Bundle, answer: Sequence[int], ends: frozenset[int]) -> str:
     end = next((i for i, token in enumerate(answer) if token in ends), len(answer))
     return bundle.tokenizer.decode(answer[:end])

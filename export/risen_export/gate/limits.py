@@ -12,6 +12,10 @@ from typing import Any
 from risen_export.bundles.variants import Family, Variant, from_smallest
 from risen_export.gate.measured import Measured
 from risen_plugin.errors import ConfigError, near_miss
+from risen_plugin.kit.intervals import of_shares
+
+SURE = 0.95
+"""How sure a loss of adherence has to be."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class Limits:
     :param kl_p99: the same of its 99th percentile over the positions.
     :param perplexity: largest ratio of the perplexities on the probe's texts.
     :param golden: most golden prompts that the model answers rightly and the graph does not.
-    :param adherence: largest loss of strict adherence on the run's held-out instructions.
+    :param adherence: largest loss of strict adherence on the run's held-out instructions. A larger
+        one counts where it is sure, too: chance makes one like it in one of 20 cases at most.
     """
 
     logits: float | None = None
@@ -122,10 +127,32 @@ def judge(measured: Measured, limits: Limits) -> list[Failure]:
                 + (f", and {lost - 1} more wrongly" if lost > 1 else ""),
             )
         )
-    if measured.adherence is not None and measured.adherence_reference is not None:
-        drop = measured.adherence_reference - measured.adherence
-        most("adherence", drop, limits.adherence, "strict adherence falls by {}")
+    if limits.adherence is not None and loses_adherence(measured, limits.adherence):
+        failures.append(Failure("adherence", _drop_in_words(measured, limits.adherence)))
     return failures
+
+
+def loses_adherence(measured: Measured, limit: float) -> bool:
+    """Whether strict adherence falls by more than ``limit``, and not by chance.
+
+    The graphs' answers to the same instructions are compared, so only those count that one of them
+    follows and the other does not (McNemar's exact test).
+    """
+    if measured.adherence is None or measured.adherence_reference is None:
+        return False
+    # Whole instructions, since 0.04 - 0.02 is a little more than 0.02 in floats.
+    lost, gained = measured.adherence_lost, measured.adherence_gained
+    is_larger = lost - gained > limit * measured.instructions * (1 + 1e-9)
+    return is_larger and of_shares(lost, gained, measured.instructions, SURE).low > 0
+
+
+def _drop_in_words(measured: Measured, limit: float) -> str:
+    before, after = measured.adherence_reference or 0.0, measured.adherence or 0.0
+    return (
+        f"strict adherence falls by {before - after:.3g}, more than {limit:.3g}, from {before:.3g} "
+        f"to {after:.3g} ({measured.adherence_lost} of {measured.instructions} instructions lost, "
+        f"{measured.adherence_gained} gained)"
+    )
 
 
 def advice(variant: Variant) -> str:

@@ -30,6 +30,8 @@ class Measured:
     :param adherence: strict adherence of the graph; None where no instructions were given.
     :param adherence_reference: of the model's exact graph.
     :param instructions: how many were asked.
+    :param adherence_lost: those of them that the exact graph follows and this one does not.
+    :param adherence_gained: those that this one follows alone.
     """
 
     positions: int
@@ -49,6 +51,8 @@ class Measured:
     adherence: float | None = None
     adherence_reference: float | None = None
     instructions: int = 0
+    adherence_lost: int = 0
+    adherence_gained: int = 0
 
     @classmethod
     def of_nothing(cls, odd_files: Sequence[str]) -> Measured:
@@ -67,6 +71,15 @@ class Measured:
     def perplexity_ratio(self) -> float:
         """The graph's perplexity, times the model's."""
         return self.perplexity / self.perplexity_reference
+
+    @property
+    def followed(self) -> str:
+        """Strict adherence in words: ``41 of 64 instructions, the model 43``."""
+        ours, theirs = (
+            round((share or 0.0) * self.instructions)
+            for share in (self.adherence, self.adherence_reference)
+        )
+        return f"{ours} of {self.instructions} instructions, the model {theirs}"
 
     def as_json(self) -> dict[str, Any]:
         """The numbers by name; one that is not finite, which JSON lacks, as None."""

@@ -74,14 +74,32 @@ class Probe:
     texts: Sequence[str] = (TEXT,)
 
 
-def default_probe(asked_as: Callable[[str], Prompt], prompts: Sequence[Prompt] = ()) -> Probe:
+def default_probe(
+    asked_as: Callable[[str], Prompt],
+    prompts: Sequence[Prompt] = (),
+    golden: Sequence[Mapping[str, Any]] = (),
+    *,
+    facts: bool = True,
+) -> Probe:
     """Eight questions that small models answer rightly, eight tasks, and a text.
 
     :param asked_as: the prompt of a question, as the model's template takes it.
     :param prompts: in place of the tasks.
+    :param golden: ``{"prompt": ..., "expected": [words]}``, asked beside the questions.
+    :param facts: whether those are asked.
     """
-    golden = tuple(Golden(asked_as(text), expected) for text, expected in _FACTS)
-    return Probe(golden, prompts or tuple(map(asked_as, _TASKS)))
+
+    def asked(prompt: Prompt) -> Prompt:
+        return asked_as(prompt) if isinstance(prompt, str) else prompt
+
+    questions = [
+        *(_FACTS if facts else ()),
+        *((one["prompt"], tuple(one["expected"])) for one in golden),
+    ]
+    return Probe(
+        tuple(Golden(asked(prompt), expected) for prompt, expected in questions),
+        tuple(map(asked, prompts or _TASKS)),
+    )
 
 
 _CONTEXTS = ("max_position_embeddings", "seq_length", "n_positions", "n_ctx", "max_seq_len")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from risen_export.bundles import manifest, publish
 from risen_export.bundles.opening import check, open_folder
 from risen_export.bundles.variants import PRECISIONS, PROVIDERS
+from risen_export.gate import adherence
 from risen_export.gate import reference as files
 from risen_export.gate.asking_graph import measure
 from risen_export.gate.limits import Limits, judge, read_limits
@@ -99,31 +100,35 @@ def verify_bundle(
     if not (path / files.FOLDER).is_dir():
         raise ExportError(f"{path} was exported with --no-verify, so nothing is there to compare")
     reference = files.load(path / files.FOLDER)
+    standard, lacking = adherence.load(path / files.FOLDER)
     names = list(recorded) if variant is None else [folder.name]
     found = {}
     with tqdm(total=len(names), desc="verify", unit="variant", disable=not progress) as bar:
         for name in names:
             bar.set_postfix_str(name)
-            found[name] = _verified(path, name, reference)
+            one = _verified(path, name, reference, standard)
+            found[name] = replace(one, remark="; ".join(filter(None, (one.remark, lacking))))
             bar.update()
     return found
 
 
-def _verified(out: Path, name: str, reference: files.Reference) -> Verified:
+def _verified(
+    out: Path, name: str, reference: files.Reference, standard: adherence.Standard | None
+) -> Verified:
     """Measure one variant where it was built for, else on the CPU as far as that can run it."""
     content = manifest.read(out / name) or {}
     gate: Mapping[str, Any] = content.get("gate") or {}
     precision, target = PRECISIONS[content["precision"]], str(content["target"])
     remark = ""
     try:
-        measured = measure(Bundle.open(out / name), reference)
+        measured = _measured(Bundle.open(out / name), reference, standard)
     except ExportError as error:
         if target == "cpu":
             raise
         remark = str(error)
         if not precision.on_cpu:
             return Verified(None, remark=remark)
-        measured = measure(Bundle.open(out / name, device="cpu"), reference)
+        measured = _measured(Bundle.open(out / name, device="cpu"), reference, standard)
     limits = Limits(**gate["limits"]) if gate else read_limits({})[precision.family]
     failures = tuple(one.reason for one in judge(measured, limits))
     if remark:
@@ -132,6 +137,13 @@ def _verified(out: Path, name: str, reference: files.Reference) -> Verified:
         return Verified(measured, failures, _remark(measured, gate, content["ran"]))
     marked = _marked(out, name, target, gate_of(measured, limits, failures))
     return Verified(measured, failures, marked)
+
+
+def _measured(
+    bundle: Bundle, reference: files.Reference, standard: adherence.Standard | None
+) -> Measured:
+    measured = measure(bundle, reference)
+    return measured if standard is None else standard.add_to(measured, bundle)
 
 
 def _marked(out: Path, name: str, target: str, gate: dict[str, Any]) -> str:
