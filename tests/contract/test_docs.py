@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from risen_export.gate.settings import GateSettings
 from risen_plugin import PhaseRecord, Progress
 from risen_plugin.commands.train.run_config import DataSource, RunConfig
 from risen_plugin.config import (
@@ -145,6 +146,8 @@ def test_yaml_in_the_docs_is_a_configuration(block, tmp_path, monkeypatch):
         assert RunConfig.from_dict(data).model
     elif {"rewards", "generator", "scheduler"} <= data.keys():
         assert RisenConfig.from_dict(data).rewards
+    elif {"golden", "instructions"} <= data.keys():
+        assert GateSettings(**data).golden
     else:
         known = (dataclasses.fields(RisenConfig), dataclasses.fields(RunConfig))
         assert any(data.keys() <= {field.name for field in fields} for fields in known)

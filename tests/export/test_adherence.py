@@ -15,9 +15,10 @@ from risen_export import Bundle, GateSettings, check, export
 from risen_export.bundles.manifest import read as read_manifest
 from risen_export.exporting import ExportResult
 from risen_export.gate import adherence
-from risen_export.gate.instructions import MOST_TOKENS, Instructions, gather, made_again
+from risen_export.gate.instructions import Instructions, gather, made_again
 from risen_export.gate.limits import SURE, Limits, judge, loses_adherence
 from risen_export.gate.measured import Measured
+from risen_export.gate.settings import MOST_TOKENS
 from risen_export.gate.verifying import verify_bundle
 from risen_plugin.errors import ConfigError, DataError, ExportError, RisenError
 from risen_plugin.record.held_out import HELD_OUT, write_held_out
@@ -204,7 +205,10 @@ def test_at_most_so_many_instructions_are_asked_the_guards_first(tmp_path: Path)
     assert not notes
     few, _ = gather(GateSettings(count=3), run)
     assert few is not None
-    assert few.rows == asked("guard", 3)
+    assert (few.rows, few.max_new_tokens) == (asked("guard", 3), 6)
+    longer, _ = gather(GateSettings(tokens=9), run)
+    assert longer is not None
+    assert longer.max_new_tokens == 9
     assert gather(GateSettings(count=0), run) == (None, ())
     assert gather(GateSettings(), None) == (None, ())
 

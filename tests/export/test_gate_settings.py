@@ -30,6 +30,7 @@ rewards:
   - constraints
   - {use: length, options: {low: 1, high: 9}, passes_at: 0.5}
 count: 200
+tokens: 32
 """
 
 
@@ -49,6 +50,7 @@ def test_a_file_says_the_same_as_python(tmp_path: Path) -> None:
         instructions="rows.jsonl",
         rewards=["constraints", Use("length", {"low": 1, "high": 9}, passes_at=0.5)],
         count=200,
+        tokens=32,
     )
 
 
@@ -84,6 +86,8 @@ def test_a_key_without_a_value_counts_as_left_out(tmp_path: Path) -> None:
         ("rewards: [3]", "rewards.0 is 3; it is a reward's name"),
         ("count: -1", "count is -1; least is 0"),
         ("count: many", "count is 'many'; it is a whole number from 0"),
+        ("tokens: 0", "tokens is 0; least is 1"),
+        ("tokens: 1000", "tokens is 1000; most is 256"),
         ("- limits", "holds no mapping"),
         ("limits: {", "is not valid YAML"),
     ],

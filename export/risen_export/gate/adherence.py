@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from risen_export.bundles.private import scrub
-from risen_export.gate.instructions import MOST_TOKENS, Instructions, Judge, made_again
+from risen_export.gate.instructions import Instructions, Judge, made_again
 from risen_export.gate.measured import Measured
+from risen_export.gate.settings import MOST_TOKENS
 from risen_export.runtime.bundle import Bundle
 from risen_plugin.contracts import Completion, Failed, Row
 from risen_plugin.errors import DataError, ExportError, RisenError

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from risen_export.gate.settings import GateSettings
+from risen_export.gate.settings import MOST_TOKENS, GateSettings
 from risen_plugin.config.choices import Grading, Use, Weighted, as_named
 from risen_plugin.contracts import Row
 from risen_plugin.errors import ConfigError, DataError, RisenError
@@ -22,9 +22,6 @@ from risen_plugin.record.held_out import SETS, read_held_out
 from risen_plugin.record.reading import read_description
 from risen_plugin.record.run_record import FOLDER
 from risen_plugin.rewards.calling import NamedReward, wrap
-
-MOST_TOKENS = 256
-"""Of an answer, whatever the run allowed."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,8 @@ def gather(
     rows = [] if settings.instructions is None else _rows(settings.instructions)
     if run is None or (rows and judges):
         _check_whole(rows, judges)
-        return Instructions(_judged(rows, judges)[: settings.count], judges), ()
+        tokens = settings.tokens or MOST_TOKENS
+        return Instructions(_judged(rows, judges)[: settings.count], judges, tokens), ()
     notes: list[str] = []
     try:
         record = read_description(run / FOLDER)
@@ -89,7 +87,8 @@ def gather(
         return None, (f"adherence was not measured: {error}",)
     if not any(judge.reward.grading.graded for judge in judges):
         return None, (*notes, "adherence was not measured: no reward of the run can be made again")
-    return Instructions(rows[: settings.count], judges, _tokens(record)), tuple(notes)
+    tokens = settings.tokens or _tokens(record)
+    return Instructions(rows[: settings.count], judges, tokens), tuple(notes)
 
 
 # Of the settings

@@ -20,7 +20,9 @@ from risen_plugin.kit.yaml_files import read_mapping
 
 COUNT = 64
 """Instructions that are asked where nobody says how many."""
-_KEYS = {"limits", "prompts", "golden", "facts", "instructions", "rewards", "count"}
+MOST_TOKENS = 256
+"""Of an answer to an instruction."""
+_KEYS = {"limits", "prompts", "golden", "facts", "instructions", "rewards", "count", "tokens"}
 _NEEDS = "settings of the gate, such as {limits: {int8: {agreement: 0.97}}}"
 
 
@@ -39,6 +41,7 @@ class GateSettings:
         Lines file with them; None takes the held-out rows of the run.
     :param rewards: as a run's configuration names them; those of the run if empty.
     :param count: most instructions that are asked; 0 for none.
+    :param tokens: most tokens of an answer to one; None takes those of the run, at most 256.
     :raises ConfigError: for a value of another kind, an unknown family or an unknown limit.
     """
 
@@ -49,6 +52,7 @@ class GateSettings:
     instructions: str | Path | Sequence[Row] | None = None
     rewards: Sequence[PluginOrName] = ()
     count: int = COUNT
+    tokens: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.limits, Mapping):
@@ -61,6 +65,10 @@ class GateSettings:
         if not isinstance(self.facts, bool):
             raise ConfigError(f"facts is {self.facts!r:.60}; it is true or false")
         check_whole("count", self.count, 0)
+        if self.tokens is not None:
+            check_whole("tokens", self.tokens, 1)
+            if self.tokens > MOST_TOKENS:
+                raise ConfigError(f"tokens is {self.tokens}; most is {MOST_TOKENS}")
         rows = self.instructions
         if not isinstance(rows, str | Path | Sequence | None):
             raise ConfigError(
