@@ -31,7 +31,9 @@ _SINGLE = 4  # prompts that are decoded one at a time
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--model", help="The model it was made from; default: as its manifest records.")
+@click.option(
+    "--model", help="The model it was made from; default: the hub id that its manifest has."
+)
 @click.option("--prompts", default=128, show_default=True, help="Questions answered at once.")
 @click.option("--tokens", default=64, show_default=True, help="Longest answer, in tokens.")
 @threads_option
@@ -55,7 +57,12 @@ def main(
     spanning = manifest.read(bundle) or {}
     if "variants" not in spanning:
         raise click.ClickException(f"{bundle} is not a folder that risen export wrote")
-    torch_arm = _Torch(model or str(spanning["source"]))
+    source = model or str(spanning["source"])
+    if "/" not in source and not Path(source).is_dir():
+        raise click.ClickException(
+            f"the manifest names '{source}' without its folder; give --model"
+        )
+    torch_arm = _Torch(source)
     arms: dict[str, _Arm] = {TORCH: torch_arm}
     arms |= {name: _Graph(bundle, name, threads) for name in spanning["variants"]}
     texts = [row["prompt"] for row in training.instructions(prompts, 4)]

@@ -122,10 +122,10 @@ def test_the_card_has_the_licence_the_base_and_the_measured_numbers(
     from huggingface_hub import ModelCard
 
     text = (out / "README.md").read_text()
-    data = ModelCard(text).data
-    assert data.license == "apache-2.0"
-    assert data.base_model == "org/Base-1B"
-    assert data.pipeline_tag == "text-generation"
+    data = ModelCard(text).data.to_dict()
+    assert data["license"] == "apache-2.0"
+    assert data["base_model"] == "org/Base-1B"
+    assert data["pipeline_tag"] == "text-generation"
     head = yaml.safe_load(text.split("---\n")[1])
     names = [metric["type"] for metric in head["model-index"][0]["results"][0]["metrics"]]
     assert {"agreement", "kl_mean", "perplexity"} <= set(names)

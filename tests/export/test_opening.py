@@ -16,7 +16,7 @@ from risen_export.bundles import manifest
 from risen_export.bundles.opening import open_folder
 from risen_plugin.errors import ExportError
 
-Damage = Callable[[Path], None]
+Damage = Callable[[Path], object]
 
 
 @pytest.fixture
