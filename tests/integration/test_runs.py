@@ -14,6 +14,8 @@ import pytest
 import torch
 import yaml
 
+from risen_export.gate.instructions import gather
+from risen_export.gate.settings import GateSettings
 from risen_plugin.commands.advise import measuring
 from risen_plugin.commands.train import training
 from risen_plugin.embedded import orders
@@ -56,6 +58,27 @@ def test_a_run_is_trained_reinforced_saved_and_told():
 
     AutoTokenizer.from_pretrained("out")
     AutoModelForCausalLM.from_pretrained("out")
+
+
+def test_the_record_of_a_run_holds_what_its_graphs_are_held_to():
+    done("train", run_yaml(), "--output", "out", "--quiet")
+    [reward] = json.loads(Path("out/risen/run.json").read_text())["rewards"]
+    assert reward["named"] == {"use": "mine.py:letters", "options": {}}
+    assert gather(GateSettings(), Path("out")) == (
+        None,
+        (
+            "adherence is measured without reward 'letters': 'mine.py:letters' is code at a place, "
+            "and only what installed plugins offer is used",
+            "adherence was not measured: no reward of the run can be made again",
+        ),
+    )
+    named = GateSettings(rewards=[{"use": "mine.py:letters", "passes_at": 0.0}])
+    found, notes = gather(named, Path("out"))
+    assert found is not None
+    assert len(found.rows) == KEEP["rows"] + 2 * KEEP["report_rows"]  # and as many unseen ones
+    assert all("prompt" in row for row in found.rows)
+    assert found.max_new_tokens == GRPO["max_completion_length"]
+    assert not notes
 
 
 def test_a_run_whose_phases_were_all_dropped_ends_with_1_and_says_so_in_json():

@@ -58,7 +58,7 @@ def read_limits(given: Mapping[str, Any]) -> dict[Family, Limits]:
     limits = dict(DEFAULTS)
     names = [field.name for field in fields(Limits)]
     for named, values in given.items():
-        family = next((one for one in DEFAULTS if one == named), None)
+        family: Family | None = next((one for one in DEFAULTS if one == named), None)
         if family is None:
             raise ConfigError(
                 f"limits: unknown family '{named}'{near_miss(str(named), DEFAULTS) or '.'} "
