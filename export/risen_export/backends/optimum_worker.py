@@ -8,7 +8,8 @@ import sys
 
 def main() -> None:
     """Write ``model.onnx``, with a past, of the model in the first folder to the second."""
-    from optimum.exporters.onnx import main_export
+    # Of the other environment.
+    from optimum.exporters.onnx import main_export  # pyright: ignore[reportMissingImports]
 
     main_export(
         sys.argv[1],

@@ -98,7 +98,8 @@ def round_weights(model: ir.Model, folder: Path, precision: str, *, tied: bool) 
         )
         quantizer.process()
         rounded.mkdir()
-        quantizer.model.save_model_to_file(str(rounded / GRAPH), True)
+        made: Any = quantizer.model  # its constructor makes an ONNXModel of what it is given
+        made.save_model_to_file(str(rounded / GRAPH), True)
         for name in (DATA, GRAPH):
             put(rounded / name, folder / name)
     if how.bits == 8 and tied:
