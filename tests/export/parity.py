@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,19 @@ def differences(graph: Path, model: Any, rows: list[list[int]]) -> dict[str, flo
     as one batch, and the others token by token, shorter rows leaving it. What a step is compared
     with is a pass of its own where the model has tables of two lengths (longrope).
     """
+    from risen_export.runtime.growing import GrowingCache
     from risen_export.runtime.longrope import Cache, TwoTableCache, switch_of
     from risen_export.runtime.session import KeyValueCache, open_session
 
     session = open_session(graph / "model.onnx", 1)
     switch = switch_of(model.config.to_dict())
 
+    genai = json.loads((graph / "genai_config.json").read_text(encoding="utf-8"))
+    grows = genai["search"].get("past_present_share_buffer") is False
+
     def cache(count: int, capacity: int = 0) -> Cache:
+        if grows:
+            return GrowingCache(session, count, capacity)
         if switch is None:
             return KeyValueCache(session, count, capacity)
         return TwoTableCache(lambda count: KeyValueCache(session, count, capacity), switch)
