@@ -123,7 +123,7 @@ def judge(measured: Measured, limits: Limits) -> list[Failure]:
         failures.append(
             Failure(
                 "golden",
-                f"{prompt!r} is answered {answer!r:.60}"
+                f"{prompt!r} is answered {_cut(answer)!r}"
                 + (f", and {lost - 1} more wrongly" if lost > 1 else ""),
             )
         )
@@ -153,6 +153,10 @@ def _drop_in_words(measured: Measured, limit: float) -> str:
         f"to {after:.3g} ({measured.adherence_lost} of {measured.instructions} instructions lost, "
         f"{measured.adherence_gained} gained)"
     )
+
+
+def _cut(answer: str, longest: int = 50) -> str:
+    return answer if len(answer) <= longest else f"{answer[:longest]}..."
 
 
 def advice(variant: Variant) -> str:
