@@ -405,7 +405,8 @@ class _Job:
     def finish(self) -> dict[str, dict[str, Any]]:
         """Write the manifest over all variants; their own manifests by name."""
         self._now("publish")
-        publish.span(self._scratch / "bundle", self._inner, self._facts)
+        kept: dict[str, Any] = {} if self._apart is None else {"adapters": {}}
+        publish.span(self._scratch / "bundle", self._inner, self._facts, **kept)
         if self._apart is not None:
             self._apart.put(self._scratch / "bundle")
         return self._inner
@@ -420,9 +421,10 @@ class _Job:
             scratch=self._scratch / "cache",
             show_log=self._show_log,
         )
-        if self._apart is not None:
-            self._apart.branch(folder)
         publish.complete(folder, self._client, on_cpu=variant.target == "cpu")
+        if self._apart is not None:
+            # After completing, whose copy of the graph for transformers.js stays as it is.
+            self._apart.branch(folder)
         # Written once without the verdict, since opening a bundle asks for its manifest.
         publish.describe(
             folder,

@@ -481,6 +481,19 @@ def test_onnxruntime_genai_switches_the_files(apart: Apart) -> None:
 
 
 @pytest.mark.slow
+def test_a_base_without_adapters_has_no_branches_to_pay_for(apart: Apart) -> None:
+    for variant in ("fp32", "int8"):
+        bundle = Bundle.open(apart.out, variant, threads=1)
+        prompts = [[1, 5, 9, 70, 33], [4, 4]]
+        before = bundle.generate_ids(prompts, max_new_tokens=8)
+        assert not bundle._session.get_overridable_initializers()
+        bundle.generate_ids(prompts, max_new_tokens=1, adapter="last")
+        assert bundle._session.get_overridable_initializers()
+        assert bundle.generate_ids(prompts, max_new_tokens=8) == before
+        assert bundle.sites == Bundle.open(apart.out, variant, threads=1).sites
+
+
+@pytest.mark.slow
 def test_each_row_of_a_batch_may_have_an_adapter_of_its_own(apart: Apart) -> None:
     from risen_export.runtime.adapters import as_values
 
@@ -655,7 +668,7 @@ def test_graphs_for_a_gpu_take_the_same_file(apart: Apart, tmp_path: Path) -> No
         progress=False,
     )
     half = 0.05  # fp16 rounds; the adapter moves logits by more than 1
-    bundle = Bundle.open(result.path, "cuda-fp16", threads=1)
+    bundle = Bundle.open(result.path, "cuda-fp16", threads=1, device="cpu")
     for name in ("whole", None):
         ours = bundle.logits(apart.ids, adapter=name)
         assert np.abs(ours - apart.expected(name)).max() <= half

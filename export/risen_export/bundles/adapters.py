@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from risen_export.bundles import manifest
+from risen_export.bundles import javascript, manifest
+from risen_export.bundles.hashes import sha256_of
 from risen_export.bundles.lora import Lora
 from risen_export.bundles.opening import verified
 from risen_plugin.errors import ExportError, near_miss
@@ -54,6 +55,21 @@ def root_of(folder: Path) -> Path | None:
     return None
 
 
+def takes(root: Path | None) -> bool:
+    """Whether the graphs of a bundle take adapters."""
+    content = None if root is None else manifest.read(root)
+    return content is not None and KEY in content
+
+
+def plain_graph(root: Path | None, folder: Path) -> Path | None:
+    """The graph of a variant without places for adapters; None if it has but one graph.
+
+    It is the one that transformers.js opens, which knows of no adapters.
+    """
+    graphs = list(folder.glob(f"{javascript.FOLDER}/*.onnx")) if takes(root) else []
+    return graphs[0] if len(graphs) == 1 else None
+
+
 def listed(root: Path | None) -> dict[str, AdapterEntry]:
     """The adapters of a bundle by name, as its manifest has them now.
 
@@ -69,6 +85,11 @@ def file_of(root: Path | None, name: str) -> Path:
     :raises ExportError: if the bundle has no such adapter, or its file was changed.
     """
     entries = listed(root)
+    if root is not None and not takes(root):
+        raise ExportError(
+            f"{root} takes no adapters: they were merged when it was exported; export it with "
+            "--adapters separate"
+        )
     if root is None or name not in entries:
         if not entries:
             raise ExportError(
@@ -186,6 +207,6 @@ def hashes_of(base: str | None, beside: Path) -> dict[str, str] | None:
     """SHA-256 of the weight files of an adapter's base, if it is a folder that is here."""
     for folder in () if base is None else (Path(base).expanduser(), beside / base):
         if folder.is_dir():
-            files = sorted(folder.glob("*.safetensors"))
-            return {file.name: sha256(file) for file in files} or None
+            hashes = sha256_of(sorted(folder.glob("*.safetensors")))
+            return {file.name: one for file, one in hashes.items()} or None
     return None

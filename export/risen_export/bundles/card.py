@@ -127,6 +127,15 @@ made = model.generate(**inputs, max_new_tokens=32, do_sample=False)
 print(tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 """)
+_ADAPTERS = """
+## Adapters
+
+The graphs are those of the base, and take LoRA adapters while they run. Those in `adapters/` are
+listed in `manifest.json`; `risen adapt . ADAPTER` adds one. Ask for one with
+`bundle.generate(prompts, adapter="NAME")`, with `RunOptions.add_active_adapter` in plain
+onnxruntime, and with `Adapters` and `Generator.set_active_adapter` in onnxruntime-genai. Other
+clients get the base.
+"""
 QUESTION = "What is the capital of France?"
 _MESSAGES = f'[{{"role": "user", "content": "{QUESTION}"}}]'
 _APPLIED = "tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True"
@@ -169,6 +178,7 @@ def write_card(out: Path, content: Mapping[str, Any], *, has_template: bool, end
         "\n".join(_table(content)) + "\n",
         *_notes(content),
         _snippets(content, has_template=has_template, ends=ends),
+        *([_ADAPTERS] if "adapters" in content else []),
     ]
     (out / README).write_text("\n".join(parts), encoding="utf-8")
 

@@ -7,7 +7,7 @@ act on a run with bound inputs and outputs, which answering uses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,44 +79,40 @@ class Adapters:
     while the bundle is open is found.
 
     :param folder: of the variant.
+    :ivar plain: a graph of the base alone, where the bundle has one. It is quicker by what
+        branches cost that nobody uses.
     """
 
-    def __init__(self, folder: Path, session: InferenceSession) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._root = adapters.root_of(folder)
-        self._inputs = {value.name: value.shape for value in session.get_overridable_initializers()}
         self._used: dict[str, tuple[str, Values]] = {}
+        self.plain = adapters.plain_graph(self._root, folder)
 
     @property
     def names(self) -> list[str]:
         """The names of the adapters that the bundle has now."""
         return list(adapters.listed(self._root))
 
-    def values(self, adapter: Adapter | None) -> Values:
-        """The inputs that make the graph compute an adapter; none for the base model.
+    def values(self, adapter: Adapter, session: Callable[[], InferenceSession]) -> Values:
+        """The inputs that make the graph compute an adapter.
 
+        :param session: opens the graph that takes adapters, unless it is open.
         :raises ExportError: if there is no such adapter, or its file was changed.
         """
-        if adapter is None:
-            return {}
         if not isinstance(adapter, str):
+            session()
             return adapter
-        return self._named(adapter)
-
-    def _named(self, name: str) -> Values:
-        if not self._inputs:
-            raise ExportError(
-                f"{self._folder} takes no adapters: they were merged when it was exported; "
-                "export it with --adapters separate"
-            )
-        entry = adapters.listed(self._root).get(name)
-        used = self._used.get(name)
+        entry = adapters.listed(self._root).get(adapter)
+        used = self._used.get(adapter)
         if entry is not None and used is not None and used[0] == entry["sha256"]:
+            session()
             return used[1]
-        file = adapters.file_of(self._root, name)
+        file = adapters.file_of(self._root, adapter)
         values = read(file)
-        odd = next((key for key in values if key not in self._inputs), None)
+        taken = {value.name for value in session().get_overridable_initializers()}
+        odd = next((key for key in values if key not in taken), None)
         if odd is not None:
             raise ExportError(f"{file} is for another graph: {self._folder} takes no {odd}")
-        self._used[name] = (adapters.listed(self._root)[name]["sha256"], values)
+        self._used[adapter] = (adapters.listed(self._root)[adapter]["sha256"], values)
         return values

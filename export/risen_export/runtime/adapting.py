@@ -23,6 +23,7 @@ from risen_plugin.errors import ExportError
 from risen_plugin.kit.files import replacing
 
 _PROBE_TOKENS = 16
+_ROUNDING = 1e-3  # relative to the largest logit
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,12 @@ def put(
 
 
 def _opened(folder: Path, target: str, threads: int | None) -> Bundle | None:
-    """A variant, if it runs here; None for one that was built for another device."""
+    """A variant on the CPU; None for one that was built for another device and does not run there.
+
+    Where it runs in fp16, it shows numbers that are too large for that.
+    """
     try:
-        return Bundle.open(folder, threads=threads)
+        return Bundle.open(folder, threads=threads, device="cpu")
     except ExportError:
         if target == "cpu":
             raise
@@ -150,6 +154,12 @@ def measure(opened: Bundle, values: files.Values) -> dict[str, float]:
     """
     ids = (np.arange(_PROBE_TOKENS, dtype=np.int64) * (opened.vocabulary // _PROBE_TOKENS))[None]
     base, moved = opened.logits(ids), opened.logits(ids, adapter=values)
+    apart = float(np.abs(opened.logits(ids, adapter={}) - base).max())
+    if not apart <= _ROUNDING * max(1.0, float(np.abs(base).max())):
+        raise ExportError(
+            f"the graphs of {opened.path} are not one model: without an adapter their logits "
+            f"differ by {apart:.2g}; export the bundle again"
+        )
     if not np.isfinite(moved).all():
         raise ExportError(
             f"with the adapter the logits of {opened.path} are not finite; it was not added"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from risen_export.runtime.session import KeyValueCache, open_session, require_ru
 from risen_export.runtime.settings import read_config, read_genai, read_generation
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import DataError, ExportError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -49,8 +52,9 @@ class Bundle:
     def __init__(self, folder: Path, *, threads: int | None = None, device: str = "cpu") -> None:
         self.path = folder
         self.tokenizer = ChatTokenizer(folder)
-        self._session = open_session(folder / GRAPH, threads, device)
-        self._adapters = Adapters(folder, self._session)
+        self._adapters = Adapters(folder)
+        self._how = (threads, device)
+        self._session = open_session(self._adapters.plain or folder / GRAPH, threads, device)
         told = read_genai(folder)
         genai = told["model"]
         self._grows = told.get("search", {}).get("past_present_share_buffer") is False
@@ -95,7 +99,18 @@ class Bundle:
     @property
     def sites(self) -> list[Site]:
         """Where the graph takes adapters; none if they were merged into it."""
-        return sites_of(self._session, self.path / GRAPH)
+        return sites_of(self._with_places(), self.path / GRAPH)
+
+    def _with_places(self) -> InferenceSession:
+        """The session of the graph that takes adapters, which stays open from now on."""
+        if self._adapters.plain is not None:
+            self._adapters.plain = None
+            self._session = open_session(self.path / GRAPH, *self._how)
+        return self._session
+
+    def _weights(self, adapter: Adapter | None) -> Values:
+        """The inputs that make the graph compute an adapter; none for the base."""
+        return {} if adapter is None else self._adapters.values(adapter, self._with_places)
 
     def logits(
         self,
@@ -112,7 +127,8 @@ class Bundle:
         """
         if lengths is None:
             lengths = [ids.shape[1]] * ids.shape[0]
-        cache = self._cache(ids.shape[0], 0, self._adapters.values(adapter))
+        weights = self._weights(adapter)
+        cache = self._cache(ids.shape[0], 0, weights)
         return cache.prefill(ids, np.asarray(lengths))
 
     def generate(
@@ -170,7 +186,7 @@ class Bundle:
         """
         self._check(rows)
         limits = [self._limit(len(row), max_new_tokens) for row in rows]
-        weights = self._adapters.values(adapter)
+        weights = self._weights(adapter)
         answers: list[list[int]] = [[] for _ in rows]
         stops = frozenset() if ignore_eos else self.eos_ids
         with tqdm(total=len(rows), desc="answers", unit="row", disable=not progress) as bar:
