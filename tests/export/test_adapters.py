@@ -413,11 +413,13 @@ def dequantize(model: Any, graph: Any) -> None:
         if node.op_type != "MatMulNBits":
             continue
         sizes = {attribute.name: attribute.i for attribute in node.attribute}
-        stored = to_array(tensors[node.input[1]]).astype(np.float32) - 128
         scales = to_array(tensors[node.input[2]]).reshape(sizes["N"], -1, 1)
-        weight = torch.from_numpy(
-            (stored.reshape(*scales.shape[:2], -1) * scales).reshape(sizes["N"], -1)
-        )
+        zeros = np.full(scales.shape, 128, np.uint8)
+        if len(node.input) > 3 and node.input[3]:
+            zeros = to_array(tensors[node.input[3]]).reshape(scales.shape)
+        stored = to_array(tensors[node.input[1]]).reshape(*scales.shape[:2], -1)
+        stored = stored.astype(np.float32) - zeros
+        weight = torch.from_numpy((stored * scales).reshape(sizes["N"], -1))
         site = sites.get(node.name.removeprefix("/").rpartition("/")[0].replace("/", "."))
         row = 0
         for part in () if site is None else site.parts:
