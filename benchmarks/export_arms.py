@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import click
 
 Rows = Sequence[Sequence[int]]
-OPTIMUM = "RISEN_OPTIMUM"
+OPTIMUM = "RISEN_OPTIMUM_PYTHON"
 """Environment variable: a Python with optimum-onnx, whose transformers is an older one."""
 
 

@@ -1,8 +1,8 @@
 """Programs that nobody here wrote answer from a bundle as PyTorch answers from the model.
 
 Each is asked for the greedy tokens of 20 prompts of varied length, one by one and as one batch that
-the program pads itself. Three need what the other tests do not: RISEN_OPTIMUM names a Python with
-optimum-onnx, RISEN_NODE a folder where ``npm install @huggingface/transformers`` was run, and
+the program pads itself. Three need what the other tests do not: RISEN_OPTIMUM_PYTHON names a Python
+with optimum-onnx, RISEN_NODE a folder where ``npm install @huggingface/transformers`` was run, and
 RISEN_GENAI_EXAMPLES the folder examples/python of onnxruntime-genai's repository.
 """
 
@@ -133,7 +133,7 @@ def test_sample_program_of_onnxruntime_genai(
 
 
 def test_optimum(tied_bundle: Path, tokenizer: Any, expected: list[list[int]]) -> None:
-    python = needed("RISEN_OPTIMUM", "a Python with optimum-onnx")
+    python = needed("RISEN_OPTIMUM_PYTHON", "a Python with optimum-onnx")
     answers = ask([python, str(HERE / "with_optimum.py")], tied_bundle / "fp32")
     for found in answers.values():
         assert until_end(found, tokenizer.eos_token_id) == expected
