@@ -23,9 +23,11 @@ class Cache(Protocol):
 
     def prefill(self, ids: Ids, lengths: Ids) -> Logits:
         """Read right-padded rows (B, T) of ``lengths`` (B,); their logits (B, T, V)."""
+        ...
 
     def step(self, tokens: Ids) -> Logits:
         """Append one token to each row, (B,); the logits that follow it, (B, V)."""
+        ...
 
     def select(self, lines: Sequence[int]) -> None:
         """Go on with these lines of the batch only, in this order."""
