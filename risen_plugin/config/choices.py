@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeAlias
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.kit.checks import is_number, shown
 from risen_plugin.kit.fields import changed_fields, checked_fields
-from risen_plugin.kit.jsonable import plain
 
 OnError: TypeAlias = Literal["stop", "skip"]
 
@@ -146,6 +145,8 @@ def as_named(wanted: object) -> dict[str, Any] | None:
 
     None for an object of Python, and where an option is one: it cannot be made again elsewhere.
     """
+    from risen_plugin.kit.jsonable import plain
+
     if isinstance(wanted, Weighted):
         wanted = wanted.reward
     if isinstance(wanted, str):
