@@ -11,7 +11,7 @@ import torch
 
 from risen_export.merging.merge import from_memory, load
 from risen_export.merging.source import resolve
-from risen_export.merging.weights import context_length
+from risen_export.merging.weights import context_length, drop_foreign_keys
 from risen_plugin.errors import ExportError
 
 pytestmark = [
@@ -567,6 +567,14 @@ def test_keys_of_other_programs_leave_the_configuration(
     assert not set(foreign) & set(merged.model.config.to_dict())
     assert merged.provenance["model"]["ignored_config_keys"] == sorted(foreign)
     assert context_length(merged.model.config) == 256
+
+
+def test_what_a_configuration_derives_from_its_fields_is_its_own() -> None:
+    from transformers import DeepseekV3Config, GPTNeoConfig
+
+    for config in (GPTNeoConfig(), DeepseekV3Config()):
+        assert drop_foreign_keys(config) == ()
+    assert GPTNeoConfig().attention_layers
 
 
 def test_the_context_has_many_names() -> None:

@@ -68,7 +68,8 @@ def drop_foreign_keys(config: PreTrainedConfig) -> tuple[str, ...]:
     if not dataclasses.is_dataclass(config):
         return ()
     own = {field.name for field in dataclasses.fields(config)}
-    own |= {*config.attribute_map, *_OF_EVERY_CLASS}
+    # Those that it derives from its fields are in a new one too (attention_layers of GPT-Neo).
+    own |= {*config.attribute_map, *_OF_EVERY_CLASS, *vars(type(config)())}
     foreign = sorted(
         name
         for name in vars(config)
