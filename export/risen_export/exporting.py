@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 EXACT = Variant("cpu", PRECISIONS["fp32"])
 """The graph that every export builds and judges first: where it is wrong, no other is right."""
+LARGE = 50_000_000
+"""Parameters beyond which reading is what an export spends its time on."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,8 @@ def export(
         job.merge(resolved, model, tokenizer, str(run_or_model), kept if separate else None)
         job.note(notes)
         if check:
-            job.refer(settings, instructions, keep=EXACT in wanted)
+            others = any(variant != EXACT for variant in built)
+            job.refer(settings, instructions, keep=EXACT in wanted, others=others)
         tried: dict[str, str] = {}
         for variant in wanted:
             job.add(variant)
@@ -272,6 +275,7 @@ class _Job:
         self._tokenizer = merged.tokenizer
         if kept is not None:
             self._apart = KeptApart(apart.linear_sizes(merged.model), kept)
+        self._is_large = merged.model.num_parameters() > LARGE
         vocabulary = vocabulary_rows(merged.model)
         self._marks = [[(7919 * i + 13) % vocabulary for i in range(n)] for n in (3, 8)]
         self._fingerprint = asking_model.fingerprint(merged.model, self._marks)
@@ -281,47 +285,64 @@ class _Job:
         self.notes = (*self.notes, *notes)
         self._facts["notes"] = list(self.notes)
 
-    def refer(self, asked: GateSettings, instructions: Instructions | None, *, keep: bool) -> None:
+    def refer(
+        self,
+        asked: GateSettings,
+        instructions: Instructions | None,
+        *,
+        keep: bool,
+        others: bool,
+    ) -> None:
         """Build the exact graph, have the model read its answers, and judge it.
+
+        A large model reads a few rows, which is enough to know whether the exact graph is the
+        model; that graph then speaks for the model on all rows.
 
         :param instructions: what the graphs are held to.
         :param keep: whether it was asked for, and stays in the bundle.
+        :param others: whether other graphs are to be held to the model.
         """
         from risen_export.gate import asking_graph, asking_model
         from risen_export.gate import reference as files
-        from risen_export.gate.probe import default_probe
+        from risen_export.gate.probe import ANSWER_TOKENS, BRIEF_TOKENS, default_probe, some_of
         from risen_export.merging.tokenizers import asked_as, encode_prompt
         from risen_export.runtime.bundle import Bundle
 
         folder = self._scratch / ("bundle" if keep else "exact") / EXACT.name
         self._build(EXACT, folder)
         self._now("ask the model")
+        exact = Bundle.open(folder)
+        probe = default_probe(
+            asked_as(self._tokenizer), asked.prompts, asked.golden, facts=asked.facts
+        )
+        brief = self._is_large and not (others or asked.prompts or asked.golden)
         rows = asking_graph.rows_of(
-            Bundle.open(folder),
-            default_probe(
-                asked_as(self._tokenizer), asked.prompts, asked.golden, facts=asked.facts
-            ),
+            exact,
+            probe.brief() if brief else probe,
             lambda prompt: encode_prompt(self._tokenizer, prompt),
             self._config("config.json"),
+            tokens=BRIEF_TOKENS if brief else ANSWER_TOKENS,
         )
-        give_back_memory()  # the graph's
+        known: dict[str, Any] = {
+            "ends": ids_of(self._config("generation_config.json").get("eos_token_id")),
+            "context": context_of(self._config("config.json")),
+        }
+        read = some_of(rows) if self._is_large else rows
+        spoken = None if len(read) == len(rows) else asking_graph.refer(exact, rows, **known)
+        del exact
+        give_back_memory()
         model = asking_model.load(self._saved, show_log=self._show_log)
         asking_model.check_fingerprint(model, self._marks, self._fingerprint)
-        self._reference = asking_model.ask(
-            model,
-            rows,
-            self._scratch / "logits",
-            ends=ids_of(self._config("generation_config.json").get("eos_token_id")),
-            context=context_of(self._config("config.json")),
-        )
+        self._reference = asking_model.ask(model, read, self._scratch / "logits", **known)
         if self._apart is not None:
             self._apart.compare(Bundle.open(folder), model, show_log=self._show_log)
         del model
         give_back_memory()
-        files.save(self._reference, self._scratch / "bundle" / files.FOLDER)
         measured, failures = self._judged(EXACT, folder)
         if failures:
             self._refuse(EXACT, failures, "it is not the model")
+        self._reference = spoken or self._reference
+        files.save(self._reference, self._scratch / "bundle" / files.FOLDER)
         if measured is not None and (asked.golden or instructions is not None):
             measured = self._hold(Bundle.open(folder), measured, asked, instructions)
         if keep:

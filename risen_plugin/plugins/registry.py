@@ -34,6 +34,8 @@ OFFERS = (
     "risen_plugin.builtin.schedulers",
 )
 """Modules of risen-plugin that offer by name, registered as if they were somebody else's."""
+_OF_COMMANDS = ("risen_register_commands", "risen_register_exporters")
+"""Hooks of plugins that are imported for a command line alone: no training needs an exporter."""
 COMMANDS = (
     "risen_plugin.commands.score.command",
     "risen_plugin.commands.audit.command",
@@ -264,7 +266,7 @@ class Plugins:
                         "not have; a newer risen-plugin is needed, or the name is misspelt"
                     )
                 continue
-            if only_commands and name != "risen_register_commands":
+            if only_commands and name not in _OF_COMMANDS:
                 raise _UnfitError(
                     f"it implements the hook '{name}', and its entry point is in the group "
                     f"{hookspecs.COMMAND_GROUP}, which is read for the command line alone; "

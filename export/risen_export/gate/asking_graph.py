@@ -12,7 +12,7 @@ import numpy.typing as npt
 from risen_export.gate.measured import Measured
 from risen_export.gate.measures import divergence, token_losses
 from risen_export.gate.probe import ANSWER_TOKENS, Probe, Row, long_rows
-from risen_export.gate.reference import Reference
+from risen_export.gate.reference import Reference, taken
 from risen_export.runtime.bundle import Bundle
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import DataError, ExportError
@@ -25,11 +25,19 @@ _CELLS = 32 * 1024 * 1024
 Encode = Callable[[Prompt], Sequence[int]]
 
 
-def rows_of(bundle: Bundle, probe: Probe, encode: Encode, config: dict[str, Any]) -> list[Row]:
+def rows_of(
+    bundle: Bundle,
+    probe: Probe,
+    encode: Encode,
+    config: dict[str, Any],
+    *,
+    tokens: int = ANSWER_TOKENS,
+) -> list[Row]:
     """The probe's rows, answered greedily by ``bundle``, past the end of text.
 
     :param encode: the source tokenizer's.
     :param config: the model's ``config.json``.
+    :param tokens: of each answer.
     :raises ExportError: if no prompt leaves room for an answer.
     """
     golden = [(one.prompt, one.expected, "golden") for one in probe.golden]
@@ -47,7 +55,7 @@ def rows_of(bundle: Bundle, probe: Probe, encode: Encode, config: dict[str, Any]
         )
     answers = bundle.generate_ids(
         [ids for *_, ids in fit],
-        max_new_tokens=ANSWER_TOKENS,
+        max_new_tokens=tokens,
         ignore_eos=True,
         follow_settings=False,
     )
@@ -62,6 +70,18 @@ def rows_of(bundle: Bundle, probe: Probe, encode: Encode, config: dict[str, Any]
     for ids in long_rows(config, bundle.vocabulary, room):
         rows.append(Row(ids, len(ids), "", kind="long"))
     return rows
+
+
+def refer(
+    bundle: Bundle, rows: Sequence[Row], *, ends: frozenset[int], context: int | None
+) -> Reference:
+    """What the exact graph says of the rows, in place of the model that it was held to."""
+
+    def read(ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        logits: npt.NDArray[np.float32] = bundle.logits(np.array([ids], dtype=np.int64))[0]
+        return logits
+
+    return taken(read, rows, ends=ends, context=context)
 
 
 def measure(
@@ -198,7 +218,7 @@ def _greedy(
     if not answered:
         answers = bundle.generate_ids(
             [row.ids[: row.start] for row in rows],
-            max_new_tokens=ANSWER_TOKENS,
+            max_new_tokens=max(len(row.answer) for row in rows),
             ignore_eos=True,
             follow_settings=False,
         )

@@ -7,24 +7,22 @@ that very one, by induction over the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from risen_export.gate.measures import Likeliest, likeliest, spread, token_losses
+from risen_export.gate.measures import spread
 from risen_export.gate.probe import Row
-from risen_export.gate.reference import Reference
+from risen_export.gate.reference import Reference, taken
 from risen_export.quiet import quiet
 from risen_plugin.errors import ExportError, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-LAST = 32
-"""Compared positions at the end of a long row."""
 SAME = 1e-4
 """Largest difference, relative to the logits' spread, of a model that was saved and read again."""
 
@@ -79,31 +77,19 @@ def ask(
     *,
     ends: frozenset[int],
     context: int | None,
-    tick: Callable[[], Any] = lambda: None,
 ) -> Reference:
     """Read every row with the model.
 
     :param scratch: a folder for its logits, which are too many to hold.
-    :param tick: called after each row.
     :raises ExportError: if the model cannot read a row.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    kept: list[Likeliest] = []
-    losses, files, spreads = [], [], []
-    for index, row in enumerate(rows):
+
+    def read(ids: Sequence[int]) -> npt.NDArray[np.float32]:
         try:
-            logits = logits_of(model, row.ids)
+            return logits_of(model, ids)
         except Exception as error:
             raise ExportError(
-                f"the model cannot read a row of {len(row.ids)} tokens: {one_line(error)}"
+                f"the model cannot read a row of {len(ids)} tokens: {one_line(error)}"
             ) from error
-        is_text = row.kind == "text"
-        ids = np.array(row.ids)
-        losses.append(token_losses(logits, ids) if is_text else np.zeros(0, np.float32))
-        compared = logits[-LAST:] if row.kind == "long" else logits
-        kept.append(likeliest(compared))
-        spreads.append(spread(compared))
-        files.append(scratch / f"{index}.npy")
-        np.save(files[-1], compared)
-        tick()
-    return Reference(rows, kept, losses, float(np.mean(spreads)), ends, context, files)
+
+    return taken(read, rows, ends=ends, context=context, scratch=scratch)

@@ -14,6 +14,8 @@ from risen_plugin.contracts import Prompt
 
 ANSWER_TOKENS = 24
 """Greedy tokens of each answer that are compared."""
+BRIEF_TOKENS = 8
+"""The same, where nothing but the exact graph is asked for of a large model."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ class Probe:
     golden: Sequence[Golden]
     prompts: Sequence[Prompt]
     texts: Sequence[str] = (TEXT,)
+
+    def brief(self) -> Probe:
+        """The first of either kind alone."""
+        return Probe(self.golden[:1], self.prompts[:1], ())
 
 
 def default_probe(
@@ -133,6 +139,12 @@ class Row:
     def answer(self) -> tuple[int, ...]:
         """The ids of the answer."""
         return self.ids[self.start :]
+
+
+def some_of(rows: Sequence[Row]) -> list[Row]:
+    """The first row of each kind but texts, and all long ones: what shows the same arithmetic."""
+    firsts = {row.kind: row for row in reversed(rows) if row.kind in ("golden", "prompt")}
+    return [row for row in rows if row.kind == "long" or row in firsts.values()]
 
 
 def turning_points(config: Mapping[str, Any]) -> dict[str, int]:

@@ -1,12 +1,13 @@
 """The model's own numbers on the probe's rows, kept in a small file so that they can be repeated.
 
-Reads and writes files with numpy alone; :mod:`risen_export.gate.asking_model` makes one with torch.
+Reads and writes files with numpy alone; :mod:`risen_export.gate.asking_model` makes one with
+torch, and the exact graph makes one where it has been held to the model.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from risen_export.gate.measures import Likeliest
+from risen_export.gate.measures import Likeliest, likeliest, spread, token_losses
 from risen_export.gate.probe import Row
 from risen_plugin.errors import ExportError
 from risen_plugin.kit.files import put, write_json
@@ -22,6 +23,8 @@ from risen_plugin.kit.files import put, write_json
 FOLDER = "gate"
 NUMBERS = "reference.safetensors"
 PROBE = "probe.json"
+LAST = 32
+"""Compared positions at the end of a long row."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,36 @@ class Reference:
     def compared(self, index: int) -> slice:
         """The compared positions of a row."""
         return slice(len(self.rows[index].ids) - len(self.likeliest[index]), None)
+
+
+def taken(
+    read: Callable[[Sequence[int]], npt.NDArray[np.float32]],
+    rows: Sequence[Row],
+    *,
+    ends: frozenset[int],
+    context: int | None,
+    scratch: Path | None = None,
+) -> Reference:
+    """Read every row, and keep what a reference keeps.
+
+    :param read: the logits (T, V) of ids (T,).
+    :param scratch: a folder for the logits themselves, which are too many to hold.
+    """
+    kept: list[Likeliest] = []
+    losses, files, spreads = [], [], []
+    for index, row in enumerate(rows):
+        logits = read(row.ids)
+        is_text = row.kind == "text"
+        ids = np.array(row.ids)
+        losses.append(token_losses(logits, ids) if is_text else np.zeros(0, np.float32))
+        compared = logits[-LAST:] if row.kind == "long" else logits
+        kept.append(likeliest(compared))
+        spreads.append(spread(compared))
+        if scratch is not None:
+            scratch.mkdir(parents=True, exist_ok=True)
+            files.append(scratch / f"{index}.npy")
+            np.save(files[-1], compared)
+    return Reference(rows, kept, losses, float(np.mean(spreads)), ends, context, files)
 
 
 def save(reference: Reference, folder: Path) -> None:
