@@ -163,7 +163,7 @@ def export(
     )
     resolved, kept = apart.kept_apart(resolved, adapters, separate=separate)
     built = [*wanted, *(v for one in wanted_targets if not wanted for v in from_smallest(one))]
-    stages = 1 + check * 3 + sum(1 + check for variant in built if not check or variant != EXACT)
+    stages = 1 + check * 2 + sum(1 + check for variant in built if not check or variant != EXACT)
     with (
         publish.published(target, force=force or replace) as scratch,
         tqdm(total=stages, desc="export", unit="stage", disable=not progress) as bar,
@@ -329,21 +329,23 @@ class _Job:
         }
         read = some_of(rows) if self._is_large else rows
         spoken = None if len(read) == len(rows) else asking_graph.refer(exact, rows, **known)
+        heard = asking_graph.Heard.of(exact, read)
         del exact
         give_back_memory()
         model = asking_model.load(self._saved, show_log=self._show_log)
         asking_model.check_fingerprint(model, self._marks, self._fingerprint)
-        self._reference = asking_model.ask(model, read, self._scratch / "logits", **known)
+        told = asking_model.ask(model, read, self._scratch / "logits", **known)
         if self._apart is not None:
             self._apart.compare(Bundle.open(folder), model, show_log=self._show_log)
         del model
         give_back_memory()
-        measured, failures = self._judged(EXACT, folder)
+        measured = asking_graph.measure(heard, told)
+        failures = judge(measured, self._limits["fp32"])
         if failures:
             self._refuse(EXACT, failures, "it is not the model")
-        self._reference = spoken or self._reference
+        self._reference = spoken or told
         files.save(self._reference, self._scratch / "bundle" / files.FOLDER)
-        if measured is not None and (asked.golden or instructions is not None):
+        if asked.golden or instructions is not None:
             measured = self._hold(Bundle.open(folder), measured, asked, instructions)
         if keep:
             self._describe(EXACT, folder, measured, failures)
@@ -464,8 +466,7 @@ class _Job:
             return None, []
         self._now(f"measure {variant.name}")
         bundle = Bundle.open(folder, device="cpu")
-        # The reference's rows hold the exact graph's own answers.
-        measured = asking_graph.measure(bundle, self._reference, answered=variant == EXACT)
+        measured = asking_graph.measure(bundle, self._reference)
         limits = self._limits[variant.precision.family]
         failures = judge(measured, limits)
         if self._standard is not None and (self._force or not failures):

@@ -121,7 +121,14 @@ def test_a_graph_that_onnxruntime_could_not_run_is_not_built(
 ) -> None:
     model = model_of(tokenizer, "Phi", num_key_value_heads=4)  # rotates half of 16 dimensions
     with pytest.raises(ExportError, match=r"rotates a multiple of 16 dimensions, not 8$"):
-        export("mine", tmp_path / "out", model=model, tokenizer=tokenizer, progress=False)
+        export(
+            "mine",
+            tmp_path / "out",
+            backend="genai",
+            model=model,
+            tokenizer=tokenizer,
+            progress=False,
+        )
     assert list(tmp_path.iterdir()) == []
 
 

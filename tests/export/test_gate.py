@@ -17,7 +17,7 @@ from risen_export import Bundle, GateSettings, export
 from risen_export.bundles import manifest, publish
 from risen_export.bundles.variants import PRECISIONS, Variant
 from risen_export.gate import reference as files
-from risen_export.gate.asking_graph import measure
+from risen_export.gate.asking_graph import Heard, measure
 from risen_export.gate.limits import DEFAULTS, Limits, advice, judge, read_limits
 from risen_export.gate.measured import Measured
 from risen_export.gate.measures import (
@@ -503,12 +503,40 @@ def test_a_likeliest_has_the_length_of_its_positions() -> None:
 
 
 @pytest.mark.slow
-def test_the_exact_graph_is_not_asked_for_its_own_answers_again(tied_bundle: Path) -> None:
+def test_what_was_heard_of_the_exact_graph_is_what_it_says(tied_bundle: Path) -> None:
     bundle = Bundle.open(tied_bundle, "fp32")
     reference = files.load(tied_bundle / files.FOLDER)
-    again = measure(bundle, reference)
-    assert measure(bundle, reference, answered=True) == again
-    assert again.greedy_equal == sum(len(row.answer) for row in reference.rows)
+    heard = measure(Heard.of(bundle, reference.rows), reference)
+    assert heard == measure(bundle, reference)
+    assert heard.greedy_equal == sum(len(row.answer) for row in reference.rows)
+
+
+@pytest.mark.slow
+def test_a_large_model_reads_a_few_rows_and_its_exact_graph_the_others(
+    tied_model: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from risen_export.gate import asking_model
+
+    read: list[int] = []
+    honest = asking_model.logits_of
+
+    def counted(model: Any, ids: Any) -> Any:
+        read.append(len(ids))
+        return honest(model, ids)
+
+    monkeypatch.setattr(asking_model, "logits_of", counted)
+    monkeypatch.setattr("risen_export.exporting.LARGE", 1000)
+    options: dict[str, Any] = {"model": tied_model, "tokenizer": tokenizer, "progress": False}
+    result = export("mine", tmp_path / "out", ["fp32", "int8"], **options)
+    marks = 4  # rows that the saved model is known again by
+    assert len(read) == 2 + marks
+    assert result.precisions["int8"].measured is not None
+    assert result.precisions["int8"].measured.answered == 16 * 24
+    alone = export("mine", tmp_path / "alone", **options).precisions["fp32"].measured
+    assert alone is not None
+    assert alone.answered == alone.greedy_equal == 2 * 8
+    assert verify_bundle(tmp_path / "out")["fp32"].failures == ()
+    assert verify_bundle(tmp_path / "alone")["fp32"].failures == ()
 
 
 @pytest.mark.slow

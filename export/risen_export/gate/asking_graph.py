@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from risen_export.gate.measures import divergence, token_losses
 from risen_export.gate.probe import ANSWER_TOKENS, Probe, Row, long_rows
 from risen_export.gate.reference import Reference, taken
 from risen_export.runtime.bundle import Bundle
+from risen_export.runtime.chat import ChatTokenizer
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import DataError, ExportError
 
@@ -84,47 +86,56 @@ def refer(
     return taken(read, rows, ends=ends, context=context)
 
 
-def measure(
-    bundle: Bundle,
-    reference: Reference,
-    *,
-    answered: bool = False,
-    tick: Callable[[], Any] = lambda: None,
-) -> Measured:
-    """Measure ``bundle`` against its model.
+@dataclass(frozen=True)
+class Heard:
+    """What a graph said of its own answers' rows, kept so that its memory can be given back.
+
+    :param said: logits (T, V) of each row.
+    """
+
+    tokenizer: ChatTokenizer
+    eos_ids: frozenset[int]
+    context_length: int
+    said: Sequence[npt.NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, bundle: Bundle, rows: Sequence[Row]) -> Heard:
+        """Have a graph read rows that hold its own answers."""
+        said = {index: logits.copy() for index, logits in _read(bundle, rows)}
+        in_order = [said[index] for index in range(len(rows))]
+        return cls(bundle.tokenizer, bundle.eos_ids, bundle.context_length, in_order)
+
+
+def measure(asked: Bundle | Heard, reference: Reference) -> Measured:
+    """Measure a bundle, or what was heard of it, against its model.
 
     A bundle that refuses the model's own rows keeps no limit: its measures are NaN.
 
-    :param answered: whether the answers in the reference's rows are this very graph's, so that it
-        need not answer again.
-    :param tick: called after each batch.
     :raises ExportError: if its graph does not run.
     """
     try:
-        return _measured(bundle, reference, answered, tick)
+        sums = _Sums(reference)
+        heard = enumerate(asked.said) if isinstance(asked, Heard) else _read(asked, reference.rows)
+        for index, logits in heard:
+            sums.add(index, logits)
+        return sums.measured(*_greedy(asked, reference), odd_files(asked, reference))
     except DataError as error:
-        return Measured.of_nothing([*odd_files(bundle, reference), str(error)])
+        return Measured.of_nothing([*odd_files(asked, reference), str(error)])
 
 
-def _measured(
-    bundle: Bundle, reference: Reference, answered: bool, tick: Callable[[], Any]
-) -> Measured:
-    sums = _Sums(reference)
-    for group in _groups(reference.rows, bundle.vocabulary):
-        longest = max(len(reference.rows[index].ids) for index in group)
-        ids = np.zeros((len(group), longest), dtype=np.int64)
-        lengths = [len(reference.rows[index].ids) for index in group]
+def _read(bundle: Bundle, rows: Sequence[Row]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """The logits (T, V) of each row, by its index; rows of unequal length are read together."""
+    for group in _groups(rows, bundle.vocabulary):
+        lengths = [len(rows[index].ids) for index in group]
+        ids = np.zeros((len(group), max(lengths)), dtype=np.int64)
         for line, index in enumerate(group):
-            ids[line, : lengths[line]] = reference.rows[index].ids
+            ids[line, : lengths[line]] = rows[index].ids
         logits = bundle.logits(ids, lengths)
         for line, index in enumerate(group):
-            sums.add(index, logits[line, : lengths[line]])
-        tick()
-    greedy = _greedy(bundle, reference, answered)
-    return sums.measured(*greedy, odd_files(bundle, reference))
+            yield index, logits[line, : lengths[line]]
 
 
-def odd_files(bundle: Bundle, reference: Reference) -> list[str]:
+def odd_files(bundle: Bundle | Heard, reference: Reference) -> list[str]:
     """What of the bundle's tokenizer, template and settings is not the model's, in words."""
     odd = []
     for row in reference.rows:
@@ -209,13 +220,11 @@ class _Sums:
         )
 
 
-def _greedy(
-    bundle: Bundle, reference: Reference, answered: bool
-) -> tuple[int, int, list[tuple[str, str]]]:
+def _greedy(bundle: Bundle | Heard, reference: Reference) -> tuple[int, int, list[tuple[str, str]]]:
     """(equal greedy tokens, golden prompts that the model meets, those that the graph loses)."""
     rows = [row for row in reference.rows if row.answer]
     answers: Sequence[Sequence[int]] = [row.answer for row in rows]
-    if not answered:
+    if isinstance(bundle, Bundle):  # what was heard is of rows with the graph's own answers
         answers = bundle.generate_ids(
             [row.ids[: row.start] for row in rows],
             max_new_tokens=max(len(row.answer) for row in rows),
@@ -247,7 +256,7 @@ def missed(bundle: Bundle, reference: Reference, prompts: Sequence[Prompt]) -> l
     ]
 
 
-def _text(bundle: Bundle, answer: Sequence[int], ends: frozenset[int]) -> str:
+def _text(bundle: Bundle | Heard, answer: Sequence[int], ends: frozenset[int]) -> str:
     end = next((i for i, token in enumerate(answer) if token in ends), len(answer))
     return bundle.tokenizer.decode(answer[:end])
 
