@@ -54,6 +54,13 @@ def test_the_installed_model_builder_has_its_names():
         assert lacking(reach) is None
 
 
+def test_the_installed_transformers_says_which_classes_tie():
+    from risen_export.merging.weights import TIES
+
+    for reach in TIES:
+        assert lacking(reach) is None
+
+
 def test_each_name_is_listed_once_and_says_why():
     assert len({(reach.owner, reach.name) for reach in SEAM}) == len(SEAM)
     assert all(reach.why and reach.library in SINCE for reach in SEAM)
@@ -413,6 +420,7 @@ ROOMS = [ROOT / "risen_plugin", ROOT / "export" / "risen_export"]
 SEAMS = [
     ROOT / "risen_plugin" / "training",
     ROOT / "export" / "risen_export" / "backends" / "genai.py",
+    ROOT / "export" / "risen_export" / "merging" / "weights.py",
 ]
 LIBRARIES = {
     *("transformers", "trl", "accelerate", "peft", "torch", "datasets", "tokenizers"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ class Merged:
     :param files: the tokenizer's files, as every client reads them alike.
     :param provenance: names and hashes of ``model`` and ``merged_adapters``, for the manifest.
     :param notes: sentences for the person who exports, each of what a bundle will not do.
+    :param weights: files that hold these very weights already; none where they were changed.
     """
 
     model: PreTrainedModel
@@ -58,6 +59,7 @@ class Merged:
     files: TokenizerFiles
     provenance: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    weights: tuple[Path, ...] = ()
 
 
 def load(source: Source, *, show_log: bool = False) -> Merged:
@@ -82,7 +84,22 @@ def load(source: Source, *, show_log: bool = False) -> Merged:
         adapters.append({**_describe_adapter(name), **_measured(folded)})
     if adapters:
         provenance["merged_adapters"] = adapters
-    return _finish(model, tokenizer, files, provenance, source.text)
+        check_finite(model.named_parameters(), f"{source.text}, merged")
+    merged = _finish(model, tokenizer, files, provenance, source.text)
+    return merged if adapters else replace(merged, weights=_unchanged(merged, source.model))
+
+
+def _unchanged(merged: Merged, source: str) -> tuple[Path, ...]:
+    """The files of a plain model's folder, if what they hold is what was loaded."""
+    folder = Path(source)
+    config = folder / "config.json"
+    if not config.is_file():
+        return ()
+    tied = read_json(config).get("tie_word_embeddings")
+    if tied is not None and bool(tied) != bool(merged.model.config.tie_word_embeddings):
+        return ()
+    found = sorted(folder.glob("model*.safetensors"))
+    return (*found, *folder.glob("model.safetensors.index.json")) if found else ()
 
 
 def _loaded(source: Source) -> PreTrainedModel:
@@ -156,6 +173,7 @@ def from_memory(
     check_architecture(merged.config.to_dict(), name)
     settle_ties(merged)
     merged = rebuilt(merged, name)
+    check_finite(merged.named_parameters(), f"{name}, merged")
     provenance = {"model": _describe(name, merged), **provenance}
     return _finish(merged, tokenizer, files, provenance, name)
 
@@ -167,7 +185,6 @@ def _finish(
     provenance: dict[str, Any],
     name: str,
 ) -> Merged:
-    check_finite(model.named_parameters(), f"{name}, merged")
     rows = vocabulary_rows(model)
     if len(tokenizer) > rows:
         raise ExportError(

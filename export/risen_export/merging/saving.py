@@ -7,6 +7,7 @@ the small files that stand beside every graph, in the form that clients read ali
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +22,20 @@ CLIENT = "client"
 _SHARD = "1GB"  # one shard at a time is in memory beside the model
 
 
-def save(merged: Merged, folder: Path, *, show_log: bool = False) -> None:
+def save(merged: Merged, folder: Path, *, link: bool = False, show_log: bool = False) -> None:
     """Write a merged model; the folder then stands for it, and the model may be dropped.
 
+    :param link: let files that hold the weights already stand for them, where there are any.
     :raises OSError: if the disk is full.
     """
     model = merged.model
     generation = _generation(model.generation_config)
     with quiet(show=show_log):
         try:
-            _write_weights(model, folder)
+            if link and merged.weights:
+                _link(merged.weights, folder)
+            else:
+                _write_weights(model, folder)
         except Exception as error:
             # safetensors raises its own error type on a full disk.
             if "No space left" in str(error) or "os error" in str(error):
@@ -59,6 +64,12 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_as_json(part) for part in value]
     return value
+
+
+def _link(weights: Sequence[Path], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for path in weights:
+        (folder / path.name).symlink_to(path.resolve())
 
 
 def _write_weights(model: Any, folder: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from risen_plugin.errors import ExportError, one_line
+from risen_plugin.training.seam import Reach
 
 if TYPE_CHECKING:
     import torch
@@ -107,6 +108,17 @@ def settle_ties(model: PreTrainedModel) -> None:
 def _write_tied(config: PreTrainedConfig, *, tied: bool) -> None:
     for one in {id(one): one for one in (config, config.get_text_config())}.values():
         one.tie_word_embeddings = tied
+
+
+TIES = (
+    Reach(
+        "transformers.modeling_utils.PreTrainedModel",
+        "_tied_weights_keys",
+        "attribute",
+        "a class says in it whether it ties its output layer",
+    ),
+)
+"""Names of transformers that are reached for in this module alone."""
 
 
 def _class_ties(model: PreTrainedModel) -> bool:
