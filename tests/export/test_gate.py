@@ -525,7 +525,7 @@ def test_a_large_model_reads_a_few_rows_and_its_exact_graph_the_others(
         return honest(model, ids)
 
     monkeypatch.setattr(asking_model, "logits_of", counted)
-    monkeypatch.setattr("risen_export.exporting.LARGE", 1000)
+    monkeypatch.setattr("risen_export.job.LARGE", 1000)
     options: dict[str, Any] = {"model": tied_model, "tokenizer": tokenizer, "progress": False}
     result = export("mine", tmp_path / "out", ["fp32", "int8"], **options)
     marks = 2  # rows that the saved model is known again by
