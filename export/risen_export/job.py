@@ -277,6 +277,15 @@ class Job:
     def finish(self) -> dict[str, dict[str, Any]]:
         """Write the manifest over all variants; their own manifests by name."""
         self._now("publish")
+        self.note(
+            [
+                f"{name} keeps what its int8 weights are multiplied with in fp32, for which "
+                "onnxruntime has no quick kernel on a CPU: it saves memory and costs time; the "
+                "kinds called -fast are quick"
+                for name, one in self._inner.items()
+                if one["target"] == "cpu" and PRECISIONS[one["precision"]].is_slow_on_cpu
+            ]
+        )
         kept: dict[str, Any] = {} if self._apart is None else {"adapters": {}}
         publish.span(self._scratch / "bundle", self._inner, self._facts, **kept)
         if self._apart is not None:
