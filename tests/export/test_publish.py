@@ -91,7 +91,7 @@ def test_force_replaces_nothing_but_a_bundle(tmp_path: Path, kind: str) -> None:
     else:
         out.mkdir()
         (out / "precious").write_text("precious")
-    with pytest.raises(ExportError, match="is not a bundle, so --force does not replace it"):
+    with pytest.raises(ExportError, match="is not a bundle, so it is not replaced"):
         publish(out, "two", force=True)
     assert out.exists()
 

@@ -186,7 +186,7 @@ def test_a_damaged_adapter_is_named_and_nothing_is_left(
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("taken", "exists and is left as it is; choose another OUT, or replace it with --force"),
+        ("taken", "exists and is left as it is; choose another OUT, or replace it with --replace"),
         ("file", "exists and is left as it is"),
         ("file/out", "cannot write the bundle"),
     ],

@@ -188,12 +188,10 @@ def check_target(out: Path, *, force: bool) -> None:
         return
     if not force:
         raise ExportError(
-            f"{out} exists and is left as it is; choose another OUT, or replace it with --force"
+            f"{out} exists and is left as it is; choose another OUT, or replace it with --replace"
         )
     if out.is_symlink() or not manifest.is_ours(out):
-        raise ExportError(
-            f"{out} is not a bundle, so --force does not replace it; choose another OUT"
-        )
+        raise ExportError(f"{out} is not a bundle, so it is not replaced; choose another OUT")
 
 
 @contextlib.contextmanager
