@@ -43,7 +43,7 @@ def test_a_bundle_appears_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> 
 
 def test_out_that_exists_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     publish(tmp_path / "out", "one")
-    with pytest.raises(ExportError, match=r"exists and is left as it is.*--force"):
+    with pytest.raises(ExportError, match=r"exists and is left as it is.*--replace"):
         publish(tmp_path / "out", "two")
     assert text_of(tmp_path / "out") == "one"
 
