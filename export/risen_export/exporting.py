@@ -134,7 +134,11 @@ def export(
     else:
         config = source.config_in_memory(model, str(run_or_model))
     graphs = [(one.target, one.precision.name) for one in (*((EXACT,) if check else ()), *wanted)]
-    chosen = choose(config, graphs, _one_for_adapters(backend) if separate else backend)
+    if separate:
+        why = "the one whose graphs take adapters"
+        chosen = choose(config, graphs, _one_for_adapters(backend), named_for=why)
+    else:
+        chosen = choose(config, graphs, backend)
     instructions, notes = (
         gather(settings, None if resolved is None else resolved.run, apart=separate)
         if check

@@ -103,6 +103,8 @@ def choose(
     wanted: Iterable[Wanted],
     backend: str | Use | Exporter | None = None,
     plugins: Plugins | None = None,
+    *,
+    named_for: str = "asked for with --backend",
 ) -> Backend:
     """The exporter that builds every graph that is wanted of a model.
 
@@ -110,13 +112,14 @@ def choose(
     :param backend: a name that ``risen exporters`` lists, the place of code, ``use(...)`` or an
         object; None takes the first of those that come along which refuses nothing.
     :param plugins: the installed ones if None.
+    :param named_for: the reason for a named one.
     :raises ExportError: if the named one refuses, or every one does, each with its reason.
     :raises ConfigError: if nobody offers the name, or its options are wrong.
     """
     plugins = with_built_in(Plugins.load() if plugins is None else plugins)
     graphs = list(wanted)
     if backend is not None:
-        named = _backend(look_up(plugins, "exporter", backend), "asked for with --backend")
+        named = _backend(look_up(plugins, "exporter", backend), named_for)
         reason = refusal(named, config, graphs)
         if reason is not None:
             raise ExportError(f"{named.label} cannot build this model: {reason}")
