@@ -144,10 +144,11 @@ def variants(targets: Iterable[Target], precisions: Iterable[str]) -> tuple[Vari
 
     :raises ExportError: if a precision is for none of the targets.
     """
-    chosen, wanted = [], tuple(targets)
+    chosen: list[Variant] = []
+    wanted = tuple(targets)
     for name in precisions:
         precision = PRECISIONS[name]
-        fit = [target for target in wanted if target in precision.targets]
+        fit: list[Target] = [target for target in wanted if target in precision.targets]
         if not fit:
             raise ExportError(
                 f"precision {name} is built for {' and '.join(precision.targets)}, not for "

@@ -50,7 +50,7 @@ def write(file: Path, inputs: Mapping[str, Array]) -> None:
     import onnxruntime
 
     values = as_values(inputs)
-    form = onnxruntime.AdapterFormat()
+    form: Any = onnxruntime.AdapterFormat()  # its annotations ask for paths that it does not take
     form.set_adapter_version(_FORMAT_VERSION)
     form.set_model_version(_FORMAT_VERSION)
     # The format only refers to the values, which have to live until the file is written.
@@ -66,8 +66,9 @@ def read(file: Path) -> dict[str, OrtValue]:
     """
     import onnxruntime
 
+    form: Any = onnxruntime.AdapterFormat
     try:
-        return dict(onnxruntime.AdapterFormat.read_adapter(str(file)).get_parameters())
+        return dict(form.read_adapter(str(file)).get_parameters())
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise ExportError(f"{file} cannot be read: {one_line(error)}") from error
 
