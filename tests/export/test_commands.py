@@ -62,7 +62,7 @@ def test_export_prints_a_table_with_sizes_and_the_check(
     model = saved(model_of(tokenizer), tmp_path / "model")
     options = ("--precision", "fp32", "--precision", "int8", "--quiet")
     result = risen("export", model, tmp_path / "out", *options)
-    lines = result.output.splitlines()
+    lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["size", "fp32", "int8", "fp32", "int8"]
     assert "100.0%" in lines[1]
     assert str(tmp_path / "out" / "int8") in lines[2]
@@ -182,7 +182,7 @@ def test_risen_adapt_with_a_bundle_adds_and_removes(
     assert "no/such/adapter does not exist" in text
     code, text = said("adapt", tied_bundle, "--remove", "desk")
     assert code == 2
-    assert "there is no adapter 'desk': the bundle has none" in text
+    assert "takes no adapters: they were merged when it was exported" in text
     code, text = said("adapt", tied_bundle, "a", "--remove", "desk")
     assert code == 2
     assert "one at a time" in text
@@ -222,3 +222,11 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert said in shown
     assert shown.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_exporters_that_come_along_are_listed() -> None:
+    code = "from risen_plugin.cli import main; main(['exporters', '--json'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    listed = json.loads(done.stdout)
+    assert {"genai", "transformers", "optimum"} <= {one["name"] for one in listed}
+    assert {one["distribution"] for one in listed if one["name"] == "genai"} == {"risen-plugin"}

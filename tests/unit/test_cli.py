@@ -181,7 +181,6 @@ def test_plugins_as_json(risen):
         ("rewards", "exact"),
         ("generators", "jsonl"),
         ("schedulers", "alternate"),
-        ("exporters", "genai"),
     ],
 )
 def test_each_kind_is_listed_with_its_origin(risen, listing, built_in):
