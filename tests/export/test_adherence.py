@@ -98,7 +98,7 @@ def test_the_graphs_of_a_run_are_held_to_its_held_out_instructions(exported: Exp
     assert fp32.adherence == fp32.adherence_reference == int8.adherence_reference
     assert fp32.adherence is not None
     assert fp32.adherence > 0.5
-    assert exported.notes == (
+    assert exported.notes[:1] == (
         "the model itself answers 'What do we sell?' wrongly, so it judges no graph",
     )
     lines = (exported.path / "gate" / adherence.FILE).read_text().splitlines()
