@@ -41,6 +41,7 @@ EXACT = Variant("cpu", PRECISIONS["fp32"])
 """The graph that every export builds and judges first: where it is wrong, no other is right."""
 LARGE = 50_000_000
 """Parameters beyond which reading is what an export spends its time on."""
+_MARKS = 8  # tokens that tell whether the saved model is the merged one
 
 
 class Job:
@@ -122,7 +123,7 @@ class Job:
             self._apart = KeptApart(apart.linear_sizes(merged.model), kept)
         self._is_large = merged.model.num_parameters() > LARGE
         vocabulary = vocabulary_rows(merged.model)
-        self._marks = [[(7919 * i + 13) % vocabulary for i in range(n)] for n in (8,)]
+        self._marks = [[(7919 * i + 13) % vocabulary for i in range(_MARKS)]]
         self._fingerprint = asking_model.fingerprint(merged.model, self._marks)
 
     def note(self, notes: Sequence[str]) -> None:
@@ -313,6 +314,7 @@ class Job:
             self._facts,
             target=variant.target,
             backend=self._backend.name,
+            draft=True,
         )
 
     def _judged(self, variant: Variant, folder: Path) -> tuple[Measured | None, list[Failure]]:

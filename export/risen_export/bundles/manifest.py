@@ -138,9 +138,17 @@ def entries(files: Mapping[str, Path]) -> dict[str, FileEntry]:
     }
 
 
-def files_of(folder: Path) -> dict[str, FileEntry]:
-    """Every file below ``folder`` but its manifest: its ``bytes`` and ``sha256``."""
-    return entries(listed(folder))
+def files_of(folder: Path, *, hashed: bool = True) -> dict[str, FileEntry]:
+    """Every file below ``folder`` but its manifest: its ``bytes`` and ``sha256``.
+
+    :param hashed: False writes zeros for hashes, which fit no file.
+    """
+    files = listed(folder)
+    if hashed:
+        return entries(files)
+    return {
+        name: {"bytes": path.stat().st_size, "sha256": "0" * 64} for name, path in files.items()
+    }
 
 
 def versions() -> dict[str, str]:

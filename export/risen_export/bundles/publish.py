@@ -77,6 +77,7 @@ def describe(
     ran: str = manifest.NOT_RUN,
     gate: dict[str, Any] | None = None,
     keep_paths: bool = False,
+    draft: bool = False,
 ) -> dict[str, Any]:
     """Write the manifest of one variant, whose name is its folder's, and return it.
 
@@ -84,6 +85,7 @@ def describe(
     :param ran: where the graph was run: the provider and the machine, in words.
     :param gate: measured names and numbers, and ``passed``; None if nothing was measured.
     :param keep_paths: leave paths of this machine in the manifest and the configurations.
+    :param draft: it will be written again before anyone else reads it; no file is hashed for it.
     """
     if not keep_paths:
         scrub_folder(folder)
@@ -98,7 +100,7 @@ def describe(
         "requires": smallest_runtime(folder / manifest.GRAPH),
         "bytes_by_kind": bytes_by_kind(folder),
         **(facts if keep_paths else scrub(facts)),
-        "files": manifest.files_of(folder),
+        "files": manifest.files_of(folder, hashed=not draft),
     }
     return manifest.write(folder, content)
 

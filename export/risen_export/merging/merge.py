@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,12 +70,16 @@ def load(source: Source, *, show_log: bool = False) -> Merged:
         or there is no tokenizer that every client can read.
     """
     assert source.model is not None
-    with quiet(show=show_log):
-        tokenizer = _tokenizer(source)
-        files = faithful(tokenizer, source.text)
-        model = _loaded(source)
-    check_finite(model.named_parameters(), source.model)
-    provenance: dict[str, Any] = {"model": _describe(source.model, model, source.revision)}
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # Gigabytes are hashed while the imports and the tensors are loaded.
+        hashing = pool.submit(_hashes, Path(source.model))
+        with quiet(show=show_log):
+            tokenizer = _tokenizer(source)
+            files = faithful(tokenizer, source.text)
+            model = _loaded(source)
+        check_finite(model.named_parameters(), source.model)
+        described = _describe(source.model, model, hashing.result(), source.revision)
+    provenance: dict[str, Any] = {"model": described}
     adapters = []
     for name in source.adapters:
         length = len(tokenizer) if _brings_tokenizer(name) else 0
@@ -174,7 +179,7 @@ def from_memory(
     settle_ties(merged)
     merged = rebuilt(merged, name)
     check_finite(merged.named_parameters(), f"{name}, merged")
-    provenance = {"model": _describe(name, merged), **provenance}
+    provenance = {"model": _describe(name, merged, _hashes(Path(name))), **provenance}
     return _finish(merged, tokenizer, files, provenance, name)
 
 
@@ -261,16 +266,22 @@ def _brings_tokenizer(name: str, revision: str | None = None) -> bool:
     return hub_file(name, "tokenizer_config.json", revision) is not None
 
 
-def _describe(name: str, model: PreTrainedModel, revision: str | None = None) -> dict[str, Any]:
-    folder = Path(name)
+def _hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of a folder's weights by their names; none where it is a name on the hub."""
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    return {file.name: sha256(file) for file in files}
+
+
+def _describe(
+    name: str, model: PreTrainedModel, hashes: Mapping[str, str], revision: str | None = None
+) -> dict[str, Any]:
     return {
         "name": public_name(name),
         "architecture": type(model).__name__,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "tied_embeddings": bool(model.config.tie_word_embeddings),
         "commit": commit_of(name, revision),
-        "sha256": {file.name: sha256(file) for file in files},
+        "sha256": dict(hashes),
     }
 
 
