@@ -3,9 +3,9 @@
 ``python -m benchmarks.exported_architectures`` fine-tunes each for a step, reinforces it for two
 (``RisenCallback``), exports it in fp32 and int8, and compares graph and model at every position of
 rows that are longer than each length at which the arithmetic changes, in a batch, alone and token
-by token, and by what both generate. ``--write`` keeps the results and renders them into
-docs/reference/compatibility.md. No model may end in a graph that is another model, or in anything
-but one line.
+by token, and by what both generate. ``--write`` keeps the results, each when it is there, and
+renders them into docs/reference/compatibility.md; with NAMES it keeps those of the others. No model
+may end in a graph that is another model, or in anything but one line.
 """
 
 from __future__ import annotations
@@ -179,7 +179,11 @@ def write_page(results: Sequence[Mapping[str, Any]], page: Path = PAGE) -> None:
 
 def with_kept(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What was measured now, and what is kept of the others, in the order of the models."""
-    kept = json.loads(RESULTS.read_text(encoding="utf-8"))["results"]["all"]
+    kept = (
+        json.loads(RESULTS.read_text(encoding="utf-8"))["results"]["all"]
+        if RESULTS.exists()
+        else []
+    )
     by_name = {found["name"]: found for found in [*kept, *results]}
     return [by_name[one.name] for one in ARCHITECTURES if one.name in by_name]
 
@@ -207,10 +211,20 @@ def main(
     warnings.simplefilter("ignore")
     where, tokenizer = machine(), byte_tokenizer()
     chosen = [BY_NAME[name] for name in names] or list(ARCHITECTURES)
-    results = []
+    results: list[dict[str, Any]] = []
+
+    def keep(file: Path, kept: Sequence[dict[str, Any]]) -> None:
+        plain = [
+            {key: found[key] for key in found if key not in ("traceback", "seconds")}
+            for found in kept
+        ]
+        write_results(file, settings={"answer": ANSWER}, machine=where, results={"all": plain})
+
     for one in tqdm(chosen, unit="architecture"):
         found = outcome(one, tokenizer)
         results.append(found)
+        if write:  # each at once, so that one that is cut off has not been for nothing
+            keep(RESULTS, with_kept(results))
         if is_wrong(found):
             tqdm.write(f"WRONG: {one.name}: {found['error'] or found['fp32']}", file=sys.stderr)
             if show:
@@ -227,16 +241,10 @@ def main(
             for f in results
         ],
     )
-    for found in results:
-        found.pop("traceback", None)
-        found.pop("seconds")
-    if write and names:
-        results = with_kept(results)
-    wanted = [RESULTS] if write else []
-    for file in [*wanted, *([json_file] if json_file else [])]:
-        write_results(file, settings={"answer": ANSWER}, machine=where, results={"all": results})
+    if json_file:
+        keep(json_file, results)
     if write:
-        write_page(results)
+        write_page(with_kept(results))
     raise SystemExit(any(is_wrong(found) for found in results))
 
 
