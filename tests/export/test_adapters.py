@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from risen_export.backends import branches
 from risen_export.backends.branches import Product, plan
 from risen_export.bundles import adapters, lora
 from risen_export.bundles.sites import Part, Site, from_text, to_text
+from risen_export.gate.adapters_again import failures, measure_again, remark
+from risen_export.gate.verifying import verify_bundle
 from risen_plugin.errors import ExportError
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -532,7 +535,7 @@ def test_adding_and_removing_leaves_the_base_as_it_was(apart: Apart, tmp_path: P
     added = adapt(out, apart.folder / "last", name="again")
     assert added.seconds < 5
     changed = {name for name, one in hashes(out).items() if before.get(name) != one}
-    assert changed == {"manifest.json", "adapters/again.onnx_adapter"}
+    assert changed == {"manifest.json", "README.md", "adapters/again.onnx_adapter"}
     assert check(out) == []
     # A bundle that was open before finds it, and finds another one in its place.
     assert (
@@ -551,6 +554,61 @@ def test_adding_and_removing_leaves_the_base_as_it_was(apart: Apart, tmp_path: P
         ExportError, match=r"no adapter 'again'\. The bundle has: small, whole, last"
     ):
         opened.logits(apart.ids, adapter="again")
+
+
+@pytest.mark.slow
+def test_the_readme_lists_the_adapters_that_are_there_now(apart: Apart, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(apart.out, tmp_path / "out"))
+    readme = out / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    rows = [line.split(" | ")[:4] for line in before.splitlines() if line.startswith("| `")][-3:]
+    assert rows[0] == ["| `small`", "small", "4", "down_proj, q_proj"]
+    assert [row[0] for row in rows] == ["| `small`", "| `whole`", "| `last`"]
+    edited = before + "\nEdited by hand.\n"
+    readme.write_text(edited, encoding="utf-8")
+    adapt(out, apart.folder / "last", name="again")
+    assert "| `again` | last | 2 |" in readme.read_text(encoding="utf-8")
+    remove_adapter(out, "again")
+    assert readme.read_text(encoding="utf-8") == edited
+    readme.write_text("Mine alone.\n", encoding="utf-8")
+    for name in ("small", "whole", "last"):
+        remove_adapter(out, name)
+    assert readme.read_text(encoding="utf-8") == "Mine alone.\n"
+
+
+@pytest.mark.slow
+def test_two_who_add_at_once_both_add(apart: Apart, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(apart.out, tmp_path / "out"))
+    names = [f"at-once-{number}" for number in range(2)]
+    add = "import sys; from risen_export import adapt; adapt(*sys.argv[1:3], name=sys.argv[3])"
+    given = [sys.executable, "-c", add, str(out), str(apart.folder / "last")]
+    running = [subprocess.Popen([*given, name]) for name in names]
+    assert [process.wait() for process in running] == [0, 0]
+    assert set(names) < set(adapters.listed(out))
+    assert check(out) == []
+
+
+@pytest.mark.slow
+def test_an_adapter_that_does_something_else_than_when_it_was_added_is_told(
+    apart: Apart, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(apart.out, tmp_path / "out"))
+    opened = Bundle.open(out, "fp32", threads=1)
+    same = measure_again(out, "fp32", opened)
+    assert [one.name for one in same] == ["small", "whole", "last"]
+    assert list(failures(same, is_exact=True)) == []
+    assert remark(same) == "with small, whole, last logits move as they did when it was added"
+    entry = adapters.listed(out)["small"]
+    entry["check"]["fp32"]["logits_moved_max"] *= 2
+    adapters.record(out, "small", entry)
+    [told] = failures(measure_again(out, "fp32", opened), is_exact=True)
+    assert re.fullmatch(
+        r"adapter small moves logits by up to [\d.]+, and by [\d.]+ when it was added", told
+    )
+    assert told in remark(measure_again(out, "fp32", opened))
+    (out / "adapters" / "small.onnx_adapter").write_bytes(b"")
+    [told] = failures(measure_again(out, "fp32", opened), is_exact=False)
+    assert re.search(r"adapter small: .*small\.onnx_adapter is missing or cut short", told)
 
 
 @pytest.mark.slow
@@ -635,6 +693,9 @@ def test_a_saved_adapter_is_exported_beside_its_base(apart: Apart, tmp_path: Pat
     assert entry["rank"] == 8
     assert entry["delta_norm"] > entry["largest_delta"][1] > 0
     assert check(result.path) == []
+    found = verify_bundle(result.path)["fp32"]
+    assert found.failures == ()
+    assert "with whole logits move as they did" in found.remark
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """The adapters that lie beside the graphs of a bundle: their entries in the manifest, their files.
 
 ``OUT/adapters/NAME.onnx_adapter`` serves every variant of ``OUT``. The manifest at the root names
-each with its hash; adding or removing one changes that manifest and the folder ``adapters`` alone.
+each with its hash; adding or removing one changes that manifest, the list in the README and the
+folder ``adapters`` alone. Whoever does it holds others off with ``changing``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from risen_export.bundles import javascript, manifest
+from risen_export.bundles import card, javascript, manifest
 from risen_export.bundles.hashes import sha256_of
 from risen_export.bundles.lora import Lora
 from risen_export.bundles.opening import verified
@@ -173,7 +174,9 @@ def _rewrite(root: Path, entries: Mapping[str, AdapterEntry]) -> None:
         entry["file"]: {"bytes": entry["bytes"], "sha256": entry["sha256"]}
         for entry in entries.values()
     }
-    manifest.write(root, {**content, KEY: dict(entries), "files": {**rest, **ours}})
+    content |= {KEY: dict(entries), "files": {**rest, **ours}}
+    manifest.write(root, content)
+    card.renew_adapters(root, content)
 
 
 def belongs(lora: Lora, model: Mapping[str, Any], hashes: Mapping[str, str] | None) -> str | None:

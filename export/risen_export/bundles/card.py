@@ -1,6 +1,8 @@
 """The bundle's README.md: a model card in the hub's form, with measured results and snippets.
 
-Written from the manifest alone. The tests run the snippets as they stand in the file.
+Written from the manifest alone. The tests run the snippets as they stand in the file. The list of
+adapters stands between two marks, and is renewed there when one comes or goes; the rest of the file
+may be edited.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 import yaml
 
 from risen_export.bundles.manifest import NOT_RUN, default_variant
+from risen_plugin.kit.files import write_bytes
 
 README = "README.md"
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
@@ -130,12 +133,13 @@ print(tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tok
 _ADAPTERS = """
 ## Adapters
 
-The graphs are those of the base, and take LoRA adapters while they run. Those in `adapters/` are
-listed in `manifest.json`; `risen adapt . ADAPTER` adds one. Ask for one with
-`bundle.generate(prompts, adapter="NAME")`, with `RunOptions.add_active_adapter` in plain
-onnxruntime, and with `Adapters` and `Generator.set_active_adapter` in onnxruntime-genai. Other
-clients get the base.
+The graphs are those of the base, and take LoRA adapters while they run. `risen adapt . ADAPTER`
+adds one. Ask for one with `bundle.generate(prompts, adapter="NAME")`, with
+`RunOptions.add_active_adapter` in plain onnxruntime, and with `Adapters` and
+`Generator.set_active_adapter` in onnxruntime-genai. Other clients get the base.
+
 """
+_BEGIN, _END = "<!-- adapters -->", "<!-- /adapters -->"
 QUESTION = "What is the capital of France?"
 _MESSAGES = f'[{{"role": "user", "content": "{QUESTION}"}}]'
 _APPLIED = "tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True"
@@ -178,9 +182,49 @@ def write_card(out: Path, content: Mapping[str, Any], *, has_template: bool, end
         "\n".join(_table(content)) + "\n",
         *_notes(content),
         _snippets(content, has_template=has_template, ends=ends),
-        *([_ADAPTERS] if "adapters" in content else []),
+        *([_ADAPTERS + _list_of_adapters(content)] if "adapters" in content else []),
     ]
     (out / README).write_text("\n".join(parts), encoding="utf-8")
+
+
+def renew_adapters(out: Path, content: Mapping[str, Any]) -> None:
+    """List the adapters of a published bundle anew in its README, where that has kept its marks.
+
+    :param content: the manifest over all variants.
+    """
+    path = out / README
+    if path.is_symlink() or not path.is_file():
+        return
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    before, begins, rest = text.partition(_BEGIN)
+    _, ends, after = rest.partition(_END + "\n")
+    if begins and ends:
+        text = f"{before}{_list_of_adapters(content)}{after}"
+        write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
+
+
+def _list_of_adapters(content: Mapping[str, Any]) -> str:
+    lines = [
+        "| adapter | made from | rank | changes | size | moves logits by up to |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, one in content["adapters"].items():
+        moved = [
+            f"{check['logits_moved_max']:.2g} (`{variant}`)"
+            for variant, check in one["check"].items()
+            if isinstance(check, Mapping)
+        ]
+        cells = [
+            f"`{name}`",
+            re.sub(r"[^\w.@+ -]", "_", one["source"]),
+            str(one["rank"]),
+            ", ".join(one["targets"]),
+            f"{one['bytes'] / 1e6:.2f} MB",
+            ", ".join(moved) or "not run",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    shown = lines if content["adapters"] else ["There are none yet."]
+    return "\n".join([_BEGIN, "", *shown, "", _END, ""])
 
 
 def front_matter(content: Mapping[str, Any]) -> dict[str, Any]:

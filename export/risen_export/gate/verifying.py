@@ -12,9 +12,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from risen_export.bundles import manifest, publish
+from risen_export.bundles.changing import changing
 from risen_export.bundles.opening import check, open_folder
 from risen_export.bundles.variants import PRECISIONS, PROVIDERS
-from risen_export.gate import adherence
+from risen_export.gate import adapters_again, adherence
 from risen_export.gate import reference as files
 from risen_export.gate.asking_graph import measure
 from risen_export.gate.limits import Limits, judge, read_limits
@@ -115,28 +116,40 @@ def verify_bundle(
 def _verified(
     out: Path, name: str, reference: files.Reference, standard: adherence.Standard | None
 ) -> Verified:
-    """Measure one variant where it was built for, else on the CPU as far as that can run it."""
+    """Measure one variant where it was built for, else on the CPU as far as that can run it.
+
+    Its adapters too, if it has any.
+    """
     content = manifest.read(out / name) or {}
     gate: Mapping[str, Any] = content.get("gate") or {}
     precision, target = PRECISIONS[content["precision"]], str(content["target"])
     remark = ""
     try:
-        measured = _measured(Bundle.open(out / name), reference, standard)
+        opened = Bundle.open(out / name)
+        measured = _measured(opened, reference, standard)
     except ExportError as error:
         if target == "cpu":
             raise
         remark = str(error)
         if not precision.on_cpu:
             return Verified(None, remark=remark)
-        measured = _measured(Bundle.open(out / name, device="cpu"), reference, standard)
+        opened = Bundle.open(out / name, device="cpu")
+        measured = _measured(opened, reference, standard)
     limits = Limits(**gate["limits"]) if gate else read_limits({})[precision.family]
     failures = tuple(one.reason for one in judge(measured, limits))
     if remark:
-        return Verified(measured, failures, f"measured on the CPU: {remark}")
-    if not content["ran"].startswith(manifest.NOT_RUN):
-        return Verified(measured, failures, _remark(measured, gate, content["ran"]))
-    marked = _marked(out, name, target, gate_of(measured, limits, failures))
-    return Verified(measured, failures, marked)
+        remark = f"measured on the CPU: {remark}"
+    elif content["ran"].startswith(manifest.NOT_RUN):
+        remark = _marked(out, name, target, gate_of(measured, limits, failures))
+    else:
+        remark = _remark(measured, gate, content["ran"])
+    again = adapters_again.measure_again(out, name, opened)
+    is_exact = target == "cpu" and precision.family == "fp32"
+    return Verified(
+        measured,
+        (*failures, *adapters_again.failures(again, is_exact=is_exact)),
+        "; ".join(filter(None, (remark, adapters_again.remark(again)))),
+    )
 
 
 def _measured(
@@ -150,9 +163,11 @@ def _marked(out: Path, name: str, target: str, gate: dict[str, Any]) -> str:
     """Complete the mark of a variant that was built and not run; what was done, in words."""
     ran = ran_here(PROVIDERS[target])
     try:
-        publish.mark(out, name, ran, gate)
-    except OSError as error:
-        return f"runs here ({ran}); the manifest could not be marked so: {error.strerror or error}"
+        with changing(out):
+            publish.mark(out, name, ran, gate)
+    except (ExportError, OSError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        return f"runs here ({ran}); the manifest could not be marked so: {why}"
     return f"was built and not run; marked as run: {ran}"
 
 

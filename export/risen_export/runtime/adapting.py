@@ -6,8 +6,9 @@ written beside the graphs, and measured in each of them before the manifest name
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from risen_export.bundles import adapters, lora, manifest
+from risen_export.bundles.changing import changing
 from risen_export.bundles.opening import open_folder
 from risen_export.bundles.sites import of_graph
 from risen_export.runtime import adapters as files
@@ -65,12 +67,24 @@ def adapt(
     started = time.perf_counter()
     root = open_root(Path(bundle))
     chosen = adapters.check_name(name or _name_of(Path(adapter)))
+    with _changing(root):
+        entry = _put(root, chosen, Path(adapter), force=force, threads=threads)
+        adapters.record(root, chosen, entry)
+    return Added(
+        chosen, root / entry["file"], entry, seconds=round(time.perf_counter() - started, 3)
+    )
+
+
+def _put(
+    root: Path, chosen: str, adapter: Path, *, force: bool, threads: int | None
+) -> adapters.AdapterEntry:
+    """Write the file of an adapter that the bundle may have under this name."""
     if chosen in adapters.listed(root) and not force:
         raise ExportError(
             f"bundle {root} has an adapter '{chosen}'; choose another --name, or replace it "
             "with --force"
         )
-    found = lora.read(lora.find(Path(adapter)))
+    found = lora.read(lora.find(adapter))
     content = manifest.read(root)
     assert content is not None
     model: Mapping[str, Any] = content.get("model") or {}
@@ -80,11 +94,7 @@ def adapt(
             f"adapter {found.path} was trained on another model: {reason}; "
             "--force takes it all the same"
         )
-    entry = put(root, chosen, found, threads=threads)
-    adapters.record(root, chosen, entry)
-    return Added(
-        chosen, root / entry["file"], entry, seconds=round(time.perf_counter() - started, 3)
-    )
+    return put(root, chosen, found, threads=threads)
 
 
 def remove_adapter(bundle: str | Path, name: str) -> None:
@@ -92,7 +102,23 @@ def remove_adapter(bundle: str | Path, name: str) -> None:
 
     :raises ExportError: if the bundle has none of that name.
     """
-    adapters.forget(open_root(Path(bundle)), name)
+    root = open_root(Path(bundle))
+    with _changing(root):
+        adapters.forget(root, name)
+
+
+@contextlib.contextmanager
+def _changing(root: Path) -> Iterator[None]:
+    """Hold others off the bundle.
+
+    :raises ExportError: if they do not finish, or nothing can be written there.
+    """
+    try:
+        with changing(root):
+            yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise ExportError(f"cannot change {root}: {error.strerror or error}{where}") from error
 
 
 def put(
