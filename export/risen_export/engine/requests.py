@@ -13,6 +13,12 @@ Finish = Literal["stop", "length", "cancelled"]
 _MOST_LIKELIEST = 100
 
 
+def _within(name: str, value: float, least: float, most: float) -> None:
+    # NaN is within no bounds.
+    if not least <= value <= most:
+        raise DataError(f"{name} is {value}, and has to be between {least:g} and {most:g}")
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is drawn.
@@ -178,9 +184,3 @@ class Completion:
     text: str
     logprobs: tuple[TokenLogprob, ...]
     finish: Finish
-
-
-def _within(name: str, value: float, least: float, most: float) -> None:
-    # NaN is within no bounds.
-    if not least <= value <= most:
-        raise DataError(f"{name} is {value}, and has to be between {least:g} and {most:g}")

@@ -1,0 +1,448 @@
+"""Answer many requests at once: rows join and leave at every step, prompts are read in pieces.
+
+One engine belongs to one thread. ``worker`` gives it a thread of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from risen_export.bundles import lora
+from risen_export.bundles.adapters import listed, root_of
+from risen_export.bundles.manifest import GRAPH
+from risen_export.bundles.opening import open_folder
+from risen_export.engine import sampling as drawing
+from risen_export.engine import scheduler
+from risen_export.engine.adapters import Loaded, Registry
+from risen_export.engine.cache import Cache, Shapes
+from risen_export.engine.grammars import Grammars
+from risen_export.engine.graph import Graph
+from risen_export.engine.requests import Completion, Piece, Request, TokenLogprob
+from risen_export.engine.rows import Answer
+from risen_export.engine.settings import BusyError, EngineSettings, room
+from risen_export.engine.text import TextStream
+from risen_export.runtime import adapters as files
+from risen_export.runtime.bundle import DEFAULT_NEW_TOKENS, ids_of
+from risen_export.runtime.chat import ChatTokenizer
+from risen_export.runtime.logits import Row, Settings
+from risen_export.runtime.longrope import switch_of
+from risen_export.runtime.session import open_session, require_runtime
+from risen_export.runtime.settings import read_config, read_genai, read_generation
+from risen_plugin.errors import DataError, ExportError
+
+if TYPE_CHECKING:
+    from risen_export.engine.sampling import Logits
+
+_ALONE = 8  # times the chunk, where nobody waits for a step
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What an engine does now, and has done since it was opened.
+
+    :param running: rows that have a slot, of ``rows``.
+    :param waiting: rows without one.
+    :param read: tokens of prompts that were read; ``reused``: that had been read before.
+    :param written: tokens of answers.
+    :param steps: runs of the graph over all rows.
+    :param cache_bytes: of keys and values.
+    """
+
+    running: int
+    waiting: int
+    rows: int
+    read: int
+    reused: int
+    written: int
+    steps: int
+    cache_bytes: int
+
+
+class Engine:
+    """Answers requests from one variant of a bundle::
+
+        engine = Engine.open("out/bundle")
+        number = engine.submit(Request(tuple(engine.tokenizer.encode("Hello"))))
+        while engine.busy:
+            for piece in engine.step():
+                print(piece.text, end="")
+
+    ``context``, ``vocabulary``: in tokens. Not for more than one thread.
+    """
+
+    def __init__(self, folder: Path, settings: EngineSettings, device: str = "cpu") -> None:
+        self.path = folder
+        self.settings = settings
+        self.tokenizer = ChatTokenizer(folder)
+        genai = read_genai(folder)
+        generation = read_generation(folder)
+        self.vocabulary = int(genai["model"]["vocab_size"])
+        self.eos_ids = ids_of(generation.get("eos_token_id"))
+        self._model_settings = Settings(generation, str(folder / "generation_config.json"))
+        self._most_new = int(generation.get("max_new_tokens") or 0) or None
+        if genai.get("search", {}).get("past_present_share_buffer") is False:
+            raise ExportError(
+                f"{folder} does not share its past and present, so rows cannot join and leave; "
+                "answer with: risen generate"
+            )
+        self._adapter_files = files.Adapters(folder)
+        session = open_session(folder / GRAPH, settings.threads, device)
+        shapes = Shapes.of(session)
+        context = int(genai["model"]["context_length"])
+        # Past the switch of a long rope, what was read would have to be read again.
+        context = min(context, switch_of(read_config(folder)) or context)
+        self.context = room(settings, context, shapes.token_bytes, str(folder))
+        self._cache = Cache(shapes, settings.rows, self.context)
+        self._graph = Graph(session, self._cache, settings.rows)
+        self._sites = files.sites_of(session, folder / GRAPH)
+        self._registry = Registry(self._sites)
+        self._grammars = Grammars(folder, self.vocabulary, min(self.eos_ids, default=0))
+        self._slots = [scheduler.Slot() for _ in range(settings.rows)]
+        self._share = settings.share and not shapes.states
+        self._waiting: list[Answer] = []
+        self._running: list[Answer] = []
+        self._cancelled: set[int] = set()
+        self._next = 0
+        self._read = self._reused = self._written = self._steps = 0
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        precision: str | None = None,
+        settings: EngineSettings | None = None,
+        *,
+        check_hashes: bool = True,
+        device: str | None = None,
+    ) -> Engine:
+        """Open ``OUT`` (its fp32 graph unless ``precision`` says otherwise) or ``OUT/<precision>``.
+
+        :raises ExportError: if it is no bundle, lacks the precision, is damaged, or its graph is
+            not of the kind that rows can join and leave.
+        :raises DataError: if what ``settings`` ask for does not fit the model or the memory.
+        """
+        folder, content = open_folder(Path(path), precision, check_hashes=check_hashes)
+        require_runtime(content["requires"], folder)
+        return cls(folder, settings or EngineSettings(), device or str(content["target"]))
+
+    # What is asked
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or runs."""
+        return bool(self._waiting or self._running)
+
+    def submit(self, request: Request) -> int:
+        """Take a request; the number that its pieces will carry.
+
+        :raises DataError: if it does not fit the context, or names an unknown adapter.
+        :raises BusyError: if too many wait already.
+        """
+        if request.n + len(self._waiting) > self.settings.waiting + len(self._free()):
+            ahead = len(self._waiting) + len(self._running)
+            raise BusyError(
+                f"{len(self._waiting)} answers wait and {len(self._running)} are being written; "
+                "try again later",
+                retry_after=max(1.0, ahead / self.settings.rows),
+            )
+        limit = self._limit(request)
+        adapter = None if request.adapter is None else self._adapter(request.adapter)
+        stops = request.stop_ids | (frozenset() if request.ignore_eos else self.eos_ids)
+        matchers = [
+            None if request.grammar is None else self._grammars.begin(request.grammar)
+            for _ in range(request.n)
+        ]
+        number, self._next = self._next, self._next + 1
+        seed = request.sampling.seed
+        for index, matcher in enumerate(matchers):
+            random = np.random.default_rng(None if seed is None else [seed % 2**64, index])
+            answer = Answer(number, index, request, limit, stops, adapter, random, matcher=matcher)
+            answer.ids = list(request.ids)
+            if request.text:
+                answer.stream = TextStream(self.tokenizer.decode, request.stop)
+            self._waiting.append(answer)
+        return number
+
+    def cancel(self, number: int) -> None:
+        """End a request; its last pieces come with the next step. Unknown numbers are ignored."""
+        self._cancelled.add(number)
+
+    def run(self, requests: Sequence[Request], *, progress: bool = False) -> list[list[Completion]]:
+        """Answer all requests, and nothing else; the ``n`` answers of each."""
+        pieces: dict[int, list[Piece]] = {}
+        order: list[int] = []
+        todo = list(requests)
+        with tqdm(total=len(todo), desc="answers", unit="request", disable=not progress) as bar:
+            open_answers: dict[int, int] = {}
+            while todo or self.busy:
+                while todo and len(self._waiting) < self.settings.rows:
+                    request = todo.pop(0)
+                    order.append(self.submit(request))
+                    pieces[order[-1]] = []
+                    open_answers[order[-1]] = request.n
+                for piece in self.step():
+                    pieces[piece.request].append(piece)
+                    if piece.finish is not None:
+                        open_answers[piece.request] -= 1
+                        bar.update(open_answers[piece.request] == 0)
+        counts = [request.n for request in requests]
+        return [
+            [
+                _completed([one for one in pieces[number] if one.index == index])
+                for index in range(n)
+            ]
+            for number, n in zip(order, counts, strict=True)
+        ]
+
+    # Adapters
+
+    @property
+    def adapters(self) -> dict[str, int]:
+        """The loaded adapters with their versions."""
+        return self._registry.versions
+
+    def load_adapter(self, name: str, source: str | Path | Mapping[str, lora.Array]) -> int:
+        """Add an adapter, or replace one; its version. Rows that run keep the one they began with.
+
+        :param source: the name of an adapter of the bundle, the folder of a saved PEFT adapter, or
+            inputs of the graph.
+        :raises ExportError: if the bundle takes no adapters, or it cannot be read.
+        :raises DataError: if it was made for another graph.
+        """
+        if not self._sites:
+            raise ExportError(
+                f"{self.path} takes no adapters: they were merged when it was exported; export it "
+                "with --adapters separate"
+            )
+        if isinstance(source, Path):
+            inputs: Mapping[str, lora.Array] = lora.pack(lora.read(lora.find(source)), self._sites)
+        elif isinstance(source, str):
+            values = self._adapter_files.values(source, lambda: self._graph.session)
+            inputs = {key: value.numpy() for key, value in values.items()}
+        else:
+            inputs = source
+        return self._registry.put(name, inputs).version
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget an adapter; rows that run with it go on.
+
+        :raises DataError: if there is none of that name.
+        """
+        self._registry.remove(name)
+
+    def _adapter(self, name: str) -> Loaded:
+        if name not in self._registry.versions and name in listed(root_of(self.path)):
+            self.load_adapter(name, name)
+        return self._registry.get(name)
+
+    # One step
+
+    def step(self) -> list[Piece]:
+        """Let rows join, read of prompts what a step allows, and write one token for each row."""
+        pieces = self._drop_cancelled()
+        self._admit()
+        writing = [row for row in self._running if scheduler.pending(row) == 1]
+        budget = self.settings.chunk * (1 if writing else _ALONE)
+        ready: list[tuple[Answer, Logits]] = []
+        for chunk in scheduler.chunks(self._running, budget):
+            row = chunk.row
+            assert isinstance(row, Answer)
+            logits = self._read_chunk(row, chunk.stop)
+            if row.computed == len(row.ids):
+                ready.append((row, logits))
+        if ready:
+            pieces += self._write([row for row, _ in ready], np.stack([one for _, one in ready]))
+        if writing:
+            pieces += self._write(writing, self._step(writing))
+        return pieces
+
+    def stats(self) -> Stats:
+        """What it does now and has done."""
+        return Stats(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            rows=self.settings.rows,
+            read=self._read,
+            reused=self._reused,
+            written=self._written,
+            steps=self._steps,
+            cache_bytes=self._cache.bytes,
+        )
+
+    def _drop_cancelled(self) -> list[Piece]:
+        pieces = []
+        for row in [*self._waiting, *self._running] if self._cancelled else ():
+            if row.number in self._cancelled:
+                pieces.append(row.cancel())
+                self._leave(row)
+        self._cancelled.clear()
+        return pieces
+
+    def _admit(self) -> None:
+        """Give slots to those that wait, first come, first served."""
+        for row in list(self._waiting):
+            if not self._free():
+                return
+            place = scheduler.place(self._slots, row, share=self._share)
+            if place is None:
+                continue
+            if place.source != place.slot:
+                self._cache.copy(place.source, place.slot, place.shared)
+            if not place.shared:
+                self._cache.clear_state(place.slot)
+            row.slot, row.computed = place.slot, place.shared
+            slot = self._slots[place.slot]
+            slot.row, slot.key, slot.ids = row, row.key, row.ids[: place.shared]
+            self._reused += place.shared
+            self._waiting.remove(row)
+            self._running.append(row)
+
+    def _read_chunk(self, row: Answer, stop: int) -> Logits:
+        ids = row.ids[row.computed : stop]
+        weights = self._registry.bound([row.adapter])
+        logits = self._graph.read(row.slot, ids, row.computed, weights)
+        self._read += len(ids)
+        self._has_read(row, ids)
+        return logits
+
+    def _step(self, rows: list[Answer]) -> Logits:
+        """Run the graph over one token of each row; logits in the order of the rows."""
+        for hole, taken in scheduler.swaps(row.slot for row in rows):
+            self._swap(hole, taken)
+        rows.sort(key=lambda row: row.slot)
+        logits = self._graph.step(
+            [row.ids[-1] for row in rows],
+            [row.computed for row in rows],
+            self._registry.bound([row.adapter for row in rows]),
+        )
+        self._steps += 1
+        for row in rows:
+            self._has_read(row, row.ids[-1:])
+        return logits
+
+    def _has_read(self, row: Answer, ids: Sequence[int]) -> None:
+        slot = self._slots[row.slot]
+        row.computed += len(ids)
+        slot.ids.extend(ids)
+        slot.used = self._steps
+
+    def _swap(self, one: int, other: int) -> None:
+        slots = self._slots
+        self._cache.swap(one, other, max(len(slots[one].ids), len(slots[other].ids)))
+        slots[one], slots[other] = slots[other], slots[one]
+        for number in (one, other):
+            row = slots[number].row
+            if row is not None:
+                row.slot = number
+
+    def _write(self, rows: list[Answer], logits: Logits) -> list[Piece]:
+        """Draw the next token of each row, whose logits are (B, V)."""
+        self._check_numbers(logits)
+        wanted = self._changed(rows, logits)
+        samplings = [row.request.sampling for row in rows]
+        uniforms = [
+            0.0 if one.is_greedy else row.random.random()
+            for row, one in zip(rows, samplings, strict=True)
+        ]
+        tokens = drawing.draw(wanted, samplings, uniforms).tolist()
+        logprobs = _logprobs(logits, wanted, rows, tokens)
+        pieces = []
+        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
+            pieces.append(row.take(token, logprob))
+            if row.finish is not None:
+                self._leave(row)
+        self._written += len(rows)
+        return pieces
+
+    def _changed(self, rows: Sequence[Answer], logits: Logits) -> Logits:
+        """What is drawn from: with the model's settings, the request's, and the grammar's."""
+        changed: dict[int, Logits] = {}
+        for line, row in enumerate(rows):
+            one = logits[line]
+            if row.request.follow_settings and self._model_settings.followed:
+                so_far = Row(row.request.ids, row.written, row.limit, self.eos_ids)
+                one = self._model_settings.adjust(one[None], [so_far])[0]
+            one = drawing.changed(one, row.request.sampling, row.request.ids, row.written)
+            if row.matcher is not None:
+                one = np.array(one)
+                row.matcher.forbid(one)
+            if one is not logits[line] and not np.shares_memory(one, logits):
+                changed[line] = one
+        if not changed:
+            return logits
+        wanted = logits.copy()
+        for line, one in changed.items():
+            wanted[line] = one
+        return wanted
+
+    def _leave(self, row: Answer) -> None:
+        if row.slot < 0:
+            self._waiting.remove(row)
+            return
+        self._slots[row.slot].row = None
+        self._running.remove(row)
+
+    def _free(self) -> list[int]:
+        return [number for number, slot in enumerate(self._slots) if slot.row is None]
+
+    def _limit(self, request: Request) -> int:
+        """Most tokens of prompt and answer together.
+
+        :raises DataError: if the prompt leaves no room, or names no token of the model.
+        """
+        length = len(request.ids)
+        if length >= self.context:
+            raise DataError(
+                f"the prompt has {length} tokens and leaves no room for an answer: at most "
+                f"{self.context} are kept for both"
+            )
+        odd = next((one for one in request.ids if not 0 <= one < self.vocabulary), None)
+        if odd is not None:
+            raise DataError(f"the prompt has token {odd}, and there are {self.vocabulary}")
+        wanted = request.max_new_tokens or self._most_new or DEFAULT_NEW_TOKENS
+        return min(length + wanted, self.context)
+
+    def _check_numbers(self, logits: Logits) -> None:
+        if np.isnan(logits.max(axis=-1)).any():
+            raise ExportError(
+                f"the graph {self.path / GRAPH} gives NaN in place of logits; its weights are "
+                "damaged, or their precision is too low for this model"
+            )
+
+
+def _logprobs(
+    own: Logits, wanted: Logits, rows: Sequence[Answer], tokens: Sequence[int]
+) -> list[TokenLogprob | None]:
+    """The log-probabilities that each row asks for."""
+    given: list[TokenLogprob | None] = [None] * len(rows)
+    asked = [line for line, row in enumerate(rows) if row.request.sampling.logprobs is not None]
+    for scaled in (False, True):
+        lines = [one for one in asked if rows[one].request.sampling.scaled_logprobs == scaled]
+        if not lines:
+            continue
+        logits = (wanted if scaled else own)[lines]
+        if scaled:
+            temperatures = [rows[line].request.sampling.temperature or 1.0 for line in lines]
+            logits = logits / np.asarray(temperatures, np.float32)[:, None]
+        counts = [rows[line].request.sampling.logprobs or 0 for line in lines]
+        chosen = [tokens[line] for line in lines]
+        for line, one in zip(lines, drawing.logprobs(logits, chosen, counts), strict=True):
+            given[line] = one
+    return given
+
+
+def _completed(pieces: Sequence[Piece]) -> Completion:
+    finish = pieces[-1].finish
+    assert finish is not None
+    return Completion(
+        ids=tuple(token for piece in pieces for token in piece.ids),
+        text="".join(piece.text for piece in pieces),
+        logprobs=tuple(one for piece in pieces for one in piece.logprobs),
+        finish=finish,
+    )

@@ -1,0 +1,114 @@
+"""Hold an answer to a JSON schema, a regular expression or a grammar, through llguidance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from risen_export.engine.requests import Grammar
+from risen_plugin.errors import DataError, ExportError, one_line
+
+_LONGEST = 256 * 1024  # characters of a grammar
+_DEEPEST = 64  # levels of a schema
+
+
+class Matcher:
+    """Where one answer stands in its grammar."""
+
+    def __init__(self, matcher: Any, vocabulary: int) -> None:
+        import llguidance.numpy as bits
+
+        self._matcher = matcher
+        self._mask = bits.allocate_token_bitmask(1, vocabulary)
+
+    def forbid(self, logits: npt.NDArray[np.float32]) -> None:
+        """Make what cannot come next impossible, in place; logits (V,)."""
+        import llguidance.numpy as bits
+
+        bits.fill_next_token_bitmask(self._matcher, self._mask, 0)
+        bits.apply_token_bitmask_inplace(logits[None], self._mask)
+
+    def take(self, token: int) -> bool:
+        """Go on by a token; whether the grammar ends the answer here."""
+        self._matcher.consume_token(token)
+        return bool(self._matcher.is_stopped())
+
+
+class Grammars:
+    """Grammars over the vocabulary of a bundle.
+
+    :param folder: of the variant, with its ``tokenizer.json``.
+    :param eos: a token that ends an answer.
+    """
+
+    def __init__(self, folder: Path, vocabulary: int, eos: int) -> None:
+        self._folder = folder
+        self._vocabulary = vocabulary
+        self._eos = eos
+        self._tokenizer: Any = None
+
+    def begin(self, grammar: Grammar) -> Matcher:
+        """A matcher at the beginning of an answer.
+
+        :raises DataError: if the grammar cannot be read.
+        :raises ExportError: if llguidance is missing.
+        """
+        llguidance = _llguidance()
+        if self._tokenizer is None:
+            text = (self._folder / "tokenizer.json").read_text(encoding="utf-8")
+            self._tokenizer = llguidance.LLTokenizer(
+                text, n_vocab=self._vocabulary, eos_token=self._eos
+            )
+        _check(grammar)
+        make = {
+            "json_schema": llguidance.LLMatcher.grammar_from_json_schema,
+            "regex": llguidance.LLMatcher.grammar_from_regex,
+            "lark": llguidance.LLMatcher.grammar_from_lark,
+        }[grammar.kind]
+        try:
+            matcher = llguidance.LLMatcher(self._tokenizer, make(grammar.text), log_level=0)
+            problem = matcher.get_error()
+        except (ValueError, TypeError) as error:
+            problem = str(error)
+        if problem:
+            raise DataError(f"the {grammar.kind} cannot be followed: {one_line(problem)}")
+        return Matcher(matcher, self._vocabulary)
+
+
+def _check(grammar: Grammar) -> None:
+    if len(grammar.text) > _LONGEST:
+        raise DataError(
+            f"the {grammar.kind} has {len(grammar.text)} characters, at most {_LONGEST}"
+        )
+    if grammar.kind != "json_schema":
+        return
+    try:
+        content = json.loads(grammar.text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"the json_schema is not JSON: {one_line(error)}") from error
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [
+            child
+            for one in level
+            if isinstance(one, dict | list)
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise DataError(f"the json_schema is nested deeper than {_DEEPEST} levels")
+
+
+def _llguidance() -> Any:
+    try:
+        import llguidance
+    except ImportError as error:
+        raise ExportError(
+            "answers that follow a grammar need llguidance, which is not installed; "
+            "pip install llguidance"
+        ) from error
+    return llguidance

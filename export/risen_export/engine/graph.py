@@ -1,0 +1,123 @@
+"""Run the builder's graph on parts of one cache: prompts piece by piece, rows token by token.
+
+GroupQueryAttention writes new keys and values in place when past and present are the same memory.
+Views of the cache are bound once for each number of rows, so that a step copies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from risen_export.engine.cache import Cache
+from risen_plugin.errors import ExportError, one_line
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, OrtValue
+
+Logits = npt.NDArray[np.float32]
+Weights = Mapping[str, Any]
+"""Inputs of a graph that compute adapters, as onnxruntime takes them; none for the base."""
+
+
+class Graph:
+    """One graph on a cache.
+
+    :param rows: most rows of a step.
+    """
+
+    def __init__(self, session: InferenceSession, cache: Cache, rows: int) -> None:
+        self.session = session
+        self._cache = cache
+        self._rows = rows
+        self._inputs = {value.name for value in session.get_inputs()}
+        self._views: dict[tuple[int, int], list[tuple[str, OrtValue]]] = {}
+        # Where a step leaves its logits; its size is known after the first one.
+        self._logits: Logits | None = None
+
+    def read(self, slot: int, ids: Sequence[int], start: int, weights: Weights) -> Logits:
+        """Read tokens of one row that has read ``start``; the logits (V,) after the last."""
+        count = len(ids)
+        logits = self._run(
+            slot,
+            np.asarray(ids, dtype=np.int64)[None],
+            np.ones((1, start + count), dtype=np.int64),
+            np.arange(start, start + count, dtype=np.int64)[None],
+            weights,
+        )
+        last: Logits = logits[0, -1].astype(np.float32)
+        return last
+
+    def step(self, tokens: Sequence[int], lengths: Sequence[int], weights: Weights) -> Logits:
+        """Read one token in each of the first slots; the logits (B, V) that follow.
+
+        They stay as they are until the next step.
+
+        :param lengths: tokens that each row has read before, (B,).
+        """
+        before = np.asarray(lengths, dtype=np.int64)
+        mask = (np.arange(int(before.max()) + 1) <= before[:, None]).astype(np.int64)
+        ids = np.asarray(tokens, dtype=np.int64)[:, None]
+        logits = self._run(0, ids, mask, before[:, None], weights, keep=True)
+        return logits[:, 0].astype(np.float32, copy=False)
+
+    def _run(
+        self,
+        first: int,
+        ids: npt.NDArray[np.int64],
+        mask: npt.NDArray[np.int64],
+        positions: npt.NDArray[np.int64],
+        weights: Weights,
+        *,
+        keep: bool = False,
+    ) -> npt.NDArray[Any]:
+        binding = self.session.io_binding()
+        feeds = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        for name, value in feeds.items():
+            if name in self._inputs:
+                binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for name, weight in weights.items():
+            binding.bind_ortvalue_input(name, weight)
+        for name, view in self._view(first, len(ids)):
+            binding.bind_ortvalue_input(name, view)
+            binding.bind_ortvalue_output(name.replace("past_key_values", "present"), view)
+        for name, state in self._cache.states.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(state[first : first + len(ids)]))
+            binding.bind_output(name.replace("past", "present"), "cpu")
+        if keep and self._logits is not None:
+            import onnxruntime
+
+            place = onnxruntime.OrtValue.ortvalue_from_numpy(self._logits[: len(ids)])
+            binding.bind_ortvalue_output("logits", place)
+        else:
+            binding.bind_output("logits", "cpu")
+        try:
+            self.session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise ExportError(f"onnxruntime cannot run the graph: {one_line(error)}") from error
+        outputs = binding.get_outputs()[len(self._cache.keys) :]
+        for state, output in zip(self._cache.states.values(), outputs[:-1], strict=True):
+            state[first : first + len(ids)] = output.numpy()
+        if keep and self._logits is not None:
+            return self._logits[: len(ids)]
+        logits: npt.NDArray[Any] = outputs[-1].numpy()
+        if keep:
+            self._logits = np.empty((self._rows, 1, logits.shape[-1]), logits.dtype)
+        return logits
+
+    def _view(self, first: int, count: int) -> list[tuple[str, OrtValue]]:
+        """Slots of the cache as onnxruntime takes them, without a copy."""
+        import onnxruntime
+
+        found = self._views.get((first, count))
+        if found is None:
+            make = onnxruntime.OrtValue.ortvalue_from_numpy
+            found = [
+                (name, make(buffer[first : first + count]))
+                for name, buffer in self._cache.keys.items()
+            ]
+            self._views[first, count] = found
+        return found
