@@ -49,6 +49,16 @@ _TEMPLATES = (
     "",
     "{{ '<|im_end|>' * 90000 }}",
 )
+_EXPRESSIONS = (
+    r"(a|.)+\1\1$",
+    r"(.+)+\1z",
+    r"(?:.|.)*(?<!.)$",
+    "(.*)(.*)(.*)(?<!.)",
+    "(",
+    "",
+    "[[:alpha:]",
+    "a{99999}{99999}",
+)
 _NUMBERS = ("1e400", "-1e400", "9" * 400, "9" * 30, "-1", "0", "1e308", "0.5", "NaN", "Infinity")
 _VALUES = ("null", "[]", "{}", '"x"', "true", "[[[[]]]]", '"' + "x" * 100_000 + '"')
 
@@ -156,6 +166,22 @@ def change_template(bundle: Path, chance: Chance) -> Damage:
         (folder / "chat_template.jinja").unlink()
         return Damage("template changed", (path.name, "chat_template.jinja"))
     return Damage("template changed", (path.name,))
+
+
+def change_expression(bundle: Path, chance: Chance) -> Damage:
+    """Have the tokenizer cut or change texts by another regular expression, or by a bad one."""
+    path = _variant(bundle, chance) / "tokenizer.json"
+    content = json.loads(path.read_text())
+    pattern = {"Regex": chance.choice(_EXPRESSIONS)}
+    if chance.random() < 0.5:
+        cut_at = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+        bytes_of: dict[str, Any] = {"type": "ByteLevel", "use_regex": False}
+        bytes_of |= {"add_prefix_space": False, "trim_offsets": True}
+        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [cut_at, bytes_of]}
+    else:
+        content["normalizer"] = {"type": "Replace", "pattern": pattern, "content": "x"}
+    path.write_text(json.dumps(content))
+    return Damage("expression changed", (path.name,))
 
 
 def remove(bundle: Path, chance: Chance) -> Damage:
@@ -305,6 +331,7 @@ DAMAGERS: tuple[Damager, ...] = (
 )
 SEALED_DAMAGERS: tuple[Damager, ...] = (
     *(change_tokens, change_template, break_json, huge_number, other_kind, write_nan, blank_block),
+    change_expression,
 )
 
 

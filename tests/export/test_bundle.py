@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from risen_export import Bundle
+from risen_export.runtime import chat
 from risen_export.runtime.bundle import sampler
 from risen_export.runtime.chat import ChatTokenizer
 from risen_plugin.errors import DataError, ExportError
@@ -203,3 +205,34 @@ def test_a_tokenizer_saved_with_truncation_cuts_nothing(tied_bundle: Path, tmp_p
     theirs.backend_tokenizer.enable_truncation(4)
     theirs.save_pretrained(tmp_path)
     assert len(ChatTokenizer(tmp_path).encode("0123456789")) == 10
+
+
+@pytest.mark.parametrize(
+    ("expression", "letters", "said"),
+    [
+        # Each match takes thousandths of a second, and there is one for each letter.
+        ("(a+)(a+)(a+)(?<!a)", 200, r"tokenizer\.json was stopped after 0\.\d+ s of encoding"),
+        (r"(a+)+\1$", 60, r"tokenizer\.json cannot encode the text: .*retry-limit-in-match over$"),
+    ],
+)
+def test_an_expression_of_a_tokenizer_that_runs_without_end_is_stopped(
+    tokenizer: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    expression: str,
+    letters: int,
+    said: str,
+) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["normalizer"] = {
+        "type": "Replace",
+        "pattern": {"Regex": expression},
+        "content": "x",
+    }
+    path.write_text(json.dumps(content), encoding="utf-8")
+    monkeypatch.setattr(chat, "SECONDS", 0.1 if letters == 200 else 60.0)
+    with pytest.raises(DataError, match=said):
+        ChatTokenizer(tmp_path).encode("a" * letters + "b")
+    assert ChatTokenizer(tmp_path).encode("who") != []

@@ -1,7 +1,8 @@
 """Turn prompts into token ids and back as the training library does, without loading torch.
 
 Reads ``tokenizer.json`` with ``tokenizers``, and has ``templates`` render the chat template. The
-tests hold the rendering equal to transformers' ``apply_chat_template``.
+tests hold the rendering equal to transformers' ``apply_chat_template``. The regular expressions in
+that file are somebody else's, and there are some that need centuries: encoding has a limit of time.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from risen_export.runtime.settings import read_template, read_tokenizer
 from risen_export.runtime.templates import render
 from risen_plugin.contracts import Message, Prompt
 from risen_plugin.errors import DataError, ExportError, one_line
+from risen_plugin.kit.time_limit import awaited
 
 Messages = Sequence[Message]
+SECONDS = 10.0
+"""What encoding has for one text, beside the time for its length; it takes milliseconds."""
+_CHARACTERS_PER_SECOND = 20_000  # a hundredth of what one core does
 
 
 class ChatTokenizer:
@@ -28,13 +33,15 @@ class ChatTokenizer:
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
 
-        path = folder / "tokenizer.json"
+        path = self._path = folder / "tokenizer.json"
         if not path.is_file():
             raise ExportError(f"{folder} has no tokenizer.json; export the model again")
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
-            raise ExportError(f"{path} cannot be read: {one_line(error)}") from error
+        except BaseException as error:
+            if _is_fault(error):
+                raise ExportError(f"{path} cannot be read: {one_line(error)}") from error
+            raise
         # A tokenizer saved after training may still cut or pad its input.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -82,10 +89,35 @@ class ChatTokenizer:
         return render(self.template, variables)
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of a text as it is, or of chat messages with the template applied."""
+        """Token ids of a text as it is, or of chat messages with the template applied.
+
+        :raises DataError: if the template refuses the messages, or the text cannot be encoded in
+            time.
+        """
         if isinstance(prompt, str):
-            return list(self._tokenizer.encode(prompt, add_special_tokens=True).ids)
-        return list(self._tokenizer.encode(self.render(prompt), add_special_tokens=False).ids)
+            return self._encode(prompt, add_special_tokens=True)
+        return self._encode(self.render(prompt), add_special_tokens=False)
+
+    def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        def encode() -> list[int]:
+            # ``encode`` would keep all other threads waiting, the one that counts the time too.
+            tokens = self._tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)
+            return list(tokens[0].ids)
+
+        most = SECONDS + len(text) / _CHARACTERS_PER_SECOND
+        try:
+            return awaited(encode, most)
+        except TimeoutError as error:
+            raise DataError(
+                f"{self._path} was stopped after {most:.3g} s of encoding one text; "
+                "a tokenizer that takes so long is broken, or made to harm"
+            ) from error
+        except BaseException as error:
+            if _is_fault(error):
+                raise DataError(
+                    f"{self._path} cannot encode the text: {one_line(error)}"
+                ) from error
+            raise
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens left out."""
@@ -97,3 +129,8 @@ def _token_text(value: object) -> str | None:
     if isinstance(value, Mapping):
         value = value.get("content")
     return value if isinstance(value, str) else None
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Whether it is an error of the tokenizer's; its panics are no ``Exception``."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
