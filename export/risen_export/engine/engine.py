@@ -405,6 +405,11 @@ class Engine:
         odd = next((one for one in request.ids if not 0 <= one < self.vocabulary), None)
         if odd is not None:
             raise DataError(f"the prompt has token {odd}, and there are {self.vocabulary}")
+        odd = next(
+            (one for one in request.sampling.logit_bias if not 0 <= one < self.vocabulary), None
+        )
+        if odd is not None:
+            raise DataError(f"logit_bias has token {odd}, and there are {self.vocabulary}")
         wanted = request.max_new_tokens or self._most_new or DEFAULT_NEW_TOKENS
         return min(length + wanted, self.context)
 

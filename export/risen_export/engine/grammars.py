@@ -71,11 +71,11 @@ class Grammars:
         }[grammar.kind]
         try:
             matcher = llguidance.LLMatcher(self._tokenizer, make(grammar.text), log_level=0)
-            problem = matcher.get_error()
         except (ValueError, TypeError) as error:
-            problem = str(error)
+            raise _refused(grammar, str(error)) from error
+        problem = matcher.get_error()
         if problem:
-            raise DataError(f"the {grammar.kind} cannot be followed: {one_line(problem)}")
+            raise _refused(grammar, problem)
         return Matcher(matcher, self._vocabulary)
 
 
@@ -88,7 +88,9 @@ def _check(grammar: Grammar) -> None:
         return
     try:
         content = json.loads(grammar.text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise _too_deep() from error
+    except ValueError as error:
         raise DataError(f"the json_schema is not JSON: {one_line(error)}") from error
     level = [content]
     for _ in range(_DEEPEST):
@@ -100,7 +102,15 @@ def _check(grammar: Grammar) -> None:
         ]
         if not level:
             return
-    raise DataError(f"the json_schema is nested deeper than {_DEEPEST} levels")
+    raise _too_deep()
+
+
+def _refused(grammar: Grammar, problem: str) -> DataError:
+    return DataError(f"the {grammar.kind} cannot be followed: {' '.join(problem.split())}")
+
+
+def _too_deep() -> DataError:
+    return DataError(f"the json_schema is nested deeper than {_DEEPEST} levels")
 
 
 def _llguidance() -> Any:
