@@ -25,6 +25,11 @@ def logits_of(rows: int, size: int, seed: int = 0) -> Any:
     return np.random.default_rng(seed).normal(0, 2, (rows, size)).astype(np.float32)
 
 
+def draw(logits: Any, kinds: list[Sampling], uniforms: Any) -> list[int]:
+    tokens: list[int] = sampling.Sampler().draw(logits, kinds, list(uniforms)).tokens.tolist()
+    return tokens
+
+
 def softmax(logits: Any, temperature: float = 1.0) -> Any:
     scaled = logits.astype(np.float64) / temperature
     weights = np.exp(scaled - scaled.max(-1, keepdims=True))
@@ -33,7 +38,7 @@ def softmax(logits: Any, temperature: float = 1.0) -> Any:
 
 def test_greedy_takes_the_likeliest_and_the_lowest_among_equals() -> None:
     logits = np.array([[0, 3, 3], [5, 1, 1]], np.float32)
-    assert sampling.draw(logits, [GREEDY, GREEDY], [0, 0]).tolist() == [1, 0]
+    assert draw(logits, [GREEDY, GREEDY], [0, 0]) == [1, 0]
 
 
 @pytest.mark.parametrize("size", [7, 256, 300, 1000])
@@ -45,7 +50,7 @@ def test_a_uniform_number_picks_the_token_where_the_sum_passes_it(
     ends = softmax(logits, temperature)[0].cumsum()
     uniforms = np.random.default_rng(1).random(200)
     one = Sampling(temperature=temperature)
-    drawn = [int(sampling.draw(logits, [one], [u])[0]) for u in uniforms]
+    drawn = [draw(logits, [one], [u])[0] for u in uniforms]
     expected = np.searchsorted(ends, uniforms, side="right")
     # Sums in float32 move an end by about 1e-7, which 200 numbers do not fall upon.
     assert drawn == expected.tolist()
@@ -57,7 +62,7 @@ def test_draws_follow_the_softmax() -> None:
     count = 20_000
     uniforms = np.random.default_rng(2).random(count)
     one = Sampling(temperature=1.3)
-    drawn = sampling.draw(np.repeat(logits, count, 0), [one] * count, uniforms.tolist())
+    drawn = draw(np.repeat(logits, count, 0), [one] * count, uniforms)
     expected = softmax(logits, 1.3)[0] * count
     found = np.bincount(drawn, minlength=50)
     assert float(((found - expected) ** 2 / expected).sum()) < 95
@@ -92,7 +97,7 @@ def kept_by_hand(logits: Any, one: Sampling) -> set[int]:
 def test_top_k_top_p_and_min_p_leave_out_what_they_say(one: Sampling, size: int) -> None:
     logits = logits_of(1, size, seed=3)
     uniforms = np.linspace(0, 0.999_999, 400)
-    drawn = {int(sampling.draw(logits, [one], [u])[0]) for u in uniforms}
+    drawn = {draw(logits, [one], [u])[0] for u in uniforms}
     allowed = kept_by_hand(logits[0], one)
     assert drawn <= allowed
     if len(allowed) < 20:
@@ -103,11 +108,8 @@ def test_rows_of_every_kind_are_drawn_together_as_alone() -> None:
     logits = logits_of(4, 700, seed=4)
     kinds = [GREEDY, Sampling(), Sampling(top_p=0.5), Sampling(temperature=0.3)]
     uniforms = [0.0, 0.3, 0.6, 0.9]
-    together = sampling.draw(logits, kinds, uniforms).tolist()
-    alone = [
-        int(sampling.draw(logits[line : line + 1], [kinds[line]], [uniforms[line]])[0])
-        for line in range(4)
-    ]
+    together = draw(logits, kinds, uniforms)
+    alone = [draw(logits[line : line + 1], [kinds[line]], [uniforms[line]])[0] for line in range(4)]
     assert together == alone
 
 
@@ -123,12 +125,24 @@ def test_penalties_change_what_they_say() -> None:
 
 def test_log_probabilities_are_those_of_the_whole_softmax() -> None:
     logits = logits_of(2, 1000, seed=5)
-    given_back = sampling.logprobs(logits, [5, 17], [0, 3])
+    totals = sampling.totals_of(logits)
     expected = np.log(softmax(logits))
-    assert given_back[0].logprob == pytest.approx(expected[0, 5], abs=1e-5)
+    one = sampling.logprob_of(logits[0], 1.0, totals[0], 5, 0)
+    assert one.logprob == pytest.approx(expected[0, 5], abs=1e-5)
+    assert one.likeliest == ()
     best = np.argsort(-expected[1])[:3].tolist()
-    assert [token for token, _ in given_back[1].likeliest] == best
-    assert given_back[1].likeliest[0][1] == pytest.approx(expected[1].max(), abs=1e-5)
+    likeliest = sampling.logprob_of(logits[1], 1.0, totals[1], 17, 3).likeliest
+    assert [token for token, _ in likeliest] == best
+    assert likeliest[0][1] == pytest.approx(expected[1].max(), abs=1e-5)
+
+
+def test_what_drawing_sums_up_is_the_total_of_the_scaled_logits() -> None:
+    logits = logits_of(3, 300, seed=6)
+    kinds = [Sampling(0.5), GREEDY, Sampling(2.0, top_k=4)]
+    totals = sampling.Sampler().draw(logits, kinds, [0.1, 0, 0.9]).totals
+    assert totals[0] == pytest.approx(sampling.totals_of(logits[:1] / 0.5)[0], abs=1e-5)
+    assert np.isnan(totals[1])
+    assert totals[2] == pytest.approx(sampling.totals_of(logits[2:] / 2.0)[0], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ class Engine:
         self._grammars = Grammars(folder, self.vocabulary, min(self.eos_ids, default=0))
         self._slots = [scheduler.Slot() for _ in range(settings.rows)]
         self._share = settings.share and not shapes.states
+        self._sampler = drawing.Sampler()
         self._waiting: list[Answer] = []
         self._running: list[Answer] = []
         self._cancelled: set[int] = set()
@@ -350,10 +351,10 @@ class Engine:
             0.0 if one.is_greedy else row.random.random()
             for row, one in zip(rows, samplings, strict=True)
         ]
-        tokens = drawing.draw(wanted, samplings, uniforms).tolist()
-        logprobs = _logprobs(logits, wanted, rows, tokens)
+        drawn = self._sampler.draw(wanted, samplings, uniforms)
+        logprobs = _logprobs(logits, wanted, rows, drawn)
         pieces = []
-        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
+        for row, token, logprob in zip(rows, drawn.tokens.tolist(), logprobs, strict=True):
             pieces.append(row.take(token, logprob))
             if row.finish is not None:
                 self._leave(row)
@@ -422,24 +423,46 @@ class Engine:
 
 
 def _logprobs(
-    own: Logits, wanted: Logits, rows: Sequence[Answer], tokens: Sequence[int]
+    own: Logits, wanted: Logits, rows: Sequence[Answer], drawn: drawing.Drawn
 ) -> list[TokenLogprob | None]:
-    """The log-probabilities that each row asks for."""
+    """The log-probabilities that each row asks for.
+
+    What drawing has summed up is not summed up again.
+    """
     given: list[TokenLogprob | None] = [None] * len(rows)
     asked = [line for line, row in enumerate(rows) if row.request.sampling.logprobs is not None]
-    for scaled in (False, True):
-        lines = [one for one in asked if rows[one].request.sampling.scaled_logprobs == scaled]
-        if not lines:
-            continue
-        logits = (wanted if scaled else own)[lines]
-        if scaled:
-            temperatures = [rows[line].request.sampling.temperature or 1.0 for line in lines]
-            logits = logits / np.asarray(temperatures, np.float32)[:, None]
-        counts = [rows[line].request.sampling.logprobs or 0 for line in lines]
-        chosen = [tokens[line] for line in lines]
-        for line, one in zip(lines, drawing.logprobs(logits, chosen, counts), strict=True):
-            given[line] = one
+    totals = drawn.totals.copy()
+    for line in asked:
+        one = rows[line].request.sampling
+        if not one.scaled_logprobs and (one.temperature != 1 or wanted is not own):
+            totals[line] = np.nan
+    missing = [line for line in asked if np.isnan(totals[line])]
+    if missing:
+        scales = [1 / _temperature(rows[line]) for line in missing]
+        logits = np.stack([_logits_for(own, wanted, rows, line) for line in missing])
+        totals[missing] = drawing.totals_of(logits * np.asarray(scales, np.float32)[:, None])
+    for line in asked:
+        row = rows[line]
+        given[line] = drawing.logprob_of(
+            _logits_for(own, wanted, rows, line),
+            _temperature(row),
+            float(totals[line]),
+            int(drawn.tokens[line]),
+            row.request.sampling.logprobs or 0,
+        )
     return given
+
+
+def _logits_for(own: Logits, wanted: Logits, rows: Sequence[Answer], line: int) -> Logits:
+    """The logits (V,) whose log-probabilities a row asks for."""
+    logits: Logits = (wanted if rows[line].request.sampling.scaled_logprobs else own)[line]
+    return logits
+
+
+def _temperature(row: Answer) -> float:
+    """What the logits are divided by in the log-probabilities that a row asks for."""
+    one = row.request.sampling
+    return (one.temperature or 1.0) if one.scaled_logprobs else 1.0
 
 
 def _completed(pieces: Sequence[Piece]) -> Completion:

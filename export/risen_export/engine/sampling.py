@@ -7,6 +7,7 @@ number for each token and no sorted vocabulary. Rows that leave nothing out are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -57,69 +58,102 @@ def _changes(sampling: Sampling) -> bool:
     )
 
 
-def draw(logits: Logits, samplings: Sequence[Sampling], uniforms: Sequence[float]) -> Ids:
-    """The next token of each row of logits (B, V), their changes applied.
+@dataclass(frozen=True)
+class Drawn:
+    """The next token of each row.
 
-    :param uniforms: a number from [0, 1) for each row; a greedy row needs none.
+    :param tokens: (B,).
+    :param totals: the logarithm of the sum of the exponentials of each row's logits divided by its
+        temperature, (B,); NaN where drawing did not need it.
     """
-    tokens = np.empty(len(samplings), dtype=np.int64)
-    greedy = [line for line, one in enumerate(samplings) if one.is_greedy]
-    whole = [line for line, one in enumerate(samplings) if not one.is_greedy and _is_whole(one)]
-    if greedy:
-        tokens[greedy] = _some(logits, greedy).argmax(axis=-1)
-    if whole:
-        temperatures = np.asarray([samplings[line].temperature for line in whole], np.float32)
-        weights = _weights(_some(logits, whole), temperatures)
-        tokens[whole] = _inverted(weights, np.asarray([uniforms[line] for line in whole]))
-    for line in set(range(len(samplings))) - {*greedy, *whole}:
-        tokens[line] = _draw_filtered(logits[line], samplings[line], uniforms[line])
-    return tokens
+
+    tokens: Ids
+    totals: npt.NDArray[np.float64]
 
 
-def _some(logits: Logits, lines: list[int]) -> Logits:
+class Sampler:
+    """Draws tokens, and keeps the memory that it works in from one step to the next."""
+
+    def __init__(self) -> None:
+        self._scratch: Logits = np.zeros((0, 0), dtype=np.float32)
+
+    def draw(
+        self, logits: Logits, samplings: Sequence[Sampling], uniforms: Sequence[float]
+    ) -> Drawn:
+        """The next token of each row of logits (B, V), their changes applied.
+
+        :param uniforms: a number from [0, 1) for each row; a greedy row needs none.
+        """
+        tokens = np.empty(len(samplings), dtype=np.int64)
+        totals = np.full(len(samplings), np.nan)
+        greedy = [line for line, one in enumerate(samplings) if one.is_greedy]
+        drawn = [line for line, one in enumerate(samplings) if not one.is_greedy]
+        if greedy:
+            tokens[greedy] = some(logits, greedy).argmax(axis=-1)
+        if drawn:
+            temperatures = np.asarray([samplings[line].temperature for line in drawn], np.float32)
+            weights, tops = self._weights(some(logits, drawn), temperatures)
+            ends = _sums(weights).cumsum(axis=-1)
+            totals[drawn] = tops + np.log(ends[:, -1])
+            for place, line in enumerate(drawn):
+                one, uniform = samplings[line], uniforms[line]
+                if _is_whole(one):
+                    tokens[line] = _inverted(weights[place], ends[place], uniform)
+                else:
+                    row = weights[place, : logits.shape[1]]
+                    tokens[line] = _draw_filtered(row, one, uniform)
+        return Drawn(tokens, totals)
+
+    def _weights(
+        self, logits: Logits, temperatures: npt.NDArray[np.float32]
+    ) -> tuple[Logits, npt.NDArray[np.float64]]:
+        """Exponentials (B, W) and what was subtracted before, (B,).
+
+        W is the vocabulary, padded with zeros to whole blocks.
+        """
+        rows, width = logits.shape
+        padded = -(-width // _BLOCK) * _BLOCK
+        if self._scratch.shape[0] < rows or self._scratch.shape[1] != padded:
+            self._scratch = np.zeros((rows, padded), dtype=np.float32)
+        inner = self._scratch[:rows, :width]
+        scaled = logits
+        if (temperatures != 1).any():
+            scaled = np.multiply(logits, 1 / temperatures[:, None], out=inner)
+        top = scaled.max(axis=-1, keepdims=True)
+        np.subtract(scaled, top, out=inner)
+        np.exp(inner, out=inner)
+        return self._scratch[:rows], top[:, 0].astype(np.float64)
+
+
+def some(logits: Logits, lines: Sequence[int]) -> Logits:
     """Some rows; no copy where it is all of them."""
-    return logits if len(lines) == len(logits) else logits[lines]
+    return logits if len(lines) == len(logits) else logits[list(lines)]
 
 
 def _is_whole(sampling: Sampling) -> bool:
     return sampling.top_k == 0 and sampling.top_p == 1 and sampling.min_p == 0
 
 
-def _weights(logits: Logits, temperatures: npt.NDArray[np.float32]) -> Logits:
-    """Probabilities up to a factor, (B, W): W is the vocabulary, padded with zeros to blocks."""
-    rows, width = logits.shape
-    padded = np.zeros((rows, -(-width // _BLOCK) * _BLOCK), dtype=np.float32)
-    inner = padded[:, :width]
-    np.subtract(logits, logits.max(axis=-1, keepdims=True), out=inner)
-    inner /= temperatures[:, None]
-    np.exp(inner, out=inner)
-    return padded
+def _sums(weights: Logits) -> npt.NDArray[np.float64]:
+    """Sums of blocks, (B, blocks): exact enough in float32, and added in float64."""
+    blocks = weights.reshape(len(weights), -1, _BLOCK)
+    sums: npt.NDArray[np.float64] = blocks.sum(axis=-1).astype(np.float64)
+    return sums
 
 
-def _inverted(weights: Logits, uniforms: npt.NDArray[np.float64]) -> Ids:
-    """The token of each row at which the sum of weights passes the uniform share of their total."""
-    rows = len(weights)
-    blocks = weights.reshape(rows, -1, _BLOCK)
-    sums = blocks.sum(axis=-1).astype(np.float64)
-    ends = sums.cumsum(axis=-1)
-    targets = uniforms * ends[:, -1]
-    tokens = np.empty(rows, dtype=np.int64)
-    for line in range(rows):
-        block = min(
-            int(np.searchsorted(ends[line], targets[line], side="right")), len(ends[line]) - 1
-        )
-        inside = blocks[line, block].astype(np.float64).cumsum()
-        before = ends[line, block - 1] if block else 0.0
-        place = int(np.searchsorted(inside, targets[line] - before, side="right"))
-        # Rounding may point past the last weight; the last that is not zero is meant.
-        last = int(np.flatnonzero(blocks[line, block])[-1])
-        tokens[line] = block * _BLOCK + min(place, last)
-    return tokens
+def _inverted(weights: Logits, ends: npt.NDArray[np.float64], uniform: float) -> int:
+    """The token at which the sum of weights (W,) passes the uniform share of their total."""
+    target = uniform * ends[-1]
+    block = min(int(np.searchsorted(ends, target, side="right")), len(ends) - 1)
+    inside = weights[block * _BLOCK : (block + 1) * _BLOCK].astype(np.float64)
+    before = ends[block - 1] if block else 0.0
+    place = int(np.searchsorted(inside.cumsum(), target - before, side="right"))
+    # Rounding may point past the last weight; the last that is not zero is meant.
+    last = int(np.flatnonzero(inside)[-1])
+    return block * _BLOCK + min(place, last)
 
 
-def _draw_filtered(logits: Logits, sampling: Sampling, uniform: float) -> int:
-    scaled = (logits - logits.max()) / np.float32(sampling.temperature)
-    weights = np.exp(scaled)
+def _draw_filtered(weights: Logits, sampling: Sampling, uniform: float) -> int:
     tokens, kept = _likeliest(weights, sampling)
     if sampling.min_p:
         enough = kept >= sampling.min_p * kept[0]
@@ -164,28 +198,25 @@ def _ordered(weights: Logits, count: int) -> Ids:
     return some[np.argsort(-weights[some], kind="stable")].astype(np.int64)
 
 
-def logprobs(logits: Logits, tokens: Sequence[int], counts: Sequence[int]) -> list[TokenLogprob]:
-    """The log-probabilities of the tokens under a softmax of logits (B, V), over all of them.
-
-    :param counts: how many of the likeliest to add for each row.
-    """
+def totals_of(logits: Logits) -> npt.NDArray[np.float64]:
+    """The logarithm of the sum of exponentials of each row of logits (B, V)."""
     top = logits.max(axis=-1, keepdims=True)
     exponents = np.exp(logits - top)
-    # Sums of blocks are exact enough in float32, and their sum is taken in float64.
-    whole = top[:, 0].astype(np.float64) + np.log(_sums(exponents))
-    given = []
-    for line, (token, count) in enumerate(zip(tokens, counts, strict=True)):
-        row = logits[line]
-        best = _ordered(row, count) if count else ()
-        likeliest = tuple((int(one), float(row[one] - whole[line])) for one in best)
-        given.append(TokenLogprob(int(token), float(row[token] - whole[line]), likeliest))
-    return given
+    whole = exponents.shape[1] // _BLOCK * _BLOCK
+    sums: npt.NDArray[np.float64] = _sums(exponents[:, :whole]).sum(axis=-1)
+    sums += exponents[:, whole:].sum(axis=-1)
+    totals: npt.NDArray[np.float64] = top[:, 0].astype(np.float64) + np.log(sums)
+    return totals
 
 
-def _sums(values: Logits) -> npt.NDArray[np.float64]:
-    rows, width = values.shape
-    whole = width // _BLOCK * _BLOCK
-    blocks = values[:, :whole].reshape(rows, -1, _BLOCK).sum(axis=-1)
-    rest = values[:, whole:].sum(axis=-1)
-    total: npt.NDArray[np.float64] = blocks.sum(axis=-1, dtype=np.float64) + rest
-    return total
+def logprob_of(
+    logits: Logits, temperature: float, total: float, token: int, count: int
+) -> TokenLogprob:
+    """The log-probability of a token under a softmax of logits (V,), over all of them.
+
+    :param total: the logarithm of the sum of exponentials of the logits by the temperature.
+    :param count: how many of the likeliest to add.
+    """
+    best = _ordered(logits, count).tolist() if count else ()
+    likeliest = tuple((one, float(logits[one]) / temperature - total) for one in best)
+    return TokenLogprob(token, float(logits[token]) / temperature - total, likeliest)
