@@ -36,7 +36,10 @@ _REFUSALS = (
     *(errno.ENAMETOOLONG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP),
     *(errno.EMFILE, errno.ENFILE, errno.ENOTDIR, errno.EISDIR),
 )
-_CUT_OFF = re.compile(r"inline_container\.cc.* unexpected pos \d+ vs \d+|: iostream error")
+_CUT_OFF = re.compile(  # how torch and numpy tell that a disk is full
+    r"inline_container\.cc.* unexpected pos \d+ vs \d+|: iostream error"
+    r"|^\d+ requested and \d+ written$"
+)
 _LONGEST_PATH = 300  # characters that a message shows
 
 
@@ -85,17 +88,10 @@ def reason_of_the_machine(error: BaseException) -> str | None:
     """A line about a file that the machine refuses to read or write; None for any other error.
 
     A full disk, a path that is too long, a right that is missing: nobody's bug, wherever it shows.
-    safetensors and torch raise errors of their own for a full disk, with the system's text in them;
-    ``torch.save`` one without it.
     """
-    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
-    text = one_line(error)
-    if isinstance(error, ValueError) and text.startswith("embedded null"):
+    if isinstance(error, ValueError) and one_line(error).startswith("embedded null"):
         return "a path holds the character NUL, which no path can"
-    if number is None and isinstance(error, OSError | RuntimeError | _safetensors_error()):
-        number = next((code for code in _REFUSALS if os.strerror(code) in text), None)
-    if isinstance(error, RuntimeError) and _CUT_OFF.search(text):
-        number = errno.ENOSPC
+    number = number_of(error)
     if number not in _REFUSALS:
         return None
     named = getattr(error, "filename", None)
@@ -104,6 +100,22 @@ def reason_of_the_machine(error: BaseException) -> str | None:
     if number in _FULL:
         return f"cannot write{place}: {what}; make room there, or choose another place"
     return f"cannot read or write{place}: {what}"
+
+
+def number_of(error: BaseException) -> int | None:
+    """The system's number of an error (``errno``); None where there is none.
+
+    safetensors and torch raise errors of their own for a full disk, with the system's text in them;
+    ``torch.save`` and numpy's ``tofile`` one without it.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if not isinstance(error, OSError | RuntimeError | _safetensors_error()):
+        return None
+    text = one_line(error)
+    if isinstance(error, OSError | RuntimeError) and _CUT_OFF.search(text):
+        return errno.ENOSPC
+    return next((code for code in _REFUSALS if os.strerror(code) in text), None)
 
 
 def _safetensors_error() -> type[BaseException]:

@@ -539,6 +539,9 @@ def test_a_large_model_reads_a_few_rows_and_its_exact_graph_the_others(
     assert alone is not None
     assert alone.answered == alone.greedy_equal == 2 * 8
     assert verify_bundle(tmp_path / "out")["fp32"].failures == ()
+    assert alone.perplexity is alone.perplexity_ratio is None  # no text was read
+    assert Measured.from_json(alone.as_json()) == alone
+    assert "perplexity" not in (tmp_path / "alone" / "README.md").read_text()
     assert verify_bundle(tmp_path / "alone")["fp32"].failures == ()
 
 

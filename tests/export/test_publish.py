@@ -41,6 +41,15 @@ def test_a_bundle_appears_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> 
     assert names(tmp_path / "deep") == ["out"]
 
 
+def test_whoever_may_read_a_bundle_may_read_all_of_it(tied_bundle: Path) -> None:
+    """Another user measures it again, or serves it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (tied_bundle, *tied_bundle.rglob("*")):
+        expected = 0o777 if path.is_dir() else 0o666
+        assert path.stat().st_mode & 0o777 == expected & ~mask, path
+
+
 def test_out_that_exists_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     publish(tmp_path / "out", "one")
     with pytest.raises(ExportError, match=r"exists and is left as it is.*--replace"):
@@ -104,8 +113,17 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 
 def test_out_below_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="cannot write the bundle"):
+    with pytest.raises(ExportError, match=r"cannot write the bundle .*file is a file"):
         publish(tmp_path / "file" / "out", "one")
+
+
+def test_a_disk_that_numpy_finds_full_is_said_to_be(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ExportError, match=r"out: No space left on device; nothing was left"),
+        published(tmp_path / "out", force=False),
+    ):
+        raise OSError("48128 requested and 6112 written")
+    assert names(tmp_path) == []
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

@@ -190,9 +190,9 @@ def test_a_damaged_adapter_is_named_and_nothing_is_left(
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("taken", "exists and is left as it is; choose another OUT, or replace it with --replace"),
+        ("taken", "exists and is left as it is; choose another OUT; it is not a bundle"),
         ("file", "exists and is left as it is"),
-        ("file/out", "cannot write the bundle"),
+        ("file/out", "is a file and no folder; choose another OUT"),
     ],
 )
 def test_an_out_that_is_taken_or_cannot_be_is_refused_before_a_model_is_loaded(

@@ -143,6 +143,7 @@ def test_an_error_that_says_it_already_passes_through_unless_none_may() -> None:
             RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
             "cannot write: No space left on device; make room",
         ),
+        (OSError("48128 requested and 6112 written"), "cannot write: No space left on device"),
         (ValueError("embedded null byte"), "a path holds the character NUL"),
     ],
 )

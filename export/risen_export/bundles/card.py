@@ -312,7 +312,7 @@ def _table(content: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
     if used:
         yield (
-            "\nEach graph was run beside the merged model in PyTorch, on the texts in `gate/`; "
+            "\nEach graph was measured against the merged model, on what lies in `gate/`; "
             "`risen verify .` repeats it."
         )
 

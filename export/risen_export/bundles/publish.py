@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,12 @@ from risen_export.bundles.private import scrub, scrub_folder
 from risen_export.bundles.requirements import smallest_runtime
 from risen_export.bundles.sizes import bytes_by_kind
 from risen_plugin.errors import DataError, ExportError
-from risen_plugin.kit.files import replace_folder, sha256, write_json
+from risen_plugin.kit.files import (
+    number_of,
+    replace_folder,
+    sha256,
+    write_json,
+)
 from risen_plugin.record.reading import read_description
 from risen_plugin.record.run_record import DESCRIPTION, FOLDER
 
@@ -181,19 +188,37 @@ def rewards_of(run: Path | None) -> dict[str, Any] | None:
 def check_target(out: Path, *, force: bool) -> None:
     """Refuse a target that exists already, after killed exports to it were tidied up.
 
-    :raises ExportError: if ``out`` exists and ``force`` is off, or ``out`` is not a bundle.
+    :raises ExportError: if ``out`` exists and ``force`` is off, ``out`` is not a bundle, or nothing
+        can be written beside it.
     """
     leavings.tidy(out)
+    _check_place(out)
     if not out.exists() and not out.is_symlink():
         return
     if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
         return
+    is_bundle = not out.is_symlink() and manifest.is_ours(out)
     if not force:
-        raise ExportError(
-            f"{out} exists and is left as it is; choose another OUT, or replace it with --replace"
-        )
-    if out.is_symlink() or not manifest.is_ours(out):
+        ways = ", or replace it with --replace" if is_bundle else "; it is not a bundle"
+        raise ExportError(f"{out} exists and is left as it is; choose another OUT{ways}")
+    if not is_bundle:
         raise ExportError(f"{out} is not a bundle, so it is not replaced; choose another OUT")
+
+
+def _check_place(out: Path) -> None:
+    """Refuse a place where nothing can be written, before a model is loaded for it."""
+    parent = out.absolute().parent
+    nearest = next(one for one in (parent, *parent.parents) if one.exists())
+    if not nearest.is_dir():
+        raise ExportError(
+            f"cannot write the bundle {out}: {nearest} is a file and no folder; choose another OUT"
+        )
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        # The file that tries the place means nothing to a reader.
+        raise _cannot_write(out, OSError(error.errno, error.strerror)) from error
 
 
 @contextlib.contextmanager
@@ -213,15 +238,20 @@ def published(out: Path, *, force: bool) -> Iterator[Path]:
             _swap(scratch / leavings.NEW, out, scratch / leavings.OLD, force=force)
             made = None
     except OSError as error:
-        hidden = str(out.absolute().parent / f".{out.name}.")  # means nothing to a reader
-        known = error.filename is not None and not str(error.filename).startswith(hidden)
-        which = f" ({error.filename})" if known else ""
-        raise ExportError(
-            f"cannot write the bundle {out}: {error.strerror or error}{which}; nothing was left"
-        ) from error
+        raise _cannot_write(out, error) from error
     finally:
         if made is not None:
             _drop_empty(out.absolute().parent, made)
+
+
+def _cannot_write(out: Path, error: OSError) -> ExportError:
+    """The line for a bundle that the system did not let through."""
+    hidden = str(out.absolute().parent / f".{out.name}.")  # means nothing to a reader
+    known = error.filename is not None and not str(error.filename).startswith(hidden)
+    which = f" ({error.filename})" if known else ""
+    number = number_of(error)
+    what = error if number is None else os.strerror(number)
+    return ExportError(f"cannot write the bundle {out}: {what}{which}; nothing was left")
 
 
 def _swap(new: Path, out: Path, old: Path, *, force: bool) -> None:

@@ -159,10 +159,9 @@ def _measures(one: Exported) -> str:
     measured = one.measured
     if measured is None:
         return f"{'not measured':>12}  {'':>10}  {'':>10}"
-    return (
-        f"{measured.agreement:>12.1%}  {measured.kl_mean:>10.2g}  "
-        f"{'x ' + format(measured.perplexity_ratio, '.4f'):>10}"
-    )
+    ratio = measured.perplexity_ratio
+    perplexity = "-" if ratio is None else f"x {ratio:.4f}"
+    return f"{measured.agreement:>12.1%}  {measured.kl_mean:>10.2g}  {perplexity:>10}"
 
 
 def shown_size(count: int) -> str:

@@ -49,8 +49,10 @@ def _line(one: Verified) -> str:
         return f"not run: {one.remark}"
     text = (
         f"{measured.agreement:.1%} of {measured.answered} tokens agree, divergence "
-        f"{measured.kl_mean:.2g}, perplexity x {measured.perplexity_ratio:.4f}"
+        f"{measured.kl_mean:.2g}"
     )
+    if measured.perplexity_ratio is not None:
+        text += f", perplexity x {measured.perplexity_ratio:.4f}"
     if measured.adherence is not None:
         text += f", follows {measured.followed}"
     verdict = "; ".join(one.failures) or "passes"

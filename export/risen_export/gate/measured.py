@@ -18,7 +18,7 @@ class Measured:
         the model finds as likely as its own, to a thousandth of the logits' spread, agrees.
     :param kl_mean: mean divergence KL(model || graph) of the next token, in nats.
     :param kl_p99: its 99th percentile.
-    :param perplexity: of the graph on the probe's texts.
+    :param perplexity: of the graph on the probe's texts; None where it has none.
     :param perplexity_reference: of the model.
     :param greedy_equal: tokens that are equal where the graph answers alone, of ``answered``.
     :param logit_diff: largest absolute difference of a logit; None without the model's logits.
@@ -39,8 +39,8 @@ class Measured:
     agreement: float
     kl_mean: float
     kl_p99: float
-    perplexity: float
-    perplexity_reference: float
+    perplexity: float | None
+    perplexity_reference: float | None
     greedy_equal: int
     logit_spread: float
     logit_diff: float | None = None
@@ -68,8 +68,10 @@ class Measured:
         return self.logit_diff / max(self.logit_spread, 1e-30)
 
     @property
-    def perplexity_ratio(self) -> float:
-        """The graph's perplexity, times the model's."""
+    def perplexity_ratio(self) -> float | None:
+        """The graph's perplexity, times the model's; None where no text was read."""
+        if self.perplexity is None or self.perplexity_reference is None:
+            return None
         return self.perplexity / self.perplexity_reference
 
     @property
@@ -92,8 +94,10 @@ class Measured:
     def from_json(cls, content: Mapping[str, Any]) -> Measured:
         """The opposite of :meth:`as_json`; a number that was not finite is NaN."""
         known = {field.name: content.get(field.name, field.default) for field in fields(cls)}
-        for name in ("agreement", "kl_mean", "kl_p99", "perplexity", "perplexity_reference"):
+        for name in ("agreement", "kl_mean", "kl_p99"):
             known[name] = math.nan if known[name] is None else known[name]
+        if known["perplexity"] is None and known["perplexity_reference"] is not None:
+            known["perplexity"] = math.nan
         known["odd_files"] = tuple(known["odd_files"])
         known["golden_lost"] = tuple(tuple(one) for one in known["golden_lost"])
         return cls(**known)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from risen_export.gate.measures import Likeliest, likeliest, spread, token_losses
 from risen_export.gate.probe import Row
 from risen_plugin.errors import ExportError
-from risen_plugin.kit.files import put, write_json
+from risen_plugin.kit.files import write_bytes, write_json
 
 FOLDER = "gate"
 NUMBERS = "reference.safetensors"
@@ -85,7 +85,7 @@ def taken(
 
 def save(reference: Reference, folder: Path) -> None:
     """Write :data:`NUMBERS` and :data:`PROBE` into ``folder``."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as as_bytes
 
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {
@@ -94,9 +94,8 @@ def save(reference: Reference, folder: Path) -> None:
         "likeliest_log_probs": np.concatenate([one.log_probs for one in reference.likeliest]),
         "losses": np.concatenate([*reference.losses, np.zeros(0, np.float32)]),
     }
-    beside = folder / f".{NUMBERS}"
-    save_file(arrays, beside)
-    put(beside, folder / NUMBERS)
+    # save_file would let nobody but the owner read it.
+    write_bytes(folder / NUMBERS, as_bytes(arrays))
     rows = [
         {
             "kind": row.kind,
