@@ -165,8 +165,12 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
 
 
 def _reason(line: str) -> str:
-    """The reason in a refusal, without the name of the model and the list of others."""
-    return line.split(" cannot be exported", 1)[-1].split(": ", 1)[-1].split(". It ", 1)[0]
+    """The reason in a refusal, without the name of the model and the list of others.
+
+    Nor that ``optimum`` has no environment, which is said of the machine and not of the model.
+    """
+    reason = line.split(" cannot be exported", 1)[-1].split(": ", 1)[-1].split(". It ", 1)[0]
+    return reason.split("; optimum: RISEN_OPTIMUM_PYTHON", 1)[0]
 
 
 def write_page(results: Sequence[Mapping[str, Any]], page: Path = PAGE) -> None:

@@ -299,3 +299,17 @@ def test_a_configuration_names_its_rope_as_transformers_4_does(
     read_by_5 = AutoConfig.from_pretrained(tmp_path / "merged" / saving.CLIENT)
     assert read_by_5.rope_parameters == rope
     assert "_name_or_path" not in written
+
+
+@pytest.mark.slow
+def test_an_older_name_that_transformers_5_refuses_beside_its_own_is_left_out(
+    tokenizer: Any, tmp_path: Path
+) -> None:
+    from risen_export.merging import merge, saving
+    from tests.export.architectures import BY_NAME, model_of
+
+    model = model_of(BY_NAME["gemma4"])  # its rotary tables are by the kind of layer
+    saving.save(merge.from_memory(model, tokenizer, name="mine"), tmp_path / "merged")
+    written = json.loads((tmp_path / "merged" / saving.CLIENT / "config.json").read_text())
+    assert "rope_scaling" not in written
+    assert written["rope_parameters"] == model.config.to_dict()["rope_parameters"]
