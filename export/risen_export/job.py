@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from risen_export.backends.asked_rows import write_engine_graph
 from risen_export.backends.choosing import Backend
 from risen_export.bundles import leavings, manifest, publish
 from risen_export.bundles.variants import (
@@ -307,6 +308,8 @@ class Job:
         if self._apart is not None:
             # After completing, whose copy of the graph for transformers.js stays as it is.
             self._apart.branch(folder)
+        if variant.target == "cpu" and self._backend.name == "genai":
+            write_engine_graph(folder)
         # Written once without the verdict, since opening a bundle asks for its manifest.
         publish.describe(
             folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from risen_export import Bundle, export
+from risen_export.bundles.manifest import ENGINE_GRAPH
 from risen_export.bundles.sites import Site
 from risen_export.engine.engine import Engine
 from risen_export.engine.requests import Grammar, Request, Sampling
@@ -160,6 +162,25 @@ def test_log_probabilities_are_the_model_s_own_unless_scaled(bundle: Path) -> No
     penalized = Sampling(0.0, logprobs=0, logit_bias={own.ids[0]: 5.0})
     biased = opened(bundle).run([asked(ids, 1, sampling=penalized)])[0][0]
     assert biased.logprobs[0].logprob == pytest.approx(own.logprobs[0].logprob, abs=1e-5)
+
+
+def test_a_prompt_is_read_without_the_logits_that_nobody_asks_for(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """The graph for engines computes them for asked tokens, and they are the same."""
+    whole = tmp_path / "fp32"
+    shutil.copytree(bundle, whole)
+    (whole / ENGINE_GRAPH).unlink()
+    one = asked(prompt(15, 70), 10, sampling=Sampling(0.0, logprobs=0))
+    answers = []
+    for folder, asks in ((bundle, True), (whole, False)):
+        engine = Engine(folder, EngineSettings(rows=2, chunk=32))
+        assert engine._graph.asks == asks
+        answers.append(engine.run([one, one])[0][0])
+    assert answers[0].ids == answers[1].ids
+    assert [one.logprob for one in answers[0].logprobs] == pytest.approx(
+        [one.logprob for one in answers[1].logprobs], abs=1e-5
+    )
 
 
 def test_the_prompt_of_a_group_is_read_once(bundle: Path) -> None:

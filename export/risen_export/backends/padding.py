@@ -46,7 +46,7 @@ def accept_left_padding(folder: Path) -> bool:
         return False  # positions of images and text, three for each token
     if any(str(value.name).startswith(ROLLED) for node in graph for value in node.outputs):
         return True  # done before
-    hidden = _before_output_layer(graph)
+    hidden = before_output_layer(graph)
     ahead, back = _places(graph, inputs["input_ids"], inputs["attention_mask"])
     for name in ("input_ids", "position_ids"):
         if name in inputs:
@@ -135,7 +135,7 @@ def _roll(graph: ir.Graph, value: ir.Value, places: ir.Value, name: str) -> None
         reader.replace_input_with(index, rolled)
 
 
-def _before_output_layer(graph: ir.Graph) -> ir.Value:
+def before_output_layer(graph: ir.Graph) -> ir.Value:
     """The hidden states (B, T, H) that the output layer reads; the logits themselves if not seen.
 
     They are far narrower than the logits, so rolling them costs next to nothing.

@@ -25,6 +25,7 @@ FORMAT = "risen-bundle/2"
 MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 DATA = "model.onnx.data"
+ENGINE_GRAPH = "engine.onnx"
 NOT_RUN = "built, not run"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".py")
 """Endings of files that run code when they are read; a bundle never holds one."""

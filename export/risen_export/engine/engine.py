@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from risen_export.bundles import lora
 from risen_export.bundles.adapters import listed, root_of
-from risen_export.bundles.manifest import GRAPH
+from risen_export.bundles.manifest import ENGINE_GRAPH, GRAPH
 from risen_export.bundles.opening import open_folder
 from risen_export.engine import sampling as drawing
 from risen_export.engine import scheduler
@@ -92,7 +92,9 @@ class Engine:
                 "answer with: risen generate"
             )
         self._adapter_files = files.Adapters(folder)
-        session = open_session(folder / GRAPH, settings.threads, device)
+        graph = folder / ENGINE_GRAPH
+        graph = graph if graph.is_file() else folder / GRAPH
+        session = open_session(graph, settings.threads, device)
         shapes = Shapes.of(session)
         context = int(genai["model"]["context_length"])
         # Past the switch of a long rope, what was read would have to be read again.
@@ -100,7 +102,7 @@ class Engine:
         self.context = room(settings, context, shapes.token_bytes, str(folder))
         self._cache = Cache(shapes, settings.rows, self.context)
         self._graph = Graph(session, self._cache, settings.rows)
-        self._sites = files.sites_of(session, folder / GRAPH)
+        self._sites = files.sites_of(session, graph)
         self._registry = Registry(self._sites)
         self._grammars = Grammars(folder, self.vocabulary, min(self.eos_ids, default=0))
         self._slots = [scheduler.Slot() for _ in range(settings.rows)]

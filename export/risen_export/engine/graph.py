@@ -18,6 +18,7 @@ from risen_plugin.errors import ExportError, one_line
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, OrtValue
 
+_ASKED = "logits_at"  # row and place of each token whose logits are computed
 Logits = npt.NDArray[np.float32]
 Weights = Mapping[str, Any]
 """Inputs of a graph that compute adapters, as onnxruntime takes them; none for the base."""
@@ -27,6 +28,7 @@ class Graph:
     """One graph on a cache.
 
     :param rows: most rows of a step.
+    :ivar asks: whether it computes only the logits that it is asked for; else those of all tokens.
     """
 
     def __init__(self, session: InferenceSession, cache: Cache, rows: int) -> None:
@@ -34,6 +36,7 @@ class Graph:
         self._cache = cache
         self._rows = rows
         self._inputs = {value.name for value in session.get_inputs()}
+        self.asks = _ASKED in self._inputs
         self._views: dict[tuple[int, int], list[tuple[str, OrtValue]]] = {}
         # Where a step leaves its logits; its size is known after the first one.
         self._logits: Logits | None = None
@@ -47,6 +50,7 @@ class Graph:
             np.ones((1, start + count), dtype=np.int64),
             np.arange(start, start + count, dtype=np.int64)[None],
             weights,
+            asked=[[0, count - 1]],
         )
         last: Logits = logits[0, -1].astype(np.float32)
         return last
@@ -61,7 +65,8 @@ class Graph:
         before = np.asarray(lengths, dtype=np.int64)
         mask = (np.arange(int(before.max()) + 1) <= before[:, None]).astype(np.int64)
         ids = np.asarray(tokens, dtype=np.int64)[:, None]
-        logits = self._run(0, ids, mask, before[:, None], weights, keep=True)
+        asked = [[line, 0] for line in range(len(ids))]
+        logits = self._run(0, ids, mask, before[:, None], weights, asked=asked, keep=True)
         return logits[:, 0].astype(np.float32, copy=False)
 
     def _run(
@@ -72,10 +77,16 @@ class Graph:
         positions: npt.NDArray[np.int64],
         weights: Weights,
         *,
+        asked: list[list[int]],
         keep: bool = False,
     ) -> npt.NDArray[Any]:
         binding = self.session.io_binding()
-        feeds = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        feeds = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": positions,
+            _ASKED: np.asarray(asked, dtype=np.int64),
+        }
         for name, value in feeds.items():
             if name in self._inputs:
                 binding.bind_cpu_input(name, np.ascontiguousarray(value))
