@@ -305,11 +305,14 @@ class Job:
             show_log=self._show_log,
         )
         publish.complete(folder, self._client, on_cpu=variant.target == "cpu")
+        for_engines = variant.target == "cpu" and self._backend.name == "genai"
+        if for_engines:
+            write_engine_graph(folder)
         if self._apart is not None:
             # After completing, whose copy of the graph for transformers.js stays as it is.
             self._apart.branch(folder)
-        if variant.target == "cpu" and self._backend.name == "genai":
-            write_engine_graph(folder)
+            if for_engines:
+                write_engine_graph(folder, manifest.ADAPTED_GRAPH)
         # Written once without the verdict, since opening a bundle asks for its manifest.
         publish.describe(
             folder,

@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from risen_export import Bundle, export
-from risen_export.bundles.manifest import ENGINE_GRAPH
+from risen_export.bundles.manifest import ADAPTED_GRAPH, ENGINE_GRAPH
 from risen_export.bundles.sites import Site
 from risen_export.engine.engine import Engine
 from risen_export.engine.requests import Grammar, Request, Sampling
@@ -170,7 +170,8 @@ def test_a_prompt_is_read_without_the_logits_that_nobody_asks_for(
     """The graph for engines computes them for asked tokens, and they are the same."""
     whole = tmp_path / "fp32"
     shutil.copytree(bundle, whole)
-    (whole / ENGINE_GRAPH).unlink()
+    for name in (ENGINE_GRAPH, ADAPTED_GRAPH):
+        (whole / name).unlink()
     one = asked(prompt(15, 70), 10, sampling=Sampling(0.0, logprobs=0))
     answers = []
     for folder, asks in ((bundle, True), (whole, False)):

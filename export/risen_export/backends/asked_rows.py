@@ -20,8 +20,8 @@ ASKED = "logits_at"
 """The input that names the tokens: (N, 2), row and place of each; the logits are (N, 1, V)."""
 
 
-def write_engine_graph(folder: Path) -> bool:
-    """Write ``engine.onnx`` beside the graph in ``folder``; False where that cannot be done."""
+def write_engine_graph(folder: Path, name: str = ENGINE_GRAPH) -> bool:
+    """Write the graph for engines beside the one in ``folder``; False where that cannot be done."""
     import onnx_ir as ir
 
     model = ir.load(folder / GRAPH)
@@ -46,7 +46,7 @@ def write_engine_graph(folder: Path) -> bool:
         reader.replace_input_with(index, value)
     _forget_shapes(value)
     graph.sort()
-    ir.save(model, folder / ENGINE_GRAPH)
+    ir.save(model, folder / name)
     return True
 
 

@@ -26,6 +26,7 @@ MANIFEST = "manifest.json"
 GRAPH = "model.onnx"
 DATA = "model.onnx.data"
 ENGINE_GRAPH = "engine.onnx"
+ADAPTED_GRAPH = "engine_adapters.onnx"
 NOT_RUN = "built, not run"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".py")
 """Endings of files that run code when they are read; a bundle never holds one."""

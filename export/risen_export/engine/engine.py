@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from risen_export.bundles import lora
 from risen_export.bundles.adapters import listed, root_of
-from risen_export.bundles.manifest import ENGINE_GRAPH, GRAPH
+from risen_export.bundles.manifest import ADAPTED_GRAPH, ENGINE_GRAPH, GRAPH
 from risen_export.bundles.opening import open_folder
 from risen_export.engine import sampling as drawing
 from risen_export.engine import scheduler
@@ -37,6 +37,8 @@ from risen_export.runtime.settings import read_config, read_genai, read_generati
 from risen_plugin.errors import DataError, ExportError
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
     from risen_export.engine.sampling import Logits
 
 _ALONE = 8  # times the chunk, where nobody waits for a step
@@ -92,9 +94,8 @@ class Engine:
                 "answer with: risen generate"
             )
         self._adapter_files = files.Adapters(folder)
-        graph = folder / ENGINE_GRAPH
-        graph = graph if graph.is_file() else folder / GRAPH
-        session = open_session(graph, settings.threads, device)
+        self._device = device
+        session = self._session(ENGINE_GRAPH)
         shapes = Shapes.of(session)
         context = int(genai["model"]["context_length"])
         # Past the switch of a long rope, what was read would have to be read again.
@@ -102,8 +103,9 @@ class Engine:
         self.context = room(settings, context, shapes.token_bytes, str(folder))
         self._cache = Cache(shapes, settings.rows, self.context)
         self._graph = Graph(session, self._cache, settings.rows)
-        self._sites = files.sites_of(session, graph)
-        self._registry = Registry(self._sites)
+        # Places for adapters that nobody uses cost time, so their graph is opened when it is needed.
+        self._adapted: Graph | None = None
+        self._registry = Registry([])
         self._grammars = Grammars(folder, self.vocabulary, min(self.eos_ids, default=0))
         self._slots = [scheduler.Slot() for _ in range(settings.rows)]
         self._share = settings.share and not shapes.states
@@ -218,15 +220,12 @@ class Engine:
         :raises ExportError: if the bundle takes no adapters, or it cannot be read.
         :raises DataError: if it was made for another graph.
         """
-        if not self._sites:
-            raise ExportError(
-                f"{self.path} takes no adapters: they were merged when it was exported; export it "
-                "with --adapters separate"
-            )
+        session = self._with_adapters().session
         if isinstance(source, Path):
-            inputs: Mapping[str, lora.Array] = lora.pack(lora.read(lora.find(source)), self._sites)
+            sites = files.sites_of(session, self.path)
+            inputs: Mapping[str, lora.Array] = lora.pack(lora.read(lora.find(source)), sites)
         elif isinstance(source, str):
-            values = self._adapter_files.values(source, lambda: self._graph.session)
+            values = self._adapter_files.values(source, lambda: session)
             inputs = {key: value.numpy() for key, value in values.items()}
         else:
             inputs = source
@@ -238,6 +237,32 @@ class Engine:
         :raises DataError: if there is none of that name.
         """
         self._registry.remove(name)
+
+    def _with_adapters(self) -> Graph:
+        """The graph that takes adapters, which stays open from now on."""
+        if self._adapted is None:
+            session = self._session(ADAPTED_GRAPH)
+            sites = files.sites_of(session, self.path)
+            if not sites:
+                raise ExportError(
+                    f"{self.path} takes no adapters: they were merged when it was exported; export "
+                    "it with --adapters separate"
+                )
+            self._registry = Registry(sites)
+            self._adapted = Graph(session, self._cache, self.settings.rows)
+        return self._adapted
+
+    def _session(self, name: str) -> InferenceSession:
+        """A session of a graph for engines, or of that for everyone in a bundle without them."""
+        graph = self.path / name
+        graph = graph if graph.is_file() else self.path / GRAPH
+        return open_session(graph, self.settings.threads, self._device)
+
+    def _graph_for(self, rows: Sequence[Answer]) -> Graph:
+        """The graph that computes rows together."""
+        if self._adapted is None or all(row.adapter is None for row in rows):
+            return self._graph
+        return self._adapted
 
     def _adapter(self, name: str) -> Loaded:
         if name not in self._registry.versions and name in listed(root_of(self.path)):
@@ -309,7 +334,7 @@ class Engine:
     def _read_chunk(self, row: Answer, stop: int) -> Logits:
         ids = row.ids[row.computed : stop]
         weights = self._registry.bound([row.adapter])
-        logits = self._graph.read(row.slot, ids, row.computed, weights)
+        logits = self._graph_for([row]).read(row.slot, ids, row.computed, weights)
         self._read += len(ids)
         self._has_read(row, ids)
         return logits
@@ -319,7 +344,7 @@ class Engine:
         for hole, taken in scheduler.swaps(row.slot for row in rows):
             self._swap(hole, taken)
         rows.sort(key=lambda row: row.slot)
-        logits = self._graph.step(
+        logits = self._graph_for(rows).step(
             [row.ids[-1] for row in rows],
             [row.computed for row in rows],
             self._registry.bound([row.adapter for row in rows]),
