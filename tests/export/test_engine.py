@@ -176,7 +176,7 @@ def test_a_prompt_is_read_without_the_logits_that_nobody_asks_for(
     answers = []
     for folder, asks in ((bundle, True), (whole, False)):
         engine = Engine(folder, EngineSettings(rows=2, chunk=32))
-        assert engine._graph.asks == asks
+        assert engine._graphs._graph.asks == asks
         answers.append(engine.run([one, one])[0][0])
     assert answers[0].ids == answers[1].ids
     assert [one.logprob for one in answers[0].logprobs] == pytest.approx(

@@ -14,31 +14,23 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from risen_export.bundles import lora
-from risen_export.bundles.adapters import listed, root_of
-from risen_export.bundles.manifest import ADAPTED_GRAPH, ENGINE_GRAPH, GRAPH
 from risen_export.bundles.opening import open_folder
-from risen_export.engine import sampling as drawing
 from risen_export.engine import scheduler
-from risen_export.engine.adapters import Loaded, Registry
-from risen_export.engine.cache import Cache, Shapes
 from risen_export.engine.grammars import Grammars
-from risen_export.engine.graph import Graph
-from risen_export.engine.requests import Completion, Piece, Request, TokenLogprob
+from risen_export.engine.graphs import Graphs
+from risen_export.engine.requests import Completion, Piece, Request
 from risen_export.engine.rows import Answer
 from risen_export.engine.settings import BusyError, EngineSettings, room
 from risen_export.engine.text import TextStream
-from risen_export.runtime import adapters as files
+from risen_export.engine.writing import Writer
 from risen_export.runtime.bundle import DEFAULT_NEW_TOKENS, ids_of
 from risen_export.runtime.chat import ChatTokenizer
-from risen_export.runtime.logits import Row, Settings
 from risen_export.runtime.longrope import switch_of
-from risen_export.runtime.session import open_session, require_runtime
+from risen_export.runtime.session import require_runtime
 from risen_export.runtime.settings import read_config, read_genai, read_generation
 from risen_plugin.errors import DataError, ExportError
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
-
     from risen_export.engine.sampling import Logits
 
 _ALONE = 8  # times the chunk, where nobody waits for a step
@@ -86,30 +78,23 @@ class Engine:
         generation = read_generation(folder)
         self.vocabulary = int(genai["model"]["vocab_size"])
         self.eos_ids = ids_of(generation.get("eos_token_id"))
-        self._model_settings = Settings(generation, str(folder / "generation_config.json"))
+        self._writer = Writer(folder, generation)
         self._most_new = int(generation.get("max_new_tokens") or 0) or None
         if genai.get("search", {}).get("past_present_share_buffer") is False:
             raise ExportError(
                 f"{folder} does not share its past and present, so rows cannot join and leave; "
                 "answer with: risen generate"
             )
-        self._adapter_files = files.Adapters(folder)
-        self._device = device
-        session = self._session(ENGINE_GRAPH)
-        shapes = Shapes.of(session)
+        self._graphs = Graphs(folder, settings.threads, device)
+        shapes = self._graphs.shapes
         context = int(genai["model"]["context_length"])
         # Past the switch of a long rope, what was read would have to be read again.
         context = min(context, switch_of(read_config(folder)) or context)
         self.context = room(settings, context, shapes.token_bytes, str(folder))
-        self._cache = Cache(shapes, settings.rows, self.context)
-        self._graph = Graph(session, self._cache, settings.rows)
-        # Places for adapters that nobody uses cost time, so their graph is opened when it is needed.
-        self._adapted: Graph | None = None
-        self._registry = Registry([])
+        self._cache = self._graphs.allocate(settings.rows, self.context)
         self._grammars = Grammars(folder, self.vocabulary, min(self.eos_ids, default=0))
         self._slots = [scheduler.Slot() for _ in range(settings.rows)]
         self._share = settings.share and not shapes.states
-        self._sampler = drawing.Sampler()
         self._waiting: list[Answer] = []
         self._running: list[Answer] = []
         self._cancelled: set[int] = set()
@@ -157,7 +142,7 @@ class Engine:
                 retry_after=max(1.0, ahead / self.settings.rows),
             )
         limit = self._limit(request)
-        adapter = None if request.adapter is None else self._adapter(request.adapter)
+        adapter = None if request.adapter is None else self._graphs.adapter(request.adapter)
         stops = request.stop_ids | (frozenset() if request.ignore_eos else self.eos_ids)
         matchers = [
             None if request.grammar is None else self._grammars.begin(request.grammar)
@@ -210,7 +195,7 @@ class Engine:
     @property
     def adapters(self) -> dict[str, int]:
         """The loaded adapters with their versions."""
-        return self._registry.versions
+        return self._graphs.versions
 
     def load_adapter(self, name: str, source: str | Path | Mapping[str, lora.Array]) -> int:
         """Add an adapter, or replace one; its version. Rows that run keep the one they began with.
@@ -220,54 +205,14 @@ class Engine:
         :raises ExportError: if the bundle takes no adapters, or it cannot be read.
         :raises DataError: if it was made for another graph.
         """
-        session = self._with_adapters().session
-        if isinstance(source, Path):
-            sites = files.sites_of(session, self.path)
-            inputs: Mapping[str, lora.Array] = lora.pack(lora.read(lora.find(source)), sites)
-        elif isinstance(source, str):
-            values = self._adapter_files.values(source, lambda: session)
-            inputs = {key: value.numpy() for key, value in values.items()}
-        else:
-            inputs = source
-        return self._registry.put(name, inputs).version
+        return self._graphs.load(name, source)
 
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter; rows that run with it go on.
 
         :raises DataError: if there is none of that name.
         """
-        self._registry.remove(name)
-
-    def _with_adapters(self) -> Graph:
-        """The graph that takes adapters, which stays open from now on."""
-        if self._adapted is None:
-            session = self._session(ADAPTED_GRAPH)
-            sites = files.sites_of(session, self.path)
-            if not sites:
-                raise ExportError(
-                    f"{self.path} takes no adapters: they were merged when it was exported; export "
-                    "it with --adapters separate"
-                )
-            self._registry = Registry(sites)
-            self._adapted = Graph(session, self._cache, self.settings.rows)
-        return self._adapted
-
-    def _session(self, name: str) -> InferenceSession:
-        """A session of a graph for engines, or of that for everyone in a bundle without them."""
-        graph = self.path / name
-        graph = graph if graph.is_file() else self.path / GRAPH
-        return open_session(graph, self.settings.threads, self._device)
-
-    def _graph_for(self, rows: Sequence[Answer]) -> Graph:
-        """The graph that computes rows together."""
-        if self._adapted is None or all(row.adapter is None for row in rows):
-            return self._graph
-        return self._adapted
-
-    def _adapter(self, name: str) -> Loaded:
-        if name not in self._registry.versions and name in listed(root_of(self.path)):
-            self.load_adapter(name, name)
-        return self._registry.get(name)
+        self._graphs.remove(name)
 
     # One step
 
@@ -333,8 +278,7 @@ class Engine:
 
     def _read_chunk(self, row: Answer, stop: int) -> Logits:
         ids = row.ids[row.computed : stop]
-        weights = self._registry.bound([row.adapter])
-        logits = self._graph_for([row]).read(row.slot, ids, row.computed, weights)
+        logits = self._graphs.read(row, ids)
         self._read += len(ids)
         self._has_read(row, ids)
         return logits
@@ -344,11 +288,7 @@ class Engine:
         for hole, taken in scheduler.swaps(row.slot for row in rows):
             self._swap(hole, taken)
         rows.sort(key=lambda row: row.slot)
-        logits = self._graph_for(rows).step(
-            [row.ids[-1] for row in rows],
-            [row.computed for row in rows],
-            self._registry.bound([row.adapter for row in rows]),
-        )
+        logits = self._graphs.step(rows)
         self._steps += 1
         for row in rows:
             self._has_read(row, row.ids[-1:])
@@ -369,45 +309,14 @@ class Engine:
             if row is not None:
                 row.slot = number
 
-    def _write(self, rows: list[Answer], logits: Logits) -> list[Piece]:
-        """Draw the next token of each row, whose logits are (B, V)."""
-        self._check_numbers(logits)
-        wanted = self._changed(rows, logits)
-        samplings = [row.request.sampling for row in rows]
-        uniforms = [
-            0.0 if one.is_greedy else row.random.random()
-            for row, one in zip(rows, samplings, strict=True)
-        ]
-        drawn = self._sampler.draw(wanted, samplings, uniforms)
-        logprobs = _logprobs(logits, wanted, rows, drawn)
-        pieces = []
-        for row, token, logprob in zip(rows, drawn.tokens.tolist(), logprobs, strict=True):
-            pieces.append(row.take(token, logprob))
+    def _write(self, rows: Sequence[Answer], logits: Logits) -> list[Piece]:
+        """Write the next token of each row, whose logits are (B, V)."""
+        pieces = self._writer.write(rows, logits)
+        for row in rows:
             if row.finish is not None:
                 self._leave(row)
         self._written += len(rows)
         return pieces
-
-    def _changed(self, rows: Sequence[Answer], logits: Logits) -> Logits:
-        """What is drawn from: with the model's settings, the request's, and the grammar's."""
-        changed: dict[int, Logits] = {}
-        for line, row in enumerate(rows):
-            one = logits[line]
-            if row.request.follow_settings and self._model_settings.followed:
-                so_far = Row(row.request.ids, row.written, row.limit, self.eos_ids)
-                one = self._model_settings.adjust(one[None], [so_far])[0]
-            one = drawing.changed(one, row.request.sampling, row.request.ids, row.written)
-            if row.matcher is not None:
-                one = np.array(one)
-                row.matcher.forbid(one)
-            if one is not logits[line] and not np.shares_memory(one, logits):
-                changed[line] = one
-        if not changed:
-            return logits
-        wanted = logits.copy()
-        for line, one in changed.items():
-            wanted[line] = one
-        return wanted
 
     def _leave(self, row: Answer) -> None:
         if row.slot < 0:
@@ -440,56 +349,6 @@ class Engine:
             raise DataError(f"logit_bias has token {odd}, and there are {self.vocabulary}")
         wanted = request.max_new_tokens or self._most_new or DEFAULT_NEW_TOKENS
         return min(length + wanted, self.context)
-
-    def _check_numbers(self, logits: Logits) -> None:
-        if np.isnan(logits.max(axis=-1)).any():
-            raise ExportError(
-                f"the graph {self.path / GRAPH} gives NaN in place of logits; its weights are "
-                "damaged, or their precision is too low for this model"
-            )
-
-
-def _logprobs(
-    own: Logits, wanted: Logits, rows: Sequence[Answer], drawn: drawing.Drawn
-) -> list[TokenLogprob | None]:
-    """The log-probabilities that each row asks for.
-
-    What drawing has summed up is not summed up again.
-    """
-    given: list[TokenLogprob | None] = [None] * len(rows)
-    asked = [line for line, row in enumerate(rows) if row.request.sampling.logprobs is not None]
-    totals = drawn.totals.copy()
-    for line in asked:
-        one = rows[line].request.sampling
-        if not one.scaled_logprobs and (one.temperature != 1 or wanted is not own):
-            totals[line] = np.nan
-    missing = [line for line in asked if np.isnan(totals[line])]
-    if missing:
-        scales = [1 / _temperature(rows[line]) for line in missing]
-        logits = np.stack([_logits_for(own, wanted, rows, line) for line in missing])
-        totals[missing] = drawing.totals_of(logits * np.asarray(scales, np.float32)[:, None])
-    for line in asked:
-        row = rows[line]
-        given[line] = drawing.logprob_of(
-            _logits_for(own, wanted, rows, line),
-            _temperature(row),
-            float(totals[line]),
-            int(drawn.tokens[line]),
-            row.request.sampling.logprobs or 0,
-        )
-    return given
-
-
-def _logits_for(own: Logits, wanted: Logits, rows: Sequence[Answer], line: int) -> Logits:
-    """The logits (V,) whose log-probabilities a row asks for."""
-    logits: Logits = (wanted if rows[line].request.sampling.scaled_logprobs else own)[line]
-    return logits
-
-
-def _temperature(row: Answer) -> float:
-    """What the logits are divided by in the log-probabilities that a row asks for."""
-    one = row.request.sampling
-    return (one.temperature or 1.0) if one.scaled_logprobs else 1.0
 
 
 def _completed(pieces: Sequence[Piece]) -> Completion:
