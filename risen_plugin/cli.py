@@ -41,6 +41,7 @@ _WHAT: dict[Kind, str] = {
     "generator": "Generators make instructions.",
     "scheduler": "Schedulers decide between fine-tuning and RISEN.",
     "exporter": "Exporters compile a model to an ONNX graph.",
+    "rollout": "Rollouts sample the answers of a phase outside of torch.",
 }
 
 
@@ -261,7 +262,7 @@ def _plugin_data(info: PluginInfo) -> dict[str, Any]:
     }
 
 
-# risen rewards, risen generators, risen schedulers, risen exporters
+# risen rewards, risen generators, risen schedulers, risen exporters, risen rollouts
 
 
 def _listing(kind: Kind) -> click.Command:

@@ -1,4 +1,4 @@
-"""The contract of rewards, generators, schedulers and exporters: plain data and Protocols.
+"""The contract of rewards, generators, schedulers, exporters, rollouts: plain data and Protocols.
 
 Imports no other module of the package and nothing heavy, so that a plugin's tests take seconds.
 """
@@ -271,6 +271,74 @@ class Exporter(Protocol):
     def __call__(
         self, *, model: str, out: str, target: str, precision: str, **context: Any
     ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An answer that was sampled.
+
+    :param ids: its tokens, at least one; with the one that ended it, if one did.
+    :param logprobs: of each token, its log-probability in the distribution that it was drawn from.
+    """
+
+    ids: Sequence[int]
+    logprobs: Sequence[float]
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Samples answers of a model in training; made by a :class:`Rollout` for one phase.
+
+    ``context`` is the most tokens of a prompt with its answer.
+
+    ``follow`` is told the adapter that is trained, whenever it has changed: for each linear module
+    of the base by its name, A (rank, inputs) and B (outputs, rank) as fp32 arrays of numpy, the
+    scale in B; nothing for the base itself.
+
+    ``sample`` answers each prompt (token ids) as many times as its number says, with at most
+    ``max_new_tokens``, up to the first of ``ends``. The tokens are drawn from the whole
+    distribution at ``temperature``, or are the likeliest ones where it is 0. The same seed draws
+    the same answers.
+
+    ``close`` lets go of the memory.
+    """
+
+    @property
+    def context(self) -> int: ...
+
+    def follow(self, factors: Mapping[str, tuple[Any, Any]]) -> None: ...
+
+    def sample(
+        self,
+        prompts: Sequence[tuple[Sequence[int], int]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        ends: Iterable[int],
+        seed: int,
+    ) -> list[list[Drawn]]: ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Rollout(Protocol):
+    """A way to sample the answers of a phase outside of torch.
+
+    ``refuses`` says in one line why it cannot answer for such a model, or None. It reads
+    ``config``, the contents of the model's ``config.json``, alone and loads nothing.
+
+    The call makes a sampler of a base model in memory, which it leaves as it is: ``model`` of
+    transformers, or PEFT's around one, whose adapters it leaves out, and ``tokenizer``. ``folder``
+    is for its files, which it may find again at a later phase, and ``rows`` the answers that are
+    wanted at once. ``context`` may grow.
+    """
+
+    def refuses(self, config: Mapping[str, Any]) -> str | None: ...
+
+    def __call__(
+        self, *, model: Any, tokenizer: Any, folder: str, rows: int, **context: Any
+    ) -> Sampler: ...
 
 
 @runtime_checkable

@@ -14,6 +14,9 @@ PROJECT = "risen_plugin"
 """The group of entry points of plugins."""
 COMMAND_GROUP = "risen_plugin.commands"
 """The group of entry points of plugins that only bring commands; imported for ``risen`` alone."""
+ROLLOUT_GROUP = "risen_plugin.rollouts"
+"""The group of entry points of plugins that only bring rollouts; imported for ``risen``, and where
+a configuration names one."""
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -83,6 +86,23 @@ def risen_register_exporters(register: Register) -> None:
         @hookimpl
         def risen_register_exporters(register):
             register("tiny", Tiny)
+
+    :param register: ``register(name, factory)``.
+
+    .. versionadded:: 0.1
+    """
+
+
+@hookspec(historic=True)
+def risen_register_rollouts(register: Register) -> None:
+    """Offer ways to sample the answers of a phase, which ``rollout`` in a configuration names.
+
+    Called once, when the plugin is registered. An exception leaves the whole plugin out. Import
+    heavy libraries where answers are sampled, so that a training script without them is quick::
+
+        @hookimpl
+        def risen_register_rollouts(register):
+            register("elsewhere", Elsewhere)
 
     :param register: ``register(name, factory)``.
 

@@ -445,7 +445,7 @@ def _decided(scheduler: Callable[..., Any], progress: Progress) -> Decision:
     return cast(Decision, decision)
 
 
-# Exporters
+# Exporters and rollouts
 
 CONFIGURATIONS: tuple[Mapping[str, Any], ...] = (
     {
@@ -474,26 +474,44 @@ def check_exporter(exporter: Any, *, precision: str = "fp32", target: str = "cpu
 
     :raises AssertionError: with the broken promise.
     """
-    for config in CONFIGURATIONS:
-        first = _refused(exporter, config, target, precision)
-        again = _refused(exporter, config, target, precision)
-        _require(first == again, f"{_name(exporter)} refused one model {first!r}, then {again!r}")
+    _refuses_alike(exporter, target, precision)
     _refused(exporter, CONFIGURATIONS[0], "a-later-target", "a-later-precision")
-    arguments = dict.fromkeys(("model", "out", "target", "precision", "scratch", "show_log"))
+    _takes_by_name(exporter, "model", "out", "target", "precision", "scratch", "show_log")
+
+
+def check_rollout(rollout: Any) -> None:
+    """The rollout says in one line what it cannot answer for, and can be called as a run calls it.
+
+    Nothing is sampled: how far answers are from the model in training is measured in each phase.
+
+    :raises AssertionError: with the broken promise.
+    """
+    _refuses_alike(rollout)
+    _takes_by_name(rollout, "model", "tokenizer", "folder", "rows")
+
+
+def _refuses_alike(plugin: Any, *more: str) -> None:
+    for config in CONFIGURATIONS:
+        first = _refused(plugin, config, *more)
+        again = _refused(plugin, config, *more)
+        _require(first == again, f"{_name(plugin)} refused one model {first!r}, then {again!r}")
+
+
+def _takes_by_name(plugin: Any, *names: str) -> None:
     try:
-        inspect.signature(exporter).bind(**arguments, something_a_later_release_adds=1)
+        inspect.signature(plugin).bind(**dict.fromkeys(names), something_a_later_release_adds=1)
     except TypeError as error:
         raise AssertionError(
-            f"{_name(exporter)} cannot be called with {', '.join(arguments)} by name and what a "
+            f"{_name(plugin)} cannot be called with {', '.join(names)} by name and what a "
             f"later release adds (**context): {error}"
         ) from error
 
 
-def _refused(exporter: Any, config: Mapping[str, Any], target: str, precision: str) -> str | None:
-    name, passed = _name(exporter), copy.deepcopy(dict(config))
+def _refused(plugin: Any, config: Mapping[str, Any], *more: str) -> str | None:
+    name, passed = _name(plugin), copy.deepcopy(dict(config))
     loaded = {module for module in _HEAVY if module in sys.modules}
     try:
-        reason: Any = exporter.refuses(passed, target, precision)
+        reason: Any = plugin.refuses(passed, *more)
     except Exception as error:
         raise AssertionError(
             f"{name}.refuses raised {type(error).__name__} for {config}: {error}; it returns a line"

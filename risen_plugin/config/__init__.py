@@ -13,6 +13,7 @@ from risen_plugin.config.sections import (
     CurriculumConfig,
     GateConfig,
     LoraSettings,
+    RolloutConfig,
 )
 from risen_plugin.kit.checks import check_keys
 
@@ -28,6 +29,7 @@ __all__ = [
     "PluginOrName",
     "RisenConfig",
     "RisenFields",
+    "RolloutConfig",
     "TaskProbe",
     "Use",
     "Weighted",

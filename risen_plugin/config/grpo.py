@@ -197,6 +197,32 @@ def check_fields(
         _check_word(where, value, words.get(name, ()), hints[name])
 
 
+_WHOLE: Mapping[str, tuple[Any, ...]] = {
+    "top_p": (None, 1, 1.0),
+    "top_k": (None, 0, -1),
+    "min_p": (None, 0, 0.0),
+    "repetition_penalty": (None, 1, 1.0),
+    "generation_kwargs": (None, {}),
+    "use_transformers_continuous_batching": (None, False),
+    "use_liger_kernel": (None, False),
+    "use_vllm": (None, False),
+}
+"""Fields of ``GRPOConfig``, and the values under which answers are drawn from all of the model's
+distribution and are weighted by it."""
+
+
+def refused_setting(grpo: Mapping[str, Any]) -> str | None:
+    """The setting that forbids to sample outside of TRL, with its value; None if there is none.
+
+    A cut distribution (``top_p`` and its like) has other likelihoods than those that are learned
+    from, so the weights of its tokens would be biased.
+    """
+    for name, free in _WHOLE.items():
+        if grpo.get(name) not in free:
+            return f"grpo.{name} = {shown(grpo[name])}"
+    return None
+
+
 def _check_word(where: str, value: object, words: Collection[str], hint: object) -> None:
     """Refuse a value that is none of the words which a field takes."""
     kinds = _kinds_in(hint)

@@ -17,11 +17,14 @@ from risen_plugin.config.control import ControlConfig, check_control
 from risen_plugin.config.grpo import check_batches, effective_grpo
 from risen_plugin.config.guard import GuardConfig, TaskProbe
 from risen_plugin.config.sections import (
+    VLLM,
     BreakerConfig,
     BuffersConfig,
     CurriculumConfig,
     GateConfig,
     LoraSettings,
+    RolloutConfig,
+    as_section,
 )
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.kit.checks import all_texts, check_keys, check_whole, shown
@@ -46,6 +49,8 @@ class RisenConfig:
     :param gate: a bar of quality for answers that a verifiable reward passes; None for none.
     :param lora: the temporary adapter on a plain model.
     :param grpo: fields of TRL's ``GRPOConfig`` for every phase.
+    :param rollout: who samples the answers of a phase: ``transformers``, ``vllm``, ``onnx``,
+        ``auto``, or a section with options.
     :param curriculum: how instructions are chosen from a pool; None takes them as the generator
         makes them.
     :param reserve: families that are never trained on and only measured: their names, or how many
@@ -79,6 +84,7 @@ class RisenConfig:
     gate: GateConfig | None = None
     lora: LoraSettings = field(default_factory=LoraSettings)
     grpo: Mapping[str, Any] = field(default_factory=dict)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
     curriculum: CurriculumConfig | None = None
     reserve: int | Sequence[str] | None = None
     buffers: BuffersConfig = field(default_factory=BuffersConfig)
@@ -138,6 +144,7 @@ class RisenConfig:
                 f"probe is of type {type(self.probe).__name__}; it is a list of rows, or the path "
                 "of a JSON Lines file"
             )
+        _agree_on_vllm(self)
         check_batches(self.grpo)
         check_control(self.control, effective_grpo(self.grpo))
 
@@ -148,6 +155,7 @@ class RisenConfig:
             read = [read_use(r, f"rewards.{i}", reward=True) for i, r in enumerate(rewards)]
             object.__setattr__(self, "rewards", read)
         read_mappings(self, "", ("generator", "scheduler", "held_out"))
+        object.__setattr__(self, "rollout", as_section(self.rollout))
         for name, kind in _SECTIONS.items():
             value = getattr(self, name)
             if isinstance(value, Mapping):
@@ -183,6 +191,8 @@ class RisenConfig:
         for name in ("generator", "scheduler", "held_out"):
             if name in read:
                 read[name] = read_use(read[name], f"{where}: {name}")
+        if "rollout" in read:
+            read["rollout"] = as_section(read["rollout"])
         for name, kind in _SECTIONS.items():
             if name in read:
                 read[name] = _read_section(kind, read[name], f"{where}: {name}")
@@ -212,6 +222,7 @@ class RisenFields(TypedDict, total=False):
     gate: GateConfig | Mapping[str, Any] | None
     lora: LoraSettings | Mapping[str, Any]
     grpo: Mapping[str, Any]
+    rollout: RolloutConfig | Mapping[str, Any] | str
     curriculum: CurriculumConfig | Mapping[str, Any] | None
     reserve: int | Sequence[str] | None
     buffers: BuffersConfig | Mapping[str, Any]
@@ -231,9 +242,23 @@ _SECTIONS: Mapping[str, type] = {
     "breaker": BreakerConfig,
     "gate": GateConfig,
     "lora": LoraSettings,
+    "rollout": RolloutConfig,
     "curriculum": CurriculumConfig,
     "buffers": BuffersConfig,
 }
+
+
+def _agree_on_vllm(config: RisenConfig) -> None:
+    """Have ``rollout: vllm`` and TRL's ``use_vllm`` say the same."""
+    asked = bool(config.grpo.get("use_vllm"))
+    if config.rollout.use == VLLM:
+        if config.grpo.get("use_vllm") is False:
+            raise ConfigError("rollout is vllm, and grpo.use_vllm is false; leave one of them out")
+        object.__setattr__(config, "grpo", {**config.grpo, "use_vllm": True})
+    elif asked and config.rollout.is_outside:
+        raise ConfigError(
+            f"rollout is {config.rollout.use}, and grpo.use_vllm is true; leave one of them out"
+        )
 
 
 def _check_reserve(reserve: object, guard: GuardConfig) -> None:

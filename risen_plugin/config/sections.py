@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from risen_plugin.config.choices import PluginOrName, read_mappings
 from risen_plugin.errors import ConfigError
 from risen_plugin.kit.checks import all_texts, check_between, check_whole, is_number, shown
 from risen_plugin.kit.fields import checked_fields
+
+TRANSFORMERS, VLLM, AUTO = "transformers", "vllm", "auto"
 
 
 @checked_fields
@@ -234,3 +236,55 @@ class LoraSettings:
                 f"lora.target_modules is {targets!r}; it is a text such as 'all-linear', or a "
                 "list of module names"
             )
+
+
+@checked_fields
+@dataclass(frozen=True)
+class RolloutConfig:
+    """Who samples the answers of a phase.
+
+    :param use: ``transformers``, ``vllm`` (TRL's ``use_vllm``), what a plugin offers such as
+        ``onnx``, or ``auto``: the faster one of transformers and the first on offer that can, by a
+        short measurement when a phase begins.
+    :param options: of what a plugin offers, such as ``precision``.
+    :param max_weight: the largest weight of a token by which the mismatch between its likelihoods
+        where it was sampled and in training is corrected.
+    :param max_mismatch: the mismatch in nats per token from which a warning is given; None for
+        none.
+    :param guard: whether the answers that the guard measures by come from it too.
+    """
+
+    use: str = TRANSFORMERS
+    options: Mapping[str, Any] = field(default_factory=dict)
+    max_weight: float = 2.0
+    max_mismatch: float | None = 0.05
+    guard: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.use, str) or not self.use:
+            raise ConfigError(
+                f"rollout.use is {shown(self.use)}; it is transformers, vllm, auto, or a name that "
+                "`risen rollouts` lists, such as onnx"
+            )
+        if not isinstance(self.options, Mapping):
+            raise ConfigError("rollout.options is not a mapping of names to values")
+        if self.options and self.use in (TRANSFORMERS, VLLM):
+            raise ConfigError(
+                f"rollout.options has '{next(iter(self.options))}', and {self.use} takes no "
+                "options here; its settings belong under grpo"
+            )
+        check_between("rollout.max_weight", self.max_weight, 1.0, math.inf)
+        if self.max_mismatch is not None:
+            check_between("rollout.max_mismatch", self.max_mismatch, 0.0, math.inf)
+        if not isinstance(self.guard, bool):
+            raise ConfigError(f"rollout.guard is {self.guard!r}; it is true or false")
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether something else than TRL may sample."""
+        return self.use not in (TRANSFORMERS, VLLM)
+
+
+def as_section(value: Any) -> Any:
+    """``rollout: onnx`` as the section that it is short for."""
+    return {"use": value} if isinstance(value, str) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 from transformers import TrainingArguments
@@ -14,6 +15,7 @@ from risen_plugin.guard.controllers import Controllers
 from risen_plugin.instructions.supply import Instructions
 from risen_plugin.kit.processes import ALONE, Processes
 from risen_plugin.phases.leftovers.buffers import Buffers
+from risen_plugin.plugins.offers import Built
 from risen_plugin.record.run_record import Tolerant
 from risen_plugin.rewards.batch import PassRates
 from risen_plugin.rewards.calling import NamedReward
@@ -23,10 +25,15 @@ from risen_plugin.training.protocols import Model, Tokenizer
 
 DomainMetrics: TypeAlias = Callable[[], Mapping[str, float]]
 LogSeries: TypeAlias = Callable[[int, Mapping[str, float]], None]
+Say: TypeAlias = Callable[[str], None]
 
 
 def no_series(step: int, numbers: Mapping[str, float]) -> None:
     """Log a phase's series nowhere: the callback is attached to no Trainer."""
+
+
+def unsaid(line: str) -> None:
+    """Tell nobody: there is no run around the phase."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,9 @@ class PhaseContext:
     :param tolerant: lets a part of the record be lost where the disk is full.
     :param log_series: gets the phase's GRPO step and the numbers that TRL logs at it.
     :param processes: those of the run; where there are several, all of them are in a phase.
+    :param rollouts: what may sample the answers of a phase in place of TRL, the first one first.
+    :param rollout_folder: for its files; None for a folder that is gone after the phase.
+    :param say: tells people one line.
     """
 
     model: Model
@@ -62,3 +72,6 @@ class PhaseContext:
     tolerant: Tolerant = field(default_factory=Tolerant)
     log_series: LogSeries = no_series
     processes: Processes = ALONE
+    rollouts: Sequence[Built] = ()
+    rollout_folder: Path | None = None
+    say: Say = unsaid

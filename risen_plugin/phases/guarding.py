@@ -28,6 +28,7 @@ from risen_plugin.guard.verdicts import (
 )
 from risen_plugin.kit.jsonable import from_plain, to_plain
 from risen_plugin.phases.measuring import Measurement
+from risen_plugin.phases.sampling import Alarm
 from risen_plugin.phases.trial import Announce, Trial, metrics_of
 from risen_plugin.progress import (
     GUARD_S,
@@ -38,6 +39,7 @@ from risen_plugin.progress import (
     TRIP_WIRE_RATE,
 )
 from risen_plugin.training.answering import Encoded, same_modes, sampled_answers
+from risen_plugin.training.mismatch import MISMATCH
 from risen_plugin.training.phase_trainer import SERIES, LiveSettings, PhaseTrainer
 from risen_plugin.training.protocols import Model
 
@@ -225,6 +227,7 @@ class Steering(TrainerCallback):
     :param announce: writes an event of this phase.
     :param as_kept: makes the model in training the one that would be kept, while it is open.
     :param goes_on: whether the phase was cut off, so that earlier orders still hold.
+    :param alarm: hears how far the sampler is from the model in training.
     """
 
     def __init__(
@@ -236,7 +239,9 @@ class Steering(TrainerCallback):
         *,
         as_kept: Callable[[], AbstractContextManager[None]],
         goes_on: bool = False,
+        alarm: Alarm | None = None,
     ) -> None:
+        self.alarm = alarm
         self.trainer = trainer
         self.guard = guard
         self.controllers = controllers
@@ -278,6 +283,8 @@ class Steering(TrainerCallback):
         if "train_runtime" in numbers:  # the summary at the end
             return
         step = state.global_step
+        if self.alarm is not None:
+            self.alarm.hear(step, numbers.get(MISMATCH))
         held = self.live.settings()
         orders = self.controllers.observe(step, numbers)
         self.live.follow(orders)

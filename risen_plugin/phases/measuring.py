@@ -28,6 +28,7 @@ from risen_plugin.rewards.tripwires import Tripped, watch
 from risen_plugin.training.answering import Answers, Encoded, answers_to
 from risen_plugin.training.asking import Asking, in_precision
 from risen_plugin.training.losses import mean_loss, row_losses
+from risen_plugin.training.outside import Outside
 from risen_plugin.training.protocols import Model
 
 Ask: TypeAlias = Callable[[Sequence[Row], Sequence[NamedReward]], tuple[Answers, dict[str, Scores]]]
@@ -102,6 +103,7 @@ def measure(
     steps: int,
     entry_answers: Sequence[Encoded] = (),
     is_whole: bool = True,
+    outside: Outside | None = None,
 ) -> Measurement:
     """Measure ``model`` as it is now.
 
@@ -109,10 +111,11 @@ def measure(
     :param steps: of the phase; rewards judge before it and after it as they do at its end.
     :param entry_answers: answers of the model at phase entry, for the forward KL from it.
     :param is_whole: whether to measure also the rows that decide nothing, and the user's metrics.
+    :param outside: answers in the place of the model.
     """
     state = TrainerState(global_step=steps, max_steps=steps, epoch=1.0)
     ask = partial(
-        _answered_and_scored, context, model, asking, label, state
+        _answered_and_scored, context, model, asking, label, state, outside
     )  # every process answers its share
     rows = context.instructions.held_out
     guard = measure_adherence(context, ask, rows.guard)
@@ -219,6 +222,7 @@ def _answered_and_scored(  # noqa: PLR0917 the question comes last
     asking: Asking,
     label: str,
     state: TrainerState,
+    outside: Outside | None,
     rows: Sequence[Row],
     rewards: Sequence[NamedReward],
 ) -> tuple[Answers, dict[str, Scores]]:
@@ -235,6 +239,7 @@ def _answered_and_scored(  # noqa: PLR0917 the question comes last
             part,
             batch_size=context.config.guard.batch_size,
             progress=None if context.quiet else label,
+            outside=outside,
         )
         return made, score(
             rewards, part, made.completions, completion_ids=made.ids, trainer_state=state

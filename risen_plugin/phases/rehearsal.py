@@ -15,8 +15,9 @@ import math
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from risen_plugin.instructions.rows import derived_seed
 from risen_plugin.kit.checks import shown
 from risen_plugin.kit.processes import OtherProcessError
 from risen_plugin.phases.context import PhaseContext
+from risen_plugin.phases.sampling import RolloutError, named_way
 from risen_plugin.training.adapters import Snapshot, base_of
 from risen_plugin.training.answering import answers_to
 from risen_plugin.training.asking import Asking, in_precision, precision_of
@@ -75,6 +77,8 @@ def rehearse(context: PhaseContext, chosen: Sequence[Chosen]) -> None:
             "the Trainer's batch or lora.r, or turn gradient checkpointing on; nothing was trained "
             "yet"
         ) from error
+    except RolloutError:
+        raise
     except (_FailedError, RisenError) as error:
         culprit = _culprit(context, chosen)
         if culprit is None:
@@ -96,11 +100,15 @@ def _perform(context: PhaseContext, fields: Mapping[str, Any]) -> None:
         tempfile.TemporaryDirectory(prefix="risen-") as folder,
         clean_room(model, tokenizer, *context.others),
         Snapshot(model) as snapshot,
+        ExitStack() as held,
     ):
         asking = Asking(tokenizer, grpo, precision_of(context.args))
+        outside = named_way(context, asking, Path(folder, "rollout")).outside
+        if outside is not None:
+            held.callback(outside.close)
         rows = _rows(context, asking)
         with _while("answering"):
-            answers_to(model, asking, rows, batch_size=len(rows))
+            answers_to(model, asking, rows, batch_size=len(rows), outside=outside)
             with in_precision(model, asking.precision):
                 losses = row_losses(model, context.probe[:1], batch_size=1)
         if not all(math.isfinite(nats) for nats, _ in losses):
@@ -128,6 +136,7 @@ def _perform(context: PhaseContext, fields: Mapping[str, Any]) -> None:
                     supply,
                     outer=context.args,
                     plan=plan,
+                    outside=outside,
                 )
             )
         with _while("training"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from risen_plugin.instructions.rows import derived_seed
 from risen_plugin.phases.checkpoints import PhaseCheckpoint, PhaseCheckpoints
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import PhaseGuard, Steering
+from risen_plugin.phases.sampling import Alarm, Way, way_of
 from risen_plugin.phases.trial import Announce, Stopwatch, Trial
 from risen_plugin.progress import ENTER_S, REINFORCE_S, REWARD_ERRORS, TIMED
 from risen_plugin.record.rollouts import FILE, RolloutLog
@@ -86,6 +87,7 @@ class RisenPhase(Trial):
             output_dir=str(folder),
             label=self.label,
             quiet=context.quiet,
+            max_weight=context.config.rollout.max_weight,
         )
         self.grpo_logs = GrpoLogs(list(data.get("logs", [])), context.log_series)
         self.answer_log = RolloutLog(
@@ -94,6 +96,8 @@ class RisenPhase(Trial):
         sampled = {"rollouts": context.pass_rates.rollouts, "tokens": context.pass_rates.tokens}
         self.sampled_before: Mapping[str, int] = data.get("entry", sampled)
         self.outage: str | None = None
+        self.way = Way(context.config.rollout.use)
+        self.alarm = Alarm(context.config.rollout.max_mismatch, self.label)
         self._steps = 0
 
     def begin(self) -> None:
@@ -132,6 +136,19 @@ class RisenPhase(Trial):
             with tolerant(self.folder):
                 self.answer_log.close()
 
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Whoever samples the answers is there for as long as the phase lasts."""
+        context, label = self.context, f"step {self.at_step}: {self.label}"
+        folder = context.rollout_folder or self.folder / "rollout"
+        with ExitStack() as held:
+            with self.stopwatch.time(ENTER_S):
+                way = way_of(context, self.asking, folder, label=label)
+                self.way = held.enter_context(way)
+            self.outside = self.way.outside
+            yield
+        self.outside = None
+
     def measure_entry(self) -> None:
         """Measure the model as it enters; a phase that goes on has been measured."""
         if self.resumed is None:
@@ -154,6 +171,7 @@ class RisenPhase(Trial):
                 self.announce,
                 as_kept=partial(snapshot.as_kept, trainer.trained),
                 goes_on=resumed is not None,
+                alarm=self.alarm,
             )
             if resumed is not None:
                 resumed.restore(trainer)
@@ -215,6 +233,7 @@ class RisenPhase(Trial):
             "tokens": context.pass_rates.tokens - before["tokens"],
             "pass_rates": context.pass_rates.rates(),
             **_error_metrics(context.panel),
+            **_way_metrics(self.way, self.alarm),
             **{name: round(seconds, 4) for name, seconds in self.stopwatch.seconds.items()},
             "verdict": verdict.reason,
         }
@@ -244,6 +263,8 @@ class RisenPhase(Trial):
         context = self.context
         answer_tokens = self.grpo["max_completion_length"]
         longest = longest_prompt(context.model, answer_tokens)
+        if self.outside is not None:
+            longest = self.outside.longest_prompt(longest)
 
         def generate(prompts: Sequence[Prompt]) -> list[str]:
             return texts_in_training(
@@ -251,6 +272,7 @@ class RisenPhase(Trial):
                 self.asking,
                 prompts,
                 batch_size=context.config.guard.batch_size,
+                outside=self.outside,
             )
 
         def draw(count: int) -> list[Row]:
@@ -273,6 +295,7 @@ class RisenPhase(Trial):
             outer=context.args,
             plan=self.plan,
             save=self._write_checkpoint,
+            outside=self.outside,
         )
         return trainer
 
@@ -305,6 +328,16 @@ def _grpo_fields(
     if resumed is not None:  # as it was steered to by then
         return grpo | {"beta": resumed.data["trainer"]["beta"]}
     return grpo | context.controllers.begin(grpo, decision.steps, context.processes.count)
+
+
+def _way_metrics(way: Way, alarm: Alarm) -> dict[str, Any]:
+    """Who sampled, and why so; the GRPO step and the mismatch at which it was too far off."""
+    metrics: dict[str, Any] = {}
+    if way.outside is not None or way.reason:
+        metrics |= {"rollout": way.name, "rollout_reason": way.reason}
+    if alarm.rung is not None:
+        metrics["mismatch_alarm"] = list(alarm.rung)
+    return metrics
 
 
 def _error_metrics(panel: Panel) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from risen_plugin.training.adapters import Snapshot, save_adapter
 from risen_plugin.training.answering import Encoded
 from risen_plugin.training.asking import Asking, precision_of
 from risen_plugin.training.clean_room import clean_room
+from risen_plugin.training.outside import Outside
 from risen_plugin.training.protocols import AdaptedModel, Model
 
 Announce: TypeAlias = Callable[..., None]
@@ -110,6 +111,7 @@ class Trial(ABC):
         self.seed = seed
         self.stopwatch = stopwatch
         self.label = f"{self.title} {number}"
+        self.outside: Outside | None = None
 
     def run(self) -> PhaseRecord:
         """Carry the trial out and return its record.
@@ -122,6 +124,7 @@ class Trial(ABC):
             self.logging(),
             clean_room(context.model, context.tokenizer, *context.others),
             Snapshot(context.model) as snapshot,
+            self.sampling(),
         ):
             self.measure_entry()
             trained = self.train(snapshot)
@@ -164,6 +167,10 @@ class Trial(ABC):
 
     def logging(self) -> AbstractContextManager[None]:
         """Log the answers that are sampled."""
+        return nullcontext()
+
+    def sampling(self) -> AbstractContextManager[None]:
+        """Have somebody there who samples answers."""
         return nullcontext()
 
     @abstractmethod
@@ -234,6 +241,7 @@ class Trial(ABC):
                 steps=self.decision.steps,
                 entry_answers=entry_answers,
                 is_whole=is_whole,
+                outside=self.outside if self.context.config.rollout.guard else None,
             )
             return self.context.processes.agree(measurement)
 

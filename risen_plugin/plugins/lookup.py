@@ -1,4 +1,4 @@
-"""Get the reward, generator, scheduler or exporter that somebody names, in one way.
+"""Get the reward, generator, scheduler, exporter or rollout that somebody names, in one way.
 
 It is named by a plugin's offer (``length``, ``plugin/length``), by the place of its code
 (``file.py:NAME``, ``module:NAME``; a relative path starts at the current folder), by
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from risen_plugin.config.choices import Use, read_use
-from risen_plugin.contracts import Exporter, Generator, Reward, Scheduler
+from risen_plugin.contracts import Exporter, Generator, Reward, Rollout, Scheduler
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.plugins.offers import Built, Kind, Offer, OfferFinder, Ready
 from risen_plugin.plugins.options import build, describe, fits, hints_of, list_or_mapping
@@ -27,11 +27,13 @@ _KINDS: Mapping[Any, Kind] = {
     Generator: "generator",
     Reward: "reward",
     Exporter: "exporter",
+    Rollout: "rollout",
 }
 _ASKED_WITH: Mapping[Kind, frozenset[str]] = {
     "reward": frozenset(("completions",)),
     "generator": frozenset(("count", "seed")),
     "exporter": frozenset(("model", "out", "target", "precision")),
+    "rollout": frozenset(("model", "tokenizer", "folder", "rows")),
 }
 """The arguments that an object of the kind is called with by name."""
 _FOREIGN: Mapping[Kind, frozenset[str]] = {
@@ -39,6 +41,7 @@ _FOREIGN: Mapping[Kind, frozenset[str]] = {
     "generator": frozenset(("completions", "prompts", "progress")),
     "scheduler": frozenset(("completions", "prompts", "count", "seed")),
     "exporter": frozenset(("completions", "prompts", "progress", "count", "seed")),
+    "rollout": frozenset(("completions", "prompts", "progress", "count", "seed")),
 }
 """The arguments that only an object of another kind asks for."""
 _CALLED: Mapping[Kind, str] = {
@@ -46,6 +49,7 @@ _CALLED: Mapping[Kind, str] = {
     "generator": "a generator is called with count and seed by name",
     "scheduler": "a scheduler is called with a progress",
     "exporter": "an exporter is called with model, out, target and precision by name",
+    "rollout": "a rollout is called with model, tokenizer, folder and rows by name",
 }
 _UNSAID: Any = inspect.Parameter.empty
 
@@ -99,9 +103,9 @@ def look_up(
     if not callable(built.value):
         raise ConfigError(f"{built.label} cannot be called; {_a(kind)} is a callable object")
     _refuse_other_kind(kind, built.value, built.label)
-    if kind == "exporter" and not callable(getattr(built.value, "refuses", None)):
+    if kind in ("exporter", "rollout") and not callable(getattr(built.value, "refuses", None)):
         raise ConfigError(
-            f"{built.label} has no method 'refuses', by which an exporter says what it cannot build"
+            f"{built.label} has no method 'refuses', by which {_a(kind)} says what it cannot do"
         )
     return built
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
-Kind: TypeAlias = Literal["reward", "generator", "scheduler", "exporter"]
+Kind: TypeAlias = Literal["reward", "generator", "scheduler", "exporter", "rollout"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BUILT_IN = "built-in-"
 

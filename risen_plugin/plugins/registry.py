@@ -34,8 +34,15 @@ OFFERS = (
     "risen_plugin.builtin.schedulers",
 )
 """Modules of risen-plugin that offer by name, registered as if they were somebody else's."""
-_OF_COMMANDS = ("risen_register_commands", "risen_register_exporters")
-"""Hooks of plugins that are imported for a command line alone: no training needs an exporter."""
+_HOOKS_OF: Mapping[str, tuple[str, ...]] = {
+    hookspecs.COMMAND_GROUP: ("risen_register_commands", "risen_register_exporters"),
+    hookspecs.ROLLOUT_GROUP: ("risen_register_rollouts",),
+}
+"""Hooks of plugins that a plain training does not import, by their group of entry points."""
+_READ_FOR: Mapping[str, str] = {
+    hookspecs.COMMAND_GROUP: "the command line alone",
+    hookspecs.ROLLOUT_GROUP: "the command line and configurations with a rollout alone",
+}
 COMMANDS = (
     "risen_plugin.commands.score.command",
     "risen_plugin.commands.audit.command",
@@ -86,22 +93,31 @@ class Plugins:
             hook.risen_register_commands.call_historic(kwargs={"cli": cli})
 
     @classmethod
-    def load(cls, *, disable: Iterable[str] = (), cli: click.Group | None = None) -> Plugins:
+    def load(
+        cls,
+        *,
+        disable: Iterable[str] = (),
+        cli: click.Group | None = None,
+        rollouts: bool = False,
+    ) -> Plugins:
         """The built-in plugins and every installed one.
 
-        Those that only bring commands are imported only where there is a ``cli`` for them.
+        Those that only bring commands are imported only where there is a ``cli`` for them, and
+        those that only bring rollouts there or where these are asked for.
 
+        :param rollouts: whether a rollout will be looked for.
         :raises PluginError: if one cannot be used and ``RISEN_STRICT_PLUGINS=1``; otherwise it is
             left out with one warning.
         """
         disable = tuple(disable)
         plugins = cls(disable=disable, cli=cli)
         installed = [*map(_built_in, OFFERS), *map(_built_in, COMMANDS)]
-        for group in (hookspecs.PROJECT, hookspecs.COMMAND_GROUP):
+        for group in (hookspecs.PROJECT, *_HOOKS_OF):
             installed += [_by_entry_point(entry, group) for entry in _entry_points(group)]
+        wanted = {hookspecs.PROJECT} | ({hookspecs.ROLLOUT_GROUP} if rollouts else set())
         for one in sorted(installed, key=_ours_first):
-            if cli is not None or not one.only_commands:
-                plugins._admit(one.info, one.load, only_commands=one.only_commands)
+            if cli is not None or one.group in wanted:
+                plugins._admit(one.info, one.load, group=one.group)
         plugins._warn_of_unknown(
             {n for one in installed for n in (one.info.name, one.info.distribution)}
         )
@@ -191,7 +207,7 @@ class Plugins:
     # Registration
 
     def _admit(
-        self, info: PluginInfo, load: Callable[[], Any], *, only_commands: bool = False
+        self, info: PluginInfo, load: Callable[[], Any], *, group: str = hookspecs.PROJECT
     ) -> bool:
         """Register the plugin that ``load`` returns, or record why it was left out."""
         if self._disabled & {info.name, info.distribution}:
@@ -203,7 +219,7 @@ class Plugins:
         try:
             with interrupts_noted() as pressed, noise_aside() if self._cli else nullcontext():
                 plugin = load()
-                self._refuse_unfit(plugin, info, only_commands=only_commands)
+                self._refuse_unfit(plugin, info, group)
                 self._offering = (info, offers)
                 self._manager.register(plugin, info.name)
                 self._manager.check_pending()
@@ -242,7 +258,7 @@ class Plugins:
 
         return register
 
-    def _refuse_unfit(self, plugin: object, info: PluginInfo, *, only_commands: bool) -> None:
+    def _refuse_unfit(self, plugin: object, info: PluginInfo, group: str) -> None:
         """Refuse a plugin that this host cannot serve, before any hook of it runs.
 
         pluggy would refuse it too, but sometimes after hooks ran, and in other words.
@@ -266,10 +282,10 @@ class Plugins:
                         "not have; a newer risen-plugin is needed, or the name is misspelt"
                     )
                 continue
-            if only_commands and name not in _OF_COMMANDS:
+            if name not in _HOOKS_OF.get(group, (name,)):
                 raise _UnfitError(
                     f"it implements the hook '{name}', and its entry point is in the group "
-                    f"{hookspecs.COMMAND_GROUP}, which is read for the command line alone; "
+                    f"{group}, which is read for {_READ_FOR[group]}; "
                     f"{hookspecs.PROJECT} is the group of a plugin that does more"
                 )
             if marks.get("wrapper") or marks.get("hookwrapper"):
@@ -321,17 +337,18 @@ class Plugins:
 class _Installed:
     """A plugin that may be imported.
 
-    :param only_commands: whether it is for the command line alone.
+    :param group: of its entry point, which says what it is imported for.
     """
 
     info: PluginInfo
     load: Callable[[], Any]
-    only_commands: bool
+    group: str
 
 
 def _built_in(module: str) -> _Installed:
     info = PluginInfo(BUILT_IN + module.split(".")[2], "risen-plugin", __version__)
-    return _Installed(info, functools.partial(importlib.import_module, module), module in COMMANDS)
+    group = hookspecs.COMMAND_GROUP if module in COMMANDS else hookspecs.PROJECT
+    return _Installed(info, functools.partial(importlib.import_module, module), group)
 
 
 def _entry_points(group: str) -> Iterable[metadata.EntryPoint]:
@@ -361,7 +378,7 @@ def _by_entry_point(entry: metadata.EntryPoint, group: str) -> _Installed:
     except Exception:  # noqa: BLE001  a distribution may lack metadata, and Pythons differ in it
         name, version = "", ""
     info = PluginInfo(printable(entry.name), printable(name), printable(version))
-    return _Installed(info, entry.load, group == hookspecs.COMMAND_GROUP)
+    return _Installed(info, entry.load, group)
 
 
 def _is_name(name: object) -> bool:

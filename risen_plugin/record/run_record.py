@@ -165,6 +165,11 @@ class Record:
         """The file of the curriculum's pool, if there is a curriculum."""
         return self.folder / "pool.sqlite"
 
+    @property
+    def rollout(self) -> Path:
+        """The folder of what samples answers outside of torch, for as long as the run goes on."""
+        return self.folder / "rollout"
+
     def phase_folder(self, number: int) -> Path:
         return self.folder / f"phase-{number:03d}"
 

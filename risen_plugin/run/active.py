@@ -149,6 +149,8 @@ class ActiveRun:
         if last.steps:
             self._observe("risen_phase_ended", last, state, metrics=last.metrics)
         run_state.instructions.close_pool()
+        if self.context.processes.is_main:
+            shutil.rmtree(self.record.rollout, ignore_errors=True)
         self.record.close()
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.config import GateConfig, RisenConfig, TaskProbe, Use, Weighted
+from risen_plugin.config import (
+    GateConfig,
+    RisenConfig,
+    RolloutConfig,
+    TaskProbe,
+    Use,
+    Weighted,
+)
+from risen_plugin.config.sections import AUTO
 from risen_plugin.contracts import Row, Scheduler, Stateful
 from risen_plugin.errors import ConfigError, DataError, located, near_miss
 from risen_plugin.guard.changes import Task
@@ -34,6 +42,7 @@ class Parts:
     """The objects of one configuration.
 
     :param first_rows: the first instruction of each generator.
+    :param rollouts: what may sample the answers of phases in place of TRL, the first one first.
     """
 
     rewards: tuple[NamedReward, ...]
@@ -46,6 +55,7 @@ class Parts:
     domain: NamedReward | None = None
     tasks: tuple[Task, ...] = ()
     first_rows: tuple[Row, ...] = ()
+    rollouts: tuple[Built, ...] = ()
 
     @property
     def asked(self) -> tuple[NamedReward, ...]:
@@ -73,7 +83,7 @@ def assemble(config: RisenConfig) -> Parts:
 
     :raises RisenError: naming the part that is unknown, missing or does not fit.
     """
-    plugins = Plugins.load(disable=config.disable)
+    plugins = Plugins.load(disable=config.disable, rollouts=config.rollout.is_outside)
     origins: dict[str, str] = {}
     rewards = tuple(_reward(plugins, wanted, origins) for wanted in config.rewards)
     names = [reward.__name__ for reward in rewards]
@@ -99,7 +109,18 @@ def assemble(config: RisenConfig) -> Parts:
     tasks = tuple(
         _task(plugins, name, probe, rewards, origins) for name, probe in config.guard.tasks.items()
     )
-    parts = Parts(rewards, generator, held_out, scheduler, plugins, origins, gate, domain, tasks)
+    parts = Parts(
+        rewards,
+        generator,
+        held_out,
+        scheduler,
+        plugins,
+        origins,
+        gate,
+        domain,
+        tasks,
+        rollouts=_rollouts(plugins, config.rollout, origins),
+    )
     first_rows = tuple(
         _check_first_row(part, parts.asked, config.seed)
         for part in {id(p): p for p in (generator, held_out)}.values()
@@ -158,6 +179,21 @@ def _gate(
             f"gate.quality and gate.reward are both '{reward.__name__}'; quality is another score"
         )
     return Gate(config, reward, quality)
+
+
+def _rollouts(
+    plugins: Plugins, config: RolloutConfig, origins: dict[str, str]
+) -> tuple[Built, ...]:
+    """The one that is named; for ``auto`` every one on offer."""
+    if not config.is_outside:
+        return ()
+    names = [config.use]
+    if config.use == AUTO:
+        names = [offer.full_name for offer in plugins.offers("rollout")]
+    with located("rollout"):
+        return tuple(
+            _part(plugins, "rollout", Use(name, config.options), origins) for name in names
+        )
 
 
 def _watched(

@@ -194,6 +194,9 @@ class Start:
             tolerant=self.record.tolerant,
             log_series=no_series if outer is None else self._series_logger(outer),
             processes=self.processes,
+            rollouts=run_state.parts.rollouts,
+            rollout_folder=self.record.rollout,
+            say=self.announcer.announce,
         )
 
     def _encoded(self, probe: Sequence[Mapping[str, Any]]) -> list[Encoded]:

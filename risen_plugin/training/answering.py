@@ -19,6 +19,7 @@ from transformers import GenerationConfig
 from risen_plugin.contracts import Completion, Prompt, Row, text_of
 from risen_plugin.errors import ConfigError
 from risen_plugin.training.asking import Asking, as_asked, end_ids
+from risen_plugin.training.outside import Outside
 from risen_plugin.training.protocols import Model
 
 _NO_LIMIT = 1_000_000
@@ -65,13 +66,18 @@ def answers(
     *,
     batch_size: int,
     progress: str | None = None,
+    outside: Outside | None = None,
 ) -> Answers:
     """Greedy answers to ``prompts``.
 
     :param progress: the label of a progress bar; None shows none.
+    :param outside: answers in the place of the model.
     """
     model.eval()
     asked = [asking.prompt_ids(prompt) for prompt in prompts]
+    if outside is not None:
+        answered = outside.greedy(model, asked)
+        return Answers(asking.read(prompts, asked, answered), answered)
     order = sorted(range(len(prompts)), key=lambda index: len(asked[index]))
     config, ends = asking.greedy(model), end_ids(model, asking.tokenizer)
     made: dict[int, list[int]] = {}
@@ -94,10 +100,13 @@ def answers_to(
     *,
     batch_size: int,
     progress: str | None = None,
+    outside: Outside | None = None,
 ) -> Answers:
     """Greedy answers to the prompts of ``rows``."""
     prompts = [row["prompt"] for row in rows]
-    return answers(model, asking, prompts, batch_size=batch_size, progress=progress)
+    return answers(
+        model, asking, prompts, batch_size=batch_size, progress=progress, outside=outside
+    )
 
 
 @contextmanager
@@ -112,11 +121,16 @@ def same_modes(model: Model) -> Iterator[None]:
 
 
 def texts_in_training(
-    model: Model, asking: Asking, prompts: Sequence[Prompt], *, batch_size: int
+    model: Model,
+    asking: Asking,
+    prompts: Sequence[Prompt],
+    *,
+    batch_size: int,
+    outside: Outside | None = None,
 ) -> list[str]:
     """Greedy answers, as texts, of a model that goes on training in the mode that it is in."""
     with same_modes(model):
-        made = answers(model, asking, prompts, batch_size=batch_size)
+        made = answers(model, asking, prompts, batch_size=batch_size, outside=outside)
     return [text_of(answer) for answer in made.completions]
 
 
@@ -152,6 +166,24 @@ def sampled_answers(
             drawn = _generate(model, batch, config)
             for prompt, answer in zip(batch, drawn.tolist(), strict=True):
                 made.append(encoded_answer(prompt, _to_end(answer, ends)))
+    return made
+
+
+@torch.no_grad()
+def sampled_ids(
+    model: Model, asking: Asking, prompts: Sequence[list[int]], tokens: int
+) -> list[list[int]]:
+    """Answers of exactly ``tokens`` tokens to token ids, in one batch; for measuring time."""
+    config = asking.sampled(model)
+    config.max_new_tokens = config.min_new_tokens = tokens
+    devices = [model.device] if model.device.type == "cuda" else []
+    with (
+        same_modes(model),
+        torch.random.fork_rng(devices=devices),
+        as_asked(model, asking.precision),
+    ):
+        model.eval()
+        made: list[list[int]] = _generate(model, prompts, config).tolist()
     return made
 
 

@@ -40,6 +40,7 @@ from risen_plugin.errors import ConfigError, near_miss, one_line
 from risen_plugin.kit.checks import shown
 from risen_plugin.training.adapters import add_reference, base_of, fresh_lora, same_weights
 from risen_plugin.training.noise import without_dropout, without_neftune
+from risen_plugin.training.outside import Outside
 from risen_plugin.training.phase_trainer import SERIES, PhaseTrainer, Supply
 from risen_plugin.training.protocols import AdaptedModel, Model, Tokenizer
 from risen_plugin.training.seam import checkpointing_setting, checkpoints_activations
@@ -143,6 +144,7 @@ class Plan:
     :param seed: of adapter, sampling and order.
     :param output_dir: the folder for files of TRL's own.
     :param label: of the progress bar.
+    :param max_weight: the largest weight of a token that was sampled outside of TRL.
     """
 
     steps: int
@@ -152,6 +154,7 @@ class Plan:
     output_dir: str
     label: str
     quiet: bool = False
+    max_weight: float = 2.0
 
 
 @dataclass
@@ -185,10 +188,12 @@ def build_trainer(
     outer: TrainingArguments,
     plan: Plan,
     save: Callable[[PhaseTrainer], None] | None = None,
+    outside: Outside | None = None,
 ) -> PhaseTrainer:
     """TRL's trainer around ``model``: a fresh LoRA on a plain model, the user's adapter else.
 
     :param save: writes a checkpoint of the phase when a callback asks the trainer for one.
+    :param outside: samples the answers in place of TRL.
     :raises ConfigError: if TRL refuses the settings, with its reason.
     """
     with _settings_refused(), warnings.catch_warnings():
@@ -217,7 +222,10 @@ def build_trainer(
             train_dataset=IterableDataset.from_generator(_places, gen_kwargs={"count": rows}),
             processing_class=tokenizer,
             peft_config=None if is_adapted else fresh_lora(model, plan.lora),
+            rollout_func=None if outside is None else outside.rollout,
         )
+    if outside is not None:
+        trainer.max_weight = plan.max_weight
     trainer.beta = args.beta = beta
     if is_adapted and beta != 0.0:
         with _settings_refused():

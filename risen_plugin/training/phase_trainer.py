@@ -21,17 +21,17 @@ from transformers import (
     TrainingArguments,
 )
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from risen_plugin.contracts import Row
 from risen_plugin.guard.rules import Orders
 from risen_plugin.training.adapters import base_of
 from risen_plugin.training.asking import as_asked, precision_of
 from risen_plugin.training.clean_room import random_states, set_random_states
+from risen_plugin.training.mismatch import MISMATCH, WeighedTrainer
 from risen_plugin.training.protocols import AdaptedModel, Model
 from risen_plugin.training.seam import LIGERS_LOSS, fused_lm_head
 
-SERIES = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std")
+SERIES = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std", MISMATCH)
 """The numbers of TRL's log that the record and the events of a phase have."""
 
 _OF_STATE = ("global_step", "num_input_tokens_seen", "total_flos")
@@ -43,7 +43,7 @@ Supply: TypeAlias = Callable[[int], list[Row]]
 """Draws instructions, as many as it is asked for."""
 
 
-class PhaseTrainer(GRPOTrainer):
+class PhaseTrainer(WeighedTrainer):
     """Draws the rows of a generation batch when it is to be answered, and not before.
 
     TRL takes the answers of all processes one after another for the batch, and groups them by their

@@ -83,6 +83,7 @@ _CHECKPOINTS = "a phase writes checkpoints of its own"
 _BEFORE = "saves the model as it was before a phase that failed"
 _RESUMED = "the checkpoint that a run resumes from is read off the running call"
 _MIXED = "a burst takes its rows in the order in which they were mixed"
+_WEIGHED = "what was sampled outside of TRL is weighted by its likelihood in training"
 _DRAWN = "the rows of a batch are drawn when they are answered, not a batch ahead"
 _ASKED = "a model is measured by answers that are asked for and read as GRPO does"
 _HEAD = "the forward that it puts on holds the temperature in a closure"
@@ -109,6 +110,11 @@ SEAM: tuple[Reach, ...] = (
     Reach(_GRPO, "_generate_single_turn", "override", _ASKED),
     Reach(_TEMPLATES, "parse_response", "function", _ASKED, ("tokenizer", "prefix")),
     Reach(_GRPO, "_save_checkpoint", "override", _CHECKPOINTS, ("model", "trial")),
+    Reach(_GRPO, "rollout_func", "attribute", "answers are sampled outside of TRL"),
+    Reach(_GRPO, "_compute_loss", "override", _WEIGHED, ("model", "inputs")),
+    Reach(_GRPO, "_get_per_token_logps_and_entropies", "override", _WEIGHED, ("model",)),
+    Reach(_GRPO, "use_vllm", "attribute", _WEIGHED),
+    Reach(_GRPO, "vllm_importance_sampling_correction", "attribute", _WEIGHED),
     Reach(_GRPO, "_step", "attribute", _PHASE),
     Reach(_GRPO, "_metrics", "attribute", _PHASE),
     Reach(_GRPO, "_total_train_tokens", "attribute", _PHASE),

@@ -18,6 +18,7 @@ from risen_plugin.testing import (
     check_exporter,
     check_generator,
     check_reward,
+    check_rollout,
     check_scheduler,
 )
 
@@ -125,6 +126,7 @@ def test_the_documented_offers_keep_their_contracts(plugins, imported):
     check_generator(plugins.build("generator", "sums", {}))
     check_scheduler(plugins.build("scheduler", "every", {"steps": 10}))
     check_exporter(plugins.build("exporter", "kept", {}))
+    check_rollout(plugins.build("rollout", "repeating", {}))
 
 
 def test_nothing_is_documented_that_does_not_exist():

@@ -431,7 +431,7 @@ class EntryPoint:
 def entry_points(monkeypatch, *entries, commands=()):
     """Have these installed in place of what is: plugins, and some that only bring commands."""
     installed = {"risen_plugin": entries, "risen_plugin.commands": commands}
-    monkeypatch.setattr(metadata, "entry_points", lambda group: list(installed[group]))
+    monkeypatch.setattr(metadata, "entry_points", lambda group: list(installed.get(group, ())))
 
 
 def fail_to_import():

@@ -37,6 +37,7 @@ CONTROL = {
     "reward": "mean reward",
     "kl": "KL to the model at phase entry",
     "entropy": "entropy",
+    "mismatch_kl": "mismatch between sampling and training, nats per token",
     "beta": "beta",
     "learning_rate": "learning rate",
     "temperature": "temperature",

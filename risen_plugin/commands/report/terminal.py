@@ -88,7 +88,7 @@ def _measured(run: Run) -> list[tuple[str, series.Points]]:
     series_by_name.append(("training loss", series.losses(run).get("training", [])))
     control = series.control(run)
     series_by_name += [
-        (name, control.get(name, [])) for name in ("reward", "kl", "entropy", "beta")
+        (name, control.get(name, [])) for name in ("reward", "kl", "entropy", "mismatch_kl", "beta")
     ]
     return [(name, points) for name, points in series_by_name if points]
 

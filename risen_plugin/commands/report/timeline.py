@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SET = ("learning_rate", "temperature", "beta")
-_LOWEST = {"kl": 0.0, "entropy": 0.0, "beta": 0.0, "learning_rate": 0.0, "temperature": 0.0}
+_LOWEST: Mapping[str, float] = dict.fromkeys(
+    ("kl", "entropy", "mismatch_kl", "beta", "learning_rate", "temperature"), 0.0
+)
+_SET_LIMITS = {
+    "entropy": ("floor", "control", "entropy_floor"),
+    "mismatch_kl": ("warning", "rollout", "max_mismatch"),
+}
 _FORWARD_KL = "forward KL, by the guard"
 
 
@@ -158,9 +164,11 @@ def control(run: Run) -> list[str]:
     for name, points in values.items():
         if len({value for _, value in points}) == 1 and name in _SET:
             continue  # the configuration shows a constant
-        floor = limits.setting(run, "control", "entropy_floor") if name == "entropy" else None
-        caption = series.CONTROL[name]
-        figures.append(_over_steps(run, name, caption, {name: points}, {"floor": floor}))
+        told: dict[str, float | None] = {}
+        if name in _SET_LIMITS:
+            label, section, setting = _SET_LIMITS[name]
+            told[label] = limits.setting(run, section, setting)
+        figures.append(_over_steps(run, name, series.CONTROL[name], {name: points}, told))
     return figures
 
 
