@@ -76,5 +76,38 @@ def differences(graph: Path, model: Any, rows: list[list[int]]) -> dict[str, flo
     return {way: float(np.max(found)) for way, found in apart.items()}  # NaN stays NaN
 
 
+def engine_difference(folder: Path, model: Any, rows: list[list[int]]) -> float:
+    """The largest difference of a logit as an engine asks: in pieces, then side by side.
+
+    Each row is read in pieces of 24 tokens up to its last three, which are steps of all rows.
+    """
+    from risen_export.backends.asked_rows import write_engine_graph
+    from risen_export.engine.cache import Cache as Buffers
+    from risen_export.engine.cache import Shapes
+    from risen_export.engine.graph import Graph
+    from risen_export.runtime.longrope import switch_of
+    from risen_export.runtime.session import open_session
+
+    assert write_engine_graph(folder)
+    session = open_session(folder / "engine.onnx", 1)
+    switch = switch_of(model.config.to_dict())
+    rows = [row for row in rows if len(row) > 3 and len(row) <= (switch or len(row))]
+    cache = Buffers(Shapes.of(session), len(rows), max(map(len, rows)))
+    graph = Graph(session, cache, len(rows))
+    expected = [logits_of(model, row) for row in rows]
+    apart = []
+    for slot, row in enumerate(rows):
+        for start in range(0, len(row) - 3, 24):
+            stop = min(start + 24, len(row) - 3)
+            logits = graph.read(slot, row[start:stop], start, {})
+            apart.append(_most(logits, expected[slot][stop - 1]))
+    for left in (3, 2, 1):
+        places = [len(row) - left for row in rows]
+        steps = graph.step([row[-left] for row in rows], places, {})
+        for slot, place in enumerate(places):
+            apart.append(_most(steps[slot], expected[slot][place]))
+    return float(np.max(apart))  # NaN stays NaN
+
+
 def _most(ours: Logits, theirs: Logits) -> float:
     return float(np.abs(ours - theirs).max())

@@ -25,7 +25,7 @@ from tests.export.architectures import (
     model_of,
     rows,
 )
-from tests.export.parity import differences
+from tests.export.parity import differences, engine_difference
 
 FP32_TOLERANCE = 1e-3
 UNFIT = {
@@ -73,6 +73,7 @@ def test_an_fp32_graph_is_the_model_past_every_change_of_its_arithmetic(
     model = built(architecture, tokenizer, tmp_path, "fp32")
     apart = differences(tmp_path / "fp32", model, rows())
     assert max(apart.values()) <= FP32_TOLERANCE, apart
+    assert engine_difference(tmp_path / "fp32", model, rows()) <= FP32_TOLERANCE
 
 
 @pytest.mark.parametrize("architecture", OTHERS, ids=lambda one: str(one.name))
