@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from risen_export.bundles.opening import check
     from risen_export.bundles.sizes import bytes_by_kind
+    from risen_export.engine.engine import Engine
+    from risen_export.engine.requests import Completion, Grammar, Piece, Request, Sampling
+    from risen_export.engine.settings import EngineSettings
     from risen_export.exporting import Exported, ExportResult, export
     from risen_export.gate.settings import GateSettings
     from risen_export.runtime.adapting import Added, adapt, remove_adapter
@@ -19,9 +22,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Added",
     "Bundle",
+    "Completion",
+    "Engine",
+    "EngineSettings",
     "ExportResult",
     "Exported",
     "GateSettings",
+    "Grammar",
+    "Piece",
+    "Request",
+    "Sampling",
     "Verdict",
     "adapt",
     "bytes_by_kind",
@@ -33,6 +43,13 @@ __all__ = [
 _LATER = {
     "Added": "risen_export.runtime.adapting",
     "Bundle": "risen_export.runtime.bundle",
+    "Completion": "risen_export.engine.requests",
+    "Engine": "risen_export.engine.engine",
+    "EngineSettings": "risen_export.engine.settings",
+    "Grammar": "risen_export.engine.requests",
+    "Piece": "risen_export.engine.requests",
+    "Request": "risen_export.engine.requests",
+    "Sampling": "risen_export.engine.requests",
     "ExportResult": "risen_export.exporting",
     "Exported": "risen_export.exporting",
     "Verdict": "risen_export.verify",
