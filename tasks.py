@@ -12,19 +12,21 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 EXTRAS = {"demo": "cpu", "test": "cpu,test"}
-CHECKS = (
+CHECKS = (  # the longest first, since two run at a time
+    ("tox", "run", "-e", "oracle"),  # in an environment of its own, beside these versions
+    ("basedpyright", "--pythonpath", str(BIN / "python")),
+    ("mypy",),
+    ("lint-imports",),
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
-    ("lint-imports",),
-    ("mypy",),
-    ("basedpyright", "--pythonpath", str(BIN / "python")),
-    ("tox", "run", "-e", "oracle"),  # in an environment of its own, beside these versions
 )
 ORACLE_PAIRS = "200"  # per id, a tenth of what tox compares by itself
 
@@ -40,7 +42,7 @@ def main() -> int:
     set_up(task)
     if task == "demo":
         return run("risen", "demo", *arguments)
-    failed = [] if arguments else [" ".join(check) for check in CHECKS if run(*check)]
+    failed = [] if arguments else failing(CHECKS)
     for check in failed:
         print(f"FAILED: {check}", flush=True)
     parallel = [] if arguments else ["-n", "2", "--dist", "worksteal"]
@@ -63,16 +65,48 @@ def set_up(task: str) -> None:
     stamp.write_text(wanted)
 
 
+def failing(checks: Sequence[tuple[str, ...]]) -> list[str]:
+    """Run the checks, two at a time, and show what each has said; those that failed."""
+    failed = []
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for check, done in zip(checks, pool.map(captured, checks), strict=True):
+            print(f"$ {' '.join(check)}\n{done.stdout}", end="", flush=True)
+            if done.returncode:
+                failed.append(" ".join(check))
+    return failed
+
+
+def captured(check: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """Run a program of the virtual environment, and keep what it says."""
+    program, *arguments = check
+    return subprocess.run(
+        [BIN / program, *arguments],
+        cwd=ROOT,
+        env=environment(),
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
 def run(program: str, *arguments: str, one_thread: bool = False) -> int:
     """Run a program of the virtual environment in the project's folder; its exit status."""
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
-    environment.pop("PYTHONPATH", None)
-    environment.setdefault("RISEN_ORACLE_PAIRS", ORACLE_PAIRS)
+    own = environment()
     if one_thread:  # two test processes on two cores
-        environment["OMP_NUM_THREADS"] = "1"
+        own["OMP_NUM_THREADS"] = "1"
     print(f"$ {program} {' '.join(arguments)}", flush=True)
-    status = subprocess.run([BIN / program, *arguments], cwd=ROOT, env=environment, check=False)
-    return status.returncode
+    return subprocess.run([BIN / program, *arguments], cwd=ROOT, env=own, check=False).returncode
+
+
+def environment() -> dict[str, str]:
+    """Variables for programs of the virtual environment."""
+    own = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+    own.pop("PYTHONPATH", None)
+    own.setdefault("RISEN_ORACLE_PAIRS", ORACLE_PAIRS)
+    return own
 
 
 if __name__ == "__main__":
