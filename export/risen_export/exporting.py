@@ -14,9 +14,12 @@ from risen_export.backends.choosing import choose
 from risen_export.bundles import publish
 from risen_export.bundles.variants import (
     AUTO,
+    Target,
+    Variant,
     from_smallest,
     read_precisions,
     read_targets,
+    usual,
     variants,
 )
 from risen_export.gate.instructions import gather
@@ -73,7 +76,7 @@ class ExportResult:
 def export(
     run_or_model: str | Path,
     out: str | Path,
-    precisions: Sequence[str] = ("fp32",),
+    precisions: Sequence[str] | None = None,
     *,
     targets: Sequence[str] = ("cpu",),
     force: bool = False,
@@ -95,7 +98,7 @@ def export(
     :param run_or_model: output folder of a run, model folder, hub id or PEFT adapter. Beside
         ``model`` and ``tokenizer`` it is only the name that the manifest records.
     :param precisions: names of :data:`risen_export.bundles.variants.PRECISIONS`, or ``auto``: the
-        smallest that passes.
+        smallest that passes. None for fp32 on cpu and fp16 on cuda.
     :param targets: of ``cpu`` and ``cuda``.
     :param force: replace a bundle that is already at ``out``, and publish what fails, marked.
     :param replace: replace a bundle that is already at ``out``, and publish nothing that fails.
@@ -114,9 +117,9 @@ def export(
     :raises ExportError: if a file is missing, the model is unsupported or does not fit, a graph is
         too far from it, or the bundle cannot be written.
     """
-    names, settings = read_precisions(precisions), gate or GateSettings()
+    settings = gate or GateSettings()
     wanted_targets = read_targets(targets)
-    wanted = () if AUTO in names else variants(wanted_targets, names)
+    wanted = _wanted(wanted_targets, precisions)
     if not wanted and not check:
         raise ExportError("--precision auto chooses by what is measured; leave --no-verify out")
     genai.require_runtime()
@@ -175,6 +178,14 @@ def export(
         inner = job.finish()
     found = {name: _exported(target, name, one) for name, one in inner.items()}
     return ExportResult(target, found, tried, chosen.line, job.notes)
+
+
+def _wanted(targets: Sequence[Target], precisions: Sequence[str] | None) -> tuple[Variant, ...]:
+    """The variants that are asked for by name; none with ``auto``."""
+    if precisions is None:
+        return usual(targets)
+    names = read_precisions(precisions)
+    return () if AUTO in names else variants(targets, names)
 
 
 def _one_for_adapters(backend: str | Use | Exporter | None) -> str:

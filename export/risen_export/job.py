@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Any
 from risen_export.backends.asked_rows import write_engine_graph
 from risen_export.backends.choosing import Backend
 from risen_export.bundles import leavings, manifest, publish
-from risen_export.bundles.variants import (
-    PRECISIONS,
-    PROVIDERS,
-    Family,
-    Variant,
-)
+from risen_export.bundles.remarks import remarks
+from risen_export.bundles.variants import PRECISIONS, PROVIDERS, Family, Variant
 from risen_export.gate.apart import KeptApart
 from risen_export.gate.limits import Failure, Limits, advice, judge
 from risen_export.gate.measured import Measured
@@ -279,15 +275,7 @@ class Job:
     def finish(self) -> dict[str, dict[str, Any]]:
         """Write the manifest over all variants; their own manifests by name."""
         self._now("publish")
-        self.note(
-            [
-                f"{name} keeps what its int8 weights are multiplied with in fp32, for which "
-                "onnxruntime has no quick kernel on a CPU: it saves memory and costs time; the "
-                "kinds called -fast are quick"
-                for name, one in self._inner.items()
-                if one["target"] == "cpu" and PRECISIONS[one["precision"]].is_slow_on_cpu
-            ]
-        )
+        self.note(remarks(self._inner))
         kept: dict[str, Any] = {} if self._apart is None else {"adapters": {}}
         publish.span(self._scratch / "bundle", self._inner, self._facts, **kept)
         if self._apart is not None:

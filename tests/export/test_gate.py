@@ -445,6 +445,11 @@ def test_graphs_for_cuda_are_built_here_and_run_as_far_as_a_cpu_can(
     assert result.precisions["cuda-bf16"].measured is None
     content = read(tmp_path / "out")
     assert content["variants"]["cuda-bf16"]["ran"] == "built, not run"
+    assert any(
+        one.startswith("cuda-fp16, cuda-bf16, cuda-int4: built and not run") for one in result.notes
+    )
+    assert "matrices_fp16" in result.precisions["cuda-fp16"].bytes_by_kind
+    assert result.precisions["cuda-int4"].bytes_by_kind["int4_weights"] > 0
     assert content["variants"]["cuda-fp16"]["ran"].startswith("built, not run")
     with pytest.raises(ExportError, match="runs on cuda, and the installed onnxruntime has no"):
         Bundle.open(tmp_path / "out", "cuda-fp16")

@@ -77,7 +77,8 @@ def _int(
 PRECISIONS: Mapping[str, Precision] = {
     one.name: one
     for one in (
-        Precision("fp32", "fp32", "fp32", "fp32", 32, "fp32"),
+        # The builder's fp32 graphs for CUDA lack the outputs of the cache (its packed Attention).
+        Precision("fp32", "fp32", "fp32", "fp32", 32, "fp32", targets=_CPU),
         Precision("fp16", "16-bit", "fp16", "fp16", 16, "fp16", targets=_CUDA),
         Precision("bf16", "16-bit", "bf16", "bf16", 16, "bf16", targets=_CUDA, on_cpu=False),
         _int("int8-fine", 10.5, "int8 in blocks of 16", {**NEAREST, "block_size": "16"}),
@@ -91,6 +92,10 @@ PRECISIONS: Mapping[str, Precision] = {
         _int("int4-128", 4.28, "int4 in blocks of 128", {**NEAREST, "block_size": "128"}),
     )
 }
+
+
+USUAL: Mapping[Target, str] = {"cpu": "fp32", "cuda": "fp16"}
+"""The precision of each target that loses the least."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,11 @@ def variants(targets: Iterable[Target], precisions: Iterable[str]) -> tuple[Vari
             )
         chosen += [Variant(target, precision) for target in fit]
     return tuple(chosen)
+
+
+def usual(targets: Iterable[Target]) -> tuple[Variant, ...]:
+    """The variants of an export that names no precision: of each target the one closest to fp32."""
+    return tuple(Variant(target, PRECISIONS[USUAL[target]]) for target in targets)
 
 
 def from_smallest(target: Target) -> tuple[Variant, ...]:

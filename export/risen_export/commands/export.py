@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     "--precision",
     "precisions",
     multiple=True,
-    default=["fp32"],
-    show_default=True,
     help="What the weights are stored in, commas allowed; see `risen precisions`. auto keeps the "
-    "smallest that passes.",
+    "smallest that passes; fp32 if unset, on cuda fp16.",
 )
 @click.option(
     "--target",
@@ -97,7 +95,7 @@ def export_command(
     result = export(
         run_or_model,
         out,
-        precisions,
+        precisions or None,
         targets=targets,
         separate=adapters == "separate",
         backend=backend,
