@@ -275,6 +275,8 @@ class Job:
     def finish(self) -> dict[str, dict[str, Any]]:
         """Write the manifest over all variants; their own manifests by name."""
         self._now("publish")
+        self._bar.total = self._bar.n  # auto needs not try them all
+        self._bar.refresh()
         self.note(remarks(self._inner))
         kept: dict[str, Any] = {} if self._apart is None else {"adapters": {}}
         publish.span(self._scratch / "bundle", self._inner, self._facts, **kept)

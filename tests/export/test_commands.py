@@ -180,6 +180,10 @@ def test_risen_adapt_with_a_bundle_adds_and_removes(
     code, text = said("adapt", tied_bundle, "no/such/adapter")
     assert (code, text.count("\n")) == (2, 1)
     assert "no/such/adapter does not exist" in text
+    code, text = said("adapt", tied_bundle)
+    assert code == 2
+    assert f"{tied_bundle} is a bundle; name the ADAPTER to add to it" in text
+    assert "takes no adapters" in said("adapters", "list", tied_bundle)[1]
     code, text = said("adapt", tied_bundle, "--remove", "desk")
     assert code == 2
     assert "takes no adapters: they were merged when it was exported" in text

@@ -482,7 +482,7 @@ def test_weights_that_changed_with_their_hash_still_fail(tied_bundle: Path, tmp_
     copy = tmp_path / "bundle"
     shutil.copytree(tied_bundle, copy)
     flip_a_block(copy / "int8")
-    with pytest.raises(ExportError, match="is not the file that was exported"):
+    with pytest.raises(ExportError, match="is not what was exported: its content was changed"):
         verify_bundle(copy)
     inner = {}
     for name in ("fp32", "int8"):

@@ -66,6 +66,10 @@ def test_a_key_without_a_value_counts_as_left_out(tmp_path: Path) -> None:
         ("limits: {int9: {}}", "unknown family 'int9'; did you mean 'int8'?"),
         ("limits: {int8: {agreemnt: 1}}", "unknown limit 'agreemnt'; did you mean 'agreement'?"),
         ("limits: {int8: {agreement: high}}", "limits.int8.agreement is 'high', not a number"),
+        (
+            "limits: {int8: {agreement: 95}}",
+            "limits.int8.agreement is 95; it is a share, 1 at most",
+        ),
         ("limits: {int8: 0.9}", "limits.int8 is not a mapping"),
         ("limits: [int8]", "limits is ['int8']; it is a mapping of families"),
         ("prompts: Hi", "prompts is 'Hi'; it is a list of prompts"),

@@ -14,6 +14,7 @@ import pytest
 from risen_export import Bundle, check
 from risen_export.bundles import manifest
 from risen_export.bundles.opening import open_folder
+from risen_export.gate.verifying import verify_bundle
 from risen_plugin.errors import ExportError
 
 Damage = Callable[[Path], object]
@@ -210,3 +211,31 @@ def test_json_that_no_export_wrote_is_one_line(tmp_path: Path, text: str, said: 
         manifest.read(tmp_path)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            lambda b: (b / "notes.txt").write_text("mine"),
+            "notes.txt is not listed in the manifest; remove it",
+        ),
+        (
+            lambda b: (b / "gate/probe.json").unlink(),
+            "gate/probe.json is missing or cut short; copy",
+        ),
+        (lambda b: (b / "int8/notes.txt").write_text("mine"), "int8/notes.txt is not listed"),
+        (
+            lambda b: zero(b / "int8/onnx/model_int8.onnx_data"),
+            "model_int8.onnx_data is not what was",
+        ),
+    ],
+)
+def test_measuring_again_says_which_file_is_wrong_and_what_to_do(
+    damage: Damage, said: str, copy: Path
+) -> None:
+    damage(copy)
+    with pytest.raises(ExportError) as refused:
+        verify_bundle(copy, "fp32")
+    assert said in str(refused.value)
+    assert not str(refused.value).endswith("remove it; copy or export the bundle again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,28 @@ def test_an_adapter_without_base_is_refused(tmp_path: Path) -> None:
 def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="holds nothing to export"):
         resolve(tmp_path)
+
+
+def test_a_model_without_weights_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ExportError, match=r"holds nothing to export: config.json and no weights"):
+        resolve(tmp_path)
+
+
+def test_weights_that_may_not_be_read_are_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+
+    from risen_export.merging.weights import why_unread
+
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"cut")
+    damaged = why_unread(str(tmp_path), SafetensorError("incomplete metadata"))
+    assert damaged == "incomplete metadata; copy or download its weights again"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    said = why_unread(str(tmp_path), FileNotFoundError("No such file or directory"))
+    assert said == f"there is no permission to read {weights}"
 
 
 def test_a_mistyped_folder_suggests_its_neighbour(tmp_path: Path) -> None:

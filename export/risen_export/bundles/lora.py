@@ -106,8 +106,8 @@ def find(path: Path) -> Path:
     """
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
-        hint = near_path(path, folders=True)
-        raise ExportError(f"{path} {what}{hint}; give the folder of a run or of a saved adapter")
+        hint = near_path(path, folders=True) or "; give the folder of a run or of a saved adapter"
+        raise ExportError(f"{path} {what}{hint}")
     if (path / CONFIG).is_file():
         return path
     inside = [child for child in sorted(path.iterdir()) if (child / CONFIG).is_file()]

@@ -19,6 +19,7 @@ from risen_export.bundles.manifest import GRAPH, MANIFEST, PICKLES
 from risen_plugin.errors import ExportError, near_miss, near_path
 
 _AGAIN = "copy or export the bundle again"
+_REMOVE = "remove it"
 
 
 def open_folder(
@@ -47,7 +48,7 @@ def open_folder(
     if found is None and GRAPH not in content["files"]:
         found = f"{path / GRAPH} is missing"
     if found is not None:
-        raise ExportError(f"{found}; {_AGAIN}")
+        raise ExportError(_with_advice(found))
     return path, content
 
 
@@ -59,22 +60,45 @@ def check(path: str | Path) -> list[str]:
 
     :raises ExportError: if there is no manifest, or it is damaged.
     """
-    folder = Path(path)
+    return sorted(_all_problems(Path(path)))
+
+
+def refuse_changed(out: Path) -> None:
+    """Read every file of a bundle, as :func:`check` does.
+
+    :raises ExportError: naming the first that is not as it should be, and why.
+    """
+    found = _all_problems(out)
+    for name in sorted(found):
+        raise ExportError(_with_advice(f"{out / name} {found[name]}"))
+
+
+def _all_problems(folder: Path) -> dict[str, str]:
+    """What is wrong with the files of a bundle or of one variant, in words, by name."""
     content = manifest.read(folder)
     if content is None:
         raise ExportError(f"{folder} has no {MANIFEST}")
+    bad = _problems(folder, content["files"], check_hashes=True, remember=False)
     if not manifest.spans(content):
-        return sorted(_problems(folder, content["files"], check_hashes=True, remember=False))
-    bad = set(_problems(folder, content["files"], check_hashes=True, remember=False))
+        return bad
     inside = tuple(f"{name}/" for name in content["variants"])
-    bad = {name for name in bad if not name.startswith(inside) or name in content["files"]}
-    for name, entry in content["variants"].items():
+    bad = {
+        name: why
+        for name, why in bad.items()
+        if not name.startswith(inside) or name in content["files"]
+    }
+    for variant, entry in content["variants"].items():
         try:
-            _check_inner(folder / name, entry["manifest_sha256"])
-            bad |= {f"{name}/{file}" for file in check(folder / name)}
+            _check_inner(folder / variant, entry["manifest_sha256"])
+            found = _all_problems(folder / variant)
+            bad |= {f"{variant}/{name}": why for name, why in found.items()}
         except ExportError:
-            bad.add(f"{name}/{MANIFEST}")
-    return sorted(bad)
+            bad[f"{variant}/{MANIFEST}"] = "is not what was exported"
+    return bad
+
+
+def _with_advice(found: str) -> str:
+    return found if found.endswith(_REMOVE) else f"{found}; {_AGAIN}"
 
 
 def problem(
@@ -154,7 +178,7 @@ def _misplaced(folder: Path, path: Path, files: Mapping[str, manifest.FileEntry]
         return "is no ordinary file"
     if name in files or _is_of_the_system(path, folder):
         return None
-    return "is not listed in the manifest; remove it"
+    return f"is not listed in the manifest; {_REMOVE}"
 
 
 def _is_of_the_system(path: Path, folder: Path) -> bool:

@@ -45,7 +45,7 @@ def add_adapter(
     moved = ", ".join(
         f"{variant} not run here"
         if measured is None
-        else f"{variant} {measured['logits_moved_max']:.2g}"
+        else f"{measured['logits_moved_max']:.2g} ({variant})"
         for variant, measured in entry["check"].items()
     )
     say(
@@ -73,14 +73,20 @@ def remove_command(*, bundle: Path, name: str) -> None:
 @json_option()
 def list_adapters(*, bundle: Path, as_json: bool) -> None:
     """List the adapters of BUNDLE."""
-    from risen_export.bundles.adapters import listed
+    from risen_export.bundles.adapters import listed, takes
     from risen_export.runtime.adapting import open_root
 
-    entries = listed(open_root(bundle))
+    root = open_root(bundle)
+    entries = listed(root)
     if as_json:
         say(json_text(entries))
     elif not entries:
-        say(f"{bundle} has no adapters; add one with: risen adapt {bundle} ADAPTER")
+        say(
+            f"{bundle} has no adapters; add one with: risen adapt {bundle} ADAPTER"
+            if takes(root)
+            else f"{bundle} takes no adapters: they were merged when it was exported; export it "
+            "with --adapters separate"
+        )
     for name, entry in {} if as_json else entries.items():
         targets = ", ".join(entry["targets"])
         say(f"{name}  rank {entry['rank']}  {shown_size(entry['bytes'])}  {targets}")

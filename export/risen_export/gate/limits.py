@@ -14,6 +14,7 @@ from risen_export.gate.measured import Measured
 from risen_plugin.errors import ConfigError, near_miss
 from risen_plugin.kit.intervals import of_shares
 
+_SHARES = ("agreement", "adherence")
 SURE = 0.95
 """How sure a loss of adherence has to be."""
 
@@ -77,6 +78,8 @@ def read_limits(given: Mapping[str, Any]) -> dict[Family, Limits]:
                 raise ConfigError(
                     f"limits.{family}.{name} is {value!r}, not a number of at least 0"
                 )
+            if value is not None and name in _SHARES and value > 1:
+                raise ConfigError(f"limits.{family}.{name} is {value!r}; it is a share, 1 at most")
         limits[family] = replace(limits[family], **values)
     return limits
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from risen_export.bundles import manifest, publish
 from risen_export.bundles.changing import changing
-from risen_export.bundles.opening import check, open_folder
+from risen_export.bundles.opening import open_folder, refuse_changed
 from risen_export.bundles.variants import PRECISIONS, PROVIDERS
 from risen_export.gate import adapters_again, adherence
 from risen_export.gate import reference as files
@@ -95,9 +95,7 @@ def verify_bundle(
         )
     content = manifest.read(path) or {}
     recorded: Mapping[str, Any] = content["variants"]
-    odd = check(path)
-    if odd:
-        raise ExportError(f"{path / odd[0]} is not the file that was exported; copy it again")
+    refuse_changed(path)
     if not (path / files.FOLDER).is_dir():
         raise ExportError(f"{path} was exported with --no-verify, so nothing is there to compare")
     reference = files.load(path / files.FOLDER)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from risen_export.merging.fold import Folded, fold
-from risen_export.merging.weights import check_finite, vocabulary_rows
+from risen_export.merging.weights import check_finite, vocabulary_rows, why_unread
 from risen_plugin.errors import ExportError, one_line
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def fold_saved(model: PreTrainedModel, adapter: str, base: str, tokens: int = 0)
         config = PeftConfig.from_pretrained(adapter)
         weights = load_peft_weights(adapter, device="cpu")
     except Exception as error:
-        detail = one_line(error)
-        raise ExportError(f"the weights of adapter {adapter} cannot be read: {detail}") from error
+        why = why_unread(adapter, error)
+        raise ExportError(f"the weights of adapter {adapter} cannot be read: {why}") from error
     if config.is_prompt_learning:
         raise ExportError(f"the adapter of {adapter} has no weights to merge")
     check_finite(weights.items(), f"adapter {adapter}")

@@ -30,6 +30,7 @@ from risen_export.merging.weights import (
     rebuilt,
     settle_ties,
     vocabulary_rows,
+    why_unread,
 )
 from risen_export.quiet import quiet
 from risen_export.runtime.logits import not_followed
@@ -122,7 +123,8 @@ def _loaded(source: Source) -> PreTrainedModel:
             ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     except Exception as error:  # configs, weight files and tensors each have their own types
-        raise ExportError(f"{source.model} cannot be loaded: {one_line(error)}") from error
+        why = why_unread(source.model, error)
+        raise ExportError(f"{source.model} cannot be loaded: {why}") from error
     model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:

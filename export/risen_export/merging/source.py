@@ -99,9 +99,11 @@ def _in_folder(name: str, path: Path, above: frozenset[str]) -> Source:
     holder = _holder(path, trained) or _newest_checkpoint(path, trained)
     if holder is None:
         _refuse_several(name, path)
+        lone = [one for one in ("config.json", ADAPTER_CONFIG) if (path / one).is_file()]
+        what = f"{lone[0]} and no" if lone else f"no config.json or {ADAPTER_CONFIG} with"
         raise ExportError(
-            f"{name} holds nothing to export: no config.json or {ADAPTER_CONFIG} with weights, "
-            "and no checkpoint-N with them; if the run is still going, wait for its first save"
+            f"{name} holds nothing to export: {what} weights (*.safetensors), and no checkpoint-N "
+            "with them; if the run is still going, wait for its first save"
         )
     if not _holds_adapter(holder):
         return Source(name, str(holder), run=run)
@@ -265,6 +267,11 @@ def check_config(source: Source) -> dict[str, Any]:
         raise ExportError(
             f"{whose} cannot be found: {source.model} has no config.json here, on the hub "
             "or in its local cache"
+            + (
+                f"; base_model_name_or_path in its {ADAPTER_CONFIG} says so"
+                if source.adapter
+                else ""
+            )
         )
     config = read_json(path)
     return check_architecture(config, source.model)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from risen_plugin.errors import ExportError, one_line
@@ -25,6 +27,20 @@ if TYPE_CHECKING:
 _OF_EVERY_CLASS = ("model_type", "architectures", "transformers_version", "dtype")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 _BIAS_FLAGS = (("attention_bias",), ("mlp_bias",), ("attention_bias", "mlp_bias"), ("use_bias",))
+
+
+def why_unread(folder: str, error: Exception) -> str:
+    """Why weights could not be read, in words, and what to do.
+
+    Libraries say of a file that may not be read that it is not there.
+    """
+    from safetensors import SafetensorError
+
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        if not os.access(file, os.R_OK):
+            return f"there is no permission to read {file}"
+    damaged = "; copy or download its weights again" if isinstance(error, SafetensorError) else ""
+    return f"{one_line(error)}{damaged}"
 
 
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], whose: str) -> None:

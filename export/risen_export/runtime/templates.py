@@ -60,7 +60,10 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
         except _GoneError as error:
             raise DataError("the chat template used up its memory, or crashed") from error
     if "error" in answer:
-        raise DataError(f"the chat template refused the messages: {answer['error']}")
+        raise DataError(
+            f"the chat template refused the messages: {answer['error']} (a prompt that is text "
+            "goes past it: --raw)"
+        )
     return str(answer["text"])
 
 

@@ -174,6 +174,10 @@ def adapt_command(
         _change_bundle(context, model, adapter=adapter, name=name, remove=remove)
         return
     if instructions is None:
+        if (Path(model) / "manifest.json").is_file():
+            raise ConfigError(
+                f"{model} is a bundle; name the ADAPTER to add to it, or --remove one"
+            )
         raise ConfigError("there is nothing to learn from; give --instructions FILE")
     section = risen_section(
         instructions,
