@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -234,3 +235,43 @@ def test_the_exporters_that_come_along_are_listed() -> None:
     listed = json.loads(done.stdout)
     assert {"genai", "transformers", "optimum"} <= {one["name"] for one in listed}
     assert {one["distribution"] for one in listed if one["name"] == "genai"} == {"risen-plugin"}
+
+
+@pytest.mark.slow
+def test_the_packages_that_the_guide_names_are_enough_to_answer_and_to_verify(
+    tied_bundle: Path,
+) -> None:
+    """Whatever else is installed here cannot be imported."""
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "export.md"
+    line = re.search(r"^answers/bin/pip install (onnxruntime .*)$", guide.read_text(), re.MULTILINE)
+    assert line is not None
+    code = (
+        "import importlib.metadata as of, re, sys\n"
+        "named, kept = sys.argv[1].split(), set()\n"
+        "while named:\n"
+        "    name = named.pop().lower().replace('_', '-')\n"
+        "    if name in kept: continue\n"
+        "    kept.add(name)\n"
+        "    try: needs = of.requires(name) or []\n"
+        "    except of.PackageNotFoundError: continue\n"
+        "    needs = [one for one in needs if 'extra ==' not in one]\n"
+        "    named += [re.match('[A-Za-z0-9._-]+', one)[0] for one in needs]\n"
+        "kept.add('risen-plugin')\n"
+        "hidden = {top for top, owners in of.packages_distributions().items()\n"
+        "          if not kept & {one.lower().replace('_', '-') for one in owners}}\n"
+        "assert {'torch', 'transformers', 'peft', 'onnx', 'regex'} <= hidden, hidden\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in hidden: raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        "from risen_plugin.cli import main\n"
+        "for words in (['generate', sys.argv[2], 'hi', '--max-new-tokens', '2'],\n"
+        "              ['verify', sys.argv[2], '--quiet'], ['adapters', 'list', sys.argv[2]]):\n"
+        "    try: main(words)\n"
+        "    except SystemExit as ended: assert not ended.code, ended.code\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, line[1], str(tied_bundle)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "int8: 100.0%" in done.stdout or "int8: 9" in done.stdout
