@@ -27,6 +27,7 @@ _WEIGHTS = (
 )
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+_PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,22 @@ def _on_hub(name: str, path: Path, above: frozenset[str]) -> Source:
     if hub_file(name, "config.json") is not None:
         return Source(name, name)
     raise ExportError(
-        f"'{name}' is neither a folder nor a model on the hub or in its local cache{_sibling(path)}"
+        f"'{name}' is neither a folder nor a model on the hub or in its local cache{_unasked()}"
+        f"{_sibling(path)}"
     )
+
+
+def _unasked() -> str:
+    """Why the hub says nothing of any model just now, in brackets; empty where it can be asked."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return " (the hub was not asked: HF_HUB_OFFLINE is set)"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE_S)
+    except Exception:  # noqa: BLE001 requests or httpx, by release, each with its own errors
+        return " (the hub cannot be reached)"
+    return ""
 
 
 def hub_file(name: str, file: str, revision: str | None = None) -> Path | None:
