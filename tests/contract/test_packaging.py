@@ -53,8 +53,8 @@ def declared(setup):
     extras = {k: v for k, v in setup["options.extras_require"].items() if k not in ("test", "docs")}
     lists = [setup["options"]["install_requires"], *extras.values()]
     names = [re.split(r"[<>=~ ;]", line)[0] for lines in lists for line in lines.split()]
-    modules = {"PyYAML": "yaml", "onnxruntime-genai": "onnxruntime_genai", "onnx-ir": "onnx_ir"}
-    return {modules.get(name, name) for name in names}
+    modules = {"PyYAML": "yaml"}
+    return {modules.get(name, name.replace("-", "_")) for name in names}
 
 
 def imported(folder):

@@ -129,3 +129,15 @@ def tied_bundle(tied_model: Any, tokenizer: Any, tmp_path_factory: pytest.TempPa
     tokenizer.save_pretrained(folder / "model")
     export(folder / "model", folder / "bundle", ("fp32", "int8"), progress=False)
     return folder / "bundle"
+
+
+@pytest.fixture(scope="session")
+def apart_bundle(tied_model: Any, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the same model whose graph takes adapters, and has none yet."""
+    from risen_export import export
+
+    folder = tmp_path_factory.mktemp("apart")
+    tied_model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    export(folder / "model", folder / "bundle", ("fp32",), separate=True, progress=False)
+    return folder / "bundle"

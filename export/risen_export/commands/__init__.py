@@ -7,6 +7,7 @@ import click
 from risen_export.commands.adapters import adapters_group
 from risen_export.commands.export import export_command, precisions_command
 from risen_export.commands.generate import generate_command
+from risen_export.commands.serve import serve_command
 from risen_export.commands.verify import verify_command
 from risen_plugin.hookspecs import hookimpl
 
@@ -18,4 +19,5 @@ def risen_register_commands(cli: click.Group) -> None:
     cli.add_command(export_command)
     cli.add_command(generate_command)
     cli.add_command(precisions_command)
+    cli.add_command(serve_command)
     cli.add_command(verify_command)

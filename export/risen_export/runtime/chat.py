@@ -69,9 +69,21 @@ class ChatTokenizer:
         """The id of one token's text; None if the vocabulary lacks it."""
         return self._tokenizer.token_to_id(text)
 
-    def render(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
+    def token_text(self, token: int) -> str:
+        """The text of one token, special ones too; characters that it only begins are U+FFFD."""
+        return self._tokenizer.decode([token], skip_special_tokens=False)
+
+    def render(
+        self,
+        messages: Messages,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """The text of a chat, ready for the answer.
 
+        :param tools: functions that the model may call, as JSON schemas, for templates that tell
+            it of them.
         :raises DataError: if there is no template, or the template refuses the messages.
         """
         if self.template is None:
@@ -82,21 +94,24 @@ class ChatTokenizer:
         variables: dict[str, Any] = {
             **self.special_tokens,
             "messages": [dict(message) for message in messages],
-            "tools": None,
+            "tools": [dict(tool) for tool in tools] if tools else None,
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
         return render(self.template, variables)
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(
+        self, prompt: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
         """Token ids of a text as it is, or of chat messages with the template applied.
 
+        :param tools: as of :meth:`render`.
         :raises DataError: if the template refuses the messages, or the text cannot be encoded in
             time.
         """
         if isinstance(prompt, str):
             return self._encode(prompt, add_special_tokens=True)
-        return self._encode(self.render(prompt), add_special_tokens=False)
+        return self._encode(self.render(prompt, tools=tools), add_special_tokens=False)
 
     def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         def encode() -> list[int]:
