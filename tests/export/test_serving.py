@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from risen_export.commands.chat import Talk
 from risen_export.engine.engine import Engine
 from risen_export.engine.requests import Request
 from risen_export.engine.settings import EngineSettings
+from risen_plugin.cli import command_line
+from risen_plugin.errors import DataError, ExportError
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 openai = pytest.importorskip("openai", reason="the official client is not installed")
@@ -22,7 +31,7 @@ from .serving import KEY, Running, running, until  # noqa: E402
 
 pytestmark = pytest.mark.slow
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
-RED = "<|im_start|>"
+PROGRAM = "from risen_plugin.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -466,3 +475,111 @@ def test_requests_are_logged_as_rows_that_train(apart_bundle: Path, tmp_path: Pa
     assert first["prompt"][0]["content"] == "Write to [redacted], [redacted]"
     assert first["instruction_id_list"] == second["instruction_id_list"] == ids
     assert {"completion", "model", "time", "passed"} <= set(first)
+
+
+# The command line
+
+
+def test_a_chat_in_the_terminal_goes_on_from_what_was_said(apart_bundle: Path, alone: Any) -> None:
+    talk = Talk(Engine.open(apart_bundle, settings=EngineSettings(rows=1)), most=8)
+    shown: list[str] = []
+    first = talk.answer("hello", shown.append)
+    assert first == alone(HELLO, 8).text
+    assert talk.said == [*HELLO, {"role": "assistant", "content": first}]
+    talk.answer("again", shown.append)
+    assert len(talk.said) == 4
+    assert talk.command("/reset") == "forgotten"
+    assert talk.answer("hello", shown.append) == first
+    talk.command("/system be brief")
+    assert talk.system == "be brief"
+    with pytest.raises(ExportError, match="there is no adapter 'x'"):
+        talk.command("/adapter x")
+    with pytest.raises(DataError, match="/help"):
+        talk.command("/nothing")
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_chat(apart_bundle: Path) -> None:
+    talk = Talk(Engine.open(apart_bundle, settings=EngineSettings(rows=1)), most=100)
+
+    def interrupt(text: str) -> None:
+        if text:
+            raise KeyboardInterrupt
+
+    begun = talk.answer("hello", interrupt)
+    assert len(begun) < 5
+    assert talk.said[-1]["content"] == begun
+    assert not talk.engine.busy
+    assert talk.answer("hello", lambda text: None)
+
+
+@contextmanager
+def started(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """``risen serve`` as a process, and a client of it."""
+    command = [sys.executable, "-c", PROGRAM, "serve", str(bundle), "--port", "0"]
+    process = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        url = re.search(r"http://[\d.:]+\d", line)
+        assert url, line + (process.stderr.read() if process.stderr else "")
+        with httpx.Client(base_url=url[0], timeout=30) as http:
+            yield process, http
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_that_is_asked_to_stop_finishes_and_says_so(apart_bundle: Path) -> None:
+    with started(apart_bundle, "--log-format", "json") as (process, http):
+        body = {"model": "bundle", "prompt": "a", "max_tokens": 200, "ignore_eos": True}
+        with http.stream("POST", "/v1/completions", json={**body, "stream": True}) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+        _, told = process.communicate(timeout=20)
+    said = [json.loads(line) for line in told.splitlines()]
+    assert process.returncode == 0
+    assert "SIGTERM: no more requests are taken; 1 under way" in said[0]["message"]
+    assert said[1]["completion_tokens"] == 200
+    assert said[-1]["message"] == "stopped; every request that was begun has been answered"
+
+
+def test_a_server_that_is_killed_damages_nothing(apart_bundle: Path, tmp_path: Path) -> None:
+    log = tmp_path / "traffic.jsonl"
+    before = {path: path.stat().st_mtime_ns for path in apart_bundle.rglob("*")}
+    with started(apart_bundle, "--log-requests", str(log)) as (process, http):
+        ask(http, "/v1/completions", model="bundle", prompt="a")
+        body = {"model": "bundle", "prompt": "a", "max_tokens": 200, "ignore_eos": True}
+        with http.stream("POST", "/v1/completions", json={**body, "stream": True}) as stream:
+            next(stream.iter_lines())
+            process.kill()
+            with pytest.raises(httpx.HTTPError):
+                list(stream.iter_lines())
+    assert {path: path.stat().st_mtime_ns for path in apart_bundle.rglob("*")} == before
+    assert [json.loads(line)["prompt"] for line in log.read_text().splitlines()] == ["a"]
+    Engine.open(apart_bundle)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--host", "0.0.0.0"], "give --api-key FILE"),
+        (["--memory", "1KB"], "allow more, or take fewer rows"),
+        (["--context", "100000"], "reads at most 256 tokens"),
+        (["--api-key", "none.txt"], "cannot be read"),
+        (["--redact", "("], "no regular expression"),
+        (["-o", "slack=5"], "REWARD.NAME=VALUE"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_in_one_line(
+    options: list[str], says: str, apart_bundle: Path, tmp_path: Path
+) -> None:
+    log = ["--log-requests", str(tmp_path / "log")] if "--redact" in options else []
+    command = ["serve", str(apart_bundle), "--port", "0", *options, *log]
+    result = CliRunner().invoke(command_line(), command)
+    assert result.exit_code == 2
+    assert says in result.output
+    assert result.output.count("\n") == 1

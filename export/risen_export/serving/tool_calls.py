@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _OPENS = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>")
-_CLOSES = "</tool_call>"
+_MARKS = (*_OPENS, "</tool_call>", ";")
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ def _parts(text: str) -> Iterator[Any]:
     decoder = json.JSONDecoder()
     rest = text.strip()
     while rest:
-        for mark in (*_OPENS, _CLOSES, ";"):
-            rest = rest.removeprefix(mark).lstrip()
-        if not rest:
-            return
+        mark = next((one for one in _MARKS if rest.startswith(one)), None)
+        if mark is not None:
+            rest = rest[len(mark) :].lstrip()
+            continue
         try:
             value, end = decoder.raw_decode(rest)
         except (ValueError, RecursionError):
@@ -98,7 +98,7 @@ def _parts(text: str) -> Iterator[Any]:
             return
         yield value
         left = rest[end:].lstrip()
-        if left and not left.startswith((*_OPENS, _CLOSES, ";", "{", "[")):
+        if left and not left.startswith((*_MARKS, "{", "[")):
             yield None
             return
         rest = left
