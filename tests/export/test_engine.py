@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import shutil
 import threading
@@ -14,6 +13,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from benchmarks import engine_mixes as mixing
+from benchmarks.engine_mixes import ADAPTERS, factors
 from risen_export import Bundle, export
 from risen_export.bundles.manifest import ADAPTED_GRAPH, ENGINE_GRAPH
 from risen_export.bundles.sites import Site
@@ -24,8 +25,6 @@ from risen_export.engine.worker import Worker
 from risen_plugin.errors import DataError, ExportError
 
 LOGPROB = 1e-3  # nats, against PyTorch
-ADAPTERS = {"one": 4, "two": 9}
-"""Names and ranks."""
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +35,6 @@ def bundle(tied_model: Any, tokenizer: Any, tmp_path_factory: pytest.TempPathFac
     tokenizer.save_pretrained(folder / "model")
     export(folder / "model", folder / "bundle", ("fp32",), separate=True, progress=False)
     return folder / "bundle" / "fp32"
-
-
-def factors(sites: list[Site], seed: int, rank: int) -> dict[str, Any]:
-    """An adapter as inputs of the graph, strong enough to change answers."""
-    numbers = np.random.default_rng(seed)
-    made = {}
-    for site in sites:
-        made[site.down] = numbers.normal(0, 0.3, (1, site.inputs, rank)).astype(np.float32)
-        made[site.up] = numbers.normal(0, 0.3, (1, rank, site.outputs)).astype(np.float32)
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -73,52 +62,25 @@ def asked(ids: tuple[int, ...], tokens: int = 8, **more: Any) -> Request:
 
 def test_random_mixes_are_answered_as_each_request_alone(bundle: Path, sites: list[Site]) -> None:
     """Lengths, arrivals, cancellations, adapters and common beginnings at random, 40 mixes."""
-    chance = random.Random(0)
     alone = Bundle.open(bundle)
-    stem = prompt(99, 40)
-    known: dict[Request, list[int]] = {}
-    choices: list[Request] = []
-    for number in range(24):
-        begin = stem[: chance.choice([0, 5, 17, 40])]
-        name = chance.choice([None, None, *ADAPTERS])
-        ids = (*begin, *prompt(number, chance.randint(1, 60)))
-        choices.append(asked(ids, chance.randint(1, 12), adapter=name))
-    values = {name: factors(sites, i, rank) for i, (name, rank) in enumerate(ADAPTERS.items())}
-    for one in choices:
-        weights = values[one.adapter] if one.adapter else None
-        known[one] = answer_alone(alone, one, weights)
+    adapters = mixing.adapters_for(sites)
+    choices = mixing.requests(seed=0, count=24, vocabulary=280, adapters=list(ADAPTERS))
+    known = {one: mixing.alone(alone, one, adapters) for one in choices}
     engine = opened(bundle, sites, rows=3, chunk=16)
-    for _ in range(40):
-        numbers: dict[int, Request] = {}
-        got: dict[int, list[int]] = {}
-        dropped: set[int] = set()
-        for _ in range(chance.randint(1, 7)):
-            chosen = chance.choice(choices)
-            number = engine.submit(chosen)
-            numbers[number], got[number] = chosen, []
-            for _ in range(chance.choice([0, 0, 1, 4])):
-                take(engine, got)
-            if chance.random() < 0.15:
-                engine.cancel(number)
-                dropped.add(number)
-        while engine.busy:
-            take(engine, got)
-        for number, request in numbers.items():
-            expected = known[request]
-            assert got[number] == expected or (
-                number in dropped and got[number] == expected[: len(got[number])]
-            )
+    assert [wrong for wrong in mixing.mixes(engine, known, adapters, 40, seed=0) if wrong] == []
     assert engine.stats().reused > 0
     assert engine.stats().running == engine.stats().waiting == 0
 
 
-def answer_alone(bundle: Bundle, one: Request, weights: Any) -> list[int]:
-    from risen_export.runtime.adapters import as_values
-
-    bound = None if weights is None else as_values(weights)
-    return bundle.generate_ids(
-        [one.ids], max_new_tokens=one.max_new_tokens, ignore_eos=True, adapter=bound
-    )[0]
+@pytest.mark.parametrize("name", ["temperature 1", "all of them"])
+def test_drawn_tokens_follow_their_distribution(bundle: Path, name: str) -> None:
+    one, ids, count = mixing.SAMPLINGS[name], prompt(16, 12), 1500
+    logits = Bundle.open(bundle).logits(np.asarray([ids]))[0, -1]
+    expected = mixing.distribution(logits, one) * count
+    drawn = mixing.draws(opened(bundle, rows=16, waiting=count), ids, one, count)
+    assert mixing.chi_square(drawn, expected)[1] >= mixing.LEAST_P
+    another = mixing.distribution(logits, Sampling(0.6)) * count
+    assert mixing.chi_square(drawn, another)[1] < mixing.LEAST_P
 
 
 def take(engine: Engine, got: dict[int, list[int]]) -> None:
