@@ -126,16 +126,12 @@ def export(
     threads_of_environment()  # refused here, before a library reads it in its own way
     target = Path(out)
     publish.check_target(target, force=force or replace)
-    resolved = None
     if model is None:
         resolved = source.resolve(run_or_model, () if separate else adapters)
         config = source.check_config(resolved)
-    elif adapters:
-        raise ExportError("a model in memory brings its adapters itself; leave adapters=... out")
-    elif tokenizer is None:
-        raise ExportError("a model in memory needs its tokenizer: export(..., tokenizer=...)")
     else:
-        config = source.config_in_memory(model, str(run_or_model))
+        resolved = None
+        config = _config_in_memory(model, tokenizer, str(run_or_model), adapters)
     graphs = [(one.target, one.precision.name) for one in (*((EXACT,) if check else ()), *wanted)]
     if separate:
         why = "the one whose graphs take adapters"
@@ -149,10 +145,9 @@ def export(
     )
     resolved, kept = apart.kept_apart(resolved, adapters, separate=separate)
     built = [*wanted, *(v for one in wanted_targets if not wanted for v in from_smallest(one))]
-    stages = 1 + check * 2 + sum(1 + check for variant in built if not check or variant != EXACT)
     with (
         publish.published(target, force=force or replace) as scratch,
-        tqdm(total=stages, desc="export", unit="stage", disable=not progress) as bar,
+        _bar(built, check=check, progress=progress) as bar,
     ):
         job = Job(
             scratch,
@@ -186,6 +181,27 @@ def _wanted(targets: Sequence[Target], precisions: Sequence[str] | None) -> tupl
         return usual(targets)
     names = read_precisions(precisions)
     return () if AUTO in names else variants(targets, names)
+
+
+def _config_in_memory(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    name: str,
+    adapters: Sequence[str | Path],
+) -> dict[str, Any]:
+    """The configuration of a model in memory, which comes with its tokenizer and adapters."""
+    if adapters:
+        raise ExportError("a model in memory brings its adapters itself; leave adapters=... out")
+    if tokenizer is None:
+        raise ExportError("a model in memory needs its tokenizer: export(..., tokenizer=...)")
+    return source.config_in_memory(model, name)
+
+
+def _bar(built: Sequence[Variant], *, check: bool, progress: bool) -> tqdm[Any]:
+    """The progress bar: merging, the exact graph and asking the model, then each other variant."""
+    others = sum(1 for variant in built if not check or variant != EXACT)
+    stages = 1 + 2 * check + others * (1 + check)
+    return tqdm(total=stages, desc="export", unit="stage", disable=not progress)
 
 
 def _one_for_adapters(backend: str | Use | Exporter | None) -> str:

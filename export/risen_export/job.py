@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from risen_export.gate.adherence import Standard
+    from risen_export.gate.asking_graph import Heard
     from risen_export.gate.instructions import Instructions
+    from risen_export.gate.probe import Row
     from risen_export.gate.reference import Reference
     from risen_export.runtime.bundle import Bundle
 
@@ -145,44 +147,22 @@ class Job:
         :param keep: whether it was asked for, and stays in the bundle.
         :param others: whether other graphs are to be held to the model.
         """
-        from risen_export.gate import asking_graph, asking_model
+        from risen_export.gate import asking_graph
         from risen_export.gate import reference as files
-        from risen_export.gate.probe import ANSWER_TOKENS, BRIEF_TOKENS, default_probe, some_of
-        from risen_export.merging.tokenizers import asked_as, encode_prompt
         from risen_export.runtime.bundle import Bundle
 
         folder = self._scratch / ("bundle" if keep else "exact") / EXACT.name
         self._build(EXACT, folder)
         self._now("ask the model")
-        exact = Bundle.open(folder, check_hashes=False)
-        probe = default_probe(
-            asked_as(self._tokenizer), asked.prompts, asked.golden, facts=asked.facts
-        )
         brief = self._is_large and not (others or asked.prompts or asked.golden)
-        rows = asking_graph.rows_of(
-            exact,
-            probe.brief() if brief else probe,
-            lambda prompt: encode_prompt(self._tokenizer, prompt),
-            self._config("config.json"),
-            tokens=BRIEF_TOKENS if brief else ANSWER_TOKENS,
-        )
-        known: dict[str, Any] = {
+        known = {
             "ends": ids_of(self._config("generation_config.json").get("eos_token_id")),
             "context": context_of(self._config("config.json")),
         }
-        read = some_of(rows) if self._is_large else rows
-        spoken = None if len(read) == len(rows) else asking_graph.refer(exact, rows, **known)
-        heard = asking_graph.Heard.of(exact, read)
-        del exact
+        # The graph and the model are held one after the other, each by its own function alone.
+        read, heard, spoken = self._heard(folder, asked, known, brief=brief)
         give_back_memory()
-        model = asking_model.load(self._saved, show_log=self._show_log)
-        asking_model.check_fingerprint(model, self._marks, self._fingerprint)
-        told = asking_model.ask(model, read, self._scratch / "logits", **known)
-        if self._apart is not None:
-            self._apart.compare(
-                Bundle.open(folder, check_hashes=False), model, show_log=self._show_log
-            )
-        del model
+        told = self._told(folder, read, known)
         give_back_memory()
         measured = asking_graph.measure(heard, told)
         failures = judge(measured, self._limits["fp32"])
@@ -196,6 +176,49 @@ class Job:
             )
         if keep:
             self._describe(EXACT, folder, measured, failures)
+
+    def _heard(
+        self, folder: Path, asked: GateSettings, known: Mapping[str, Any], *, brief: bool
+    ) -> tuple[Sequence[Row], Heard, Reference | None]:
+        """Rows for the model to read, and what the exact graph says of them.
+
+        Of a large model also what the graph says of all rows, as their reference.
+
+        :param known: what every reference holds beside its rows.
+        """
+        from risen_export.gate import asking_graph
+        from risen_export.gate.probe import ANSWER_TOKENS, BRIEF_TOKENS, default_probe, some_of
+        from risen_export.merging.tokenizers import asked_as, encode_prompt
+        from risen_export.runtime.bundle import Bundle
+
+        exact = Bundle.open(folder, check_hashes=False)
+        probe = default_probe(
+            asked_as(self._tokenizer), asked.prompts, asked.golden, facts=asked.facts
+        )
+        rows = asking_graph.rows_of(
+            exact,
+            probe.brief() if brief else probe,
+            lambda prompt: encode_prompt(self._tokenizer, prompt),
+            self._config("config.json"),
+            tokens=BRIEF_TOKENS if brief else ANSWER_TOKENS,
+        )
+        read = some_of(rows) if self._is_large else rows
+        spoken = None if len(read) == len(rows) else asking_graph.refer(exact, rows, **known)
+        return read, asking_graph.Heard.of(exact, read), spoken
+
+    def _told(self, folder: Path, rows: Sequence[Row], known: Mapping[str, Any]) -> Reference:
+        """What the merged model says of rows; adapters that are kept apart are held to it too."""
+        from risen_export.gate import asking_model
+        from risen_export.runtime.bundle import Bundle
+
+        model = asking_model.load(self._saved, show_log=self._show_log)
+        asking_model.check_fingerprint(model, self._marks, self._fingerprint)
+        told = asking_model.ask(model, rows, self._scratch / "logits", **known)
+        if self._apart is not None:
+            self._apart.compare(
+                Bundle.open(folder, check_hashes=False), model, show_log=self._show_log
+            )
+        return told
 
     def _hold(
         self,

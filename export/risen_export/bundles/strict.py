@@ -114,10 +114,6 @@ def _check_depth(value: Any) -> None:
 # Shapes
 
 
-def anything(value: Any, place: str) -> None:
-    """Any value."""
-
-
 def boolean(value: Any, place: str) -> None:
     """True or false."""
     _require(isinstance(value, bool), value, place, "true or false")
