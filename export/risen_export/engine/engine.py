@@ -6,16 +6,15 @@ One engine belongs to one thread. ``worker`` gives it a thread of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from risen_export.bundles import lora
 from risen_export.bundles.opening import open_folder
 from risen_export.engine import scheduler
+from risen_export.engine.answering import Stats, answer_all
 from risen_export.engine.grammars import Grammars
 from risen_export.engine.graphs import Graphs
 from risen_export.engine.requests import Completion, Piece, Request
@@ -34,28 +33,6 @@ if TYPE_CHECKING:
     from risen_export.engine.sampling import Logits
 
 _ALONE = 8  # times the chunk, where nobody waits for a step
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What an engine does now, and has done since it was opened.
-
-    :param running: rows that have a slot, of ``rows``.
-    :param waiting: rows without one.
-    :param read: tokens of prompts that were read; ``reused``: that had been read before.
-    :param written: tokens of answers.
-    :param steps: runs of the graph over all rows.
-    :param cache_bytes: of keys and values.
-    """
-
-    running: int
-    waiting: int
-    rows: int
-    read: int
-    reused: int
-    written: int
-    steps: int
-    cache_bytes: int
 
 
 class Engine:
@@ -165,30 +142,7 @@ class Engine:
 
     def run(self, requests: Sequence[Request], *, progress: bool = False) -> list[list[Completion]]:
         """Answer all requests, and nothing else; the ``n`` answers of each."""
-        pieces: dict[int, list[Piece]] = {}
-        order: list[int] = []
-        todo = list(requests)
-        with tqdm(total=len(todo), desc="answers", unit="request", disable=not progress) as bar:
-            open_answers: dict[int, int] = {}
-            while todo or self.busy:
-                while todo and len(self._waiting) < self.settings.rows:
-                    request = todo.pop(0)
-                    order.append(self.submit(request))
-                    pieces[order[-1]] = []
-                    open_answers[order[-1]] = request.n
-                for piece in self.step():
-                    pieces[piece.request].append(piece)
-                    if piece.finish is not None:
-                        open_answers[piece.request] -= 1
-                        bar.update(open_answers[piece.request] == 0)
-        counts = [request.n for request in requests]
-        return [
-            [
-                _completed([one for one in pieces[number] if one.index == index])
-                for index in range(n)
-            ]
-            for number, n in zip(order, counts, strict=True)
-        ]
+        return answer_all(self, requests, progress=progress)
 
     # Adapters
 
@@ -349,14 +303,3 @@ class Engine:
             raise DataError(f"logit_bias has token {odd}, and there are {self.vocabulary}")
         wanted = request.max_new_tokens or self._most_new or DEFAULT_NEW_TOKENS
         return min(length + wanted, self.context)
-
-
-def _completed(pieces: Sequence[Piece]) -> Completion:
-    finish = pieces[-1].finish
-    assert finish is not None
-    return Completion(
-        ids=tuple(token for piece in pieces for token in piece.ids),
-        text="".join(piece.text for piece in pieces),
-        logprobs=tuple(one for piece in pieces for one in piece.logprobs),
-        finish=finish,
-    )
