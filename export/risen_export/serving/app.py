@@ -122,7 +122,8 @@ async def _metrics(service: Service, request: Request) -> Response:
 
 
 async def _openapi(service: Service, request: Request) -> Response:
-    return JSONResponse(document())
+    names = [service.models.base, *service.models.adapters]
+    return JSONResponse(document(names, service.worker.engine.context))
 
 
 async def _page(service: Service, request: Request) -> Response:

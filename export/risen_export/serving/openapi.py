@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
 from risen_plugin import __version__
@@ -27,7 +27,6 @@ def _optional(properties: dict[str, Any]) -> dict[str, Any]:
 
 _SETTINGS: dict[str, Any] = {
     "n": _integer(1, 128),
-    "max_tokens": _integer(1, 2**31 - 1),
     "temperature": _number(0, 100),
     "top_p": _number(0, 1),
     "top_k": _integer(-1, 2**31 - 1),
@@ -99,38 +98,43 @@ _TOOL = {
     },
     "required": ["type", "function"],
 }
-_CHAT = {
-    "type": "object",
-    "properties": {
-        "model": _TEXT,
-        "messages": {"type": "array", "items": _MESSAGE, "minItems": 1},
-        **_optional(_SETTINGS),
-        **_optional(
-            {
-                "max_completion_tokens": _integer(1, 2**31 - 1),
-                "logprobs": _FLAG,
-                "top_logprobs": _integer(0, 20),
-                "tools": {"type": "array", "items": _TOOL},
-                "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required"]}, _OBJECT]},
-                "parallel_tool_calls": _FLAG,
-            }
-        ),
-    },
-    "required": ["model", "messages"],
+_TOKENS = {"type": "array", "items": _integer(0, 2**31 - 1), "minItems": 1}
+_PROMPT = {
+    "anyOf": [
+        {**_TEXT, "minLength": 1},
+        {**_TEXTS, "minItems": 1},
+        _TOKENS,
+        {"type": "array", "items": _TOKENS, "minItems": 1},
+    ]
 }
-_TOKENS = {"type": "array", "items": _integer(0, 2**31 - 1)}
-_COMPLETION = {
-    "type": "object",
-    "properties": {
-        "model": _TEXT,
-        "prompt": {
-            "anyOf": [_TEXT, _TEXTS, _TOKENS, {"type": "array", "items": _TOKENS}],
-        },
-        **_optional(_SETTINGS),
-        **_optional({"logprobs": _integer(0, 20), "echo": _FLAG, "best_of": _integer(1, 128)}),
-    },
-    "required": ["model", "prompt"],
-}
+
+
+def _bodies(models: Sequence[str], context: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The bodies of requests for chats and for texts."""
+    model = {"type": "string", "enum": list(models)}
+    longest = _integer(1, context - 1)
+    chat = {
+        "logprobs": _FLAG,
+        "top_logprobs": _integer(0, 20),
+        "max_tokens": longest,
+        "max_completion_tokens": longest,
+        "tools": {"type": "array", "items": _TOOL},
+        "tool_choice": {"anyOf": [{"enum": ["none", "auto", "required"]}, _OBJECT]},
+        "parallel_tool_calls": _FLAG,
+    }
+    text = {"logprobs": _integer(0, 20), "echo": _FLAG, "max_tokens": longest}
+    messages = {"type": "array", "items": _MESSAGE, "minItems": 1}
+    return (
+        _body({"model": model, "messages": messages}, {**_SETTINGS, **chat}),
+        _body({"model": model, "prompt": _PROMPT}, {**_SETTINGS, **text}),
+    )
+
+
+def _body(needed: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    properties = {**needed, **_optional(more)}
+    return {**_strict(properties, list(needed)), "additionalProperties": False}
+
+
 _ERRORS = {
     "400": "The request cannot be answered as it is.",
     "401": "The API key is missing or wrong.",
@@ -166,9 +170,13 @@ def _strict(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": required}
 
 
-@cache
-def document() -> dict[str, Any]:
-    """The OpenAPI document."""
+def document(models: Sequence[str], context: int) -> dict[str, Any]:
+    """The OpenAPI document of a server.
+
+    :param models: the names that may be asked for.
+    :param context: most tokens of a prompt with its answer.
+    """
+    chat, text = _bodies(models, context)
     name = {"name": "name", "in": "path", "required": True, "schema": _TEXT}
     mode = {"name": "mode", "in": "query", "schema": {"enum": ["abort", "wait", "keep"]}}
     load = _strict(
@@ -187,8 +195,8 @@ def document() -> dict[str, Any]:
             "/metrics": {"get": _operation("Metrics for Prometheus.")},
             "/v1/models": {"get": _operation("The bundle and its adapters.")},
             "/v1/models/{name}": {"get": _operation("One model.", parameters=[name])},
-            "/v1/chat/completions": {"post": _operation("The next message of a chat.", _CHAT)},
-            "/v1/completions": {"post": _operation("How texts go on.", _COMPLETION)},
+            "/v1/chat/completions": {"post": _operation("The next message of a chat.", chat)},
+            "/v1/completions": {"post": _operation("How texts go on.", text)},
             "/v1/load_lora_adapter": {"post": _operation("Load an adapter.", load)},
             "/v1/unload_lora_adapter": {"post": _operation("Forget an adapter.", unload)},
             "/pause": {"post": _operation("Stop writing answers.", parameters=[mode])},
