@@ -29,9 +29,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.serving_shared import Served, embedded_bundle, served
 from benchmarks.shared import machine, print_table
 
-_WORDS = (
-    "Order 51234 is late; it is a blue lamp for Tero in Kofu. Give the order and city. ".split()
-)
+_WORDS = [
+    "Order",
+    "51234",
+    "is",
+    "late;",
+    "it",
+    "is",
+    "a",
+    "blue",
+    "lamp",
+    "for",
+    "Tero",
+    "in",
+    "Kofu.",
+    "Give",
+    "the",
+    "order",
+    "and",
+    "city.",
+]
 _GROWTH = 0.02  # of resident memory, from the second third of a soak to its last
 _NONSENSE: list[Any] = [
     {"prompt": 5},
@@ -72,18 +89,18 @@ class Seen:
 @click.option("--tokens", default=32, show_default=True, help="Of an answer.")
 @click.option("--seconds", default=60.0, show_default=True, help="Of the soak.")
 @click.option("--seed", default=0, show_default=True)
-def main(
-    bundle: Path | None, precision: str | None, rows: int, tokens: int, seconds: float, seed: int
-) -> None:
+def main(*, bundle: Path | None, precision: str | None, **given: Any) -> None:
     """Print latencies, statuses and memory of each load."""
     print(machine())
+    rows, tokens, seconds = given["rows"], given["tokens"], given["seconds"]
+    rng = random.Random(given["seed"])
     with tempfile.TemporaryDirectory() as scratch:
         folder = bundle or embedded_bundle(Path(scratch))
         # No more than the rows wait, so that what is accepted begins within one answer's time.
         options = ["--rows", str(rows), "--waiting", str(rows), "--context", "256", "--no-check"]
         options += ["--precision", precision] if precision else []
         with served(folder, secrets.token_hex(8), *options) as server:
-            sys.exit(asyncio.run(_measure(server, rows, tokens, seconds, random.Random(seed))))
+            sys.exit(asyncio.run(_measure(server, rows, tokens, seconds, rng)))
 
 
 async def _measure(
@@ -105,7 +122,7 @@ async def _measure(
         soak.row("80 %", 0.8 * capacity),
         over.row("300 %", 3 * capacity),
     ]
-    print_table([head, *table])
+    print_table(f"answers of {tokens} tokens, {rows} rows", head, table)
     third = len(soak.memory) // 3
     middle, last = (
         statistics.median(soak.memory[begin : begin + third]) for begin in (third, 2 * third)
