@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -230,6 +232,26 @@ def test_the_best_of_several_answers_is_given_with_what_each_constraint_said(
         **{**asked, "n": 1}, extra_body={"risen": risen}, stream=True
     )
     assert last.choices[0].risen == one.choices[0].risen
+
+
+def test_the_official_client_of_javascript_works_unchanged(server: Running, alone: Any) -> None:
+    folder, node = os.environ.get("RISEN_NODE"), shutil.which("node")
+    if not folder or node is None or not (Path(folder) / "node_modules" / "openai").is_dir():
+        pytest.skip("RISEN_NODE names no folder with the package openai, or there is no node")
+    program = Path(__file__).parent / "clients" / "with_openai.cjs"
+    asked = json.dumps({"url": server.url, "key": KEY, "model": "tiny"})
+    done = subprocess.run(
+        [node, str(program)], input=asked, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    made = json.loads(done.stdout)
+    assert made["models"] == ["tiny"]
+    assert made["whole"] == made["streamed"] == alone(HELLO, 8).text
+    assert made["logprobs"] == 3
+    assert made["call"]["name"] == "note"
+    assert isinstance(json.loads(made["call"]["arguments"])["late"], bool)
+    assert made["refused"] == [404, "model_not_found"]
+    assert made["unknown"] == 401
 
 
 # Adapters
