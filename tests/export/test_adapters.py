@@ -412,17 +412,19 @@ def dequantize(model: Any, graph: Any) -> None:
             "it",
         )
     }
-    for node in graph.graph.node:
-        if node.op_type != "MatMulNBits":
+    products = {node.name: node for node in graph.graph.node if node.op_type == "MatMulNBits"}
+    for node in products.values():
+        if node.name.endswith("/high"):
             continue
         sizes = {attribute.name: attribute.i for attribute in node.attribute}
         scales = to_array(tensors[node.input[2]]).reshape(sizes["N"], -1, 1)
-        zeros = np.full(scales.shape, 128, np.uint8)
-        if len(node.input) > 3 and node.input[3]:
-            zeros = to_array(tensors[node.input[3]]).reshape(scales.shape)
-        stored = to_array(tensors[node.input[1]]).reshape(*scales.shape[:2], -1)
-        stored = stored.astype(np.float32) - zeros
-        weight = torch.from_numpy((stored * scales).reshape(sizes["N"], -1))
+        stored = np.zeros((), np.float32)
+        for factor, half in ((16, products[f"{node.name}/high"]), (1, node)):
+            values = unpacked(to_array(tensors[half.input[1]])).reshape(*scales.shape[:2], -1)
+            zeros = unpacked(to_array(tensors[half.input[3]]).reshape(sizes["N"], -1))
+            zeros = zeros[:, : scales.shape[1]].reshape(scales.shape)
+            stored = stored + factor * (values.astype(np.float32) - zeros)
+        weight = torch.from_numpy((stored * scales).reshape(sizes["N"], -1).astype(np.float32))
         site = sites.get(node.name.removeprefix("/").rpartition("/")[0].replace("/", "."))
         row = 0
         for part in () if site is None else site.parts:
@@ -434,6 +436,11 @@ def dequantize(model: Any, graph: Any) -> None:
             base.get_output_embeddings().weight.data = weight
             if base.config.tie_word_embeddings:
                 base.get_input_embeddings().weight.data = weight
+
+
+def unpacked(packed: Any) -> Any:
+    """The numbers of 4 bits in bytes, the low half of a byte first."""
+    return np.stack([packed % 16, packed // 16], axis=-1).reshape(*packed.shape[:-1], -1)
 
 
 @pytest.mark.slow

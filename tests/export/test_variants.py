@@ -54,16 +54,15 @@ def test_a_wrong_target_is_one_line() -> None:
         read_targets(["cude"])
 
 
-def test_slow_and_unrun_variants_are_remarked_on() -> None:
+def test_unrun_variants_are_remarked_on() -> None:
     def made(target: str, precision: str, ran: str = "CPUExecutionProvider") -> dict[str, Any]:
         return {"target": target, "precision": precision, "ran": ran}
 
-    assert remarks({"fp32": made("cpu", "fp32"), "int8-fast": made("cpu", "int8-fast")}) == []
-    slow, unrun = remarks(
+    assert remarks({"fp32": made("cpu", "fp32"), "int8": made("cpu", "int8")}) == []
+    (unrun,) = remarks(
         {
             "int8": made("cpu", "int8", "built, not run"),
             "cuda-int8": made("cuda", "int8", "built, not run; measured with another"),
         }
     )
-    assert slow.startswith("int8 keeps")
     assert unrun.startswith("cuda-int8: built and not run on a GPU")

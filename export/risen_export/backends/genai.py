@@ -19,6 +19,7 @@ from risen_export.backends import graph, padding, rotary
 from risen_export.backends.genai_mended import mend
 from risen_export.backends.genai_support import SUPPORTED, refusal
 from risen_export.backends.genai_told import GONE, told
+from risen_export.backends.halves import halve_int8
 from risen_export.bundles.manifest import DATA, GRAPH
 from risen_export.bundles.variants import NEAREST, Variant
 from risen_export.quiet import quiet
@@ -136,6 +137,8 @@ def build(
         rotary.write_tables(made, out, ropes)
     if precision.family == "int8" and tied and target == "cpu":
         graph.share_int8_embedding(out)
+    if target == "cpu":
+        halve_int8(out)
     padding.accept_left_padding(out)
 
 

@@ -46,12 +46,6 @@ class Precision:
     targets: tuple[Target, ...] = TARGETS
     on_cpu: bool = True
 
-    @property
-    def is_slow_on_cpu(self) -> bool:
-        """Whether onnxruntime's CPU kernels unpack its int8 weights anew for each token."""
-        exact = self.options.get("accuracy_level") == "1"
-        return exact and (self.family == "int8" or "matmul_mixed_precision" in self.options)
-
 
 _CPU: tuple[Target, ...] = ("cpu",)
 _CUDA: tuple[Target, ...] = ("cuda",)
