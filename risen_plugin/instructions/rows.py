@@ -136,9 +136,12 @@ def short(value: object) -> str:
     return " ".join(reprlib.repr(value).split())
 
 
-def check_columns(rows: Sequence[Row], rewards: Sequence[NamedReward], label: str) -> None:
+def check_columns(
+    rows: Sequence[Row], rewards: Sequence[NamedReward], label: str, *, generated: bool = True
+) -> None:
     """Refuse rows that lack a column which a reward needs.
 
+    :param generated: whether a generator could be named to add it.
     :raises DataError: naming the reward, the column and the near miss.
     """
     for row in rows:
@@ -148,7 +151,7 @@ def check_columns(rows: Sequence[Row], rewards: Sequence[NamedReward], label: st
                     raise DataError(
                         f"{reward.label} needs the column '{column}', which rows of {label} lack"
                         f"{near_miss(column, row) or '.'} They have: {', '.join(row)}"
-                        f"{_ADDED_BY.get(column, '')}"
+                        f"{_ADDED_BY.get(column, '') if generated else ''}"
                     )
 
 

@@ -9,11 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from risen_export import GateSettings
+from risen_export.gate.instructions import gather
 from risen_export.gate.probe import default_probe
 from risen_export.gate.settings import COUNT, read_settings
 from risen_plugin.cli import command_line
 from risen_plugin.config import Use
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, DataError
 
 WHOLE = """
 limits:
@@ -147,3 +148,11 @@ def test_prompts_of_a_user_take_the_place_of_the_built_in_tasks() -> None:
     given = ["Hi", chat("Ho")]
     assert default_probe(chat, given).prompts == (chat("Hi"), chat("Ho"))
     assert len(default_probe(chat).prompts) == 8
+
+
+def test_rows_of_the_gate_that_lack_a_column_name_no_generator() -> None:
+    """A gate has none: its rows are the user's."""
+    asked = GateSettings(instructions=[{"prompt": "Say hi."}], rewards=["constraints"])
+    with pytest.raises(DataError, match="needs the column 'instruction_id_list'") as refused:
+        gather(asked, None)
+    assert "generator" not in str(refused.value)

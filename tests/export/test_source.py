@@ -108,6 +108,12 @@ def test_a_missing_base_is_named_with_the_file_to_correct(tmp_path: Path) -> Non
         resolve(folder)
 
 
+def test_a_base_that_is_nowhere_is_said_to_be_named_wrongly(tmp_path: Path) -> None:
+    folder = adapter_in(tmp_path / "adapter", "gone")
+    with pytest.raises(ExportError, match=r"cannot be found.*correct base_model_name_or_path in"):
+        check_config(resolve(folder))
+
+
 def test_an_adapter_without_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="names no base model"):
         resolve(adapter_in(tmp_path / "adapter", None))

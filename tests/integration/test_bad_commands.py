@@ -190,7 +190,7 @@ def test_a_damaged_adapter_is_named_and_nothing_is_left(
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("taken", "exists and is left as it is; choose another OUT; it is not a bundle"),
+        ("taken", "exists and is left as it is, since it is no bundle; choose another OUT"),
         ("file", "exists and is left as it is"),
         ("file/out", "is a file and no folder; choose another OUT"),
     ],

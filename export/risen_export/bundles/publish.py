@@ -199,8 +199,10 @@ def check_target(out: Path, *, force: bool) -> None:
         return
     is_bundle = not out.is_symlink() and manifest.is_ours(out)
     if not force:
-        ways = ", or replace it with --replace" if is_bundle else "; it is not a bundle"
-        raise ExportError(f"{out} exists and is left as it is; choose another OUT{ways}")
+        why, way = (
+            ("", ", or replace it with --replace") if is_bundle else (", since it is no bundle", "")
+        )
+        raise ExportError(f"{out} exists and is left as it is{why}; choose another OUT{way}")
     if not is_bundle:
         raise ExportError(f"{out} is not a bundle, so it is not replaced; choose another OUT")
 

@@ -106,7 +106,7 @@ def _check_whole(rows: Sequence[Row], judges: Sequence[Judge]) -> None:
 def _judged(rows: list[Row], judges: Sequence[Judge]) -> list[Row]:
     """The rows, where they have the columns that the rewards need."""
     rewards = [judge.reward for judge in judges]
-    check_columns(rows, rewards, "the gate's instructions")
+    check_columns(rows, rewards, "the gate's instructions", generated=False)
     check_by_rewards(rows, rewards, "the gate's instructions")
     return rows
 

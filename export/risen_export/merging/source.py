@@ -283,7 +283,7 @@ def check_config(source: Source) -> dict[str, Any]:
             f"{whose} cannot be found: {source.model} has no config.json here, on the hub "
             "or in its local cache"
             + (
-                f"; base_model_name_or_path in its {ADAPTER_CONFIG} says so"
+                f"; correct base_model_name_or_path in its {ADAPTER_CONFIG}"
                 if source.adapter
                 else ""
             )
