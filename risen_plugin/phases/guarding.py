@@ -122,6 +122,7 @@ class PhaseGuard:
                     count=self.config.kl_samples,
                     batch_size=self.config.batch_size,
                     seed=phase.seed,
+                    outside=phase.measures_outside,
                 )
             )
         self._before = phase.measure(context.model, "before", entry_answers=self._entry_answers)

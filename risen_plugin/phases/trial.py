@@ -241,9 +241,14 @@ class Trial(ABC):
                 steps=self.decision.steps,
                 entry_answers=entry_answers,
                 is_whole=is_whole,
-                outside=self.outside if self.context.config.rollout.guard else None,
+                outside=self.measures_outside,
             )
             return self.context.processes.agree(measurement)
+
+    @property
+    def measures_outside(self) -> Outside | None:
+        """Who answers in the model's place where it is measured; None where it does itself."""
+        return self.outside if self.context.config.rollout.guard else None
 
     def save(self, trained: AdaptedModel, called: str) -> None:
         """Save the trained adapter in the folder; a disk that takes none stops no run."""

@@ -143,6 +143,7 @@ def sampled_answers(
     count: int,
     batch_size: int,
     seed: int,
+    outside: Outside | None = None,
 ) -> list[Encoded]:
     """``count`` answers sampled from the model's own distribution, going round the prompts.
 
@@ -151,11 +152,16 @@ def sampled_answers(
     wanted. It is the rise of the loss per token, and no second model is kept.
 
     Token ids as they were drawn, the end included; labels are those of the answer.
+
+    :param outside: answers in the place of the model.
     """
     if not rows or not count:
         return []
     model.eval()
     asked = [asking.prompt_ids(rows[place % len(rows)]["prompt"]) for place in range(count)]
+    if outside is not None:
+        given = outside.drawn(model, asked, seed)
+        return [encoded_answer(*both) for both in zip(asked, given, strict=True)]
     config, ends = asking.sampled(model), end_ids(model, asking.tokenizer)
     made: list[Encoded] = []
     devices = [model.device] if model.device.type == "cuda" else []

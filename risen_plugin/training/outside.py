@@ -64,6 +64,11 @@ class Outside:
         self._follow(model)
         return [list(one.ids) for one in self._sample([(ids, 1) for ids in prompts], 0.0, 0)]
 
+    def drawn(self, model: Model, prompts: Sequence[list[int]], seed: int) -> list[list[int]]:
+        """An answer to each prompt, its end included, from the model's own distribution."""
+        self._follow(model)
+        return [list(one.ids) for one in self._sample(grouped(prompts), 1.0, seed)]
+
     def tried(self, model: Model, prompts: Sequence[list[int]], tokens: int) -> None:
         """Sample ``tokens`` tokens for each prompt, whatever they are; for measuring time."""
         self._follow(model)
