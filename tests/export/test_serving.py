@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -382,6 +383,26 @@ def test_a_schema_that_refers_to_itself_holds_nobody_up(
     server.wait_idle()
 
 
+def test_a_grammar_is_compiled_once_and_not_in_the_engines_thread(
+    server: Running, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from risen_export.engine.grammars import Grammars
+
+    compiled: list[str] = []
+    make = Grammars._compile
+
+    def noted(self: Grammars, grammar: Any) -> Any:
+        compiled.append(threading.current_thread().name)
+        return make(self, grammar)
+
+    monkeypatch.setattr(Grammars, "_compile", noted)
+    for _ in range(2):
+        got = ask(http, "/v1/completions", prompt="a", n=3, structured_outputs={"regex": "x[yz]"})
+        assert {choice["text"][:1] for choice in got.json()["choices"]} == {"x"}
+    [name] = compiled
+    assert name.startswith("risen-grammars")
+
+
 def test_bodies_are_json_and_paths_and_methods_are_known(http: httpx.Client) -> None:
     plain = http.post("/v1/completions", content=b"{}", headers={"content-type": "text/plain"})
     assert plain.status_code == 415
@@ -555,18 +576,22 @@ def started(bundle: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
 
 def test_a_server_that_is_asked_to_stop_finishes_and_says_so(apart_bundle: Path) -> None:
     with started(apart_bundle, "--log-format", "json") as (process, http):
-        body = {"model": "bundle", "prompt": "a", "max_tokens": 200, "ignore_eos": True}
+        # Two turns of all rows, so that the signal comes before the end.
+        body = {"model": "bundle", "prompt": "a", "max_tokens": 100, "ignore_eos": True, "n": 32}
         with http.stream("POST", "/v1/completions", json={**body, "stream": True}) as stream:
             lines = stream.iter_lines()
             next(lines)
             process.send_signal(signal.SIGTERM)
             assert [line for line in lines if line][-1] == "data: [DONE]"
-        _, told = process.communicate(timeout=20)
+        _, told = process.communicate(timeout=30)
     said = [json.loads(line) for line in told.splitlines()]
+    messages = [one["message"] for one in said if "message" in one]
     assert process.returncode == 0
-    assert "SIGTERM: no more requests are taken; 1 under way" in said[0]["message"]
-    assert said[1]["completion_tokens"] == 200
-    assert said[-1]["message"] == "stopped; every request that was begun has been answered"
+    assert messages == [
+        "SIGTERM: no more requests are taken; 1 under way are finished, within 30 s",
+        "stopped; every request that was begun has been answered",
+    ]
+    assert [one["completion_tokens"] for one in said if "request" in one] == [3200]
 
 
 def test_a_server_that_is_killed_damages_nothing(apart_bundle: Path, tmp_path: Path) -> None:

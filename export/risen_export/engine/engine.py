@@ -17,7 +17,7 @@ from risen_export.engine import scheduler
 from risen_export.engine.answering import Stats, answer_all
 from risen_export.engine.grammars import Grammars
 from risen_export.engine.graphs import Graphs
-from risen_export.engine.requests import Completion, Piece, Request
+from risen_export.engine.requests import Completion, Grammar, Piece, Request
 from risen_export.engine.rows import Answer
 from risen_export.engine.settings import BusyError, EngineSettings, room
 from risen_export.engine.text import TextStream
@@ -135,6 +135,14 @@ class Engine:
                 answer.stream = TextStream(self.tokenizer.decode, request.stop)
             self._waiting.append(answer)
         return number
+
+    def prepare(self, grammar: Grammar) -> None:
+        """Compile a grammar, from any thread, so that :meth:`submit` need not.
+
+        :raises DataError: if it cannot be read.
+        :raises ExportError: if llguidance is missing.
+        """
+        self._grammars.prepare(grammar)
 
     def cancel(self, number: int) -> None:
         """End a request; its last pieces come with the next step. Unknown numbers are ignored."""

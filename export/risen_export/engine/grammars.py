@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from risen_export.engine.requests import Grammar
 from risen_plugin.errors import DataError, ExportError, one_line
 
 _LONGEST = 256 * 1024  # characters of a grammar
+_KEPT = 32  # compiled grammars
 _DEEPEST = 64  # levels of a schema
 
 
@@ -50,6 +53,8 @@ class Grammars:
         self._vocabulary = vocabulary
         self._eos = eos
         self._tokenizer: Any = None
+        self._compiled: OrderedDict[Grammar, Any] = OrderedDict()
+        self._lock = threading.Lock()
 
     def begin(self, grammar: Grammar) -> Matcher:
         """A matcher at the beginning of an answer.
@@ -57,6 +62,27 @@ class Grammars:
         :raises DataError: if the grammar cannot be read.
         :raises ExportError: if llguidance is missing.
         """
+        return Matcher(self.prepare(grammar).deep_copy(), self._vocabulary)
+
+    def prepare(self, grammar: Grammar) -> Any:
+        """Compile a grammar, or find it among those that were asked for last; from any thread.
+
+        :raises DataError: if the grammar cannot be read.
+        :raises ExportError: if llguidance is missing.
+        """
+        with self._lock:
+            if grammar in self._compiled:
+                self._compiled.move_to_end(grammar)
+                return self._compiled[grammar]
+        # Some take seconds, in which nobody else has to wait for the lock.
+        made = self._compile(grammar)
+        with self._lock:
+            self._compiled[grammar] = made
+            if len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        return made
+
+    def _compile(self, grammar: Grammar) -> Any:
         llguidance = _llguidance()
         if self._tokenizer is None:
             text = (self._folder / "tokenizer.json").read_text(encoding="utf-8")
@@ -76,7 +102,7 @@ class Grammars:
         problem = matcher.get_error()
         if problem:
             raise _refused(grammar, problem)
-        return Matcher(matcher, self._vocabulary)
+        return matcher
 
 
 def _check(grammar: Grammar) -> None:

@@ -36,6 +36,11 @@ class Answers:
         self._left = {index: request.n for index, request in enumerate(requests)}
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
 
+    @property
+    def count(self) -> int:
+        """How many are still to come."""
+        return sum(left for left in self._left.values() if left > 0)
+
     async def __aenter__(self) -> Answers:
         """Hand in all requests, or none.
 

@@ -22,6 +22,7 @@ from risen_export.serving.shapes import Chat, Text, envelope
 
 async def chat(service: Service, request: HttpRequest) -> Response:
     """``POST /v1/chat/completions``."""
+    service.check_room()
     asked = read_chat(await body_of(request))
     adapter = await service.models.adapter(asked.settings.model)
     tokenizer = service.worker.engine.tokenizer
@@ -34,6 +35,7 @@ async def chat(service: Service, request: HttpRequest) -> Response:
 
 async def text(service: Service, request: HttpRequest) -> Response:
     """``POST /v1/completions``."""
+    service.check_room()
     asked = read_text(await body_of(request))
     adapter = await service.models.adapter(asked.settings.model)
     tokenizer = service.worker.engine.tokenizer
@@ -93,6 +95,9 @@ async def _respond(job: Job, request: HttpRequest) -> Response:
     if job.settings.verifying is not None:
         # Rewards are imported once; who asks for one that is not there need not wait for answers.
         await asyncio.to_thread(job.service.judges.rewards, job.settings.verifying.rewards)
+    if job.settings.grammar is not None:
+        loop, engine = asyncio.get_running_loop(), job.service.worker.engine
+        await loop.run_in_executor(job.service.compiling, engine.prepare, job.settings.grammar)
     job.begin()
     if not job.settings.stream:
         return await unless_gone(request, _whole(job))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,8 @@ class ServeSettings:
 class Service:
     """One server's parts.
 
-    ``gate`` is shut while requests have to wait for :meth:`resume`.
+    ``gate`` is shut while requests have to wait for :meth:`resume`. ``compiling`` is the one thread
+    that reads grammars: one that takes long holds up those with grammars alone.
     """
 
     worker: Worker
@@ -79,6 +81,7 @@ class Service:
     paused: bool = False
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     active: set[Answers] = field(default_factory=set)
+    compiling: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "risen-grammars"))
 
     def __post_init__(self) -> None:
         """Open the gate."""
@@ -93,6 +96,21 @@ class Service:
             raise unavailable(self.worker.failure)
         if not self.worker.alive:
             raise RefusedError("the engine has ended", 503, code="stopping", retry_after=5)
+
+    def check_room(self) -> None:
+        """Refuse at once where the engine would: a server that has too much to do reads no more.
+
+        :raises RefusedError: if as many answers are under way as may wait and be written.
+        """
+        bounds = self.worker.engine.settings
+        under_way = sum(answers.count for answers in self.active)
+        if under_way >= bounds.rows + bounds.waiting:
+            raise RefusedError(
+                f"{under_way} answers are waited for; try again later",
+                429,
+                code="busy",
+                retry_after=max(1.0, under_way / bounds.rows),
+            )
 
     @asynccontextmanager
     async def admitted(self, answers: Answers) -> AsyncIterator[Answers]:
