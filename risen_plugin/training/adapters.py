@@ -86,7 +86,8 @@ def _unfit_layers(model: Model) -> list[str]:
     """Linear layers that no adapter can sit on although ``all-linear`` means them, by name.
 
     A router, for one, may be a linear layer that returns more than one tensor: a class of the
-    model's own file, with a forward of its own (Llama 4).
+    model's own file, with a forward of its own (Llama 4). Falcon's layers have one too, which
+    returns what any linear layer does.
     """
     modules = dict(cast(torch.nn.Module, model).named_modules())
     home = type(model).__module__
@@ -96,10 +97,22 @@ def _unfit_layers(model: Model) -> list[str]:
         if isinstance(module, torch.nn.Linear)
         and type(module).__module__ == home
         and type(module).forward is not torch.nn.Linear.forward
+        and not _gives_one_row(module)
     ]
     if getattr(model.config, "model_type", None) in _MAMBA:
         unfit += [name for name in modules if name.rpartition(".")[2] in _READ_PAST]
     return unfit
+
+
+def _gives_one_row(layer: torch.nn.Linear) -> bool:
+    """Whether a layer makes one tensor of a row, as wide as it says."""
+    row = layer.weight.new_zeros(1, layer.in_features)
+    try:
+        with torch.no_grad():
+            made = layer(row)
+    except Exception:  # noqa: BLE001  a forward of somebody else's, which may ask for more
+        return False
+    return isinstance(made, torch.Tensor) and made.shape == (1, layer.out_features)
 
 
 def save_adapter(

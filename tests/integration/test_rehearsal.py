@@ -12,8 +12,10 @@ import transformers
 from peft import AdaLoraConfig, LoraConfig, PromptTuningConfig, get_peft_model
 
 from risen_plugin import RisenCallback, use
+from risen_plugin.config import LoraSettings
 from risen_plugin.errors import ConfigError, RecordError
 from risen_plugin.phases import rehearsal
+from risen_plugin.training.adapters import fresh_lora
 
 from .conftest import never
 from .refusing import refused, refused_at_the_start
@@ -184,6 +186,41 @@ def test_models_that_need_known_settings_get_them(
     callback = RisenCallback(config()).attach(trainer)
     trainer.train()
     assert [(p.kind, p.steps, p.accepted) for p in callback.phases[1:2]] == [("risen", 2, True)]
+
+
+FALCON = {
+    "vocab_size": 288,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "ffn_hidden_size": 48,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "taken", "left"),
+    [
+        (
+            "FalconForCausalLM",
+            FALCON,
+            {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"},
+            "lm_head",
+        ),
+        ("Llama4ForCausalLM", LLAMA_4, {"q_proj", "k_proj", "v_proj", "o_proj"}, "router"),
+    ],
+)
+def test_an_adapter_sits_on_layers_with_a_forward_of_their_own_if_that_makes_one_row(
+    name: str, settings: dict[str, Any], taken: set[str], left: str
+) -> None:
+    model = tiny(name, settings)
+    adapted = get_peft_model(model, fresh_lora(model, LoraSettings()))
+    found = {
+        key.split(".lora_A")[0].rpartition(".")[2]
+        for key, _ in adapted.named_parameters()
+        if ".lora_A" in key
+    }
+    assert taken <= found
+    assert left not in found
 
 
 def test_a_model_that_answers_nonsense_is_refused(
