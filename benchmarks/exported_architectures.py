@@ -151,6 +151,8 @@ def rendered(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cells(found: Mapping[str, Any]) -> list[str]:
+    if found["error"]:
+        return ["failed", found["error"], ""]
     exact, small = found["fp32"], found["int8"]
     if "refused" in exact:
         return ["none", f"refused: {_reason(exact['refused'])}", ""]
@@ -236,14 +238,7 @@ def main(
     print_table(
         f"{len(results)} models",
         ["name", "trained", "exporter", "fp32", "int8"],
-        [
-            [
-                f["name"],
-                f.get("trained", ""),
-                *(["failed", f["error"], ""] if f["error"] else _cells(f)),
-            ]
-            for f in results
-        ],
+        [[f["name"], f.get("trained", ""), *_cells(f)] for f in results],
     )
     if json_file:
         keep(json_file, results)
