@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from risen_export.engine.engine import Engine
 
 _ADAPTER = "trained"
+_PAGE = 64  # tokens, by which the room of a row grows
 
 
 class OnnxRollout:
@@ -65,27 +66,38 @@ class OnnxRollout:
         from risen_export.rollouts.base import export_base
 
         made = export_base(model, tokenizer, Path(folder), self.precision)
-        settings = EngineSettings(
-            rows=min(rows, self.rows or rows),
-            memory=self.memory,
-            threads=self.threads,
-            waiting=2**20,
-        )
-        engine = Engine.open(made, settings=settings, check_hashes=False)
-        return OnnxSampler(engine, of_graph(made / GRAPH))
+
+        def opened(context: int | None) -> Engine:
+            settings = EngineSettings(
+                rows=min(rows, self.rows or rows),
+                context=context,
+                memory=self.memory,
+                threads=self.threads,
+                waiting=2**20,
+            )
+            return Engine.open(made, settings=settings, check_hashes=False)
+
+        return OnnxSampler(opened, of_graph(made / GRAPH))
 
 
 class OnnxSampler:
     """An engine that follows the adapter in training.
 
+    Attention takes twice as long where each of 32 rows has room for 1,456 tokens in place of 160
+    (SmolLM2-135M, int8-fast), so the engine is opened again with the room that the first prompts
+    take, and whenever longer ones come.
+
+    :param opened: an engine with room for so many tokens, or the most that fit where that is None.
     :param sites: where its graph takes the factors.
     """
 
-    def __init__(self, engine: Engine, sites: Sequence[Site]) -> None:
-        self.engine: Engine | None = engine
-        self.sites = sites
-        self.context = engine.context
-        self._adapter: str | None = None
+    def __init__(self, opened: Callable[[int | None], Engine], sites: Sequence[Site]) -> None:
+        self._opened = opened
+        self._engine: Engine | None = opened(None)
+        self._sites = sites
+        self._room: int | None = None
+        self._inputs: Mapping[str, Any] = {}
+        self.context = self._engine.context
 
     def follow(self, factors: Mapping[str, tuple[Any, Any]]) -> None:
         """Answer with these factors from now on.
@@ -94,13 +106,8 @@ class OnnxSampler:
         """
         from risen_export.bundles import lora
 
-        assert self.engine is not None
-        if not factors:
-            self._adapter = None
-            return
-        adapter = _as_lora(factors)
-        self.engine.load_adapter(_ADAPTER, lora.pack(adapter, self.sites))
-        self._adapter = _ADAPTER
+        self._inputs = lora.pack(_as_lora(factors), self._sites) if factors else {}
+        self._load(self._engine)
 
     def sample(
         self,
@@ -114,7 +121,7 @@ class OnnxSampler:
         """Answers to each prompt, as many as its number says."""
         from risen_export.engine.requests import Request, Sampling
 
-        assert self.engine is not None
+        engine = self._with_room(max(len(ids) for ids, _ in prompts) + max_new_tokens)
         stops = frozenset(ends)
         requests = [
             Request(
@@ -127,7 +134,7 @@ class OnnxSampler:
                     scaled_logprobs=True,
                 ),
                 n=count,
-                adapter=self._adapter,
+                adapter=_ADAPTER if self._inputs else None,
                 stop_ids=stops,
                 ignore_eos=True,
                 follow_settings=False,
@@ -137,12 +144,25 @@ class OnnxSampler:
         ]
         return [
             [Drawn(one.ids, [each.logprob for each in one.logprobs]) for one in group]
-            for group in self.engine.run(requests)
+            for group in engine.run(requests)
         ]
 
     def close(self) -> None:
         """Let go of the graph and its keys and values."""
-        self.engine = None
+        self._engine = None
+
+    def _with_room(self, tokens: int) -> Engine:
+        """The engine, with room for prompts and answers of so many tokens together."""
+        if self._engine is None or self._room is None or tokens > self._room:
+            self._engine = None  # before there is another one
+            self._room = min(self.context, -(-tokens // _PAGE) * _PAGE)
+            self._engine = self._opened(self._room)
+            self._load(self._engine)
+        return self._engine
+
+    def _load(self, engine: Engine | None) -> None:
+        if engine is not None and self._inputs:
+            engine.load_adapter(_ADAPTER, self._inputs)
 
 
 def _as_lora(factors: Mapping[str, tuple[Any, Any]]) -> Lora:
