@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy.typing as npt
 
 from risen_export.backends import concatenating, graph
+from risen_export.backends.halves import halve_int8
 from risen_export.bundles.manifest import DATA, GRAPH
 from risen_plugin.kit.files import put
 
@@ -104,6 +105,7 @@ def round_weights(model: ir.Model, folder: Path, precision: str, *, tied: bool) 
             put(rounded / name, folder / name)
     if how.bits == 8 and tied:
         graph.share_int8_embedding(folder)
+    halve_int8(folder)
 
 
 def prepare(model: ir.Model) -> None:
