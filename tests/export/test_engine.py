@@ -318,6 +318,11 @@ def test_memory_that_does_not_suffice_is_refused_before_it_is_used(bundle: Path)
         opened(bundle, rows=1000, context=256, memory=10_000_000)
 
 
+def test_a_device_that_this_engine_does_not_run_on_is_refused(bundle: Path) -> None:
+    with pytest.raises(ExportError, match="this engine runs on the CPU; on cuda take"):
+        Engine.open(bundle, device="cuda")
+
+
 def test_a_request_that_is_cancelled_ends_and_frees_its_row(bundle: Path) -> None:
     engine = opened(bundle, rows=1)
     first, second = engine.submit(asked(prompt(12, 9), 50)), engine.submit(asked(prompt(13, 9)))

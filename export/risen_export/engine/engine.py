@@ -48,6 +48,11 @@ class Engine:
     """
 
     def __init__(self, folder: Path, settings: EngineSettings, device: str = "cpu") -> None:
+        if device != "cpu":
+            raise ExportError(
+                f"{folder} is for {device}, and this engine runs on the CPU; on {device} take "
+                "onnxruntime-genai's: open_engine(..., kind='genai')"
+            )
         self.path = folder
         self.settings = settings
         self.tokenizer = ChatTokenizer(folder)
@@ -62,7 +67,7 @@ class Engine:
                 f"{folder} does not share its past and present, so rows cannot join and leave; "
                 "answer with: risen generate"
             )
-        self._graphs = Graphs(folder, settings.threads, device)
+        self._graphs = Graphs(folder, settings.threads)
         shapes = self._graphs.shapes
         context = int(genai["model"]["context_length"])
         # Past the switch of a long rope, what was read would have to be read again.

@@ -30,9 +30,9 @@ class Graphs:
     :param folder: of the variant.
     """
 
-    def __init__(self, folder: Path, threads: int | None, device: str) -> None:
+    def __init__(self, folder: Path, threads: int | None) -> None:
         self._folder = folder
-        self._how = (threads, device)
+        self._threads = threads
         self._session = self._opened(ENGINE_GRAPH)
         self.shapes = Shapes.of(self._session)
         self._files = files.Adapters(folder)
@@ -115,7 +115,7 @@ class Graphs:
     def _opened(self, name: str) -> InferenceSession:
         """A session of a graph for engines, or of that for everyone in a bundle without them."""
         graph = self._folder / name
-        return open_session(graph if graph.is_file() else self._folder / GRAPH, *self._how)
+        return open_session(graph if graph.is_file() else self._folder / GRAPH, self._threads)
 
     def _graph_for(self, rows: Sequence[Answer]) -> Graph:
         if self._adapted is None or all(row.adapter is None for row in rows):
