@@ -25,6 +25,9 @@ from risen_export.serving.traffic import TrafficLog
 from risen_plugin.errors import ConfigError, printable
 
 _log = logging.getLogger("risen_export.serving")
+# Seconds after which the engine's thread lets the loop run. With Python's own 5 ms, a tiny model gave
+# 66 and 50 answers a second in two rounds on a busy machine of two cores, with this 117 and 84.
+_SWITCH = 0.0005
 
 
 def make_service(
@@ -104,9 +107,12 @@ def serve(service: Service, listening: socket.socket) -> None:
     """Answer until a signal asks to stop; then what was begun is finished, if it can be in time."""
     server = Server(service)
     before = _harmless_signals()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH)
     try:
         server.run(sockets=[listening])
     finally:
+        sys.setswitchinterval(interval)
         for number, handler in before.items():
             signal.signal(number, handler)
         left = len(service.active)
