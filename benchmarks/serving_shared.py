@@ -60,7 +60,7 @@ def served(bundle: Path, key: str, *options: str) -> Iterator[Served]:
                 process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
-            print("server:", log.read_text().splitlines()[-1])
+            print("server:", *log.read_text().splitlines()[-1:])
 
 
 def embedded_bundle(folder: Path) -> Path:

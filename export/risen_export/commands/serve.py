@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from risen_export.serving.service import ServeSettings
 
 _KEY = "RISEN_API_KEY"
+_BACKLOG = 2048  # connections, as uvicorn's own
 _HERE = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -128,6 +129,7 @@ def _run(
         service = make_service(engine, settings, name=bundle.resolve().name, rewards=rewards)
         log_to_stderr(as_json=log_format == "json")
         names = ", ".join([service.models.base, *service.models.adapters])
+        listening.listen(_BACKLOG)  # whoever reads the line below may connect at once
         shown = f"[{host}]" if ":" in host else host
         say(
             f"serving {names} on http://{shown}:{listening.getsockname()[1]}: "

@@ -25,8 +25,8 @@ from risen_export.serving.traffic import TrafficLog
 from risen_plugin.errors import ConfigError, printable
 
 _log = logging.getLogger("risen_export.serving")
-# Seconds after which the engine's thread lets the loop run. With Python's own 5 ms, a tiny model gave
-# 66 and 50 answers a second in two rounds on a busy machine of two cores, with this 117 and 84.
+# Seconds after which the engine's thread lets the loop run. With Python's own 5 ms, a tiny model
+# gave 66 and 50 answers a second in two rounds on two busy cores, with this one 117 and 84.
 _SWITCH = 0.0005
 
 
@@ -53,7 +53,7 @@ def make_service(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that the server listens on.
+    """A socket at the place where the server will listen.
 
     :raises ConfigError: if the place is taken or there is none of that name.
     """
