@@ -112,11 +112,13 @@ async def _measure(
     capacity = len(full.whole) / full.seconds
     soak = await load.open(0.8 * capacity, seconds, mixed=True)
     over = await load.open(3 * capacity, min(20.0, seconds), mixed=False)
+    again = await load.closed(rows, min(15.0, seconds))
     head = ["load", "asked", "tokens/s", "first p50", "p99 ms", "whole p50", "p99 ms", "statuses"]
     table = [
         full.row(f"{rows} at once", capacity),
         soak.row("80 %", 0.8 * capacity),
         over.row("300 %", 3 * capacity),
+        again.row(f"{rows} at once, again", len(again.whole) / again.seconds),
     ]
     print_table(f"answers of {tokens} tokens, {rows} rows", head, table)
     third = len(soak.memory) // 3
@@ -127,7 +129,9 @@ async def _measure(
         f"memory in {soak.seconds:.0f} s of soak: {middle / 2**20:.1f} MiB in the second third, "
         f"{last / 2**20:.1f} MiB in the last ({last / middle - 1:+.2%})"
     )
-    failed = [status for one in (full, soak, over) for status in one.statuses if status >= 500]
+    failed = [
+        status for one in (full, soak, over, again) for status in one.statuses if status >= 500
+    ]
     is_fine = not failed and last / middle - 1 <= _GROWTH and over.statuses[429] > 0
     print("held" if is_fine else "did not hold")
     return 0 if is_fine else 1

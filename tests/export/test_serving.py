@@ -290,6 +290,42 @@ def test_an_adapter_is_loaded_asked_for_and_forgotten(
         assert http.post("/v1/unload_lora_adapter", json={"lora_name": "new"}).status_code == 404
 
 
+def test_the_client_by_which_trl_syncs_adapters_works_unchanged(
+    apart_bundle: Path, adapter: Any, tmp_path: Path
+) -> None:
+    client = pytest.importorskip("trl.experimental.async_grpo.vllm_client")
+    pytest.importorskip("accelerate").PartialState(cpu=True)  # its log wants one
+    folder = adapter(tmp_path)
+    with running(apart_bundle, is_open=True, adapters=tmp_path) as server:
+        trl = client.VLLMClient(server.url)
+        trl.wait_for_server_ready(poll_interval_s=0.1)
+        assert trl.get_max_model_len() == 256
+        info = trl.get_server_info()
+        assert info["parallel_config"]["data_parallel_size"] == 1
+        assert info["lora_config"]["max_lora_rank"] >= 64
+        assert info["lora_config"]["max_loras"] >= 64
+        trl.pause()
+        trl.load_lora_adapter("policy-v1", str(folder))
+        trl.resume()
+        body = {
+            "model": "policy-v1",
+            "prompt": [40, 41, 42],
+            "max_tokens": 4,
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "top_k": -1,
+            "repetition_penalty": 1.0,
+            "n": 1,
+            "return_token_ids": True,
+            "logprobs": 0,
+            "seed": 2**62 + 1,
+        }
+        choice = httpx.post(f"{server.url}/v1/completions", json=body).json()["choices"][0]
+        assert len(choice["token_ids"]) == len(choice["logprobs"]["token_logprobs"])
+        trl.unload_lora_adapter("policy-v1")
+        assert httpx.post(f"{server.url}/v1/completions", json=body).status_code == 404
+
+
 def test_a_pause_holds_answers_back_and_resuming_gives_them(http: httpx.Client) -> None:
     assert http.post("/pause", params={"mode": "keep"}).status_code == 200
     assert http.get("/ready").status_code == 503
@@ -417,8 +453,11 @@ def test_a_server_without_keys_lets_nobody_change_it(apart_bundle: Path) -> None
         got = httpx.post(f"{server.url}/v1/load_lora_adapter", json=asked)
         assert got.status_code == 403
         assert httpx.post(f"{server.url}/pause").status_code == 403
-        evil = httpx.get(f"{server.url}/v1/models", headers={"host": "evil.example"})
-        assert evil.status_code == 403
+        for header in ("host", "origin"):
+            evil = httpx.get(f"{server.url}/v1/models", headers={header: "http://evil.example"})
+            assert evil.status_code == 403
+        own = httpx.get(f"{server.url}/v1/models", headers={"origin": server.url})
+        assert own.status_code == 200
 
 
 def test_too_many_requests_are_told_when_to_come_again(apart_bundle: Path) -> None:

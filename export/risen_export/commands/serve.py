@@ -51,7 +51,7 @@ _HERE = ("localhost", "127.0.0.1", "[::1]")
     metavar="FILE",
     help=f"API keys, one a line; else that of {_KEY}, if it is set.",
 )
-@click.option("--open", "is_open", is_flag=True, help="Ask for no key, whoever may reach HOST.")
+@click.option("--open", "is_open", is_flag=True, help="Ask whoever may reach HOST for no key.")
 @click.option(
     "--adapters",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -156,6 +156,7 @@ def _settings(host: str, **given: Any) -> ServeSettings:
     return ServeSettings(
         name=given["name"],
         keys=keys,
+        is_open=given["is_open"],
         adapters=given["adapters"],
         most_bytes=bytes_of("--max-body", given["max_body"]),
         timeout=seconds_of("--timeout", given["timeout"]),

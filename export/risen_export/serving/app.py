@@ -60,6 +60,7 @@ def application(service: Service) -> Starlette:
         _route("/v1/unload_lora_adapter", _unload, "POST", service),
         _route("/pause", _pause, "POST", service),
         _route("/resume", _resume, "POST", service),
+        _route("/server_info", _server_info, "GET", service),
     ]
     return Starlette(
         routes=routes,
@@ -178,10 +179,23 @@ async def _resume(service: Service, request: Request) -> Response:
     return JSONResponse({"status": "resumed"})
 
 
+async def _server_info(service: Service, request: Request) -> Response:
+    """What clients of vLLM look for before they load adapters."""
+    # There are no bounds of ours; clients compare theirs with these.
+    lora = {"max_lora_rank": 512, "max_loras": 1024} if service.models.takes_adapters else None
+    config = {
+        "model_config": {"dtype": "torch.float32", "max_model_len": service.worker.engine.context},
+        "parallel_config": {"data_parallel_size": 1},
+        "lora_config": lora,
+    }
+    return JSONResponse({"vllm_config": config})
+
+
 def _need_keys(service: Service) -> None:
-    if not service.settings.keys:
+    if not service.settings.keys and not service.settings.is_open:
         raise RefusedError(
-            "this changes what the server answers, and needs an API key; start it with --api-key",
+            "this changes what the server answers, and needs an API key: start it with --api-key, "
+            "or with --open",
             403,
             code="no_api_key",
         )

@@ -160,6 +160,9 @@ class Guard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         if self._hosts is not None and _host(headers.get(b"host", "")) not in self._hosts:
             raise RefusedError("this server is not called so; --host names where it listens", 403)
+        origin = headers.get(b"origin")
+        if origin is not None and origin.partition("://")[2] != headers.get(b"host"):
+            raise RefusedError("pages of other servers may not ask this one", 403)
         if scope["path"] not in OPEN:
             self._keys.check(headers.get(b"authorization"))
             caller = headers.get(b"authorization") if self._keys else None

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from risen_export.bundles.adapters import check_name, listed, root_of
+from risen_export.bundles.adapters import check_name, listed, root_of, takes
 from risen_export.bundles.manifest import MANIFEST
 from risen_export.engine.worker import Worker
 from risen_export.serving.refusals import RefusedError
@@ -36,6 +36,11 @@ class Models:
         self._seen: tuple[Any, dict[str, str]] = (None, {})
         self._lock = asyncio.Lock()
         self._since = int(time.time())
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether the bundle keeps adapters apart, so that some can be loaded."""
+        return takes(self._root)
 
     @property
     def adapters(self) -> list[str]:

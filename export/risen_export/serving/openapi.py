@@ -200,6 +200,7 @@ def document(models: Sequence[str], context: int) -> dict[str, Any]:
             "/v1/load_lora_adapter": {"post": _operation("Load an adapter.", load)},
             "/v1/unload_lora_adapter": {"post": _operation("Forget an adapter.", unload)},
             "/pause": {"post": _operation("Stop writing answers.", parameters=[mode])},
+            "/server_info": {"get": _operation("What clients of vLLM look for.")},
             "/resume": {"post": _operation("Go on writing answers.")},
         },
         "components": {

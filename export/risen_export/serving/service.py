@@ -27,6 +27,7 @@ class ServeSettings:
 
     :param name: of the base among models; the bundle folder's name if None.
     :param keys: one of which a request has to carry; none are asked for if there are none.
+    :param is_open: whether it may be changed without a key: adapters loaded, answers paused.
     :param adapters: a folder under which adapters may be loaded from by request.
     :param most_bytes: of a request's body.
     :param timeout: seconds that a request may take.
@@ -40,6 +41,7 @@ class ServeSettings:
 
     name: str | None = None
     keys: tuple[str, ...] = ()
+    is_open: bool = False
     adapters: Path | None = None
     most_bytes: int = 2 * 1024**2
     timeout: float = 600.0
