@@ -143,7 +143,8 @@ class RisenPhase(Trial):
         folder = context.rollout_folder or self.folder / "rollout"
         with ExitStack() as held:
             with self.stopwatch.time(ENTER_S):
-                way = way_of(context, self.asking, folder, label=label)
+                before = None if self.resumed is None else self.resumed.data.get("rollout")
+                way = way_of(context, self.asking, folder, label=label, before=before)
                 self.way = held.enter_context(way)
             self.outside = self.way.outside
             yield
@@ -248,6 +249,7 @@ class RisenPhase(Trial):
             "panel": self.context.panel.state_dict(),
             "guard": self.guard.state_dict(),
             "logs": self.grpo_logs.entries,
+            "rollout": self.way.name,
             "seconds": self.stopwatch.seconds,
             "log": self.answer_log.cut(),
         }

@@ -49,16 +49,19 @@ class Way:
 
 
 @contextmanager
-def way_of(context: PhaseContext, asking: Asking, folder: Path, *, label: str) -> Iterator[Way]:
+def way_of(
+    context: PhaseContext, asking: Asking, folder: Path, *, label: str, before: str | None = None
+) -> Iterator[Way]:
     """The way of sampling of a phase that begins; what it holds is let go of at the end.
 
     :param folder: for the files of a sampler.
     :param label: of the phase, for the line that says why.
+    :param before: the way that a phase which goes on has begun with, for ``auto`` to keep to.
     :raises RolloutError: if what is named cannot sample here, in one line.
     """
     use = context.config.rollout.use
     if use == AUTO:
-        way = _faster(context, asking, folder)
+        way = _faster(context, asking, folder, before)
         context.say(f"{label}: rollout {way.name}: {way.reason}")
     elif context.rollouts:
         way = named_way(context, asking, folder)
@@ -150,12 +153,16 @@ def _check_room(context: PhaseContext, outside: Outside) -> None:
 # auto
 
 
-def _faster(context: PhaseContext, asking: Asking, folder: Path) -> Way:
-    """The faster way to a few tokens of one batch of answers."""
+def _faster(context: PhaseContext, asking: Asking, folder: Path, before: str | None) -> Way:
+    """The faster way to a few tokens of one batch of answers, or that which was found before."""
     refusals = []
+    if before == TRANSFORMERS:
+        return Way(TRANSFORMERS, "as this phase began")
     for built in context.rollouts:
         try:
             outside = _opened(context, asking, built, folder)
+            if built.name == before:
+                return Way(built.name, "as this phase began", outside)
             return _measured(context, asking, outside, built.name)
         except RisenError as error:
             refusals.append(f"{built.name}: {one_line(error)}")

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -317,3 +318,25 @@ def test_a_phase_begins_although_the_checkpoint_that_it_asked_for_did_not_come(
     )
     assert [p.at_step for p in callback.phases if p.kind == "risen"] == [2]
     assert not (tmp_path / "run" / "risen" / "saving.json").exists()
+
+
+def test_a_phase_that_is_sampled_outside_of_torch_goes_on_as_if_it_was_never_cut_off(
+    make_model: Make, run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime_genai")
+    if not metadata.entry_points(group="risen_plugin.rollouts"):
+        pytest.skip("installed before rollouts were offered: pip install -e .")
+    monkeypatch.setattr("risen_plugin.run.start.rehearse", lambda *a, **more: None)
+    # The engine is found faster, and is kept to without being measured again.
+    seconds = iter([1.0, 2.0] * 2)
+    monkeypatch.setattr("risen_plugin.phases.sampling._seconds", lambda work: next(seconds))
+    changes = {"config": {"rollout": "auto"}}
+    whole, first = run(make_model(hidden_size=64), folder="whole", **changes)
+    run(make_model(hidden_size=64), folder="cut", dies_at=2, **changes)
+    gone_on, second = run(make_model(hidden_size=64), folder="cut", resume=True, **changes)
+    assert same(whole.model, gone_on.model)
+    assert [phase.metrics["rollout"] for phase in (first.phases[1], second.phases[1])] == [
+        "onnx",
+        "onnx",
+    ]
+    assert first.phases[1].metrics["mismatch_kl"] == second.phases[1].metrics["mismatch_kl"]
