@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,8 @@ class Job:
         self._standard: Standard | None = None
         self._apart: KeptApart | None = None
         self._inner: dict[str, dict[str, Any]] = {}
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._hashes: dict[str, Future[dict[str, str]]] = {}
 
     def merge(
         self,
@@ -335,6 +338,8 @@ class Job:
             backend=self._backend.name,
             draft=True,
         )
+        # Gigabytes are hashed while the graph is measured.
+        self._hashes[variant.name] = self._pool.submit(manifest.large_hashes, folder)
 
     def _judged(self, variant: Variant, folder: Path) -> tuple[Measured | None, list[Failure]]:
         """What is measured of a variant, and the limits that it fails; None where it cannot run."""
@@ -386,7 +391,15 @@ class Job:
             backend=self._backend.name,
             ran=ran,
             gate=gate,
+            known=self._hashed(variant),
         )
+
+    def _hashed(self, variant: Variant) -> dict[str, str]:
+        """The hashes of the variant's large files, as far as they are known."""
+        try:
+            return self._hashes.pop(variant.name).result()
+        except OSError:  # the folder got its final place before it was read
+            return {}
 
     def _config(self, name: str) -> dict[str, Any]:
         """A file of the merged model's configuration."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from risen_export.bundles import hashes
+from risen_export.bundles import hashes, manifest
 from risen_export.bundles.hashes import sha256_of
 
 SIZE = 2 * 1024 * 1024
@@ -107,3 +107,18 @@ def test_checking_reads_everything_whatever_is_remembered(
     sha256_of([large])
     sha256_of([large], remember=False)
     assert read == ["large", "large"]
+
+
+def test_hashes_of_large_files_that_are_known_are_not_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "weights").write_bytes(b"w" * 1000)
+    (tmp_path / "config.json").write_bytes(b"{}")
+    monkeypatch.setattr(manifest, "_LARGE_BYTES", 100)
+    known = manifest.large_hashes(tmp_path)
+    assert known == {"onnx/weights": hashlib.sha256(b"w" * 1000).hexdigest()}
+    assert manifest.files_of(tmp_path, known=known) == manifest.files_of(tmp_path)
+    told = manifest.files_of(tmp_path, known={"onnx/weights": "f" * 64})
+    assert told["onnx/weights"] == {"bytes": 1000, "sha256": "f" * 64}
+    assert told["config.json"]["sha256"] == hashlib.sha256(b"{}").hexdigest()

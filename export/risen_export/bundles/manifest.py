@@ -28,6 +28,7 @@ DATA = "model.onnx.data"
 ENGINE_GRAPH = "engine.onnx"
 ADAPTED_GRAPH = "engine_adapters.onnx"
 NOT_RUN = "built, not run"
+_LARGE_BYTES = 64 * 1024 * 1024
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".py")
 """Endings of files that run code when they are read; a bundle never holds one."""
 FREE = ("README.md", "model.sig")
@@ -132,22 +133,41 @@ def listed(folder: Path) -> dict[str, Path]:
     }
 
 
-def entries(files: Mapping[str, Path]) -> dict[str, FileEntry]:
-    """The ``bytes`` and ``sha256`` of files, by their names."""
-    hashes = sha256_of(list(files.values()))
+def entries(
+    files: Mapping[str, Path], known: Mapping[str, str] | None = None
+) -> dict[str, FileEntry]:
+    """The ``bytes`` and ``sha256`` of files, by their names.
+
+    :param known: hashes that were computed since the files were written, by their names.
+    """
+    hashes = dict(known or {})
+    unknown = {name: path for name, path in files.items() if name not in hashes}
+    found = sha256_of(list(unknown.values()))
+    hashes |= {name: found[path] for name, path in unknown.items()}
     return {
-        name: {"bytes": path.stat().st_size, "sha256": hashes[path]} for name, path in files.items()
+        name: {"bytes": path.stat().st_size, "sha256": hashes[name]} for name, path in files.items()
     }
 
 
-def files_of(folder: Path, *, hashed: bool = True) -> dict[str, FileEntry]:
+def large_hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each large file below ``folder``, by its name there."""
+    large = {
+        name: path for name, path in listed(folder).items() if path.stat().st_size > _LARGE_BYTES
+    }
+    return {name: entry["sha256"] for name, entry in entries(large).items()}
+
+
+def files_of(
+    folder: Path, *, hashed: bool = True, known: Mapping[str, str] | None = None
+) -> dict[str, FileEntry]:
     """Every file below ``folder`` but its manifest: its ``bytes`` and ``sha256``.
 
     :param hashed: False writes zeros for hashes, which fit no file.
+    :param known: what :func:`large_hashes` has found since they were written.
     """
     files = listed(folder)
     if hashed:
-        return entries(files)
+        return entries(files, known)
     return {
         name: {"bytes": path.stat().st_size, "sha256": "0" * 64} for name, path in files.items()
     }

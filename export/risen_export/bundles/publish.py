@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ def describe(
     gate: dict[str, Any] | None = None,
     keep_paths: bool = False,
     draft: bool = False,
+    known: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write the manifest of one variant, whose name is its folder's, and return it.
 
@@ -92,6 +93,7 @@ def describe(
     :param ran: where the graph was run: the provider and the machine, in words.
     :param gate: measured names and numbers, and ``passed``; None if nothing was measured.
     :param keep_paths: leave paths of this machine in the manifest and the configurations.
+    :param known: hashes of large files, which :func:`manifest.large_hashes` has computed.
     :param draft: it will be written again before anyone else reads it; no file is hashed for it.
     """
     if not keep_paths:
@@ -107,7 +109,7 @@ def describe(
         "requires": smallest_runtime(folder / manifest.GRAPH),
         "bytes_by_kind": bytes_by_kind(folder),
         **(facts if keep_paths else scrub(facts)),
-        "files": manifest.files_of(folder, hashed=not draft),
+        "files": manifest.files_of(folder, hashed=not draft, known=known),
     }
     return manifest.write(folder, content)
 
