@@ -52,7 +52,7 @@ def declared(setup):
     """The modules of the distributions that an install brings, with or without an extra."""
     extras = {k: v for k, v in setup["options.extras_require"].items() if k not in ("test", "docs")}
     lists = [setup["options"]["install_requires"], *extras.values()]
-    names = [re.split(r"[<>=~ ;]", line)[0] for lines in lists for line in lines.split()]
+    names = [re.split(r"[<>=~ ;\[]", line)[0] for lines in lists for line in lines.split()]
     modules = {"PyYAML": "yaml"}
     return {modules.get(name, name.replace("-", "_")) for name in names}
 

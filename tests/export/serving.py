@@ -12,6 +12,7 @@ from typing import Any
 
 from risen_export.engine.engine import Engine
 from risen_export.engine.settings import EngineSettings
+from risen_export.serving.app import application
 from risen_export.serving.running import Server, listen, make_service
 from risen_export.serving.service import ServeSettings, Service
 
@@ -56,7 +57,7 @@ def running(
     opened = Engine.open(bundle, settings=engine or EngineSettings(rows=4))
     service = make_service(opened, ServeSettings(**{"grace": 1.0, **settings}), name="tiny")
     listening = listen("127.0.0.1", 0)
-    server = Server(service)
+    server = Server(service, application(service))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

@@ -13,7 +13,9 @@ from risen_plugin.errors import ConfigError
 from risen_plugin.kit.foreign import say
 
 if TYPE_CHECKING:
-    from risen_export.engine.engine import Engine
+    from socket import socket
+
+    from risen_export.engine.settings import EngineSettings
     from risen_export.serving.service import ServeSettings
 
 _KEY = "RISEN_API_KEY"
@@ -92,6 +94,19 @@ _HERE = ("localhost", "127.0.0.1", "[::1]")
     help="Of the lines on standard error.",
 )
 @click.option("--no-check", is_flag=True, help="Do not compare files with the manifest.")
+@click.option(
+    "--ray",
+    "on_ray",
+    is_flag=True,
+    help="Answer with replicas on Ray Serve: of the cluster in RAY_ADDRESS, or of this machine.",
+)
+@click.option("--replicas", type=click.IntRange(min=1), help="How many; 1 if unset.")
+@click.option(
+    "--min-replicas", type=click.IntRange(min=1), help="That are kept when little is asked."
+)
+@click.option(
+    "--max-replicas", type=click.IntRange(min=1), help="That there may be when much is asked."
+)
 def serve_command(**given: Any) -> None:
     """Serve BUNDLE over HTTP, in the words of the OpenAI API.
 
@@ -119,13 +134,25 @@ def _run(
     log_format: str,
     **given: Any,
 ) -> None:
+    from risen_export.engine.engine import Engine
     from risen_export.serving.running import listen, log_to_stderr, make_service, serve
 
+    _replicas(given)
     settings = _settings(host, **given)
     rewards = _rewards(options)
     listening = listen(host, port)
+    if given["on_ray"]:
+        log_to_stderr(as_json=log_format == "json")
+        with listening:
+            _run_on_ray(bundle, settings, rewards, given, listening)
+        return
     try:
-        engine = _engine(bundle, given)
+        engine = Engine.open(
+            bundle,
+            given["precision"],
+            _engine_settings(given),
+            check_hashes=not given["no_check"],
+        )
         service = make_service(engine, settings, name=bundle.resolve().name, rewards=rewards)
         log_to_stderr(as_json=log_format == "json")
         names = ", ".join([service.models.base, *service.models.adapters])
@@ -170,18 +197,71 @@ def _settings(host: str, **given: Any) -> ServeSettings:
     )
 
 
-def _engine(bundle: Path, given: dict[str, Any]) -> Engine:
-    from risen_export.engine.engine import Engine
+def _engine_settings(given: dict[str, Any]) -> EngineSettings:
     from risen_export.engine.settings import EngineSettings
 
-    settings = EngineSettings(
+    return EngineSettings(
         rows=given["rows"],
         context=given["context"],
         memory=bytes_of("--memory", given["memory"]),
         waiting=given["waiting"],
         threads=given["threads"],
     )
-    return Engine.open(bundle, given["precision"], settings, check_hashes=not given["no_check"])
+
+
+def _replicas(given: dict[str, Any]) -> tuple[int, int]:
+    """The fewest and the most replicas."""
+    count, least, most = (given[name] for name in ("replicas", "min_replicas", "max_replicas"))
+    if not given["on_ray"] and (count or least or most):
+        raise ConfigError("replicas are those of Ray Serve: add --ray")
+    if count and (least or most):
+        raise ConfigError("give --replicas, or --min-replicas and --max-replicas")
+    if least and not most:
+        raise ConfigError("--min-replicas needs --max-replicas")
+    if least and most and least > most:
+        raise ConfigError(f"--min-replicas {least} is more than --max-replicas {most}")
+    return (least or 1, most) if most else (count or 1, count or 1)
+
+
+def _run_on_ray(
+    bundle: Path,
+    settings: ServeSettings,
+    rewards: dict[str, dict[str, Any]],
+    given: dict[str, Any],
+    listening: socket,
+) -> None:
+    from risen_export.bundles.opening import open_folder
+
+    try:
+        from risen_export.serving import ray_serve
+    except ImportError as error:
+        raise ConfigError(
+            f"--ray needs {error.name}, which is not installed: pip install 'risen-plugin[ray]'"
+        ) from error
+    least, most = _replicas(given)
+    # A bundle that cannot be opened is refused here, before a replica tries.
+    _, content = open_folder(bundle, given["precision"], check_hashes=not given["no_check"])
+    plan = ray_serve.Plan(
+        bundle=bundle.resolve(),
+        name=settings.name or bundle.resolve().name,
+        precision=given["precision"],
+        engine=_engine_settings(given),
+        settings=settings,
+        rewards=rewards,
+        check_hashes=not given["no_check"],
+        least=least,
+        most=most,
+        on_gpu=content["target"] == "cuda",
+    )
+    front = ray_serve.start(plan)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    count = str(least) if least == most else f"{least} to {most}"
+    say(
+        f"serving {plan.name} on http://{shown}:{port}: {count} replicas on Ray Serve, "
+        f"{plan.engine.rows} answers at once in each"
+    )
+    ray_serve.serve_front(front, listening, plan.name)
 
 
 def _rewards(pairs: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -14,10 +14,12 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from risen_export.engine.engine import Engine
 from risen_export.engine.worker import Worker
 from risen_export.serving.app import application
+from risen_export.serving.front import Front
 from risen_export.serving.judging import Judges
 from risen_export.serving.models import Models
 from risen_export.serving.service import ServeSettings, Service
@@ -72,10 +74,10 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """uvicorn, which says what it still finishes when it is asked to stop."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service | Front, app: ASGIApp) -> None:
         super().__init__(
             uvicorn.Config(
-                application(service),
+                app,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -103,9 +105,8 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(service: Service, listening: socket.socket) -> None:
-    """Answer until a signal asks to stop; then what was begun is finished, if it can be in time."""
-    server = Server(service)
+def run_server(server: Server, listening: socket.socket) -> None:
+    """Answer until a signal asks to stop, and return."""
     before = _harmless_signals()
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH)
@@ -115,6 +116,14 @@ def serve(service: Service, listening: socket.socket) -> None:
         sys.setswitchinterval(interval)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def serve(service: Service, listening: socket.socket) -> None:
+    """Answer until a signal asks to stop; then what was begun is finished, if it can be in time."""
+    server = Server(service, application(service))
+    try:
+        run_server(server, listening)
+    finally:
         left = len(service.active)
         ended = service.worker.stop(drain=not left, timeout=5.0)
         if service.log is not None:
