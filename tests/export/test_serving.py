@@ -340,6 +340,23 @@ def test_a_pause_holds_answers_back_and_resuming_gives_them(http: httpx.Client) 
     assert ask(http).status_code == 200
 
 
+@pytest.mark.parametrize(("mode", "finish"), [("abort", "abort"), ("wait", "length")])
+def test_a_pause_ends_what_is_written_or_lets_it_finish(
+    mode: str, finish: str, http: httpx.Client
+) -> None:
+    body = {"model": "tiny", "prompt": "a", "max_tokens": 200, "ignore_eos": True, "n": 16}
+    with http.stream("POST", "/v1/completions", json={**body, "stream": True}) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        assert http.post("/pause", params={"mode": mode}).status_code == 200
+        events = [json.loads(one[6:]) for one in lines if one.startswith("data: {")]
+    try:
+        reasons = [choice["finish_reason"] for event in events for choice in event["choices"]]
+        assert reasons.count(finish) >= (16 if mode == "wait" else 1)
+    finally:
+        http.post("/resume")
+
+
 # What is refused
 
 
