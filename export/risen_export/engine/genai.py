@@ -24,7 +24,7 @@ from risen_export.engine.text import TextStream
 from risen_export.runtime.bundle import DEFAULT_NEW_TOKENS, ids_of
 from risen_export.runtime.chat import ChatTokenizer
 from risen_export.runtime.logits import Settings
-from risen_export.runtime.session import require_device, require_runtime
+from risen_export.runtime.session import require_device, require_runtime, threads_of_environment
 from risen_export.runtime.settings import read_genai, read_generation
 from risen_plugin.errors import DataError, ExportError, one_line
 
@@ -68,6 +68,10 @@ class GenaiEngine:
             # A CPU's engine reads it and still takes four at a time.
             sizes = {"max_batch_size": settings.rows}
             config.overlay(json.dumps({"engine": {"static_batching": sizes}}))
+            threads = settings.threads or threads_of_environment()
+            if threads:
+                options = {"session_options": {"intra_op_num_threads": threads}}
+                config.overlay(json.dumps({"model": {"decoder": options}}))
             self._engine = og.Engine(og.Model(config))
         except Exception as error:  # genai's exceptions share no base class
             raise ExportError(f"genai cannot open {folder}: {one_line(error)}") from error
