@@ -39,7 +39,7 @@ from benchmarks.shared import (
     write_results,
 )
 
-_PROMPT = 64  # tokens of a prompt
+_PROMPT = 32  # tokens of a prompt
 _STEPS = 24  # tokens that are decoded after it
 _CONTEXT = 512
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -152,13 +152,17 @@ def _agreement(arms: Mapping[str, Remote]) -> dict[str, int]:
 
 
 def _rates(arm: Remote, prompts: Sequence[Sequence[int]]) -> dict[str, float]:
-    """Tokens per second, all rows together: of the prompt up to one token, and of steps alone."""
+    """Tokens per second, all rows together: of prompts until all have a token, and of steps then.
+
+    Where rows go in waves, steps are those of the last wave.
+    """
     rows = len(prompts)
-    short = arm.serve(Asked(prompts, [1] * rows)).seconds
-    long = arm.serve(Asked(prompts, [1 + _STEPS] * rows)).seconds
+    served = arm.serve(Asked(prompts, [1 + _STEPS] * rows))
+    first = max(times[0] for times in served.times)
+    after = sum(time > first for times in served.times for time in times)
     return {
-        "prefill": rows * len(prompts[0]) / short,
-        "decode": rows * _STEPS / max(long - short, 1e-9),
+        "prefill": sum(map(len, prompts)) / first,
+        "decode": after / (served.seconds - first),
     }
 
 
