@@ -267,7 +267,7 @@ def on_ray(bundle: Path, name: str) -> Iterator[tuple[str, subprocess.Popen[str]
         threading.Thread(target=process.stdout.read, daemon=True).start()
         yield found[1], process
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
     finally:
         process.kill()
 

@@ -9,6 +9,7 @@ from risen_export.commands.chat import chat_command
 from risen_export.commands.export import export_command, precisions_command
 from risen_export.commands.generate import generate_command
 from risen_export.commands.serve import serve_command
+from risen_export.commands.triton import triton_command
 from risen_export.commands.verify import verify_command
 from risen_plugin.hookspecs import hookimpl
 
@@ -22,4 +23,5 @@ def risen_register_commands(cli: click.Group) -> None:
     cli.add_command(generate_command)
     cli.add_command(precisions_command)
     cli.add_command(serve_command)
+    cli.add_command(triton_command)
     cli.add_command(verify_command)
