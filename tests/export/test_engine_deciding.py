@@ -104,6 +104,17 @@ def test_top_k_top_p_and_min_p_leave_out_what_they_say(one: Sampling, size: int)
         assert drawn == allowed
 
 
+def test_top_p_holds_where_thousands_of_tokens_are_alike() -> None:
+    """So flat that neither the first 512 nor the first 4,096 tokens hold the share."""
+    logits = np.random.default_rng(4).normal(0, 0.3, (1, 9000)).astype(np.float32)
+    ordered = np.sort(softmax(logits)[0])[::-1]
+    kept = int(np.searchsorted(ordered.cumsum(), 0.9)) + 1
+    assert kept > 4096
+    one = Sampling(top_p=0.9)
+    last = draw(logits, [one], [0.999_999_9])[0]
+    assert int((logits[0] > logits[0, last]).sum()) == pytest.approx(kept - 1, abs=2)
+
+
 def test_rows_of_every_kind_are_drawn_together_as_alone() -> None:
     logits = logits_of(4, 700, seed=4)
     kinds = [GREEDY, Sampling(), Sampling(top_p=0.5), Sampling(temperature=0.3)]

@@ -168,11 +168,13 @@ def _likeliest(weights: Logits, sampling: Sampling) -> tuple[Ids, npt.NDArray[np
     size = len(weights)
     count = min(sampling.top_k or size, size)
     total = float(weights.sum(dtype=np.float64))
-    if sampling.top_p < 1 and count > _FEW:
-        tokens = _ordered(weights, _FEW)
+    few = _FEW if sampling.top_p < 1 and count == size else size
+    while few < size:
+        tokens = _ordered(weights, few)
         held = weights[tokens].astype(np.float64)
-        if count == size and held.sum() >= sampling.top_p * total:
+        if held.sum() >= sampling.top_p * total:
             return _within_p(tokens, held, sampling.top_p * total)
+        few *= 8
     tokens = _ordered(weights, count)
     held = weights[tokens].astype(np.float64)
     if sampling.top_p == 1:
@@ -195,7 +197,12 @@ def _ordered(weights: Logits, count: int) -> Ids:
         if count >= size
         else np.sort(np.argpartition(weights, size - count)[size - count :])
     )
-    return some[np.argsort(-weights[some], kind="stable")].astype(np.int64)
+    # Numbers and tokens in one integer sort many times as fast as by a stable argsort.
+    bits = (weights[some].astype(np.float32) + np.float32(0)).view(np.uint32)  # -0 is 0
+    rising = np.where(bits >> 31, ~bits, bits | np.uint32(0x80000000))
+    keys = ((~rising).astype(np.uint64) << np.uint64(32)) | some.astype(np.uint64)
+    keys.sort()
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 def totals_of(logits: Logits) -> npt.NDArray[np.float64]:
