@@ -194,7 +194,10 @@ def phases(
             "-m", "benchmarks.rollout_worker", arm, json.dumps(grpo), *map(str, arguments), *more,
             environment={"OMP_NUM_THREADS": str(threads)},
         )  # fmt: skip
-        return dict(json.loads(output.splitlines()[-1]))
+        made: dict[str, Any] = json.loads(output.splitlines()[-1])
+        # A round takes minutes, and what was measured should not be lost with the rest.
+        click.echo(f"{arm}, seed {rounds[arm]}: {json.dumps(made)}", err=True)
+        return made
 
     runs = interleave({arm: partial(run, arm) for arm in chosen}, repeats)
     found = {arm: _Arm.of(made) for arm, made in runs.items()}
