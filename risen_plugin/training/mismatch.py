@@ -52,7 +52,8 @@ def mismatch(
     gap = torch.nan_to_num(gap, nan=0.0)  # a broken model is for the losses to show
     ratio = gap.exp()
     tokens = (mask != 0).sum().clamp(min=1)
-    kl = float((ratio - 1 - gap).sum() / tokens)
+    # Sums of equal likelihoods round to a hair below 0.
+    kl = max(0.0, float((torch.expm1(gap) - gap).sum() / tokens))
     return Mismatch(ratio.clamp(max=max_weight), kl)
 
 
