@@ -420,6 +420,7 @@ ROOMS = [ROOT / "risen_plugin", ROOT / "export" / "risen_export"]
 SEAMS = [
     ROOT / "risen_plugin" / "training",
     ROOT / "export" / "risen_export" / "backends" / "genai.py",
+    ROOT / "export" / "risen_export" / "engine" / "genai.py",  # genai's own engine, behind ours
     ROOT / "export" / "risen_export" / "merging" / "weights.py",
 ]
 LIBRARIES = {
