@@ -37,8 +37,9 @@ def new_command() -> None:
 def plugin_command(installed: Plugins, *, name: str, kind: Kind, output: Path | None) -> None:
     """Write a plugin called NAME: a package that can be installed, with its tests.
 
-    It offers one reward, generator, scheduler or exporter by that name, which works as it is and is
-    yours to change. Everything that is written there passes its tests once it is installed.
+    It offers one reward, generator, scheduler, exporter or rollout by that name, which works as it
+    is and is yours to change. Everything that is written there passes its tests once it is
+    installed.
     """
     from risen_plugin.commands.new.filling import write_new
     from risen_plugin.commands.new.plugin import plugin_files, plugin_name
