@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from risen_export.backends.halves import bits_of, halve_int8, pack
+from risen_export.bundles.sizes import bytes_by_kind
 
 MICROSOFT = "com.microsoft"
 
@@ -125,5 +126,8 @@ def test_weights_beside_rounded_activations_stay_whole(tmp_path: Path) -> None:
     assert bits(tmp_path) == {8}
 
 
-def test_the_int8_graph_of_a_bundle_is_halved(tied_bundle: Path) -> None:
+def test_the_int8_graph_of_a_bundle_is_halved_and_still_called_int8(tied_bundle: Path) -> None:
     assert bits(tied_bundle / "int8") == {4}
+    kinds = bytes_by_kind(tied_bundle / "int8")
+    assert {"int8_weights", "int8_scales"} < kinds.keys()
+    assert not any(kind.startswith("int4") for kind in kinds)

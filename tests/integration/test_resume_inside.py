@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -324,8 +323,6 @@ def test_a_phase_that_is_sampled_outside_of_torch_goes_on_as_if_it_was_never_cut
     make_model: Make, run: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnxruntime_genai")
-    if not metadata.entry_points(group="risen_plugin.rollouts"):
-        pytest.skip("installed before rollouts were offered: pip install -e .")
     monkeypatch.setattr("risen_plugin.run.start.rehearse", lambda *a, **more: None)
     # The engine is found faster, and is kept to without being measured again.
     seconds = iter([1.0, 2.0] * 2)

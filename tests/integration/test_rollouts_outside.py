@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,6 @@ from risen_plugin.training.mismatch import MISMATCH, WeighedTrainer
 from .conftest import KEEP, at_step
 
 pytest.importorskip("onnxruntime_genai")
-if not metadata.entry_points(group="risen_plugin.rollouts"):
-    pytest.skip("installed before rollouts were offered: pip install -e .", allow_module_level=True)
 
 CLOSE = 1e-3  # nats: the engine's log-probabilities beside torch's, in fp32
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from risen_export.bundles.manifest import DATA, GRAPH
+from risen_export.bundles.sizes import HIGH
 from risen_plugin.kit.files import put
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class _Pen:
                 self._inputs(node, weight, shift, name),
                 {**{key: one.value for key, one in node.attributes.items()}, "bits": 4},
                 domain=node.domain,
-                name=str(node.name) if name == "low" else f"{node.name}/high",
+                name=str(node.name) if name == "low" else f"{node.name}{HIGH}",
             )
             parts[name] = self._put(node, half, f"{whole.name}/{name}")
         scaled = ir.node("Mul", [parts["high"], sixteen], name=f"{node.name}/scaled")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _GRAPHS = (".onnx", ".onnx.data", ".onnx_data")
 _QUANTIZED = ("MatMulNBits", "GatherBlockQuantized")
+HIGH = "/high"
+"""How the node ends that computes with the high halves of 8-bit weights, beside that of the low."""
 
 
 def bytes_by_kind(folder: str | Path) -> dict[str, int]:
@@ -33,9 +35,12 @@ def bytes_by_kind(folder: str | Path) -> dict[str, int]:
     makers = {name: node for node in model.graph.node for name in node.output}
     looked_up: set[str] = set()
     bits: dict[str, int] = {}  # of the weights that a quantized tensor belongs to
+    names = {node.name for node in model.graph.node}
     for node in model.graph.node:
         if node.op_type in _QUANTIZED:
             width = next((one.i for one in node.attribute if one.name == "bits"), 4)
+            if node.name.endswith(HIGH) or f"{node.name}{HIGH}" in names:
+                width = 8  # each half has 4 of them
             bits |= dict.fromkeys(node.input, width)
         if any(name.endswith("input_ids") for name in node.input):
             looked_up.update(node.input)
