@@ -19,7 +19,9 @@ from click.testing import CliRunner
 from risen_export.engine.engine import Engine
 from risen_export.engine.requests import Request
 from risen_export.engine.settings import EngineSettings
+from risen_export.serving.triton_repository import write_repository
 from risen_plugin.cli import command_line
+from risen_plugin.errors import ConfigError
 
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytestmark = pytest.mark.slow
@@ -249,3 +251,15 @@ def test_a_model_that_is_there_is_not_written_over(repository: Path, apart_bundl
         assert done.exit_code == 2
         assert why in done.output
         assert len(done.output.splitlines()) == 1
+
+
+def test_a_repository_in_its_own_bundle_or_below_a_file_is_refused(
+    apart_bundle: Path, tmp_path: Path
+) -> None:
+    before = sorted(apart_bundle.rglob("*"))
+    with pytest.raises(ConfigError, match="lies in the bundle that it would be a copy of"):
+        write_repository(apart_bundle, apart_bundle / "triton", "tiny", {})
+    assert sorted(apart_bundle.rglob("*")) == before
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot be written: .*Not a directory"):
+        write_repository(apart_bundle, tmp_path / "file", "tiny", {})

@@ -14,17 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from risen_export.runtime.session import TYPES
 from risen_plugin.errors import ExportError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-
-_TYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-}
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Shapes:
         keys, states = {}, {}
         for value in session.get_inputs():
             if value.name.startswith("past"):
-                kind = _TYPES.get(value.type)
+                kind = TYPES.get(value.type)
                 if kind is None:
                     raise ExportError(
                         f"the graph keeps {value.type}, for which numpy has no arrays; run it "

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from risen_export.engine.requests import Sampling, TokenLogprob
+from risen_export.runtime.logits import divide
 from risen_plugin.errors import DataError
 
 Logits = npt.NDArray[np.float32]
@@ -33,10 +34,7 @@ def changed(
         return logits
     row = logits.copy()
     if sampling.repetition_penalty != 1:
-        seen = np.unique(np.asarray([*prompt, *answer], dtype=np.int64))
-        seen = seen[seen < len(row)]
-        own, factor = row[seen], np.float32(sampling.repetition_penalty)
-        row[seen] = np.where(own < 0, own * factor, own / factor)
+        divide(row, [*prompt, *answer], sampling.repetition_penalty)
     if answer and (sampling.frequency_penalty or sampling.presence_penalty):
         tokens, counts = np.unique(np.asarray(answer, dtype=np.int64), return_counts=True)
         row[tokens] -= (sampling.frequency_penalty * counts + sampling.presence_penalty).astype(

@@ -121,15 +121,16 @@ def _add_bias(
 
 def _repetition_penalty(value: Any) -> Processor:
     penalty = _positive(value)
-    return lambda scores, row: _divide(scores, row.ids, penalty)
+    return lambda scores, row: divide(scores, row.ids, penalty)
 
 
 def _encoder_repetition_penalty(value: Any) -> Processor:
     reward = 1 / _positive(value)
-    return lambda scores, row: _divide(scores, row.prompt, reward)
+    return lambda scores, row: divide(scores, row.prompt, reward)
 
 
-def _divide(scores: Scores, ids: Sequence[int], penalty: float) -> None:
+def divide(scores: Scores, ids: Sequence[int], penalty: float) -> None:
+    """Make tokens less likely in place: scores (V,) above 0 are divided, those below multiplied."""
     tokens = np.unique(np.asarray(ids, dtype=np.int64))
     tokens = tokens[tokens < len(scores)]
     own = scores[tokens]

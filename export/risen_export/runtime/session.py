@@ -22,12 +22,13 @@ from risen_plugin.errors import ExportError, one_line, printable
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, OrtValue
 
-_TYPES: dict[str, type[np.generic]] = {
+TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(int8)": np.int8,
     "tensor(uint8)": np.uint8,
 }
+"""numpy's types for those of onnxruntime that a cache may be of."""
 
 
 def require_runtime(requires: Mapping[str, str], folder: Path) -> None:
@@ -135,7 +136,7 @@ class KeyValueCache:
         self._weights = weights or {}
         self._capacity = capacity
         inputs = {value.name: value for value in session.get_inputs()}
-        odd = sorted({value.type for value in inputs.values()} - _TYPES.keys() - {"tensor(int64)"})
+        odd = sorted({value.type for value in inputs.values()} - TYPES.keys() - {"tensor(int64)"})
         if odd:
             raise ExportError(
                 f"the graph takes {odd[0]}, for which numpy has no arrays; run it with "
@@ -144,7 +145,7 @@ class KeyValueCache:
         self._positions = "position_ids" in inputs
         try:
             self._buffers: dict[str, npt.NDArray[Any]] = {
-                name: np.zeros((rows, value.shape[1], capacity, value.shape[3]), _TYPES[value.type])
+                name: np.zeros((rows, value.shape[1], capacity, value.shape[3]), TYPES[value.type])
                 for name, value in inputs.items()
                 if name.startswith("past_key_values.")
             }
@@ -155,7 +156,7 @@ class KeyValueCache:
             ) from error
         # What a convolution remembers of the tokens before; it is not a place per token.
         self._states: dict[str, npt.NDArray[Any]] = {
-            name: np.zeros((rows, *value.shape[1:]), _TYPES[value.type])
+            name: np.zeros((rows, *value.shape[1:]), TYPES[value.type])
             for name, value in inputs.items()
             if name.startswith("past.")
         }

@@ -13,7 +13,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -26,7 +26,7 @@ from risen_export.serving.events import SLOWEST, event, unless_gone
 from risen_export.serving.guarding import Guard, Keys, Rates, refused
 from risen_export.serving.inside import Answered, Asked, Headers
 from risen_export.serving.metrics import CONTENT_TYPE, Metrics
-from risen_export.serving.refusals import RefusedError
+from risen_export.serving.refusals import InTime, RefusedError
 from risen_export.serving.service import ServeSettings
 from risen_plugin.errors import RisenError
 
@@ -116,8 +116,13 @@ class Front:
         answered = await self._whole(asked)
         return _response(answered)
 
+    def _in_time(self) -> InTime:
+        seconds = self.settings.timeout
+        message = f"no replica has answered within {seconds:g} s"
+        return InTime(asyncio.timeout(seconds), message)
+
     async def _whole(self, asked: Asked) -> Answered:
-        async with _InTime(self.settings.timeout):
+        async with self._in_time():
             for tries in range(1, TRIES + 1):
                 try:
                     return await self.replicas.whole(asked)
@@ -126,7 +131,7 @@ class Front:
         raise AssertionError  # the last try has raised
 
     async def _stream(self, asked: Asked) -> Response:
-        async with _InTime(self.settings.timeout):
+        async with self._in_time():
             for tries in range(1, TRIES + 1):
                 parts = self.replicas.stream(asked)
                 try:
@@ -232,23 +237,6 @@ async def _rest(body: Message, parts: AsyncGenerator[Message, None]) -> AsyncIte
         yield event(lost.body)
     finally:
         await parts.aclose()
-
-
-class _InTime:
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *about: Any) -> None:
-        try:
-            await self._timeout.__aexit__(*about)
-        except TimeoutError:
-            raise RefusedError(
-                f"no replica has answered within {self._seconds:g} s", 504, code="timeout"
-            ) from None
 
 
 def _label(path: str) -> str:

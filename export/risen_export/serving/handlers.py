@@ -13,7 +13,7 @@ from risen_export.engine.requests import Completion, Piece
 from risen_export.serving.answering import Gathered
 from risen_export.serving.asked import read_chat, read_text
 from risen_export.serving.events import EventStream, body_of, event, unless_gone
-from risen_export.serving.jobs import Ids, InTime, Job, chosen, write_down
+from risen_export.serving.jobs import Ids, Job, chosen, in_time, write_down
 from risen_export.serving.judging import Judged
 from risen_export.serving.refusals import RefusedError
 from risen_export.serving.service import Service
@@ -137,7 +137,7 @@ async def _stream(job: Job) -> AsyncIterator[bytes]:
     head = {**envelope(job.shape, job.model), "object": job.shape.chunk_kind}
     n, count = job.settings.n, job.settings.n * len(job.ids)
     gathered = [Gathered() for _ in range(count)]
-    async with InTime(job):
+    async with in_time(job):
         admitted = job.service.admitted(job.answers())
         answers = await admitted.__aenter__()
     try:
@@ -150,7 +150,7 @@ async def _stream(job: Job) -> AsyncIterator[bytes]:
                 yield _chunk(job, head, [choice])
         pieces = aiter(answers)
         while True:
-            async with InTime(job):
+            async with in_time(job):
                 try:
                     place, piece = await anext(pieces)
                 except StopAsyncIteration:

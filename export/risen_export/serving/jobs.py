@@ -13,7 +13,7 @@ from risen_export.engine.requests import Completion, Piece, Request
 from risen_export.serving.answering import Answers, Gathered
 from risen_export.serving.asked import Settings
 from risen_export.serving.judging import Judged, best
-from risen_export.serving.refusals import RefusedError
+from risen_export.serving.refusals import InTime
 from risen_export.serving.service import Service
 from risen_export.serving.shapes import Shape, usage
 from risen_export.serving.traffic import rows_of
@@ -104,7 +104,7 @@ class Job:
 async def chosen(job: Job) -> tuple[list[Completion], list[Judged | None]]:
     """The answers that are given back, ``n`` to each prompt, with what rewards say of them."""
     gathered = [[Gathered() for _ in range(job.settings.candidates)] for _ in job.ids]
-    async with InTime(job), job.service.admitted(job.answers()) as answers:
+    async with in_time(job), job.service.admitted(job.answers()) as answers:
         async for place, piece in answers:
             job.saw(piece)
             gathered[place][piece.index].add(piece)
@@ -129,7 +129,7 @@ async def _judge(job: Job, prompt: Prompt, group: Sequence[Completion]) -> list[
     completions = [
         [{"role": "assistant", "content": one.text}] if chat else one.text for one in group
     ]
-    async with InTime(job):
+    async with in_time(job):
         return await asyncio.to_thread(
             job.service.judges.judge,
             verifying.rewards,
@@ -140,23 +140,10 @@ async def _judge(job: Job, prompt: Prompt, group: Sequence[Completion]) -> list[
         )
 
 
-class InTime:
+def in_time(job: Job) -> InTime:
     """Within it, a request that has used up its time is refused."""
-
-    def __init__(self, job: Job) -> None:
-        self._timeout = asyncio.timeout_at(job.deadline)
-        self._seconds = job.service.settings.timeout
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *about: Any) -> None:
-        try:
-            await self._timeout.__aexit__(*about)
-        except TimeoutError:
-            raise RefusedError(
-                f"the request took more than {self._seconds:g} s", 504, code="timeout"
-            ) from None
+    seconds = job.service.settings.timeout
+    return InTime(asyncio.timeout_at(job.deadline), f"the request took more than {seconds:g} s")
 
 
 def write_down(job: Job, answers: Sequence[Completion], judged: Sequence[Judged | None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,3 +68,24 @@ class RefusedError(RisenError):
         if self.retry_after is None:
             return {}
         return {"retry-after": str(max(1, round(self.retry_after)))}
+
+
+class InTime:
+    """Within it, what takes too long is refused.
+
+    :param timeout: of ``asyncio``.
+    :param message: of the refusal, with the status 504.
+    """
+
+    def __init__(self, timeout: asyncio.Timeout, message: str) -> None:
+        self._timeout = timeout
+        self._message = message
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *about: Any) -> None:
+        try:
+            await self._timeout.__aexit__(*about)
+        except TimeoutError:
+            raise RefusedError(self._message, 504, code="timeout") from None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from risen_export.bundles.opening import open_folder
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, one_line
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _MODEL = '''\
@@ -57,7 +57,8 @@ def write_repository(
     """Write ``OUTPUT/NAME`` with a copy of the bundle; its folder.
 
     :param settings: parameters of ``config.pbtxt``: ``precision``, ``rows``, and so on.
-    :raises ConfigError: if the name cannot be one, or the folder is there already.
+    :raises ConfigError: if the name cannot be one, or the folder is there already, lies in the
+        bundle, or cannot be written.
     :raises ExportError: if the bundle cannot be opened.
     """
     if not _NAME.fullmatch(name) or name.strip(".") == "":
@@ -65,6 +66,8 @@ def write_repository(
     folder = output / name
     if folder.exists():
         raise ConfigError(f"{folder} is there already; remove it, or give another --name")
+    if folder.resolve().is_relative_to(bundle.resolve()):
+        raise ConfigError(f"{folder} lies in the bundle that it would be a copy of; choose another")
     _, content = open_folder(bundle, settings.get("precision"), check_hashes=check_hashes)
     kind = "KIND_GPU" if content["target"] == "cuda" else "KIND_CPU"
     given = {"bundle": "bundle", **settings}
@@ -82,6 +85,8 @@ def write_repository(
         text = _CONFIG.format(name=name, kind=kind, parameters=parameters)
         (making / "config.pbtxt").write_text(text, encoding="utf-8")
         making.rename(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written: {one_line(error)}") from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return folder
