@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import threading
@@ -316,6 +317,20 @@ def test_more_than_may_wait_is_refused_with_a_time(bundle: Path) -> None:
 def test_memory_that_does_not_suffice_is_refused_before_it_is_used(bundle: Path) -> None:
     with pytest.raises(DataError, match="answers of 256 tokens take"):
         opened(bundle, rows=1000, context=256, memory=10_000_000)
+
+
+def test_the_model_s_own_length_holds_where_the_request_names_none(
+    bundle: Path, tmp_path: Path
+) -> None:
+    limited = shutil.copytree(bundle, tmp_path / "fp32")
+    path = limited / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_length": 30}))
+    engine = Engine(limited, EngineSettings(rows=2))
+    free = Request(prompt(9, 20), ignore_eos=True, text=False)
+    assert len(engine.run([free])[0][0].ids) == 10
+    assert len(engine.run([asked(prompt(9, 20), 15)])[0][0].ids) == 15
+    with pytest.raises(DataError, match=r"end prompt and answer at 30 \(max_length\)"):
+        engine.submit(Request(prompt(9, 30)))
 
 
 def test_a_device_that_this_engine_does_not_run_on_is_refused(bundle: Path) -> None:

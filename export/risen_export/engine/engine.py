@@ -62,6 +62,7 @@ class Engine:
         self.eos_ids = ids_of(generation.get("eos_token_id"))
         self._writer = Writer(folder, generation)
         self._most_new = int(generation.get("max_new_tokens") or 0) or None
+        self._longest = int(generation.get("max_length") or 0) or None
         if genai.get("search", {}).get("past_present_share_buffer") is False:
             raise ExportError(
                 f"{folder} does not share its past and present, so rows cannot join and leave; "
@@ -314,5 +315,13 @@ class Engine:
         )
         if odd is not None:
             raise DataError(f"logit_bias has token {odd}, and there are {self.vocabulary}")
-        wanted = request.max_new_tokens or self._most_new or DEFAULT_NEW_TOKENS
-        return min(length + wanted, self.context)
+        wanted = request.max_new_tokens or self._most_new
+        if wanted is not None:
+            return min(length + wanted, self.context)
+        longest = min(self._longest or self.context, self.context)
+        if length >= longest:
+            raise DataError(
+                f"the prompt has {length} tokens, and the model's generation settings end prompt "
+                f"and answer at {longest} (max_length); say how long an answer may be"
+            )
+        return min(length + DEFAULT_NEW_TOKENS, longest)
