@@ -1,7 +1,8 @@
 """Run the builder's graph on parts of one cache: prompts piece by piece, rows token by token.
 
 GroupQueryAttention writes new keys and values in place when past and present are the same memory.
-Views of the cache are bound once for each number of rows, so that a step copies nothing.
+Views of the cache and the weights of adapters are bound once for each number of rows, so that a
+step copies nothing and binds only what is new in it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from risen_export.engine.cache import Cache
 from risen_plugin.errors import ExportError, one_line
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, OrtValue
+    from onnxruntime import InferenceSession, IOBinding
 
 _ASKED = "logits_at"  # row and place of each token whose logits are computed
 Logits = npt.NDArray[np.float32]
@@ -37,7 +38,8 @@ class Graph:
         self._rows = rows
         self._inputs = {value.name for value in session.get_inputs()}
         self.asks = _ASKED in self._inputs
-        self._views: dict[tuple[int, int], list[tuple[str, OrtValue]]] = {}
+        self._bindings: dict[tuple[int, int], IOBinding] = {}
+        self._weights: Weights = {}
         # Where a step leaves its logits; its size is known after the first one.
         self._logits: Logits | None = None
 
@@ -80,7 +82,7 @@ class Graph:
         asked: list[list[int]],
         keep: bool = False,
     ) -> npt.NDArray[Any]:
-        binding = self.session.io_binding()
+        binding = self._binding(first, len(ids), weights)
         feeds = {
             "input_ids": ids,
             "attention_mask": mask,
@@ -90,11 +92,6 @@ class Graph:
         for name, value in feeds.items():
             if name in self._inputs:
                 binding.bind_cpu_input(name, np.ascontiguousarray(value))
-        for name, weight in weights.items():
-            binding.bind_ortvalue_input(name, weight)
-        for name, view in self._view(first, len(ids)):
-            binding.bind_ortvalue_input(name, view)
-            binding.bind_ortvalue_output(name.replace("past_key_values", "present"), view)
         for name, state in self._cache.states.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(state[first : first + len(ids)]))
             binding.bind_output(name.replace("past", "present"), "cpu")
@@ -109,26 +106,33 @@ class Graph:
             self.session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise ExportError(f"onnxruntime cannot run the graph: {one_line(error)}") from error
+        if keep and self._logits is not None and not self._cache.states:
+            return self._logits[: len(ids)]
         outputs = binding.get_outputs()[len(self._cache.keys) :]
         for state, output in zip(self._cache.states.values(), outputs[:-1], strict=True):
             state[first : first + len(ids)] = output.numpy()
-        if keep and self._logits is not None:
-            return self._logits[: len(ids)]
         logits: npt.NDArray[Any] = outputs[-1].numpy()
         if keep:
             self._logits = np.empty((self._rows, 1, logits.shape[-1]), logits.dtype)
         return logits
 
-    def _view(self, first: int, count: int) -> list[tuple[str, OrtValue]]:
-        """Slots of the cache as onnxruntime takes them, without a copy."""
+    def _binding(self, first: int, count: int, weights: Weights) -> IOBinding:
+        """Slots of the cache and weights as onnxruntime takes them, without a copy.
+
+        Bindings are kept for the latest weights alone: they would hold on to those before.
+        """
         import onnxruntime
 
-        found = self._views.get((first, count))
+        if weights is not self._weights and (weights or self._weights):
+            self._bindings.clear()
+        self._weights = weights
+        found = self._bindings.get((first, count))
         if found is None:
-            make = onnxruntime.OrtValue.ortvalue_from_numpy
-            found = [
-                (name, make(buffer[first : first + count]))
-                for name, buffer in self._cache.keys.items()
-            ]
-            self._views[first, count] = found
+            found = self._bindings[first, count] = self.session.io_binding()
+            for name, weight in weights.items():
+                found.bind_ortvalue_input(name, weight)
+            for name, buffer in self._cache.keys.items():
+                view = onnxruntime.OrtValue.ortvalue_from_numpy(buffer[first : first + count])
+                found.bind_ortvalue_input(name, view)
+                found.bind_ortvalue_output(name.replace("past_key_values", "present"), view)
         return found
