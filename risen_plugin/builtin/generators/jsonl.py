@@ -31,7 +31,7 @@ class Jsonl:
     twelve bytes a row, and a row is read when it is drawn.
 
     :param path: a file with one JSON object per line (``.json``: one list; ``.parquet``), or a
-        folder that ``datasets`` saved.
+        folder that ``datasets`` saved; ``plain`` is the prompts that come with the package.
     :param dataset: the name or folder of a dataset for ``datasets.load_dataset``.
     :param split: the split of a dataset.
     :param prompt: the column with the prompt, text or chat messages; it is called ``prompt`` in
