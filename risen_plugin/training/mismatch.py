@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from risen_plugin.training.trimming import trimmed
+
 MISMATCH = "mismatch_kl"
 """The name of the distance in the log, in nats per token."""
 _SAMPLED, _OLD, _WEIGHTS = (
@@ -24,6 +26,8 @@ _SAMPLED, _OLD, _WEIGHTS = (
     "old_per_token_logps",
     "importance_sampling_ratio",
 )
+_SUMMED = ("cispo", "dapo", "vespo")
+"""Losses that are a sum over tokens by a number known beforehand."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ class WeighedTrainer(GRPOTrainer):
     _unweighed: Mapping[str, Any] | None = None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
-        """TRL's loss, with the weights where it expects those of vLLM's answers."""
+        """TRL's loss of what has a gradient, with weights where it expects those of vLLM."""
+        inputs = trimmed(inputs, drops_rows=self._weighs_by_advantage())
         if self.max_weight is None or _SAMPLED not in inputs:
             return super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
         # Filled in when the forward pass of this loss has told the likelihoods.
@@ -78,6 +83,25 @@ class WeighedTrainer(GRPOTrainer):
                 return super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
             finally:
                 self._unweighed = None
+
+    def _weighs_by_advantage(self) -> bool:
+        """Whether a row of advantage 0 adds nothing to the loss, whoever is beside it.
+
+        The losses that take a mean over rows or over the tokens of a part of the batch would take
+        another mean; a KL, an entropy bonus and a router have gradients of their own; and processes
+        exchange numbers of each row.
+        """
+        args: Any = self.args
+        config = self.accelerator.unwrap_model(self.model).config
+        return (
+            args.loss_type in _SUMMED
+            and self.beta == 0.0
+            and not getattr(args, "entropy_coef", 0.0)
+            and not getattr(args, "use_adaptive_entropy", False)
+            and args.top_entropy_quantile == 1.0
+            and not hasattr(config, "output_router_logits")
+            and self.accelerator.num_processes == 1
+        )
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         made: Any = super()._get_per_token_logps_and_entropies(*args, **kwargs)
