@@ -21,6 +21,8 @@ EVAL_LOSS = "eval_loss"
 # Names of metrics of a phase. Those that are measured twice end in _before and _after.
 OF_THE_GUARD = "guard/"
 ADHERENCE = f"{OF_THE_GUARD}adherence_strict"
+CHECKS = f"{OF_THE_GUARD}checks_met"
+CHECKS_GAIN = "checks_gain"
 PROBE_LOSS = f"{OF_THE_GUARD}probe_loss"
 REPORTED_ADHERENCE = "adherence_strict"
 REPORTED_SOFTLY = "adherence_soft"

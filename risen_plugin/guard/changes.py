@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from risen_plugin.config import GuardConfig
 from risen_plugin.contracts import Row
+from risen_plugin.guard.looks import Met, RowPlan, checks_of, is_more_than_chance
 from risen_plugin.kit.intervals import Interval, of_gap, of_means, of_ratio
-from risen_plugin.progress import GAP, OF_TASK, TRIP_WIRE_RISE
+from risen_plugin.progress import CHECKS_GAIN, GAP, OF_TASK, TRIP_WIRE_RISE
 from risen_plugin.rewards.calling import NamedReward
 
 ROUNDING = 1e-9  # so that a gain or a rise of exactly the threshold passes
@@ -30,6 +31,8 @@ class RowByRow:
     """The model at one moment, row by row; a field that was not measured is empty.
 
     :param passed: the guard's rows: whether every graded reward passes the answer.
+    :param met: the guard's rows: how many of how many checks the answer meets, where a check is a
+        constraint of the row, or a graded reward's verdict on the whole answer.
     :param probe: the probe's rows.
     :param entry_answers: the losses of answers that the model gave at phase entry.
     :param reported: as ``passed``, for the reported rows of trained families.
@@ -41,6 +44,7 @@ class RowByRow:
     """
 
     passed: Sequence[bool | None] = ()
+    met: Sequence[Met | None] = ()
     probe: Losses = ()
     entry_answers: Losses = ()
     reported: Sequence[bool | None] = ()
@@ -89,14 +93,28 @@ class Harm:
 
 @dataclass(frozen=True)
 class Changes:
-    """The differences that a phase made, by their names in the record."""
+    """The differences that a phase made, by their names in the record.
+
+    :param gain: in strict adherence.
+    :param checks: the gain in the share of checks that are met; its lower end is above 0 exactly
+        where it is more than chance. None where it is the gain in strict adherence.
+    """
 
     gain: Interval
     harms: Mapping[str, Harm]
+    checks: Interval | None = None
+
+    @property
+    def by_checks(self) -> Interval:
+        """The gain by which chance is told from improvement."""
+        return self.gain if self.checks is None else self.checks
 
     def ends(self) -> dict[str, list[float | None]]:
         """The measured value and its lower and upper end, by name; None where there is no end."""
-        intervals = {"gain": self.gain} | {name: harm.amount for name, harm in self.harms.items()}
+        intervals = {"gain": self.gain}
+        if self.checks is not None:
+            intervals[CHECKS_GAIN] = self.checks
+        intervals |= {name: harm.amount for name, harm in self.harms.items()}
         return {
             name: [
                 end if math.isfinite(end) else None
@@ -116,9 +134,17 @@ class Changes:
 
 
 def compare(
-    before: RowByRow, after: RowByRow, config: GuardConfig, confidence: float | None
+    before: RowByRow,
+    after: RowByRow,
+    config: GuardConfig,
+    confidence: float | None,
+    *,
+    plan: RowPlan | None = None,
 ) -> Changes:
-    """The differences between two moments, over the rows that were measured at both."""
+    """The differences between two moments, over the rows that were measured at both.
+
+    :param plan: of the looks at the guard's rows; None for a single one.
+    """
     harms = {
         "probe_loss_rise": Harm(
             "the rise of the probe loss",
@@ -172,7 +198,19 @@ def compare(
         for name, harm in harms.items()
         if name in _ALWAYS or is_scored.get(name) or not math.isnan(harm.amount.value)
     }
-    return Changes(of_means(before.passed, after.passed, confidence), measured)
+    gain = of_means(before.passed, after.passed, confidence)
+    checks = _gain_in_checks(before, after, confidence, plan)
+    return Changes(gain, measured, None if checks == gain else checks)
+
+
+def _gain_in_checks(
+    before: RowByRow, after: RowByRow, confidence: float | None, plan: RowPlan | None
+) -> Interval:
+    checks = checks_of((before.passed, before.met), (after.passed, after.met))
+    gain = checks.gain(confidence)
+    if confidence is None or is_more_than_chance(checks, confidence, plan):
+        return gain
+    return replace(gain, low=min(gain.low, 0.0))
 
 
 def _is_scored(scores: Sequence[float | None]) -> bool:

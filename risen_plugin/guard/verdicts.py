@@ -1,7 +1,7 @@
 """Judge a RISEN phase, while it runs and after it. Pure: measurements in, a verdict out.
 
-A gain counts if it is above 0 for sure, a harm if it is beyond its limit for sure; ``changes`` says
-how sure they are. Measuring and acting are left to others.
+A gain counts if the checks that are met rise for sure, a harm if it is beyond its limit for sure;
+``changes`` says how sure they are. Measuring and acting are left to others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Literal, TypeAlias
 
 from risen_plugin.config import GuardConfig
 from risen_plugin.guard.changes import ROUNDING, Changes, Harm
-from risen_plugin.kit.intervals import Interval
 from risen_plugin.progress import OF_TASK
 
 _JUDGED = ("domain_drop", OF_TASK)  # by a reward or metric of the user's
@@ -73,7 +72,9 @@ class Look:
 
 
 def judge(before: Measured, after: Measured, config: GuardConfig, changes: Changes) -> Verdict:
-    """Keep the phase if adherence rose, by ``min_gain`` and for sure, and no harm was done.
+    """Keep the phase if adherence rose by ``min_gain``, no harm was done, and all is for sure.
+
+    The gain is for sure if more checks are met than by chance, with every check of a row counted.
 
     A harm counts against a phase only where it is beyond its limit for sure; one that was not
     measured at the entry never is, and one that is no number any more always is. With a
@@ -86,11 +87,12 @@ def judge(before: Measured, after: Measured, config: GuardConfig, changes: Chang
     gain = changes.gain
     if not gain.value >= config.min_gain - ROUNDING:
         return Verdict(False, f"{measured}: gain is less than {config.min_gain:.3f}")
-    if config.confidence is not None and not _is_sure(gain, config.min_gain):
+    if config.confidence is not None and not _is_sure(changes, config.min_gain):
+        sure = changes.gain if config.min_gain < 0.0 else changes.by_checks
         return Verdict(
             False,
-            f"{measured}: gain may be chance, it is for sure only {gain.low:+.3f} "
-            f"(confidence {config.confidence:g})",
+            f"{measured}: gain may be chance, it is for sure only {sure.low:+.3f}"
+            f"{'' if sure == gain else ' of the checks'} (confidence {config.confidence:g})",
         )
     return _unharmed(measured, changes)
 
@@ -189,8 +191,10 @@ def confidence_of_looks(config: GuardConfig, looks: int) -> float | None:
     return 1.0 - (1.0 - config.confidence) / max(1, looks)
 
 
-def _is_sure(gain: Interval, min_gain: float) -> bool:
-    return gain.low >= min_gain - ROUNDING if min_gain < 0.0 else gain.low > 0.0
+def _is_sure(changes: Changes, min_gain: float) -> bool:
+    if min_gain < 0.0:
+        return changes.gain.low >= min_gain - ROUNDING
+    return changes.by_checks.low > 0.0
 
 
 def _is_flat(gains: Sequence[float], config: GuardConfig) -> bool:

@@ -19,9 +19,17 @@ from risen_plugin.constraints.judging import Count, counts_by_constraint, counts
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
 from risen_plugin.guard.changes import RowByRow
+from risen_plugin.guard.looks import Met
 from risen_plugin.guard.verdicts import Measured
 from risen_plugin.phases.context import PhaseContext
-from risen_plugin.rewards.adherence import Adherence, adherence, score, unjudged, verdicts
+from risen_plugin.rewards.adherence import (
+    Adherence,
+    adherence,
+    checks_met,
+    score,
+    unjudged,
+    verdicts,
+)
 from risen_plugin.rewards.calling import NamedReward
 from risen_plugin.rewards.scores import Scores
 from risen_plugin.rewards.tripwires import Tripped, watch
@@ -65,12 +73,14 @@ class AnsweredRows:
     """Held-out rows with the model's answers and the rewards' scores.
 
     :param passed: for each row, whether every graded reward passes its answer.
+    :param met: for each row, how many of how many checks its answer meets.
     """
 
     rows: Sequence[Row]
     answers: Answers
     scores: Mapping[str, Scores]
     passed: Sequence[bool | None]
+    met: Sequence[Met | None]
     adherence: Adherence
 
 
@@ -137,6 +147,7 @@ def measure(
         wires,
         RowByRow(
             passed=list(guard.passed),
+            met=list(guard.met),
             probe=list(retention.probe),
             entry_answers=list(retention.entry_answers),
             reported=list(reported.passed) if reported else [],
@@ -169,7 +180,14 @@ def measure_adherence(context: PhaseContext, ask: Ask, rows: Sequence[Row]) -> A
             f"every graded reward ({names}) abstained from all {len(rows)} held-out "
             "instructions, so adherence cannot be measured; give instructions that they score"
         )
-    return AnsweredRows(rows, answers, scores, verdicts(context.rewards, scores), measured)
+    return AnsweredRows(
+        rows,
+        answers,
+        scores,
+        verdicts(context.rewards, scores),
+        checks_met(context.rewards, rows, scores),
+        measured,
+    )
 
 
 def measure_retention(  # noqa: PLR0917 the model, how it is asked, and its judge

@@ -20,11 +20,13 @@ from typing import Any, ClassVar, TypeAlias
 
 from risen_plugin.contracts import Decision, PhaseKind, PhaseRecord
 from risen_plugin.guard.changes import Changes
+from risen_plugin.guard.looks import share_met
 from risen_plugin.guard.verdicts import Verdict
 from risen_plugin.kit.files import write_json
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.measuring import Measurement, measure
 from risen_plugin.progress import (
+    CHECKS,
     GAP,
     GUARD_S,
     LEAVE_S,
@@ -287,6 +289,9 @@ def metrics_of(
             f"{OF_THE_GUARD}{k}": v for k, v in measured.guard.as_metrics(f"_{when}").items()
         }
         metrics[f"{OF_THE_GUARD}errors_{when}"] = measured.errors
+        share = share_met(measured.by_row.met)
+        if share is not None:
+            metrics[f"{CHECKS}_{when}"] = share
         if measured.reported is not None:
             metrics[f"{REPORTED_ADHERENCE}_{when}"] = measured.reported.strict
             metrics[f"{REPORTED_SOFTLY}_{when}"] = measured.reported.soft

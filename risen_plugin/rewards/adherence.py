@@ -15,6 +15,9 @@ from risen_plugin.errors import ConfigError
 from risen_plugin.rewards.calling import NamedReward, call_all
 from risen_plugin.rewards.scores import Scores, errors_in
 
+_IDS = "instruction_id_list"
+_WHOLE = 1e-6  # a share of the constraints times their number is whole, but for rounding
+
 
 @dataclass(frozen=True)
 class Adherence:
@@ -159,6 +162,38 @@ def verdicts(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> li
         all(passes for _, passes in judged) if judged else None
         for judged in judged_rows(rewards, scores)
     ]
+
+
+def checks_met(
+    rewards: Sequence[NamedReward], rows: Sequence[Row], scores: Mapping[str, Scores]
+) -> list[tuple[int, int] | None]:
+    """For each answer, how many of how many checks it meets; None where :func:`verdicts` has none.
+
+    A reward that reads the row's constraints and scores their share checks each of them. Any other
+    graded reward that scored is one check: whether it passes.
+    """
+    graded = [reward for reward in rewards if reward.grading.graded]
+    by_constraint = {reward.__name__: _IDS in reward.needs for reward in graded}
+    met: list[tuple[int, int] | None] = []
+    for row, judged in zip(rows, judged_rows(rewards, scores), strict=True):
+        if not judged:
+            met.append(None)
+            continue
+        names = [r.__name__ for r in graded if scores[r.__name__][len(met)] is not None]
+        counts = [
+            _checks(score, passes, len(row.get(_IDS) or ()) if by_constraint[name] else 0)
+            for name, (score, passes) in zip(names, judged, strict=True)
+        ]
+        met.append((sum(count for count, _ in counts), sum(asked for _, asked in counts)))
+    return met
+
+
+def _checks(score: float, passes: bool, constraints: int) -> tuple[int, int]:
+    """The checks of one reward on an answer, whose row names so many constraints that it reads."""
+    count = round(score * constraints)
+    if constraints and 0 <= count <= constraints and abs(score * constraints - count) < _WHOLE:
+        return count, constraints
+    return int(passes), 1
 
 
 def totals(rewards: Sequence[NamedReward], scores: Mapping[str, Scores]) -> list[float | None]:
