@@ -18,7 +18,10 @@ from risen_export.gate.instructions import gather
 from risen_export.gate.settings import GateSettings
 from risen_plugin.commands.advise import measuring
 from risen_plugin.commands.train import training
+from risen_plugin.contracts import text_of
 from risen_plugin.embedded import orders
+from risen_plugin.instructions.plain import plain_prompts
+from risen_plugin.record.held_out import read_held_out
 from risen_plugin.record.run_record import read_events
 
 from .run_commands import (
@@ -259,6 +262,31 @@ def test_a_new_adapter_stands_on_the_model_and_is_saved_if_it_pays():
     assert not list(Path("out").glob("checkpoint-*"))
 
 
+def test_without_instructions_a_model_learns_from_the_prompts_of_the_package():
+    grpo = ("--set", f"risen.grpo={json.dumps(GRPO)}", "--steps", "1")
+    guard = ("--set", f"risen.guard={json.dumps(KEEP)}")
+    result = done("adapt", "model", "--output", "out", "--quiet", *grpo, *guard)
+    said = "no --instructions: learns from the 525 plain prompts of the package, with constraints"
+    assert result.stderr.count(said) == 1
+    assert result.stdout.startswith("RISEN phase 1 kept: adherence ")
+    risen_section = yaml.safe_load(Path("out/run.yaml").read_text())["risen"]
+    assert risen_section["generator"] == {"use": "constraints", "options": {"path": "plain"}}
+    assert risen_section["rewards"][0]["use"] == "constraints"
+    held = read_held_out(Path("out/risen"))
+    assert held is not None
+    assert {text_of(row["query"]) for row in held.rows["guard"]} <= set(plain_prompts())
+
+
+def test_a_generator_and_a_reward_that_are_named_take_the_prompts_of_the_package():
+    Path("mine.py").write_text(
+        "def talk(completions, **columns):\n    return [1.0] * len(completions)\n"
+    )
+    plain = ("--generator", "jsonl", "--rewards", "mine.py:talk")
+    grpo = ("--set", f"risen.grpo={json.dumps(GRPO)}")
+    result = done("adapt", "model", *plain, *grpo, "--check")
+    assert "prompts of the package by way of jsonl, rewarded by mine.py:talk" in result.stderr
+
+
 def test_an_adaptation_that_is_interrupted_in_its_phase_goes_on(monkeypatch: pytest.MonkeyPatch):
     guard = ("--set", f"risen.guard={json.dumps(KEEP)}")
     whole = [argument if argument != "out" else "whole" for argument in ADAPT]
@@ -324,7 +352,7 @@ def test_retention_is_measured_on_plain_queries_where_there_are_some():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--rewards", "constraints"), "give --instructions FILE"),
+        (("--rewards", "exact"), "the column 'answer'"),
         (("--instructions", "instructions.jsonl"), "no reward is named"),
         (("--instructions", "instruction.jsonl", "--rewards", "exact"), "did you mean 'instruc"),
         (("--instructions", "instructions.jsonl", "--rewards", "exat"), "risen: adapt: no reward"),

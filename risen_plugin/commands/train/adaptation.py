@@ -10,6 +10,7 @@ from risen_plugin.commands.options import options_of
 from risen_plugin.commands.score.rescoring import options_by_label
 from risen_plugin.config import GuardConfig
 from risen_plugin.errors import ConfigError, DataError
+from risen_plugin.instructions.plain import plain_prompts
 from risen_plugin.kit.intervals import least_changed
 
 _MOST_HELD_OUT = 64
@@ -31,6 +32,13 @@ def rewards_of(named: Sequence[str], pairs: Sequence[str]) -> list[dict[str, Any
         raise ConfigError(f"a reward is named twice among {', '.join(names)}; name each once")
     options = options_by_label(tuple(pairs), list(labels))
     return [{"use": name, "options": options_of(options[label])} for label, name in labels.items()]
+
+
+def on_plain_prompts(generator: str, rewards: Sequence[str]) -> str:
+    """What is said where no instructions are given, and those of the package are used."""
+    added = ", with constraints added" if generator == "constraints" else f" by way of {generator}"
+    prompts = f"{len(plain_prompts())} plain prompts of the package"
+    return f"no --instructions: learns from the {prompts}{added}, rewarded by {', '.join(rewards)}"
 
 
 def held_out(path: str, generator: str) -> dict[str, int]:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from risen_plugin.builtin.generators.sources import check_there
 from risen_plugin.commands.advise.command import advise_command
@@ -21,6 +22,7 @@ from risen_plugin.commands.options import json_option, rewarded, shared
 from risen_plugin.commands.train.adaptation import (
     adaptation,
     in_one_phase,
+    on_plain_prompts,
     rewards_of,
     risen_section,
 )
@@ -43,6 +45,7 @@ from risen_plugin.commands.train.overrides import overridden
 from risen_plugin.commands.train.run_config import DataSource, RunConfig, read_run
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.instructions.plain import PLAIN
 from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.lock import held
@@ -161,9 +164,11 @@ def adapt_command(
 ) -> None:
     """Reinforce MODEL on instructions alone, and save a new adapter if that pays.
 
-    MODEL is a folder or hub id; its weights stay as they are. Some of the instructions are held out
-    for the guard. Without --probe, retention is measured on what MODEL itself answers: to the plain
-    `query` of the held-out rows, or, where they have none, those answers that follow already.
+    MODEL is a folder or hub id; its weights stay as they are. Without --instructions it learns from
+    the plain prompts that come with the package, with constraints added. Some of the instructions
+    are held out for the guard. Without --probe, retention is measured on what MODEL itself answers:
+    to the plain `query` of the held-out rows, or, where they have none, those answers that follow
+    already.
 
     Ends with exit code 1 if the guard drops the phase and --keep-anyway is not given.
 
@@ -173,12 +178,16 @@ def adapt_command(
     if adapter is not None or remove is not None:
         _change_bundle(context, model, adapter=adapter, name=name, remove=remove)
         return
+    note = None
     if instructions is None:
         if (Path(model) / "manifest.json").is_file():
             raise ConfigError(
                 f"{model} is a bundle; name the ADAPTER to add to it, or --remove one"
             )
-        raise ConfigError("there is nothing to learn from; give --instructions FILE")
+        named = context.get_parameter_source("generator") is not ParameterSource.DEFAULT
+        instructions, generator = PLAIN, generator if named else "constraints"
+        rewards = rewards or ("constraints",)
+        note = on_plain_prompts(generator, rewards)
     section = risen_section(
         instructions,
         rewards_of(rewards, options),
@@ -193,7 +202,7 @@ def adapt_command(
     if run.lora is None:
         raise ConfigError("adapt trains an adapter; give lora settings, or use risen train")
     if only_check:
-        _check(run, folder, "adapt", as_json)
+        _check(run, folder, "adapt", as_json, note)
         return
     now = {**data, "seed": run.seed}
     ended = _ended(folder, now, "adapt", force) if resume else None
@@ -201,7 +210,7 @@ def adapt_command(
         _print_once(_as_text(ended, as_json))
         context.exit(0 if ended.kept or keep_anyway else _NOT_KEPT)
     done, ending = _carry_out(
-        run, folder, data, "adapt", resume=resume, quiet=quiet, only_kept=True
+        run, folder, data, "adapt", resume=resume, quiet=quiet, only_kept=True, note=note
     )
     if done.is_kept or not done.is_main:
         _print_once(_as_text(ending, as_json))
@@ -334,14 +343,21 @@ def _check_early(run: RunConfig) -> None:
         assemble(run.risen)
 
 
-def _check(run: RunConfig, folder: Path, where: str, as_json: bool) -> None:
-    """Begin the run in a folder that is thrown away, up to its first step."""
+def _check(
+    run: RunConfig, folder: Path, where: str, as_json: bool, note: str | None = None
+) -> None:
+    """Begin the run in a folder that is thrown away, up to its first step.
+
+    :param note: as in :func:`_carry_out`.
+    """
     with located(where):
         _check_early(run)
         from risen_plugin.commands.train.training import check, prepare
 
         with TemporaryDirectory(prefix="risen-check-") as scratch:
             checked = check(prepare(run, Path(scratch), quiet=True))
+    if note is not None:
+        _print_once(f"risen: {note}", err=True)
     data = {"output": str(folder), **asdict(checked)}
     lines = checked_lines(run, folder, checked)
     _print_once(json_text(data) if as_json else "\n".join(lines))
@@ -356,10 +372,12 @@ def _carry_out(
     resume: bool,
     quiet: bool,
     only_kept: bool = False,
+    note: str | None = None,
 ) -> tuple[Finished, Ending]:
     """Carry out the run under the lock of its folder, and write down how it ended.
 
     :param where: the file or command that the run was read from, for messages.
+    :param note: what to say of the run once it is found fit, on standard error.
     """
     with held(folder) if _is_first() else nullcontext():
         described = {**data, "seed": run.seed, "output": str(folder)}
@@ -369,6 +387,8 @@ def _carry_out(
             from risen_plugin.training.outer_trainer import leave_processes
 
             prepared = prepare(run, folder, quiet=quiet, described=described)
+        if note is not None:
+            _print_once(f"risen: {note}", err=True)
         if _is_first():
             remove_ending(folder)
         try:
