@@ -49,6 +49,15 @@ class Renamed(click.Option):
             self.opts = every
 
 
+class NearChoice(click.Choice[str]):
+    """A choice that names the nearest one where something else is given."""
+
+    def get_invalid_choice_message(self, value: str, ctx: click.Context | None) -> str:
+        return super().get_invalid_choice_message(value, ctx).rstrip(".") + (
+            near_miss(value, self.choices) or "."
+        )
+
+
 def shared(command: _Command) -> _Command:
     """Add the options that every run has to ``command``."""
     for decorate in (

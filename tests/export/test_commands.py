@@ -275,3 +275,12 @@ def test_the_packages_that_the_guide_names_are_enough_to_answer_and_to_verify(
     )
     assert done.returncode == 0, done.stderr
     assert "int8: 100.0%" in done.stdout or "int8: 9" in done.stdout
+
+
+def test_a_chat_through_a_pipe_writes_answers_alone(
+    tied_bundle: Path, risen: Callable[..., Result]
+) -> None:
+    done = risen("chat", tied_bundle, "--max-new-tokens", 4, stdin="hello\n\n/system be brief\n")
+    assert done.stderr == "there is a system message\n"
+    assert done.stdout.endswith("\n")
+    assert ">" not in done.output

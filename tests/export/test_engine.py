@@ -214,6 +214,28 @@ def test_a_saved_adapter_answers_as_in_peft(bundle: Path, tied_model: Any, tmp_p
     )
 
 
+def test_the_graph_for_adapters_is_opened_once_and_beside_the_steps(
+    bundle: Path, sites: list[Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from risen_export.engine import graphs
+
+    engine = opened(bundle)
+    threads: list[str] = []
+    real = graphs.open_session
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return real(*arguments)
+
+    monkeypatch.setattr(graphs, "open_session", noted)
+    beside = threading.Thread(target=engine.open_adapters, name="beside")
+    beside.start()
+    beside.join()
+    engine.load_adapter("one", factors(sites, 50, 4))
+    engine.load_adapter("two", factors(sites, 51, 4))
+    assert threads == ["beside"]
+
+
 def test_an_adapter_of_another_graph_is_refused(
     bundle: Path, tied_bundle: Path, sites: list[Site]
 ) -> None:
@@ -287,6 +309,7 @@ def test_a_grammar_holds_every_answer_to_it(bundle: Path, grammar: Grammar, matc
         (Grammar("regex", "(unclosed"), "the regex cannot be followed"),
         (Grammar("json_schema", "{not json"), "is not JSON"),
         (Grammar("json_schema", "[" * 1000 + "]" * 1000), "nested deeper than 64"),
+        (Grammar("json_schema", '{"$ref": "#"}'), "contain another one, without end"),
         (Grammar("lark", "start: unknown_rule"), "the lark cannot be followed"),
         (Grammar("regex", "a" * 300_000), "has 300000 characters"),
     ],

@@ -215,6 +215,7 @@ def test_who_goes_away_ends_the_request_at_the_replica() -> None:
     [
         (["--replicas", "2"], "add --ray"),
         (["--ray", "--replicas", "2", "--max-replicas", "3"], "--replicas, or --min-replicas"),
+        (["--ray", "--adapters", "."], "put adapters into the bundle"),
         (["--ray", "--min-replicas", "2"], "needs --max-replicas"),
         (["--ray", "--min-replicas", "3", "--max-replicas", "2"], "is more than"),
     ],

@@ -72,6 +72,7 @@ def test_the_tests_of_a_new_plugin_pass(installed: dict[str, Any], kind: str) ->
         (("length",), "'length' is offered already"),
         (("9",), "cannot be the name of a plugin. It has small letters"),
         (("mine", "--kind", "generatr"), "'generatr' is not one of"),
+        (("mine", "--kind", "rollouts"), "did you mean 'rollout'?"),
     ],
 )
 def test_a_plugin_without_a_good_name_is_not_written(

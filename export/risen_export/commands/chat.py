@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,15 +61,22 @@ def chat_command(
     _loop(talk)
 
 
-def _loop(talk: Talk) -> None:
+def _lines() -> Iterator[str]:
+    """What is typed, or comes through a pipe; to a pipe nothing is said."""
+    if not sys.stdin.isatty():
+        yield from (line.decode("utf-8", "replace") for line in sys.stdin.buffer)
+        return
     click.echo("/help lists what can be typed", err=True)
     while True:
         try:
-            line = click.prompt(">", prompt_suffix=" ", default="", show_default=False, err=True)
+            yield click.prompt(">", prompt_suffix=" ", default="", show_default=False, err=True)
         except click.Abort:  # Ctrl-C or Ctrl-D at the prompt
             click.echo(err=True)
             return
-        line = str(line).strip()
+
+
+def _loop(talk: Talk) -> None:
+    for line in map(str.strip, _lines()):
         if line in ("/quit", "/exit"):
             return
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from risen_plugin.commands.completing import offered, runs
-from risen_plugin.commands.options import json_option
+from risen_plugin.commands.options import NearChoice, json_option
 from risen_plugin.errors import ConfigError
 from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--adapters",
-    type=click.Choice(["merge", "separate"]),
+    type=NearChoice(["merge", "separate"]),
     default="merge",
     show_default=True,
     help="Fold the adapter into the weights, or keep it beside them to be switched.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from risen_plugin.commands.options import bytes_of, nested, parse_options, seconds_of
+from risen_plugin.commands.options import NearChoice, bytes_of, nested, parse_options, seconds_of
 from risen_plugin.errors import ConfigError
 from risen_plugin.kit.foreign import say
 
@@ -88,7 +88,7 @@ _HERE = ("localhost", "127.0.0.1", "[::1]")
 )
 @click.option(
     "--log-format",
-    type=click.Choice(["text", "json"]),
+    type=NearChoice(["text", "json"]),
     default="text",
     show_default=True,
     help="Of the lines on standard error.",
@@ -214,6 +214,11 @@ def _replicas(given: dict[str, Any]) -> tuple[int, int]:
     count, least, most = (given[name] for name in ("replicas", "min_replicas", "max_replicas"))
     if not given["on_ray"] and (count or least or most):
         raise ConfigError("replicas are those of Ray Serve: add --ray")
+    if given["on_ray"] and given["adapters"]:
+        raise ConfigError(
+            "--adapters is for adapters that requests load, and one replica alone would know of "
+            "them; with --ray put adapters into the bundle: risen adapt BUNDLE ADAPTER"
+        )
     if count and (least or most):
         raise ConfigError("give --replicas, or --min-replicas and --max-replicas")
     if least and not most:

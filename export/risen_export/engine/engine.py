@@ -175,6 +175,10 @@ class Engine:
         """
         return self._graphs.load(name, source)
 
+    def open_adapters(self) -> None:
+        """Open the graph that takes adapters; from any thread, so that no step waits for it."""
+        self._graphs.open_adapted()
+
     def remove_adapter(self, name: str) -> None:
         """Forget an adapter; rows that run with it go on.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from risen_export.engine.endless import is_endless
 from risen_export.engine.requests import Grammar
 from risen_plugin.errors import DataError, ExportError, one_line
 
@@ -127,8 +128,11 @@ def _check(grammar: Grammar) -> None:
             for child in (one.values() if isinstance(one, dict) else one)
         ]
         if not level:
-            return
-    raise _too_deep()
+            break
+    else:
+        raise _too_deep()
+    if is_endless(content):
+        raise _refused(grammar, "each answer to it would have to contain another one, without end")
 
 
 def _refused(grammar: Grammar, problem: str) -> DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,8 @@ class Graphs:
         self._files = files.Adapters(folder)
         self._registry = Registry([])
         self._adapted: Graph | None = None
+        self._taking: InferenceSession | None = None
+        self._opening = threading.Lock()
 
     def allocate(self, rows: int, capacity: int) -> Cache:
         """The cache that the graphs work on from now on."""
@@ -99,11 +102,19 @@ class Graphs:
             self.load(name, name)
         return self._registry.get(name)
 
+    def open_adapted(self) -> InferenceSession:
+        """The session that takes adapters, opened once; from any thread, beside running steps."""
+        with self._opening:
+            if self._taking is None:
+                self._taking = self._opened(ADAPTED_GRAPH)
+            return self._taking
+
     def _with_adapters(self) -> Graph:
         if self._adapted is None:
-            session = self._opened(ADAPTED_GRAPH)
+            session = self.open_adapted()
             sites = files.sites_of(session, self._folder)
             if not sites:
+                self._taking = None  # its memory would be held for nothing
                 raise ExportError(
                     f"{self._folder} takes no adapters: they were merged when it was exported; "
                     "export it with --adapters separate"

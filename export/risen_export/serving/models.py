@@ -140,6 +140,7 @@ class Models:
         engine = self._worker.engine
         known = self._in_bundle().get(name)
         try:
+            await asyncio.to_thread(engine.open_adapters)  # seconds, in which others are answered
             load = self._worker.call(lambda: engine.load_adapter(name, source))
             await asyncio.wrap_future(load)
         except RisenError as error:

@@ -8,6 +8,7 @@ from typing import get_args
 
 import click
 
+from risen_plugin.commands.options import NearChoice
 from risen_plugin.hookspecs import hookimpl
 from risen_plugin.plugins import Kind, Plugins
 
@@ -27,7 +28,7 @@ def new_command() -> None:
 @click.argument("name")
 @click.option(
     "--kind",
-    type=click.Choice(get_args(Kind)),
+    type=NearChoice(get_args(Kind)),
     default="reward",
     show_default=True,
     help="What the plugin offers.",

@@ -15,7 +15,7 @@ import click
 
 from risen_plugin.builtin.rewards import Constraints
 from risen_plugin.commands.completing import offered, runs
-from risen_plugin.commands.options import Renamed, json_option, options_of
+from risen_plugin.commands.options import NearChoice, Renamed, json_option, options_of
 from risen_plugin.commands.score import tables
 from risen_plugin.commands.score.by_row import outcome_data, score_rows
 from risen_plugin.commands.score.comparison import Disagreement
@@ -58,7 +58,7 @@ def _shared(command: _Command) -> _Command:
             ),
             click.option(
                 "--on-error",
-                type=click.Choice(["stop", "skip"]),
+                type=NearChoice(["stop", "skip"]),
                 default="stop",
                 show_default=True,
                 help="At a row that cannot be read or scored: stop, or count an error and go on.",
@@ -108,7 +108,7 @@ def _shared(command: _Command) -> _Command:
 @click.option(
     "--as",
     "rules",
-    type=click.Choice(RULES),
+    type=NearChoice(RULES),
     help="By whose rules constraints are judged: risen's own, or exactly as IFEval.  "
     "[default: risen]",
 )
