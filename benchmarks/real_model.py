@@ -1,0 +1,275 @@
+"""Claim: RISEN makes a real model follow instructions, and leaves it as it is at all else.
+
+Trains MODEL in several ways at equal rollouts, on plain prompts of the package to which the
+generator ``constraints`` adds, and measures each beside the model as it was: IFEval by our checks
+and by lm-eval's, retention, and IFEval again of the exported int8 bundle. None of the training
+prompts is one of IFEval's (``risen_plugin/instructions/plain/PROVENANCE.md``). Every stage leaves
+its numbers in OUT, and is not done again where they are.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import ifeval
+from benchmarks.shared import ROOT, machine, print_table, threads_option
+from risen_plugin.kit.files import write_json
+
+BASE = "base"
+SETTINGS: Mapping[str, str] = {
+    "risen.grpo.per_device_train_batch_size": "8",
+    "risen.grpo.gradient_accumulation_steps": "4",
+    "risen.grpo.num_generations": "8",
+    "risen.grpo.max_completion_length": "96",
+    "risen.grpo.learning_rate": "0.0004",
+    "risen.grpo.lr_scheduler_type": "linear",
+    "risen.grpo.warmup_steps": "3",
+    "risen.grpo.temperature": "0.8",
+    "risen.generator.options.maximum": "3",
+    "risen.curriculum": '{"initial": 3000}',
+    "risen.rollout": '{"use": "onnx", "options": {"precision": "int8-fast"}}',
+    "risen.guard.rows": "64",
+    "risen.guard.report_rows": "32",
+    "fine_tune.bf16": "true",
+}
+"""Of RISEN's arm, by keys of a run."""
+WITHOUT: Mapping[str, Mapping[str, str]] = {
+    "no-curriculum": {"risen.curriculum": "null"},
+    "no-int8": {"risen.rollout": "transformers"},
+}
+"""RISEN with something taken away, by arm."""
+ARMS = {
+    BASE: "the model as it was",
+    "risen": "RISEN",
+    **{name: f"RISEN, {name.replace('no-', 'without ')}" for name in WITHOUT},
+    "trl": "stock GRPOTrainer, the same reward",
+    "best-answers": "fine-tuning on its own best answers",
+}
+ROLLOUTS = 32  # of one step
+GROUP = 8  # of one prompt
+SHORT_ROWS = 6
+_GSM8K = ROOT.parent / "shared" / "data" / "gsm8k_test.jsonl"
+Numbers = dict[str, Any]
+
+
+class Stages:
+    """What was measured, one file for each stage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def done(self, name: str, work: Callable[[], Numbers]) -> Numbers:
+        """The numbers of a stage: those that lie there, or those of doing it now."""
+        path = self.folder / f"{name}.json"
+        if not path.is_file():
+            began = time.monotonic()
+            click.echo(f"{name} ...", err=True)
+            made = work()
+            made["stage_seconds"] = round(time.monotonic() - began, 1)
+            made["machine"] = machine()
+            write_json(path, made)
+        read: Numbers = json.loads(path.read_text("utf-8"))
+        return read
+
+
+@click.command()
+@click.option(
+    "--model",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A folder, such as SmolLM2-135M-Instruct's.",
+)
+@click.option("--out", default="out/real-model", type=click.Path(path_type=Path), show_default=True)
+@click.option("--ifeval", "ifeval_file", type=click.Path(path_type=Path), default=ifeval.IFEVAL)
+@click.option("--gsm8k", type=click.Path(path_type=Path), default=_GSM8K)
+@click.option("--arms", default="base,risen,trl,best-answers", show_default=True)
+@click.option("--seeds", default=2, show_default=True)
+@click.option("--steps", default=55, show_default=True, help="GRPO steps of 32 rollouts.")
+@click.option("--tokens", default=ifeval.TOKENS, show_default=True, help="Of a measured answer.")
+@click.option("--short", is_flag=True, help="Two steps and few rows: does it run?")
+@threads_option
+def main(  # noqa: PLR0917  click passes them by name
+    model: Path,
+    out: Path,
+    ifeval_file: Path,
+    gsm8k: Path,
+    arms: str,
+    seeds: int,
+    steps: int,
+    tokens: int,
+    short: bool,
+    threads: int,
+) -> None:
+    """Train, export and measure a real model in several ways."""
+    if not ifeval_file.is_file():
+        raise click.ClickException(
+            f"{ifeval_file} is not there; give IFEval's rows with --ifeval FILE: JSON Lines with "
+            "prompt, instruction_id_list and kwargs"
+        )
+    chosen = arms.split(",")
+    odd = [name for name in chosen if name not in ARMS]
+    if odd:
+        raise click.ClickException(f"no arm '{odd[0]}'; choose from: {', '.join(ARMS)}")
+    rows = ifeval.read(ifeval_file)[: SHORT_ROWS if short else None]
+    run = _Run(model, out, rows, gsm8k, 2 if short else steps, 16 if short else tokens, threads)
+    found = {
+        arm: [run.arm(arm, seed) for seed in range(1, 1 + (1 if arm == BASE else seeds))]
+        for arm in chosen
+    }
+    _show(found, len(rows))
+
+
+class _Run:
+    """The arms of one model."""
+
+    def __init__(  # noqa: PLR0917
+        self,
+        model: Path,
+        out: Path,
+        rows: list[dict[str, Any]],
+        gsm8k: Path,
+        steps: int,
+        tokens: int,
+        threads: int,
+    ) -> None:
+        self.model, self.out, self.rows, self.gsm8k = model, out, rows, gsm8k
+        self.steps, self.tokens, self.threads = steps, tokens, threads
+        self.stages = Stages(out / "numbers")
+
+    def arm(self, arm: str, seed: int) -> Numbers:
+        """All numbers of one arm with one seed."""
+        name = arm if arm == BASE else f"{arm}-{seed}"
+        trained = self.out / name
+        numbers: Numbers = {}
+        if arm == BASE:
+            trained = self.model
+        else:
+            numbers["train"] = self.stages.done(f"{name}.train", lambda: self._train(arm, seed))
+        for precision in ("fp32", "int8"):
+            numbers[precision] = self.stages.done(
+                f"{name}.{precision}", lambda p=precision: self._followed(trained, name, p)
+            )
+        numbers["kept"] = self.stages.done(f"{name}.retention", lambda: self._retention(trained))
+        return numbers
+
+    def _train(self, arm: str, seed: int) -> Numbers:
+        from benchmarks import real_model_peers as peers
+
+        folder = self.out / f"{arm}-{seed}"
+        if arm == "trl":
+            return peers.stock(self.model, folder, self.steps, seed, self.threads)
+        if arm == "best-answers":
+            return peers.best_answers(self.model, folder, self.steps, seed, self.threads)
+        settings = {**SETTINGS, **WITHOUT.get(arm, {})}
+        sets = [part for pair in settings.items() for part in ("--set", "=".join(pair))]
+        shutil.rmtree(folder, ignore_errors=True)
+        began = time.monotonic()
+        ended = subprocess.run(
+            [
+                str(Path(sys.executable).with_name("risen")), "adapt", str(self.model),
+                "--steps", str(self.steps), "--seed", str(seed), "--output", str(folder),
+                "--keep-anyway", "--json", *sets,
+            ],
+            stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+        return {"seconds": time.monotonic() - began, "result": json.loads(ended.stdout)}
+
+    def _followed(self, trained: Path, name: str, precision: str) -> Numbers:
+        """IFEval and the facts by the bundle, as it would be deployed."""
+        from risen_export import export
+        from risen_plugin.instructions.plain import facts
+
+        bundle = self.out / "bundles" / f"{name}-{precision}"
+        if not bundle.is_dir():
+            export(trained, bundle, (precision,), check=precision != "fp32", force=True)
+        known = facts()
+        prompts = [*(row["prompt"] for row in self.rows), *(fact.prompt for fact in known)]
+        texts = ifeval.answers(bundle, prompts, threads=self.threads, tokens=self.tokens)
+        asked = len(self.rows)
+        told = [fact.is_told_by(text) for fact, text in zip(known, texts[asked:], strict=True)]
+        shutil.rmtree(bundle)
+        return {
+            "ifeval": ifeval.scores(self.rows, texts[:asked]),
+            "by_row": ifeval.strict_rows(self.rows, texts[:asked]),
+            "told": told,
+            "answers": texts,
+        }
+
+    def _retention(self, trained: Path) -> Numbers:
+        from benchmarks import real_model_peers as peers
+
+        own = self.stages.done(f"{BASE}.own", self._own)
+        return peers.losses(self.model, trained, own["answers"], self.gsm8k, self.threads)
+
+    def _own(self) -> Numbers:
+        """The model's own answers to plain prompts, on which its drift is measured."""
+        from risen_export import export
+        from risen_plugin.instructions.plain import plain_prompts
+
+        bundle = self.out / "bundles" / "own"
+        if not bundle.is_dir():
+            export(self.model, bundle, ("fp32",), check=False, force=True)
+        prompts = plain_prompts()[:: 8 if self.tokens > 16 else 100]
+        texts = ifeval.answers(bundle, prompts, threads=self.threads, tokens=self.tokens // 2)
+        shutil.rmtree(bundle)
+        return {"answers": list(zip(prompts, texts, strict=True))}
+
+
+def _show(found: Mapping[str, list[Numbers]], rows: int) -> None:
+    by = "lm-eval" if "lm-eval" in found[next(iter(found))][0]["fp32"]["ifeval"] else "as-ifeval"
+    base = found.get(BASE, [None])[0]
+    print_table(
+        f"IFEval, {rows} prompts, strict, by {by}; means over seeds",
+        ("", "prompt", "loose", "instruction", "int8", "facts lost", "GSM8K", "own answers", "minutes"),
+        [
+            (
+                ARMS[arm],
+                *(
+                    f"{_mean(runs, 'fp32', 'ifeval', by, key):.3f}"
+                    for key in ("prompt_strict", "prompt_loose", "instruction_strict")
+                ),
+                f"{_mean(runs, 'int8', 'ifeval', by, 'prompt_strict'):.3f}",
+                _lost(base, runs),
+                f"{_mean(runs, 'kept', 'gsm8k_rise'):+.3f}",
+                f"{_mean(runs, 'kept', 'own_rise'):.3f}",
+                "" if arm == BASE else f"{_mean(runs, 'train', 'seconds') / 60:.0f}",
+            )
+            for arm, runs in found.items()
+        ],
+    )
+
+
+def _mean(runs: list[Numbers], *keys: str) -> float:
+    def value(numbers: Any) -> float:
+        for key in keys:
+            numbers = numbers[key]
+        return float(numbers)
+
+    return statistics.fmean(map(value, runs))
+
+
+def _lost(base: Numbers | None, runs: list[Numbers]) -> str:
+    """Facts that the model told before and does not tell now, of those that it told."""
+    if base is None:
+        return ""
+    before = base["fp32"]["told"]
+    lost = [
+        sum(was and not now for was, now in zip(before, run["fp32"]["told"], strict=True))
+        for run in runs
+    ]
+    return f"{statistics.fmean(lost):g} of {sum(before)}"
+
+
+if __name__ == "__main__":
+    main()
