@@ -5,7 +5,8 @@ small model meets 0.29, and 0.18 to 0.24 of the rows whole. A phase that pays ha
 pass at its end, in 12 % to 15 % of rows that change; verdicts go together within a row, at both
 ends and in what a phase changes. A reward by lot changes answers as often the one way as the other,
 deals the passes anew, or moves many checks a little and few far the other way: nothing on average,
-but unevenly, which the test does not assume.
+but unevenly, which the test does not assume. One kind goes further than any phase that was seen: it
+shows how far that holds, and is no part of the claim.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Met: TypeAlias = list[tuple[int, int]]
 _SURE = 0.99
 _KINDS = {"few": (0.65, 0.30, 0.05), "some": (0.5, 0.3, 0.2), "many": (0.34, 0.33, 0.33)}
 _MET = 0.29
+_EXTREME = "uneven beyond what was seen: 15% of rows one check up, 5% three down"
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def main(repeats: int, gain: float, json_file: Path | None) -> None:
         click.echo(f"{what}: {time.perf_counter() - started:.0f} s", err=True)
     _show(outcomes)
     most = [o for o in outcomes if o.what == "pays" and o.looks[-1] == 384]
-    lots = [o for o in outcomes if o.what != "pays"]
+    lots = [o for o in outcomes if o.what not in ("pays", _EXTREME)]
     least, worst = min(o.kept for o in most), max(o.kept for o in lots)
     click.echo(
         f"\ntrue gain of {gain}, up to 384 rows: kept in {least:.3f} of the cases or more, at "
@@ -156,16 +158,17 @@ def _by_lot(repeats: int) -> dict[str, tuple[Any, Any, Any]]:
     )
     turn = drawn.random(one.shape)
     kinds = [turn < 0.03, turn < 0.06, turn < 0.11, turn < 0.26]  # of rows with 5 constraints
-    made["uneven: 15% of rows one check up, 5% three down"] = (
+    made[_EXTREME] = (
         np.select(kinds, [4, 5, 4, 1], 2),
         np.select(kinds, [5, 4, 1, 2], 2),
         np.full_like(one, 5),
     )
-    made["uneven: 5% of rows three checks up, 15% one down"] = (
-        np.select(kinds, [4, 5, 1, 2], 2),
-        np.select(kinds, [5, 4, 4, 1], 2),
-        np.full_like(one, 5),
-    )
+    kinds = [turn < 0.03, turn < 0.06, turn < 0.12, turn < 0.24]
+    for up, down, name in (
+        ([4, 5, 3, 1], [5, 4, 1, 2], "uneven: 12% of rows one check up, 6% two down"),
+        ([4, 5, 1, 2], [5, 4, 3, 1], "uneven: 6% of rows two checks up, 12% one down"),
+    ):
+        made[name] = (np.select(kinds, up, 2), np.select(kinds, down, 2), np.full_like(one, 5))
     return made
 
 

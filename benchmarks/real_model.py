@@ -231,7 +231,17 @@ def _show(found: Mapping[str, list[Numbers]], rows: int) -> None:
     base = found.get(BASE, [None])[0]
     print_table(
         f"IFEval, {rows} prompts, strict, by {by}; means over seeds",
-        ("", "prompt", "loose", "instruction", "int8", "facts lost", "GSM8K", "own answers", "minutes"),
+        (
+            "",
+            "prompt",
+            "loose",
+            "instruction",
+            "int8",
+            "facts lost",
+            "GSM8K",
+            "own answers",
+            "minutes",
+        ),
         [
             (
                 ARMS[arm],

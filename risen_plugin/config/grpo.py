@@ -72,6 +72,11 @@ def steps_per_batch(grpo: Mapping[str, Any], processes: int = 1) -> float:
     return float(rounds * (grpo.get("num_iterations") or 1) / accumulated)
 
 
+def answers_per_step(grpo: Mapping[str, Any], processes: int = 1) -> float:
+    """New answers that one optimizer step takes on average."""
+    return answers_per_batch(grpo, processes) / max(1.0, steps_per_batch(grpo, processes))
+
+
 def _rounds(grpo: Mapping[str, Any]) -> int:
     """Backward passes over one generation batch whose size is not set by itself."""
     return int(grpo.get("steps_per_generation") or grpo.get("gradient_accumulation_steps") or 1)

@@ -19,6 +19,9 @@ from risen_plugin.kit.fields import checked_fields
 from risen_plugin.kit.intervals import least_changed
 
 METRIC = "metric:"
+AUTO = "auto"
+MOST_ROWS = 384
+"""With these a true gain of 0.07 is kept in 9 of 10 cases, in each of the simulated kinds."""
 
 
 @checked_fields
@@ -47,6 +50,11 @@ class GuardConfig:
     """When a phase is kept, and when it is stopped or steered while it runs.
 
     :param rows: held-out instructions that the guard decides by; they are never trained on.
+        ``auto`` for as many as ``min_gain`` takes, within ``time_share`` and a quarter of what the
+        generator offers.
+    :param most_rows: instructions up to which the guard goes on measuring at a phase's end while it
+        is open whether the gain is chance; None for ``rows``, and for 384 where they are ``auto``.
+    :param time_share: with ``rows: auto``, the most that answering them may take of a phase's time.
     :param report_rows: further held-out instructions whose adherence is reported; 0 for none.
     :param min_gain: least gain in strict adherence that pays (share of instructions).
     :param max_probe_loss_rise: largest rise of the probe loss, in nats per token; 0.05 is a rise of
@@ -65,6 +73,10 @@ class GuardConfig:
     :param domain: the score of the model at its domain: the name of a reward, or another reward,
         for the guard's answers; or ``metric:NAME`` of ``compute_metrics``.
     :param max_domain_drop: the largest drop of it; None only measures it.
+    :param facts: questions of fact that come with the package, by which it is measured how many of
+        those that the model knew it knows no more; ``auto`` for all of them, 0 for none.
+    :param max_facts_lost: the largest share of the known facts that may be lost; None only measures
+        it.
     :param tasks: further tasks by name, each with rows and a reward.
     :param beta_factor: the factor by which the KL coefficient grows where a harm shows in a phase.
     :param burst_at: share of a threshold from which a kept phase asks for a fine-tuning burst; None
@@ -73,7 +85,9 @@ class GuardConfig:
     :param batch_size: rows answered or probed at once.
     """
 
-    rows: int = 64
+    rows: int | str = 64
+    most_rows: int | None = None
+    time_share: float = 0.25
     report_rows: int = 64
     min_gain: float = 0.01
     max_probe_loss_rise: float = 0.05
@@ -86,6 +100,8 @@ class GuardConfig:
     max_forward_kl: float | None = None
     domain: Any = None
     max_domain_drop: float | None = None
+    facts: int | str = 0
+    max_facts_lost: float | None = None
     tasks: Mapping[str, TaskProbe] = field(default_factory=dict)
     beta_factor: float = 2.0
     burst_at: float | None = 0.5
@@ -102,6 +118,7 @@ class GuardConfig:
             object.__setattr__(self, "tasks", read)
         for name, least in _LEAST.items():
             check_whole(f"guard.{name}", getattr(self, name), least)
+        self._check_rows()
         for name in ("min_gain", "max_probe_loss_rise"):
             value = getattr(self, name)
             if not is_number(value) or math.isnan(value):
@@ -110,7 +127,7 @@ class GuardConfig:
             value = getattr(self, name)
             if value is not None and (not is_number(value) or math.isnan(value)):
                 raise ConfigError(f"guard.{name} is {shown(value)}; it is a number, or left out")
-        for name in ("max_forward_kl", "max_domain_drop", "burst_at"):
+        for name in ("max_forward_kl", "max_domain_drop", "max_facts_lost", "burst_at"):
             check_bound(f"guard.{name}", getattr(self, name), 0.0)
         check_between("guard.beta_factor", self.beta_factor, 1.0, math.inf)
         sure = self.confidence
@@ -126,10 +143,32 @@ class GuardConfig:
             raise ConfigError("guard.tasks is a mapping of names to TaskProbe(rows, reward)")
         self._check_contradictions()
 
+    def _check_rows(self) -> None:
+        if isinstance(self.rows, str) and self.rows != AUTO:
+            raise ConfigError(
+                f"guard.rows is {shown(self.rows)}; it is a whole number from 1, or {AUTO}"
+            )
+        if not isinstance(self.rows, str):
+            check_whole("guard.rows", self.rows, 1)
+        if self.most_rows is not None:
+            check_whole("guard.most_rows", self.most_rows, 1)
+            if not isinstance(self.rows, str) and self.most_rows < self.rows:
+                raise ConfigError(
+                    f"guard.most_rows is {self.most_rows}, but guard.rows, which are measured in "
+                    f"any case, is {self.rows}; raise guard.most_rows, or leave it out"
+                )
+        if isinstance(self.facts, str) and self.facts != AUTO:
+            raise ConfigError(
+                f"guard.facts is {shown(self.facts)}; it is a whole number from 0, or {AUTO}"
+            )
+        if not isinstance(self.facts, str):
+            check_whole("guard.facts", self.facts, 0)
+        check_between("guard.time_share", self.time_share, 0.0, 1.0)
+
     def _check_contradictions(self) -> None:
         if self.confidence is not None and 0.0 <= self.min_gain <= 1.0:
             least = least_changed(self.confidence)
-            if self.rows < least:
+            if not isinstance(self.rows, str) and self.rows < least:
                 raise ConfigError(
                     f"guard.rows is {self.rows}, but guard.confidence {self.confidence:g} is only "
                     f"reached by {least} rows that all improve, so no phase could be kept; raise "
@@ -140,12 +179,29 @@ class GuardConfig:
                 f"guard.max_forward_kl is {self.max_forward_kl:g}, but guard.kl_samples is 0, so "
                 "the forward KL is not measured; raise guard.kl_samples"
             )
+        if self.max_facts_lost is not None and not self.facts:
+            raise ConfigError(
+                f"guard.max_facts_lost is {self.max_facts_lost:g}, but guard.facts is 0, so none "
+                f"is asked; set guard.facts to {AUTO}"
+            )
         if self.max_domain_drop is not None and self.domain is None:
             raise ConfigError(
                 f"guard.max_domain_drop is {self.max_domain_drop:g}, but guard.domain names "
                 f"nothing that could drop; name a reward there, or '{METRIC}NAME' of "
                 "compute_metrics"
             )
+
+    @property
+    def is_auto(self) -> bool:
+        """Whether the rows are chosen for each phase."""
+        return self.rows == AUTO
+
+    @property
+    def rows_apart(self) -> int:
+        """The most instructions that are set apart to decide by."""
+        if isinstance(self.rows, str):
+            return MOST_ROWS if self.most_rows is None else self.most_rows
+        return max(self.rows, self.most_rows or 0)
 
     @property
     def domain_metric(self) -> str | None:
@@ -174,7 +230,6 @@ class GuardConfig:
 
 
 _LEAST = {
-    "rows": 1,
     "report_rows": 0,
     "every": 0,
     "patience": 1,

@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 from risen_plugin.config import GuardConfig
 from risen_plugin.contracts import Row
-from risen_plugin.guard.looks import Met, RowPlan, checks_of, is_more_than_chance
+from risen_plugin.guard.looks import Met, RowPlan, checks_of, is_hopeless, is_more_than_chance
 from risen_plugin.kit.intervals import Interval, of_gap, of_means, of_ratio
-from risen_plugin.progress import CHECKS_GAIN, GAP, OF_TASK, TRIP_WIRE_RISE
+from risen_plugin.progress import CHECKS_GAIN, FACTS_LOST, GAP, OF_TASK, TRIP_WIRE_RISE
 from risen_plugin.rewards.calling import NamedReward
 
 ROUNDING = 1e-9  # so that a gain or a rise of exactly the threshold passes
@@ -41,6 +41,7 @@ class RowByRow:
     :param domain: the domain's score of each of the guard's answers.
     :param domain_metric: the user's own metric of the domain, of which no rows are known.
     :param tasks: the scores of each task's answers.
+    :param facts: whether each of the facts that were known at phase entry is told.
     """
 
     passed: Sequence[bool | None] = ()
@@ -53,6 +54,7 @@ class RowByRow:
     domain: Sequence[float | None] = ()
     domain_metric: float | None = None
     tasks: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    facts: Sequence[bool] = ()
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,12 @@ def compare(
             Interval(drop, drop, drop),
             config.max_domain_drop,
         )
+    if before.facts and after.facts:
+        harms[FACTS_LOST] = Harm(
+            "the share of known facts that are lost",
+            of_means(after.facts, before.facts, confidence),
+            config.max_facts_lost,
+        )
     for name, scores in after.tasks.items():
         harms[f"{OF_TASK}{name}_drop"] = Harm(
             f"the drop of task '{name}'",
@@ -201,6 +209,24 @@ def compare(
     gain = of_means(before.passed, after.passed, confidence)
     checks = _gain_in_checks(before, after, confidence, plan)
     return Changes(gain, measured, None if checks == gain else checks)
+
+
+def is_open(
+    before: RowByRow, after: RowByRow, changes: Changes, config: GuardConfig, plan: RowPlan
+) -> bool:
+    """Whether more rows may change what becomes of a phase that has ended.
+
+    They may not where the plan has no more, a harm drops the phase, the gain is large enough and
+    sure, or the rows that are left will hardly make it so.
+    """
+    if config.confidence is None or len(after.passed) >= plan.most:
+        return False
+    if any(harm.is_beyond for harm in changes.harms.values()):
+        return False
+    if changes.by_checks.low > 0.0:
+        return changes.gain.value < config.min_gain - ROUNDING
+    checks = checks_of((before.passed, before.met), (after.passed, after.met))
+    return not is_hopeless(checks, config.confidence, plan)
 
 
 def _gain_in_checks(

@@ -24,6 +24,7 @@ Fit: TypeAlias = Callable[[Sequence[Row]], list[Row]]
 """The rows that the model's context holds."""
 
 PATIENCE = 20  # draws in a row without a single new instruction before giving up
+_FEWEST_THERE = 32  # of which a quarter is one row more than can be sure of a gain
 _FAMILIES_SEEN_IN = 512  # rows in which the families are looked for
 
 
@@ -70,12 +71,15 @@ def set_apart(
     seed: int,
     fit: Fit,
     check: Check,
+    as_there_are: bool = False,
 ) -> HeldOut:
     """Draw the held-out rows, of trained and of reserved families.
 
     The guard's and the reported rows are of families that are trained on; as many as
     ``report_rows`` more are of reserved ones, where there are any.
 
+    :param as_there_are: whether to take a quarter of those that there are for the guard, and an
+        eighth to report, where there are fewer than asked for.
     :raises DataError: if there are too few different ones.
     """
     wanted = guard_rows + report_rows
@@ -85,6 +89,11 @@ def set_apart(
         check(list(of_kind.values())[:n], generator.label)
         for n, of_kind in zip(most, kinds, strict=True)
     )
+    if as_there_are and _FEWEST_THERE <= len(rows) < wanted:
+        guard_rows = min(guard_rows, len(rows) // 4)
+        report_rows = min(report_rows, len(rows) // 8)
+        wanted = guard_rows + report_rows
+        rows = rows[:wanted]
     if len(rows) < wanted or (reserved and not unseen):
         kind = f" of the reserved {families_in_words(reserved)}" if len(rows) >= wanted else ""
         raise DataError(

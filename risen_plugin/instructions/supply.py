@@ -96,8 +96,12 @@ class Instructions:
         self._limit = limit
         self._has_pool = draws and self.curriculum is not None
 
-    def set_apart(self, guard_rows: int, report_rows: int) -> HeldOut:
+    def set_apart(
+        self, guard_rows: int, report_rows: int, *, as_there_are: bool = False
+    ) -> HeldOut:
         """Set held-out instructions apart, and the families that are never trained on.
+
+        :param as_there_are: whether to take fewer of a supply that has fewer, a quarter of it.
 
         :raises DataError: if there are too few different ones.
         :raises ConfigError: if a reserved family is not among them, or every one is reserved.
@@ -107,16 +111,18 @@ class Instructions:
         if self.reserve or (self.reserve is None and report_rows):
             reserved = families_to_reserve(self.measured_by, self.reserve, self.seed)
         try:
-            self._set_apart(guard_rows, report_rows, reserved)
+            self._set_apart(guard_rows, report_rows, reserved, as_there_are)
         except DataError:
             if self.reserve is not None or not reserved:
                 raise
             if state is not None:  # too small a supply to spare a family that nobody named
                 self.measured_by.value.load_state_dict(state)
-            self._set_apart(guard_rows, report_rows, frozenset())
+            self._set_apart(guard_rows, report_rows, frozenset(), as_there_are)
         return self.held_out
 
-    def _set_apart(self, guard_rows: int, report_rows: int, reserved: frozenset[str]) -> None:
+    def _set_apart(
+        self, guard_rows: int, report_rows: int, reserved: frozenset[str], as_there_are: bool
+    ) -> None:
         try:
             self.held_out = set_apart(
                 self.measured_by,
@@ -126,6 +132,7 @@ class Instructions:
                 seed=self.seed,
                 fit=partial(self._fit, label=self.measured_by.label),
                 check=self._checked,
+                as_there_are=as_there_are,
             )
         except DataError as error:
             if not self.too_long.count:
@@ -284,7 +291,7 @@ class Instructions:
         They change the pass rates of groups alone: the rows are not trained on.
         """
         if self.pool is not None:
-            self.pool.count_measured(self.held_out.guard, passed)
+            self.pool.count_measured(self.held_out.guard[: len(passed)], passed)
 
     def begin_figures(self, counts: Mapping[str, int] | None = None) -> None:
         """Count anew for the figures of a phase, or go on from ``counts``."""

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeAlias
 
+from risen_plugin.kit.intervals import t_quantile
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -92,6 +94,27 @@ def _shifted(values: FloatArray, by: int) -> FloatArray:
     else:
         moved[:by] = values[-by:]
     return moved
+
+
+def is_lopsided(differences: Sequence[int], confidence: float) -> bool:
+    """Whether a few large falls beside many small rises leave it open that the mean is above 0.
+
+    The signs of such differences say too much, and most so where chance shows few of the falls. So
+    one more of the largest size is reckoned with, and Student's t corrected for the skewness
+    (Johnson, 1978). Differences of one size have none that would matter.
+    """
+    if len({abs(difference) for difference in differences} - {0}) < 2:
+        return False
+    mean = sum(differences) / len(differences)
+    if sum((d - mean) ** 3 for d in differences) >= 0.0:
+        return False
+    differences = [*differences, -max(map(abs, differences))]
+    count = len(differences)
+    mean = sum(differences) / count
+    variance = sum((d - mean) ** 2 for d in differences) / (count - 1)
+    skewed = min(0.0, sum((d - mean) ** 3 for d in differences) / count)
+    corrected = mean + skewed / (6.0 * variance * count) + skewed * mean**2 / (3.0 * variance**2)
+    return not corrected > t_quantile(confidence, count - 1) * math.sqrt(variance / count)
 
 
 def chance_to_be_sure(

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from risen_plugin.guard.changes import Changes, compare
+from risen_plugin.guard.changes import Changes, compare, is_open
 from risen_plugin.guard.controllers import Controllers
+from risen_plugin.guard.looks import RowPlan, can_tell
 from risen_plugin.guard.rules import Orders
 from risen_plugin.guard.verdicts import (
     Action,
@@ -26,16 +28,23 @@ from risen_plugin.guard.verdicts import (
     confidence_of_looks,
     judge,
 )
+from risen_plugin.instructions.plain import Fact, facts
 from risen_plugin.kit.jsonable import from_plain, to_plain
-from risen_plugin.phases.measuring import Measurement
+from risen_plugin.phases.facts import are_told, known_facts
+from risen_plugin.phases.measuring import Measurement, with_more
 from risen_plugin.phases.sampling import Alarm
 from risen_plugin.phases.trial import Announce, Trial, metrics_of
 from risen_plugin.progress import (
+    FACTS_KNOWN,
     GUARD_S,
     LOOKS,
+    LOST_FACTS,
+    MOST_ROWS,
     OF_DOMAIN,
     OF_TASK,
     REINFORCE_S,
+    ROWS,
+    SMALLEST_GAIN,
     TRIP_WIRE_RATE,
 )
 from risen_plugin.training.answering import Encoded, same_modes, sampled_answers
@@ -87,6 +96,7 @@ class PhaseGuard:
         self._entry_answers: Sequence[Encoded] = ()
         self._before: Measurement | None = None
         self._gains: list[float] = []
+        self._facts: list[Fact] = []
         if state is not None:
             self._before = from_plain(Measurement, state["before"])
             self._entry_answers = [
@@ -94,6 +104,7 @@ class PhaseGuard:
             ]
             self.action_log = from_plain(ActionLog, state["taken"])
             self._gains = list(state["gains"])
+            self._facts = [fact for fact in facts() if fact.prompt in state.get("facts", ())]
 
     @property
     def before(self) -> Measurement:
@@ -108,11 +119,16 @@ class PhaseGuard:
             "entry_answers": to_plain(self._entry_answers),
             "taken": to_plain(self.action_log),
             "gains": list(self._gains),
+            "facts": [fact.prompt for fact in self._facts],
         }
 
     def enter(self) -> Measurement:
         """Measure the model as it enters the phase, and sample answers to measure its KL on."""
         phase, context = self.phase, self.phase.context
+        if self.config.confidence is not None and self.config.min_gain >= 0.0:
+            line = can_tell(phase.rows, self.config.confidence)[1]
+            if phase.number == 1:
+                context.say(f"{phase.label}: {line}")
         with phase.stopwatch.time(GUARD_S):
             self._entry_answers = context.processes.main(
                 lambda: sampled_answers(
@@ -126,6 +142,7 @@ class PhaseGuard:
                 )
             )
         self._before = phase.measure(context.model, "before", entry_answers=self._entry_answers)
+        self._before = self._with_facts(context.model, "before", self._before)
         if self._before.outage is None:
             action = act(Look("before"), self.config)
         else:
@@ -168,13 +185,50 @@ class PhaseGuard:
         self.action_log.stop(reason)
         self.action_log.add(step, Action("stop", reason))
 
-    def leave(self, model: Model) -> None:
-        """Measure the model again, unless it was condemned by a measurement while it trained."""
+    def leave(self, model: Model, as_entered: Callable[[], AbstractContextManager[None]]) -> None:
+        """Measure the model again, unless it was condemned by a measurement while it trained.
+
+        :param as_entered: makes the model the one at entry, while it is open; further rows are
+            measured at both ends only where they are needed.
+        """
         if self.action_log.condemned is not None:
             self.after, self.changes, _ = self.action_log.condemned
             return
         self.after = self.phase.measure(model, "after", entry_answers=self._entry_answers)
-        self.changes = self._compared(self.after)
+        self.after = self._with_facts(model, "after", self.after)
+        self.changes = self._compared(self.after, plan=self.phase.rows)
+        for start, end in pairwise(self.phase.rows.looks):
+            if not self._is_open(self.after, self.changes):
+                return
+            rows = slice(start, end)
+            with as_entered():
+                more = self.phase.measure_more(model, "before, further rows", rows)
+            self._before = with_more(self.before, more)
+            more = self.phase.measure_more(model, "after, further rows", rows)
+            self.after = with_more(self.after, more)
+            self.changes = self._compared(self.after, plan=self.phase.rows)
+
+    def _with_facts(self, model: Model, moment: str, measured: Measurement) -> Measurement:
+        """A measurement with the facts that were known at entry, which are asked for then."""
+        phase, context = self.phase, self.phase.context
+        if not self.config.facts or (moment == "after" and not self._facts):
+            return measured
+        label = f"{phase.label}: {moment}, facts"
+        outside = phase.measures_outside
+        with phase.stopwatch.time(GUARD_S):
+            if moment == "before":
+                known = known_facts(context, model, phase.asking, label, outside)
+                self._facts = context.processes.agree(known)
+                told = [True] * len(self._facts)
+            else:
+                answered = are_told(context, model, phase.asking, label, self._facts, outside)
+                told = context.processes.agree(answered)
+        return replace(measured, by_row=replace(measured.by_row, facts=told))
+
+    def _is_open(self, after: Measurement, changes: Changes) -> bool:
+        if after.outage is not None or not self.phase.can_be_kept:
+            return False
+        return is_open(self.before.by_row, after.by_row, changes, self.config, self.phase.rows)
 
     def verdict(self, steps: int, outage: str | None) -> Verdict:
         """Decide whether the phase is kept.
@@ -196,10 +250,30 @@ class PhaseGuard:
         """The phase's measurements and actions as its record has them."""
         return {
             **metrics_of(self.before, self.after, self.changes),
+            **self._sight(),
+            **self._knowledge(),
             "actions": self.action_log.actions,
             "wants_burst": self.wants_burst,
             LOOKS: len(self._gains),
         }
+
+    def _sight(self) -> dict[str, float]:
+        """How many rows the guard measured, of how many, and the gain that those tell."""
+        if self.config.confidence is None:
+            return {}
+        return {
+            ROWS: len(self.before.by_row.passed),
+            MOST_ROWS: self.phase.rows.most,
+            SMALLEST_GAIN: can_tell(self.phase.rows, self.config.confidence)[0],
+        }
+
+    def _knowledge(self) -> dict[str, Any]:
+        """How many facts were known at entry, and the questions whose answers were lost."""
+        if not self.config.facts:
+            return {}
+        told = [] if self.after is None else self.after.by_row.facts
+        lost = [fact.prompt for fact, is_told in zip(self._facts, told) if not is_told]  # noqa: B905
+        return {FACTS_KNOWN: len(self._facts), LOST_FACTS: lost}
 
     def _verdict(self, steps: int, outage: str | None) -> Verdict:
         if self.before.outage is not None:
@@ -217,9 +291,11 @@ class PhaseGuard:
         stopped = f"stopped at GRPO step {steps} ({self.action_log.stopped}): "
         return Verdict(verdict.accepted, stopped + verdict.reason)
 
-    def _compared(self, measured: Measurement, looks: int = 1) -> Changes:
+    def _compared(
+        self, measured: Measurement, looks: int = 1, plan: RowPlan | None = None
+    ) -> Changes:
         confidence = confidence_of_looks(self.config, looks)
-        return compare(self.before.by_row, measured.by_row, self.config, confidence)
+        return compare(self.before.by_row, measured.by_row, self.config, confidence, plan=plan)
 
 
 class Steering(TrainerCallback):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -111,6 +111,7 @@ def measure(
     label: str,
     *,
     steps: int,
+    guard_rows: int,
     entry_answers: Sequence[Encoded] = (),
     is_whole: bool = True,
     outside: Outside | None = None,
@@ -118,6 +119,7 @@ def measure(
     """Measure ``model`` as it is now.
 
     :param label: of the progress bar.
+    :param guard_rows: how many of the guard's rows are measured, the first ones.
     :param steps: of the phase; rewards judge before it and after it as they do at its end.
     :param entry_answers: answers of the model at phase entry, for the forward KL from it.
     :param is_whole: whether to measure also the rows that decide nothing, and the user's metrics.
@@ -125,10 +127,10 @@ def measure(
     """
     state = TrainerState(global_step=steps, max_steps=steps, epoch=1.0)
     ask = partial(
-        _answered_and_scored, context, model, asking, label, state, outside
+        answered_and_scored, context, model, asking, label, state, outside
     )  # every process answers its share
     rows = context.instructions.held_out
-    guard = measure_adherence(context, ask, rows.guard)
+    guard = measure_adherence(context, ask, rows.guard[:guard_rows])
     reported = measure_adherence(context, ask, rows.report) if rows.report and is_whole else None
     unseen = measure_adherence(context, ask, rows.unseen) if rows.unseen and is_whole else None
     held_out = [answered for answered in (guard, reported, unseen) if answered is not None]
@@ -164,6 +166,46 @@ def measure(
         counts_by_family(all_rows, all_passed),
         counts_by_constraint(all_rows, all_answers),
     )
+
+
+@dataclass(frozen=True)
+class MoreRows:
+    """Further rows of the guard, measured at one moment."""
+
+    passed: Sequence[bool | None]
+    met: Sequence[Met | None]
+    adherence: Adherence
+
+
+def measure_more(
+    context: PhaseContext, model: Model, asking: Asking, label: str, *, steps: int, rows: slice
+) -> MoreRows:
+    """Have further rows of the guard answered; the model itself answers."""
+    state = TrainerState(global_step=steps, max_steps=steps, epoch=1.0)
+    graded = [reward for reward in context.rewards if reward.grading.graded]
+    further = context.instructions.held_out.guard[rows]
+    _, scores = answered_and_scored(context, model, asking, label, state, None, further, graded)
+    return MoreRows(
+        verdicts(context.rewards, scores),
+        checks_met(context.rewards, further, scores),
+        adherence(context.rewards, scores),
+    )
+
+
+def with_more(measured: Measurement, more: MoreRows) -> Measurement:
+    """A measurement whose adherence is that of further rows too."""
+    passed = [*measured.by_row.passed, *more.passed]
+    judged = [row for row in passed if row is not None]
+    earlier = len(judged) - more.adherence.rows
+    soft = measured.guard.adherence_soft * earlier + more.adherence.soft * more.adherence.rows
+    guard = replace(
+        measured.guard,
+        adherence_strict=sum(judged) / max(1, len(judged)),
+        adherence_soft=soft / max(1, len(judged)),
+    )
+    by_row = replace(measured.by_row, passed=passed, met=[*measured.by_row.met, *more.met])
+    errors = measured.errors + more.adherence.errors
+    return replace(measured, guard=guard, by_row=by_row, errors=errors)
 
 
 def measure_adherence(context: PhaseContext, ask: Ask, rows: Sequence[Row]) -> AnsweredRows:
@@ -234,7 +276,7 @@ def measure_honesty(held_out: Sequence[AnsweredRows]) -> Tripped:
     )
 
 
-def _answered_and_scored(  # noqa: PLR0917 the question comes last
+def answered_and_scored(  # noqa: PLR0917 the question comes last
     context: PhaseContext,
     model: Model,
     asking: Asking,

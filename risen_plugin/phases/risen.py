@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ class RisenPhase(Trial):
         self.way = Way(context.config.rollout.use)
         self.alarm = Alarm(context.config.rollout.max_mismatch, self.label)
         self._steps = 0
+        self._as_entered: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def begin(self) -> None:
         """Make the folder ready, and begin to count, or go on where the phase was cut off."""
@@ -158,6 +159,7 @@ class RisenPhase(Trial):
 
     def train(self, snapshot: Snapshot) -> AdaptedModel | None:
         """Reinforce; None where the guard lets the phase not begin."""
+        self._as_entered = snapshot.as_entered
         if self.guard.before.outage is not None:
             self._begin_panel()
             return None
@@ -190,7 +192,7 @@ class RisenPhase(Trial):
     def measure_exit(self, trained: AdaptedModel | None) -> None:
         """Have the guard measure again, unless the training was cut short."""
         if trained is not None and self.outage is None:
-            self.guard.leave(trained)
+            self.guard.leave(trained, self._as_entered)
 
     def judge(self) -> Verdict:
         """The guard's verdict."""
@@ -205,8 +207,9 @@ class RisenPhase(Trial):
             shutil.rmtree(entry_folder(self.folder), ignore_errors=True)
 
     def leave(self) -> None:
-        """Let go of the trained model."""
+        """Let go of the trained model, and of the weights at entry."""
         self.context.panel.end()
+        self._as_entered = nullcontext
 
     @property
     def steps(self) -> int:

@@ -18,13 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
+from risen_plugin.config.grpo import answers_per_step
 from risen_plugin.contracts import Decision, PhaseKind, PhaseRecord
 from risen_plugin.guard.changes import Changes
-from risen_plugin.guard.looks import share_met
+from risen_plugin.guard.looks import RowPlan, plan_rows, share_met
 from risen_plugin.guard.verdicts import Verdict
 from risen_plugin.kit.files import write_json
 from risen_plugin.phases.context import PhaseContext
-from risen_plugin.phases.measuring import Measurement, measure
+from risen_plugin.phases.measuring import Measurement, MoreRows, measure, measure_more
 from risen_plugin.progress import (
     CHECKS,
     GAP,
@@ -113,6 +114,14 @@ class Trial(ABC):
         self.seed = seed
         self.stopwatch = stopwatch
         self.label = f"{self.title} {number}"
+        answers = decision.steps * answers_per_step(self.grpo, context.processes.count)
+        there = len(context.instructions.held_out.guard)
+        self.rows = plan_rows(context.config.guard, there, round(answers))
+        rollout = context.config.rollout
+        if rollout.guard and rollout.is_outside:
+            # What answers in the model's place has the adapter, and not the weights at entry.
+            self.rows = RowPlan((self.rows.most,))
+        self.can_be_kept = True
         self.outside: Outside | None = None
 
     def run(self) -> PhaseRecord:
@@ -132,10 +141,10 @@ class Trial(ABC):
             trained = self.train(snapshot)
             # Before it is measured, so that what is kept is what was measured.
             with self.stopwatch.time(LEAVE_S):
-                can_be_kept = trained is None or snapshot.settle(trained)
+                self.can_be_kept = trained is None or snapshot.settle(trained)
             self.measure_exit(trained)
             verdict = self.judge()
-            if verdict.accepted and not can_be_kept:
+            if verdict.accepted and not self.can_be_kept:
                 verdict = Verdict(False, "the adapter makes weights infinite or NaN")
             with self.stopwatch.time(LEAVE_S):
                 self._keep_or_drop(verdict, trained, snapshot)
@@ -241,11 +250,25 @@ class Trial(ABC):
                 self.asking,
                 f"{self.label}: {moment}",
                 steps=self.decision.steps,
+                guard_rows=self.rows.first,
                 entry_answers=entry_answers,
                 is_whole=is_whole,
                 outside=self.measures_outside,
             )
             return self.context.processes.agree(measurement)
+
+    def measure_more(self, model: Model, moment: str, rows: slice) -> MoreRows:
+        """Measure ``model`` on further rows of the guard; every process gets the main one's."""
+        with self.stopwatch.time(GUARD_S):
+            more = measure_more(
+                self.context,
+                model,
+                self.asking,
+                f"{self.label}: {moment}",
+                steps=self.decision.steps,
+                rows=rows,
+            )
+            return self.context.processes.agree(more)
 
     @property
     def measures_outside(self) -> Outside | None:

@@ -139,7 +139,9 @@ class Start:
         guard = self.config.guard
 
         held_out = self.processes.main(
-            lambda: instructions.set_apart(guard.rows, guard.report_rows)
+            lambda: instructions.set_apart(
+                guard.rows_apart, guard.report_rows, as_there_are=guard.is_auto
+            )
         )
         instructions.take_over(held_out)
         self.run_state.buffers.leave_out(held_out.has)

@@ -260,6 +260,17 @@ class Snapshot:
         return True
 
     @contextmanager
+    def as_entered(self) -> Iterator[None]:
+        """The settled model as it was at phase entry, for as long as this is open."""
+        now = [(parameter, parameter.data) for parameter, _ in self.held]
+        self.restore()  # a merged adapter's layers add nothing to it
+        try:
+            yield
+        finally:
+            for parameter, data in now:
+                parameter.data = data
+
+    @contextmanager
     def entry_weights(self) -> Iterator[None]:
         """The old weights in place of those in training, for as long as this is open."""
         now = [parameter.data for parameter in self.trained]

@@ -6,7 +6,8 @@ import html
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,27 @@ from peft import LoraConfig, get_peft_model
 
 from risen_plugin import Decision, Progress, RisenCallback
 from risen_plugin.commands.report.page import page
-from risen_plugin.config import ControlConfig, GuardConfig, LoraSettings, TaskProbe, Weighted
+from risen_plugin.config import (
+    ControlConfig,
+    GuardConfig,
+    LoraSettings,
+    TaskProbe,
+    Weighted,
+    effective_grpo,
+)
+from risen_plugin.contracts import text_of
 from risen_plugin.errors import ConfigError
+from risen_plugin.instructions.plain import Fact
 from risen_plugin.record.reading import read_run
 from risen_plugin.training.adapters import base_of
-from risen_plugin.training.answering import sampled_answers
+from risen_plugin.training.answering import answers_to, sampled_answers
 from risen_plugin.training.asking import Asking
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import Plan, build_trainer
 from risen_plugin.training.losses import mean_loss, row_losses
 from risen_plugin.training.phase_trainer import LiveSettings, set_temperature
 
-from .conftest import ROWS, ascii_share, never
+from .conftest import KEEP, ROWS, ascii_share, is_at_end, never
 
 pytestmark = pytest.mark.slow
 
@@ -157,6 +167,125 @@ def test_phases_of_a_reward_drawn_by_lot_are_dropped(
     assert len(phases) == 4
     assert sum(bool(phase.accepted) for phase in phases) == 0
     assert max(phase.metrics["guard/gain"] for phase in phases) > 0.01  # noise alone looks so
+
+
+class FewThenAll:
+    """Passes none of the guard's answers before a phase, a third of the first ones after it, and
+    all of the further ones; keeps them as they are judged."""
+
+    __name__ = "few_then_all"
+
+    def __init__(self) -> None:
+        self.judged: list[list[str]] = []
+
+    def __call__(self, completions: list[Any], trainer_state: Any, **columns: Any) -> list[float]:
+        if not is_at_end(trainer_state):
+            return [ascii_share([completion])[0] / 2 for completion in completions]
+        self.judged.append([completion[0]["content"] for completion in completions])
+        passed = (0, len(completions) // 3, 0, len(completions))[len(self.judged) - 1]
+        return [float(place < passed) for place in range(len(completions))]
+
+
+@pytest.mark.parametrize("is_users", [False, True], ids=["a plain model", "a user's adapter"])
+def test_the_guard_measures_further_rows_at_both_ends_while_the_answer_is_open(
+    is_users: bool, make_model: Callable[..., Any], make_trainer: Callable[..., Any], config: Any
+) -> None:
+    model = make_model()
+    if is_users:
+        model = get_peft_model(model, LoraConfig(target_modules="all-linear"))
+    trainer = make_trainer(model)
+    judge = FewThenAll()
+    at_entry: dict[str, torch.Tensor] = {}
+
+    def decide(progress: Progress) -> Decision:
+        if progress.step != 1:
+            return Decision("fine_tune", reason="not yet")
+        at_entry.update(weights(model))
+        return Decision("risen", 2)
+
+    callback = RisenCallback(
+        config(
+            rewards=[Weighted(judge)],
+            scheduler=decide,
+            grpo={"learning_rate": 0.3},
+            guard=GuardConfig(
+                rows=12, most_rows=24, report_rows=0, max_probe_loss_rise=1e9, kl_samples=0
+            ),
+        )
+    ).attach(trainer)
+    trainer.train()
+    [phase] = phases_of(callback)
+    assert phase.accepted, phase.metrics["verdict"]
+    assert phase.metrics["guard/rows"] == 24
+    assert phase.metrics["guard/adherence_strict_after"] == pytest.approx(16 / 24)
+    assert phase.metrics["guard/gain_low"] > 0
+    before, further_after = judge.judged[2], judge.judged[3]
+    assert before != further_after  # the phase changed what the model says
+    model.load_state_dict(at_entry)
+    rows = callback.run_state.instructions.held_out.guard[12:]
+    asking = Asking(trainer.processing_class, effective_grpo(callback.config.grpo))
+    assert before == [
+        text_of(answer) for answer in answers_to(model, asking, rows, batch_size=64).completions
+    ]
+
+
+# Facts
+
+
+@dataclass(frozen=True)
+class ScriptedFact(Fact):
+    """A fact that is told, or not, by a list: one entry for each time that it is asked for."""
+
+    told: list[bool] = field(default_factory=list)
+
+    def is_told_by(self, answer: str) -> bool:
+        return self.told.pop(0)
+
+
+def scripted_facts(*told: Sequence[bool]) -> list[Fact]:
+    return [ScriptedFact(f"Question {n}?", (), list(one)) for n, one in enumerate(told, 1)]
+
+
+@pytest.mark.parametrize(
+    ("told", "limit", "known", "lost", "is_kept"),
+    [
+        pytest.param([(True, True)] * 20, 0.1, 20, 0, True, id="all are kept"),
+        pytest.param([(True, False)] * 12 + [(True, True)] * 8, 0.1, 20, 12, False, id="12 lost"),
+        pytest.param([(True, False)] * 12 + [(True, True)] * 8, None, 20, 12, True, id="no limit"),
+        pytest.param(
+            [(True, False)] * 2 + [(True, True)] * 18, 0.1, 20, 2, True, id="maybe chance"
+        ),
+        pytest.param([(False,)] * 8 + [(True, True)] * 8, 0.1, 8, 0, True, id="half was known"),
+        pytest.param([(True,)] * 4 + [(False,)] * 16, 0.1, 0, 0, True, id="too few were known"),
+        pytest.param([(False,)] * 16 + [()] * 60, 0.1, 0, 0, True, id="none of the first is known"),
+    ],
+)
+def test_facts_that_the_model_knew_and_knows_no_more_show(
+    told: list[Sequence[bool]],
+    limit: float | None,
+    known: int,
+    lost: int,
+    is_kept: bool,
+    make_model: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+    config: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = scripted_facts(*told)
+    monkeypatch.setattr("risen_plugin.phases.facts.facts", lambda: asked)
+    guard = replace(KEEP, facts="auto", max_facts_lost=limit, kl_samples=0, report_rows=0)
+    trainer = make_trainer(make_model())
+    callback = RisenCallback(config(guard=guard, scheduler=at_steps(1, grpo_steps=1)))
+    callback.attach(trainer)
+    trainer.train()
+    [phase] = phases_of(callback)
+    assert phase.accepted is is_kept, phase.metrics["verdict"]
+    assert phase.metrics["guard/facts_known"] == known
+    assert phase.metrics["lost_facts"] == [fact.prompt for fact in asked[:lost]]
+    assert phase.metrics.get("guard/facts_lost") == (lost / known if known else None)
+    if not is_kept:
+        said = "the share of known facts that are lost is 0.6000, for sure 0.2593, more than 0.1000"
+        assert phase.metrics["verdict"].endswith(said)
 
 
 # While a phase runs

@@ -186,6 +186,17 @@ def test_chat_prompts_are_told_apart_by_their_content() -> None:
 # Training rows
 
 
+@pytest.mark.parametrize(("size", "guard", "report"), [(400, 300, 60), (80, 20, 10), (32, 8, 4)])
+def test_of_a_small_supply_a_quarter_is_set_apart_where_the_guard_takes_what_there_is(
+    size: int, guard: int, report: int
+) -> None:
+    rows = instructions(numbered(size))
+    held_out = rows.set_apart(300, 60, as_there_are=True)
+    assert (len(held_out.guard), len(held_out.report)) == (guard, report)
+    with pytest.raises(DataError, match="offers 31 different instructions"):
+        instructions(numbered(31)).set_apart(300, 60, as_there_are=True)
+
+
 def test_an_ordered_supply_goes_on_after_the_rows_set_apart() -> None:
     rows = instructions(numbered(10))
     rows.set_apart(2, 1)

@@ -5,12 +5,22 @@ from __future__ import annotations
 import itertools
 import random
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 
 from risen_plugin.config import GuardConfig
-from risen_plugin.guard.changes import RowByRow, compare
-from risen_plugin.guard.looks import RowPlan, checks_of, in_looks, is_hopeless, is_more_than_chance
+from risen_plugin.errors import ConfigError
+from risen_plugin.guard.changes import RowByRow, compare, is_open
+from risen_plugin.guard.looks import (
+    RowPlan,
+    can_tell,
+    checks_of,
+    in_looks,
+    is_hopeless,
+    is_more_than_chance,
+    plan_rows,
+)
 from risen_plugin.guard.verdicts import Measured, judge
 from risen_plugin.kit.sign_flips import look_at, rows_for, smallest_gain
 
@@ -171,3 +181,77 @@ def test_a_reward_by_lot_is_kept_in_one_of_a_hundred_cases_at_most() -> None:
         pairs = [drawn.sample(pair, 2) for pair in zip(*ends, strict=True)]
         kept += is_kept([pair[0] for pair in pairs], [pair[1] for pair in pairs])
     assert kept <= 13
+
+
+# How many rows
+
+
+@pytest.mark.parametrize(
+    ("guard", "there", "answers", "looks"),
+    [
+        pytest.param({}, 64, 768, (64,), id="as many as were asked for"),
+        pytest.param({"rows": 64, "most_rows": 256}, 256, 0, (64, 128, 192, 256), id="a reserve"),
+        pytest.param({"rows": "auto"}, 384, 10_000, (96, 192, 288, 384), id="all that are apart"),
+        pytest.param({"rows": "auto"}, 384, 768, (48, 96, 144, 192), id="a quarter of the time"),
+        pytest.param({"rows": "auto"}, 384, 8, (7,), id="fewer could never be sure"),
+        pytest.param({"rows": "auto"}, 40, 768, (32, 40), id="no more than there are"),
+        pytest.param({"rows": "auto", "time_share": 0.5}, 384, 400, (50, 100, 150, 200), id="half"),
+        pytest.param({"rows": "auto", "min_gain": 0.2}, 384, 10_000, (32, 36), id="a large gain"),
+        pytest.param(
+            {"rows": 64, "most_rows": 256, "confidence": None}, 256, 0, (64,), id="as measured"
+        ),
+        pytest.param({"rows": 64, "most_rows": 256, "min_gain": -1}, 256, 0, (64,), id="no gain"),
+    ],
+)
+def test_the_rows_follow_from_the_gain_asked_for_the_time_and_the_supply(
+    guard: dict[str, Any], there: int, answers: int, looks: tuple[int, ...]
+) -> None:
+    assert plan_rows(GuardConfig(**guard), there, answers).looks == looks
+
+
+def test_the_smallest_gain_is_told_in_one_line() -> None:
+    gain, line = can_tell(RowPlan((96, 192, 288, 384)), SURE)
+    assert gain == pytest.approx(0.070, abs=5e-4)
+    assert line.startswith("the guard's 96 to 384 rows tell a gain of 0.070 in strict adherence")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"rows": "many"}, "it is a whole number from 1, or auto"),
+        (
+            {"rows": 64, "most_rows": 32},
+            "guard.most_rows is 32, but guard.rows, which are measured",
+        ),
+        ({"time_share": 2.0}, "guard.time_share is 2"),
+    ],
+)
+def test_rows_that_cannot_be_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        GuardConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("after", "plan", "is_it"),
+    [
+        pytest.param([1] * 4 + [0] * 28, PLAN, True, id="it may be chance"),
+        pytest.param([1] * 4 + [0] * 28, RowPlan((32,)), False, id="no more rows"),
+        pytest.param([1] * 24 + [0] * 8, PLAN, False, id="it is sure"),
+        pytest.param([0] * 32, PLAN, False, id="nothing changes"),
+    ],
+)
+def test_the_guard_goes_on_while_further_rows_may_change_the_verdict(
+    after: list[int], plan: RowPlan, is_it: bool
+) -> None:
+    probe = [(1.0, 1)]
+    ends = RowByRow([False] * 32, probe=probe), RowByRow([*map(bool, after)], probe=probe)
+    changes = compare(*ends, GuardConfig(), SURE, plan=plan)
+    assert is_open(*ends, changes, GuardConfig(), plan) is is_it
+
+
+def test_a_harm_that_is_sure_ends_the_measuring() -> None:
+    before = RowByRow([False] * 32, probe=[(1.0, 1), (1.1, 1)] * 8)
+    after = RowByRow([True] * 4 + [False] * 28, probe=[(9.0, 1), (9.1, 1)] * 8)
+    changes = compare(before, after, GuardConfig(), SURE, plan=PLAN)
+    assert not is_open(before, after, changes, GuardConfig(), PLAN)

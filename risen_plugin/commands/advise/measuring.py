@@ -123,7 +123,7 @@ class Measuring:
             measured = dataclasses.replace(
                 measured,
                 rewards=dataclasses.replace(rewards, novel=novel),
-                guard_rows=guard.rows + guard.report_rows,
+                guard_rows=guard.rows_apart + guard.report_rows,
                 has_probe=run.risen.probe is not None or run.data is not None,
             )
         if run.data is not None:
@@ -155,7 +155,7 @@ class Measuring:
             "scheduler": {"use": "after", "options": {"steps": _MANY}},
             "guard": {
                 **self.draft["risen"].get("guard", {}),
-                **{"rows": rows, "report_rows": 0, "min_gain": 2.0},
+                **{"rows": rows, "most_rows": None, "report_rows": 0, "min_gain": 2.0},
             },
             "grpo": {**self.draft["risen"].get("grpo", {}), "learning_rate": 0.0},
             "reserve": None,  # families are reserved for what is reported, and nothing is
@@ -267,7 +267,7 @@ class Measuring:
                 batch_size=guard.batch_size,
             )
         row_s = (time.perf_counter() - began) / len(some)
-        most = guard.rows + guard.report_rows
+        most = guard.rows_apart + guard.report_rows
         return max(1, min(most, max(_FEWEST_ROWS, int(seconds / 4 / row_s))))
 
     def _followed(self, run: RunConfig) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from risen_plugin.kit.jsonable import as_number
-from risen_plugin.progress import ADHERENCE, OF_TASK, OF_THE_GUARD, PROBE_LOSS
+from risen_plugin.progress import ADHERENCE, FACTS_LOST, OF_TASK, OF_THE_GUARD, PROBE_LOSS
 from risen_plugin.record.reading import Phase, Run
 
 GAIN = "gain"
@@ -19,6 +19,7 @@ _CAPTIONS = {
     PROBE_LOSS_RISE: "rise of the probe loss, nats per token",
     "domain_drop": "drop of the domain's score",
     "trip_wire_rise": "rise of the trip-wire rate",
+    FACTS_LOST: "share of known facts that are lost",
 }
 
 
@@ -45,7 +46,7 @@ def amounts(run: Run) -> list[Amount]:
         Amount(GAIN, _CAPTIONS[GAIN], True),
         Amount(PROBE_LOSS_RISE, _CAPTIONS[PROBE_LOSS_RISE]),
     ]
-    for name in ("domain_drop", "trip_wire_rise"):
+    for name in ("domain_drop", "trip_wire_rise", FACTS_LOST):
         if as_number(guard.get(f"max_{name}")) is not None:
             found.append(Amount(name, _CAPTIONS[name]))
     for task, settings in _mapping(guard.get("tasks")).items():

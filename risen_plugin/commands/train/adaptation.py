@@ -9,11 +9,13 @@ from risen_plugin.builtin.generators.sources import open_source
 from risen_plugin.commands.options import options_of
 from risen_plugin.commands.score.rescoring import options_by_label
 from risen_plugin.config import GuardConfig
+from risen_plugin.config.guard import AUTO, MOST_ROWS
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.instructions.plain import plain_prompts
 from risen_plugin.kit.intervals import least_changed
 
 _MOST_HELD_OUT = 64
+_MOST_LOST = 0.1  # share of the facts that a model knew
 _SURE = GuardConfig.confidence or 0.99
 
 
@@ -41,9 +43,10 @@ def on_plain_prompts(generator: str, rewards: Sequence[str]) -> str:
     return f"no --instructions: learns from the {prompts}{added}, rewarded by {', '.join(rewards)}"
 
 
-def held_out(path: str, generator: str) -> dict[str, int]:
+def held_out(path: str, generator: str, most: int = _MOST_HELD_OUT) -> dict[str, int]:
     """The guard's row counts that leave most of a file to train on.
 
+    :param most: rows to decide by.
     :raises DataError: if the file has too few rows for the guard to be sure of any gain.
     """
     if generator != "jsonl":
@@ -58,7 +61,7 @@ def held_out(path: str, generator: str) -> dict[str, int]:
             f"sure of nothing by fewer than {fewest} that are held out"
         )
     return {
-        "rows": max(fewest, min(_MOST_HELD_OUT, count // 4)),
+        "rows": max(fewest, min(most, count // 4)),
         "report_rows": min(_MOST_HELD_OUT, count // 8),
     }
 
@@ -77,9 +80,10 @@ def risen_section(
         "generator": {"use": generator, "options": {"path": instructions}},
         "scheduler": dict(scheduler),
     }
-    guard = held_out(instructions, generator)
-    if guard:
-        section["guard"] = guard
+    section["guard"] = {"rows": AUTO, "facts": AUTO, "max_facts_lost": _MOST_LOST}
+    apart = held_out(instructions, generator, MOST_ROWS)
+    if apart:
+        section["guard"] |= {"most_rows": apart["rows"], "report_rows": apart["report_rows"]}
     if probe is not None:
         section["probe"] = probe
     return section

@@ -31,6 +31,7 @@ from risen_plugin.phases.leftovers.journal import Journal, Position
 from risen_plugin.progress import (
     BUFFERED,
     DEMONSTRATIONS,
+    FACTS_LOST,
     GAP,
     NEWLY_BUFFERED,
     OF_TASK,
@@ -304,6 +305,7 @@ def refusal(accepted: bool, metrics: Mapping[str, Any], guard: GuardConfig) -> s
         GAP: guard.max_gap,
         "forward_kl": guard.max_forward_kl,
         "domain_drop": guard.max_domain_drop,
+        FACTS_LOST: guard.max_facts_lost,
         **{f"{OF_TASK}{name}_drop": task.max_drop for name, task in guard.tasks.items()},
     }
     for name, most in allowed.items():
