@@ -38,6 +38,7 @@ from risen_plugin.config import LoraSettings, check_batches, effective_grpo
 from risen_plugin.config.grpo import GRPO_WORDS, check_fields, rows_per_batch
 from risen_plugin.errors import ConfigError, near_miss, one_line
 from risen_plugin.kit.checks import shown
+from risen_plugin.kit.smoothing import in_words, running_mean
 from risen_plugin.training.adapters import add_reference, base_of, fresh_lora, same_weights
 from risen_plugin.training.noise import without_dropout, without_neftune
 from risen_plugin.training.outside import Outside
@@ -374,4 +375,5 @@ class _Listener(TrainerCallback):
         if self.collected.listener is not None:
             self.collected.listener(state.global_step, numbers)
         if "reward" in numbers:
-            self.bar.set_postfix(reward=f"{numbers['reward']:.3f}")
+            logged = [log["reward"] for log in self.collected.entries if "reward" in log]
+            self.bar.set_postfix(reward=in_words(*running_mean(logged)[-1]))

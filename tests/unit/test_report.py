@@ -299,6 +299,27 @@ def test_grpo_steps_of_phases_are_counted_on_and_controllers_add_to_them(script:
     assert "temperature" not in found
 
 
+def test_the_reward_is_smoothed_within_each_phase_with_how_sure_it_is(script: Script) -> None:
+    band = series.smoothed_reward(read_run(script.place))
+    assert band is not None
+    means = [0.15, 0.2, 0.25] * 2
+    assert [x for x, _ in band.line] == [2, 3, 4, 6, 7, 8]
+    assert [y for _, y in band.line] == pytest.approx(means)
+    errors = [0.05, 0.1 / 3**0.5, 0.5 / 15**0.5 / 2] * 2
+    assert [(high - low) / 2 for _, low, high in band.ends] == pytest.approx(errors)
+
+
+def test_the_page_says_what_the_guard_could_see_and_which_facts_were_lost(tmp_path: Path) -> None:
+    script = Script(tmp_path / "seeing")
+    seen = {"guard/rows": 96, "guard/most_rows": 384, "guard/smallest_gain": 0.0701}
+    facts = {"guard/facts_known": 20, "lost_facts": ["What is the capital of France?"]}
+    script.phase(1, 10, 10.0, 20.0, True, metrics(0.25, 0.75, **seen, **facts))
+    script.record.close()
+    page = write_report(script.place).read_text()
+    assert "the guard measured 96 of up to 384 instructions, which tell a gain of 0.070" in page
+    assert "1 of 20 known facts are lost: What is the capital of France?" in page
+
+
 def test_the_way_of_a_run_leaves_dropped_phases_out(script: Script) -> None:
     moves = series.moves(read_run(script.place).phases)
     assert [(phase.number, after) for phase, _, after in moves] == [

@@ -74,6 +74,23 @@ def draw_lines(
         )
 
 
+def draw_band(
+    axis: Axes, ends: Sequence[tuple[float, float, float]], breaks: Sequence[float]
+) -> None:
+    """Draw how sure the first series is; the band ends where a phase does.
+
+    :param ends: (x, the least, the most).
+    """
+    colour, _ = _style(0)
+    begin = -math.inf
+    for end in [*breaks, math.inf]:
+        within = [values for values in ends if begin < values[0] <= end]
+        if within:
+            places, low, high = (list(values) for values in zip(*within, strict=True))
+            axis.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+        begin = end
+
+
 def draw_threshold(axis: Axes, y: float, begins: float, ends: float) -> None:
     """A threshold, where it applies."""
     axis.plot([begins, ends], [y, y], color=INK, linestyle=DASHES[1], linewidth=1.2, clip_on=False)

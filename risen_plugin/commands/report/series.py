@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
 from risen_plugin.kit.jsonable import as_number
+from risen_plugin.kit.smoothing import running_mean
 from risen_plugin.progress import (
     ADHERENCE,
     OF_DOMAIN,
@@ -161,6 +164,32 @@ def control(run: Run) -> dict[str, Points]:
     for event in run.of(ControlEvent):
         _put(by_name, offset.get(event.number, 0) + event.grpo_step, event.numbers)
     return {name: sorted(by_name[name].items()) for name in CONTROL if by_name.get(name)}
+
+
+@dataclass(frozen=True)
+class Band:
+    """A series with how sure it is: (x, the least, the most)."""
+
+    line: Points
+    ends: Sequence[tuple[float, float, float]]
+
+
+def smoothed_reward(run: Run) -> Band | None:
+    """The mean reward of the latest GRPO steps of a phase, give or take its standard error.
+
+    None where no phase has more than two steps.
+    """
+    points = control(run).get("reward", [])
+    line: Points = []
+    ends: list[tuple[float, float, float]] = []
+    starts_at = sorted(starts(run.phases).values()) or [0]
+    for begin, end in pairwise([*map(float, starts_at), math.inf]):
+        steps = [(x, y) for x, y in points if begin < x <= end]
+        for (x, _), (mean, error) in zip(steps, running_mean([y for _, y in steps]), strict=True):
+            if error is not None:
+                line.append((x, mean))
+                ends.append((x, mean - error, mean + error))
+    return Band(line, ends) if len(line) > 1 else None
 
 
 def forward_kl(run: Run) -> Points:

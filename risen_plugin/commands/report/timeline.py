@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from risen_plugin.commands.report import limits, series
 from risen_plugin.commands.report.axes import (
     colour_of,
+    draw_band,
     draw_lines,
     draw_threshold,
     keep_within,
@@ -20,6 +21,7 @@ from risen_plugin.commands.report.axes import (
 )
 from risen_plugin.commands.report.drawing import GRID, Key, drawn
 from risen_plugin.commands.report.markup import number
+from risen_plugin.kit.smoothing import WINDOW
 from risen_plugin.progress import ADHERENCE, PROBE_LOSS
 from risen_plugin.record.reading import Phase, Run
 
@@ -168,7 +170,12 @@ def control(run: Run) -> list[str]:
         if name in _SET_LIMITS:
             label, section, setting = _SET_LIMITS[name]
             told[label] = limits.setting(run, section, setting)
-        figures.append(_over_steps(run, name, series.CONTROL[name], {name: points}, told))
+        band = series.smoothed_reward(run) if name == "reward" else None
+        drawn_lines = {name: points}
+        if band is not None:
+            drawn_lines = {f"mean of {WINDOW} steps, ± its standard error": band.line}
+            drawn_lines["each step"] = points
+        figures.append(_over_steps(run, name, series.CONTROL[name], drawn_lines, told, band=band))
     return figures
 
 
@@ -178,6 +185,8 @@ def _over_steps(
     caption: str,
     lines: Mapping[str, series.Points],
     thresholds: Mapping[str, float | None],
+    *,
+    band: series.Band | None = None,
 ) -> str:
     """Series over the GRPO steps of all phases in a row, with thresholds that hold for all."""
     phases, spans = _spans(run)
@@ -191,6 +200,8 @@ def _over_steps(
         axis.grid(axis="x", visible=False)
         for begins, _ in spans[1:]:
             axis.axvline(begins + 0.5, color=GRID, linewidth=1.2)
+        if band is not None:
+            draw_band(axis, band.ends, breaks=[end for _, end in spans])
         draw_lines(axis, lines, breaks=[end for _, end in spans])
         for value in levels.values():
             draw_threshold(axis, value, 0.5, last + 0.5)

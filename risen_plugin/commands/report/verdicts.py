@@ -18,7 +18,16 @@ from risen_plugin.commands.report.markup import (
     table,
 )
 from risen_plugin.kit.jsonable import as_number
-from risen_plugin.progress import ADHERENCE, PROBE_LOSS, VERDICT
+from risen_plugin.progress import (
+    ADHERENCE,
+    FACTS_KNOWN,
+    LOST_FACTS,
+    MOST_ROWS,
+    PROBE_LOSS,
+    ROWS,
+    SMALLEST_GAIN,
+    VERDICT,
+)
 from risen_plugin.record.events import GuardEvent
 from risen_plugin.record.reading import Phase, Run
 
@@ -56,7 +65,7 @@ def verdicts(run: Run) -> list[Markup]:
         "probe loss",
         "the guard's reason",
     )
-    parts = [table(head, rows, caption="Verdicts"), *_judged_figures(run)]
+    parts = [table(head, rows, caption="Verdicts"), *_sight(run), *_judged_figures(run)]
     judged = [
         (
             event.number,
@@ -74,6 +83,30 @@ def verdicts(run: Run) -> list[Markup]:
         label = "Measurements and actions of the guard"
         parts.append(folded(f"{label} ({len(judged)})", table(columns, judged, caption=label)))
     return [*parts, *_measurements(run)]
+
+
+def _sight(run: Run) -> list[Markup]:
+    """What gains the guard's rows could tell from chance, and the facts that were lost."""
+    parts = []
+    for phase in run.phases:
+        gain, rows = phase.number_of(SMALLEST_GAIN), phase.number_of(ROWS)
+        if gain is not None and rows is not None:
+            most = phase.number_of(MOST_ROWS) or rows
+            parts.append(
+                prose(
+                    f"{phase.name}: the guard measured {rows:.0f} of up to {most:.0f} "
+                    f"instructions, which tell a gain of {gain:.3f} in strict adherence from "
+                    "chance in 9 of 10 cases, and a smaller one where one has several checks."
+                )
+            )
+        lost = phase.metrics.get(LOST_FACTS)
+        if isinstance(lost, list) and lost:
+            known = phase.number_of(FACTS_KNOWN) or 0.0
+            questions = "; ".join(map(str, lost))
+            parts.append(
+                prose(f"{phase.name}: {len(lost)} of {known:.0f} known facts are lost: {questions}")
+            )
+    return parts
 
 
 def _judged_figures(run: Run) -> list[Markup]:

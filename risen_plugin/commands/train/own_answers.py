@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from risen_plugin.callback import RisenCallback
     from risen_plugin.training.protocols import Model, Tokenizer
 
+_MOST = 128  # rows that are answered where the guard's are chosen for each phase
 _FEWEST = 8  # passing answers, below which all of them are taken
 
 
@@ -46,7 +47,9 @@ class OwnAnswers:
         assert self._bound is not None
         callback, model, tokenizer = self._bound
         config, held_out = callback.config, callback.run_state.instructions.held_out
-        rows = [*held_out.guard, *held_out.report]
+        # What is set apart for the guard may be much more than it will ask for.
+        most = max(1, _MOST - len(held_out.report)) if config.guard.is_auto else None
+        rows = [*held_out.guard[:most], *held_out.report]
         prompts = [plain_query(row["prompt"], row.get("query")) for row in rows]
         asking = Asking(tokenizer, effective_grpo(config.grpo), self.precision)
         with clean_room(model, tokenizer):
