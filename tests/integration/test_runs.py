@@ -18,6 +18,7 @@ from risen_export.gate.instructions import gather
 from risen_export.gate.settings import GateSettings
 from risen_plugin.commands.advise import measuring
 from risen_plugin.commands.train import training
+from risen_plugin.commands.train.recipe import Kind
 from risen_plugin.contracts import text_of
 from risen_plugin.embedded import orders
 from risen_plugin.instructions.plain import plain_prompts
@@ -275,6 +276,28 @@ def test_without_instructions_a_model_learns_from_the_prompts_of_the_package():
     held = read_held_out(Path("out/risen"))
     assert held is not None
     assert {text_of(row["query"]) for row in held.rows["guard"]} <= set(plain_prompts())
+
+
+def test_a_larger_model_gets_the_defaults_of_its_size_where_nothing_else_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    kind = Kind(135e6, vocabulary=49_152)  # the tiny model passes for a larger one
+    monkeypatch.setattr("risen_plugin.commands.train.command.kind_of", lambda model: kind)
+    small = {"max_completion_length": 8, "num_generations": 2, "per_device_train_batch_size": 4}
+    pairs = [f"risen.grpo.{name}={value}" for name, value in small.items()]
+    pairs += [f"risen.guard={json.dumps(KEEP)}", "risen.curriculum.initial=64"]
+    sets = [part for pair in pairs for part in ("--set", pair)]
+    result = done("adapt", "model", "--output", "out", "--quiet", "--steps", "1", *sets)
+    assert "defaults for about 135 M parameters on cpu: learning rate 0.0004" in result.stderr
+    run = yaml.safe_load(Path("out/run.yaml").read_text())["risen"]
+    assert run["rollout"] == "auto"
+    assert run["grpo"] == {
+        "learning_rate": 4e-4,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 3,
+        "temperature": 0.8,
+        **small,
+    }
 
 
 def test_a_generator_and_a_reward_that_are_named_take_the_prompts_of_the_package():

@@ -42,6 +42,7 @@ from risen_plugin.commands.train.folders import (
     seed_of,
 )
 from risen_plugin.commands.train.overrides import overridden
+from risen_plugin.commands.train.recipe import in_words, kind_of, recipe, with_recipe
 from risen_plugin.commands.train.run_config import DataSource, RunConfig, read_run
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
@@ -196,6 +197,11 @@ def adapt_command(
         probe=probe,
     )
     adapting = adaptation(model, section, keep_anyway=keep_anyway)
+    kind = kind_of(model)
+    parts = {} if kind is None else recipe(kind, adds_constraints=generator == "constraints")
+    if kind is not None and parts:
+        note = " / ".join(filter(None, (note, in_words(kind, parts))))
+        adapting = with_recipe(adapting, parts, pairs)
     data = _forced(overridden(adapting, pairs), force)
     default = Path("out") / f"{Path(model).name}-adapter"
     run, folder = _read(data, "adapt", output=output, seed=seed, default=default, resume=resume)

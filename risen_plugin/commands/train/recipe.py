@@ -1,0 +1,160 @@
+"""The defaults of ``risen adapt`` by the size of a model and the device. Pure, but for two looks.
+
+What each is for, and what it was measured on, is in ``docs/explanation/recipe.md``. Nothing here
+holds where a person sets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_MEASURED = 135e6  # parameters of the model that the rate was measured on
+_RATE = 4e-4
+_LEAST_RATE = 2e-5
+_SMALL = 20e6  # parameters below which everything stays as it is: a step takes a second
+_ROLLOUTS = 32
+_TOKENS = 96
+_LOGITS = 256 * 1024**2  # bytes of fp32 logits that one backward pass may make
+_BATCH = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "steps_per_generation",
+    "generation_batch_size",
+    "num_generations",
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the defaults depend on.
+
+    :param parameters: of the model, about.
+    :param device: ``cpu`` or another.
+    :param has_bf16: whether the device computes in bf16 quicker than in fp32.
+    """
+
+    parameters: float
+    vocabulary: int
+    device: str = "cpu"
+    has_bf16: bool = False
+
+
+def recipe(kind: Kind, *, adds_constraints: bool) -> dict[str, Any]:
+    """Parts of a run: ``fine_tune``, and of ``risen`` those that differ from the general defaults.
+
+    :param adds_constraints: whether the instructions are plain prompts with constraints added.
+    """
+    if kind.parameters < _SMALL:
+        return {}
+    rows = rows_at_once(kind.vocabulary)
+    grpo = {
+        "learning_rate": rate(kind.parameters),
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 3,
+        "temperature": 0.8,
+        "max_completion_length": _TOKENS,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": _ROLLOUTS // rows,
+    }
+    risen: dict[str, Any] = {"grpo": grpo}
+    if adds_constraints:
+        risen["curriculum"] = {"initial": 3000}
+        risen["generator"] = {"options": {"maximum": 3}}
+    if kind.device != "cpu":
+        return {"risen": risen}
+    risen["rollout"] = "auto"
+    return {"risen": risen, "fine_tune": {"bf16": True}} if kind.has_bf16 else {"risen": risen}
+
+
+def rate(parameters: float) -> float:
+    """The learning rate of an adapter: that of the measured model, less with the root of the size.
+
+    >>> rate(135e6), rate(8e9)
+    (0.0004, 5.2e-05)
+    """
+    scaled = _RATE * (_MEASURED / parameters) ** 0.5
+    return float(f"{max(_LEAST_RATE, min(_RATE, scaled)):.2g}")
+
+
+def rows_at_once(vocabulary: int) -> int:
+    """Answers of one backward pass: as many as have few enough logits, 32 at the most.
+
+    >>> rows_at_once(49_152), rows_at_once(152_000), rows_at_once(512)
+    (8, 4, 32)
+    """
+    rows = _ROLLOUTS
+    while rows > 1 and rows * _TOKENS * vocabulary * 4 > _LOGITS:
+        rows //= 2
+    return rows
+
+
+def with_recipe(
+    run: Mapping[str, Any], parts: Mapping[str, Any], pairs: Sequence[str]
+) -> dict[str, Any]:
+    """A run with the parts of a recipe that it does not state itself.
+
+    :param pairs: what a person sets, ``name=value``. Who sets one number of a batch of answers sets
+        all of them, since they hang together.
+    """
+    named = {pair.partition("=")[0].strip() for pair in pairs}
+    parts = _without_batch(parts) if named & {f"risen.grpo.{name}" for name in _BATCH} else parts
+    return _merged(run, parts)
+
+
+def kind_of(model: str) -> Kind | None:
+    """What is known of a model before it is loaded; None where it cannot be read."""
+    import torch
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model).get_text_config()
+    except (OSError, ValueError):  # loading the model says what is wrong
+        return None
+    layers, hidden, words = (
+        int(getattr(config, name, 0) or 0)
+        for name in ("num_hidden_layers", "hidden_size", "vocab_size")
+    )
+    inner = int(getattr(config, "intermediate_size", 0) or 4 * hidden)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    flags: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return Kind(
+        parameters=layers * (4 * hidden * hidden + 3 * hidden * inner) + words * hidden,
+        vocabulary=words,
+        device=device,
+        has_bf16=bool(flags.get("avx512_bf16") or flags.get("amx_bf16")),
+    )
+
+
+def in_words(kind: Kind, parts: Mapping[str, Any]) -> str:
+    """One line that says which defaults were chosen, and for what."""
+    grpo = parts["risen"]["grpo"]
+    more = [
+        *(["bf16"] if parts.get("fine_tune", {}).get("bf16") else []),
+        *([f"rollout {parts['risen']['rollout']}"] if "rollout" in parts["risen"] else []),
+        *(["curriculum"] if "curriculum" in parts["risen"] else []),
+    ]
+    return (
+        f"defaults for about {kind.parameters / 1e6:,.0f} M parameters on {kind.device}: "
+        f"learning rate {grpo['learning_rate']:g}, temperature {grpo['temperature']:g}, answers of "
+        f"{grpo['max_completion_length']} tokens{''.join(f', {one}' for one in more)}; --set "
+        "changes any"
+    )
+
+
+def _merged(run: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+    made = dict(run)
+    for name, value in parts.items():
+        if name not in made:
+            made[name] = value
+        elif isinstance(value, Mapping) and isinstance(made[name], Mapping):
+            made[name] = _merged(made[name], value)
+    return made
+
+
+def _without_batch(parts: Mapping[str, Any]) -> dict[str, Any]:
+    if "risen" not in parts:
+        return dict(parts)
+    grpo = {name: value for name, value in parts["risen"]["grpo"].items() if name not in _BATCH}
+    return {**parts, "risen": {**parts["risen"], "grpo": grpo}}

@@ -1,0 +1,85 @@
+"""The defaults of ``risen adapt`` by the size of a model and the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from risen_plugin.commands.train.recipe import (
+    Kind,
+    in_words,
+    kind_of,
+    rate,
+    recipe,
+    rows_at_once,
+    with_recipe,
+)
+from risen_plugin.embedded import base_model
+
+SMOLLM2 = Kind(135e6, 49_152, has_bf16=True)
+
+
+def test_a_small_model_keeps_the_general_defaults() -> None:
+    kind = kind_of(str(base_model()))
+    assert kind is not None
+    assert kind.parameters < 1.2e6
+    assert recipe(kind, adds_constraints=True) == {}
+
+
+def test_a_real_model_on_a_cpu_samples_by_the_faster_way_and_computes_in_bf16() -> None:
+    made = recipe(SMOLLM2, adds_constraints=True)
+    assert made["fine_tune"] == {"bf16": True}
+    assert made["risen"]["rollout"] == "auto"
+    assert made["risen"]["curriculum"]
+    assert made["risen"]["generator"] == {"options": {"maximum": 3}}
+
+
+def test_what_a_device_or_the_instructions_do_not_call_for_is_left_out() -> None:
+    made = recipe(Kind(135e6, 49_152, device="cuda"), adds_constraints=False)
+    assert set(made) == {"risen"}
+    assert set(made["risen"]) == {"grpo"}
+
+
+@pytest.mark.parametrize("vocabulary", [512, 49_152, 152_000, 1_000_000])
+def test_an_optimizer_step_has_as_many_answers_whatever_fits_at_once(vocabulary: int) -> None:
+    grpo = recipe(Kind(135e6, vocabulary), adds_constraints=False)["risen"]["grpo"]
+    assert grpo["per_device_train_batch_size"] == rows_at_once(vocabulary)
+    assert grpo["per_device_train_batch_size"] * grpo["gradient_accumulation_steps"] == 32
+
+
+def test_larger_models_learn_more_slowly() -> None:
+    rates = [rate(size) for size in (20e6, 135e6, 0.5e9, 1.7e9, 8e9, 400e9)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] == rates[1] == 4e-4
+    assert rates[-1] == 2e-5
+
+
+def test_what_a_run_states_stays() -> None:
+    run = {"model": "m", "risen": {"rollout": "transformers", "grpo": {"temperature": 1.0}}}
+    made = with_recipe(run, recipe(SMOLLM2, adds_constraints=False), ())
+    assert made["risen"]["rollout"] == "transformers"
+    assert made["risen"]["grpo"]["temperature"] == 1.0
+    assert made["risen"]["grpo"]["learning_rate"] == 4e-4
+
+
+def test_a_number_of_the_batch_that_a_person_sets_sets_all_of_them() -> None:
+    made = with_recipe(
+        {"risen": {}},
+        recipe(SMOLLM2, adds_constraints=False),
+        ["risen.grpo.per_device_train_batch_size=16"],
+    )
+    grpo = made["risen"]["grpo"]
+    assert "gradient_accumulation_steps" not in grpo
+    assert grpo["learning_rate"] == 4e-4
+
+
+def test_the_choice_is_said_in_one_line() -> None:
+    line = in_words(SMOLLM2, recipe(SMOLLM2, adds_constraints=True))
+    assert "135 M" in line
+    assert "learning rate 0.0004" in line
+    assert "\n" not in line
+
+
+def test_a_model_that_is_not_there_has_no_recipe(tmp_path: Path) -> None:
+    assert kind_of(str(tmp_path / "none")) is None
