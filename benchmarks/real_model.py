@@ -43,6 +43,13 @@ SETTINGS: Mapping[str, str] = {
     "fine_tune.bf16": "true",
 }
 """Of RISEN's arm, by keys of a run."""
+ON_A_GPU: Mapping[str, str] = {
+    "risen.grpo.per_device_train_batch_size": "32",
+    "risen.grpo.gradient_accumulation_steps": "2",
+    "risen.grpo.use_transformers_continuous_batching": "true",
+    "risen.rollout": "transformers",
+}
+"""What is set otherwise where there is a GPU."""
 WITHOUT: Mapping[str, Mapping[str, str]] = {
     "no-curriculum": {"risen.curriculum": "null"},
     "no-int8": {"risen.rollout": "transformers"},
@@ -171,7 +178,7 @@ class _Run:
             return peers.stock(self.model, folder, self.steps, seed, self.threads)
         if arm == "best-answers":
             return peers.best_answers(self.model, folder, self.steps, seed, self.threads)
-        settings = {**SETTINGS, **WITHOUT.get(arm, {})}
+        settings = {**SETTINGS, **(ON_A_GPU if _has_gpu() else {}), **WITHOUT.get(arm, {})}
         sets = [part for pair in settings.items() for part in ("--set", "=".join(pair))]
         shutil.rmtree(folder, ignore_errors=True)
         began = time.monotonic()
@@ -224,6 +231,12 @@ class _Run:
         texts = ifeval.answers(bundle, prompts, threads=self.threads, tokens=self.tokens // 2)
         shutil.rmtree(bundle)
         return {"answers": list(zip(prompts, texts, strict=True))}
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _show(found: Mapping[str, list[Numbers]], rows: int) -> None:
