@@ -51,7 +51,7 @@ def test_an_optimizer_step_has_as_many_answers_whatever_fits_at_once(vocabulary:
 def test_larger_models_learn_more_slowly() -> None:
     rates = [rate(size) for size in (20e6, 135e6, 0.5e9, 1.7e9, 8e9, 400e9)]
     assert rates == sorted(rates, reverse=True)
-    assert rates[0] == rates[1] == 4e-4
+    assert rates[0] == rates[1] == 2e-4
     assert rates[-1] == 2e-5
 
 
@@ -60,7 +60,7 @@ def test_what_a_run_states_stays() -> None:
     made = with_recipe(run, recipe(SMOLLM2, adds_constraints=False), ())
     assert made["risen"]["rollout"] == "transformers"
     assert made["risen"]["grpo"]["temperature"] == 1.0
-    assert made["risen"]["grpo"]["learning_rate"] == 4e-4
+    assert made["risen"]["grpo"]["learning_rate"] == 2e-4
 
 
 def test_a_number_of_the_batch_that_a_person_sets_sets_all_of_them() -> None:
@@ -71,13 +71,13 @@ def test_a_number_of_the_batch_that_a_person_sets_sets_all_of_them() -> None:
     )
     grpo = made["risen"]["grpo"]
     assert "gradient_accumulation_steps" not in grpo
-    assert grpo["learning_rate"] == 4e-4
+    assert grpo["learning_rate"] == 2e-4
 
 
 def test_the_choice_is_said_in_one_line() -> None:
     line = in_words(SMOLLM2, recipe(SMOLLM2, adds_constraints=True))
     assert "135 M" in line
-    assert "learning rate 0.0004" in line
+    assert "learning rate 0.0002" in line
     assert "\n" not in line
 
 

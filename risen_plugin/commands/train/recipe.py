@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _MEASURED = 135e6  # parameters of the model that the rate was measured on
-_RATE = 4e-4
+_RATE = 2e-4
 _LEAST_RATE = 2e-5
 _SMALL = 20e6  # parameters below which everything stays as it is: a step takes a second
 _ROLLOUTS = 32
@@ -72,7 +72,7 @@ def rate(parameters: float) -> float:
     """The learning rate of an adapter: that of the measured model, less with the root of the size.
 
     >>> rate(135e6), rate(8e9)
-    (0.0004, 5.2e-05)
+    (0.0002, 2.6e-05)
     """
     scaled = _RATE * (_MEASURED / parameters) ** 0.5
     return float(f"{max(_LEAST_RATE, min(_RATE, scaled)):.2g}")
