@@ -8,6 +8,7 @@ What looks like a secret or an address is left out. The file is bounded: when it
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -74,7 +75,7 @@ class TrafficLog:
             try:
                 if os.fstat(self._file).st_size + len(data) > self._most:
                     self._turn()
-                os.write(self._file, data)
+                self._append(data)
             except OSError as error:
                 if not self._told:
                     _log.warning("%s cannot be written: %s", self._path, error.strerror)
@@ -96,6 +97,16 @@ class TrafficLog:
         """Let go of the file."""
         with self._lock:
             os.close(self._file)
+
+    def _append(self, data: bytes) -> None:
+        """Write a whole line or none: a full disk takes the beginning of one without an error.
+
+        :raises OSError: if the line does not fit.
+        """
+        before = os.fstat(self._file).st_size
+        if os.write(self._file, data) < len(data):
+            os.ftruncate(self._file, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _turn(self) -> None:
         os.close(self._file)
