@@ -293,6 +293,7 @@ def test_an_answer_ends_where_the_context_does(bundle: Path) -> None:
             r'\{\s*"ok"\s*:\s*(true|false)\s*\}',
         ),
         (Grammar("lark", 'start: "a" "b"+ "c"'), "ab+c"),
+        (Grammar("lark", 'start: "a" start | "b"'), "a*b"),
     ],
 )
 def test_a_grammar_holds_every_answer_to_it(bundle: Path, grammar: Grammar, matches: str) -> None:
@@ -311,6 +312,8 @@ def test_a_grammar_holds_every_answer_to_it(bundle: Path, grammar: Grammar, matc
         (Grammar("json_schema", "[" * 1000 + "]" * 1000), "nested deeper than 64"),
         (Grammar("json_schema", '{"$ref": "#"}'), "contain another one, without end"),
         (Grammar("lark", "start: unknown_rule"), "the lark cannot be followed"),
+        (Grammar("lark", "start: start"), "ask for themselves again"),
+        (Grammar("lark", "start: a\na: b\nb: a"), "ask for themselves again"),
         (Grammar("regex", "a" * 300_000), "has 300000 characters"),
     ],
 )
@@ -318,6 +321,12 @@ def test_what_is_no_grammar_is_refused(bundle: Path, grammar: Grammar, said: str
     with pytest.raises(DataError, match=said) as refused:
         opened(bundle).submit(Request(prompt(10, 8), 40, grammar=grammar))
     assert "\n" not in str(refused.value)
+
+
+def test_a_grammar_in_which_tokens_follow_without_end_finishes_by_length(bundle: Path) -> None:
+    one = Request(prompt(10, 8), 12, grammar=Grammar("lark", 'start: a\na: ("x" | "y") a'))
+    (answer,) = opened(bundle).run([one])[0]
+    assert (answer.finish, set(answer.text)) == ("length", {*answer.text} & {"x", "y"})
 
 
 # Bounds ------------------------------------------------------------------------------------------

@@ -138,6 +138,14 @@ def test_what_cannot_be_asked_is_refused_by_name(change: dict[str, Any], param: 
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_missing_is_not_called_empty() -> None:
+    for absent in ({"model": "m"}, {"model": "m", "messages": None}):
+        with pytest.raises(RefusedError, match=r"^messages is missing$"):
+            read_chat(absent)
+    with pytest.raises(RefusedError, match=r"^prompt is missing$"):
+        read_text({"model": "m"})
+
+
 def test_a_misspelt_field_is_told_its_near_miss() -> None:
     with pytest.raises(RefusedError, match="did you mean 'temperature'"):
         read_chat({**CHAT, "temprature": 0})
@@ -395,6 +403,22 @@ def test_the_half_line_of_a_killed_server_is_cut_off(tmp_path: Path) -> None:
     log.write({"prompt": "c"})
     log.close()
     assert [json.loads(line)["prompt"] for line in file.read_text().splitlines()] == ["a", "c"]
+
+
+def test_a_disk_that_was_full_for_a_while_leaves_whole_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "log.jsonl"
+    log = TrafficLog(file, 1000)
+    log.write({"prompt": "a"})
+    write = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda to, data: write(to, data[:5]))
+        log.write({"prompt": "b"})
+    log.write({"prompt": "c"})
+    log.close()
+    assert [json.loads(line)["prompt"] for line in file.read_text().splitlines()] == ["a", "c"]
+    assert "log.jsonl cannot be written: No space left on device" in caplog.text
 
 
 def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -103,7 +103,22 @@ class Grammars:
         problem = matcher.get_error()
         if problem:
             raise _refused(grammar, problem)
+        if self._fails_at_once(matcher):
+            raise _refused(grammar, "no answer to it ends: its rules ask for themselves again")
         return matcher
+
+    def _fails_at_once(self, matcher: Any) -> bool:
+        """Whether llguidance fails at an answer's first token, as it does at rules without end.
+
+        It reads such a grammar without an error, and finds out when it looks for what may come.
+        A grammar without end in which every token is followed by another one does not fail: its
+        answers go on to their last token, and finish by length.
+        """
+        import llguidance.numpy as bits
+
+        trial = matcher.deep_copy()
+        bits.fill_next_token_bitmask(trial, bits.allocate_token_bitmask(1, self._vocabulary), 0)
+        return bool(trial.is_error())
 
 
 def _check(grammar: Grammar) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from risen_plugin.errors import DataError
 
+_LEAST = 64  # tokens of an answer with its prompt, below which an engine is of no use
+
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -68,13 +70,23 @@ def room(settings: EngineSettings, context: int, token_bytes: int, whose: str) -
     if settings.context is not None and fitting < settings.context:
         needed = settings.rows * token_bytes * settings.context
         raise DataError(
-            f"{settings.rows} answers of {settings.context} tokens take {needed / 2**20:.0f} MiB "
-            f"of keys and values, and {settings.memory / 2**20:.0f} MiB are allowed: allow more, "
+            f"{settings.rows} answers of {settings.context} tokens take {_size(needed)} "
+            f"of keys and values, and {_size(settings.memory)} are allowed: allow more, "
             f"or take fewer rows or at most {fitting} tokens"
         )
-    if fitting < min(64, wanted):
+    least = min(_LEAST, wanted)
+    if fitting < least:
+        needed = settings.rows * token_bytes * least
         raise DataError(
-            f"{settings.memory / 2**20:.0f} MiB of keys and values leave {fitting} tokens for each "
-            f"of {settings.rows} answers; allow more, or take fewer rows"
+            f"{_size(settings.memory)} of keys and values leave {fitting} tokens for each "
+            f"of {settings.rows} answers, and {least} are the least: allow {_size(needed)} or "
+            f"more, or take fewer rows"
         )
     return min(wanted, fitting)
+
+
+def _size(count: int) -> str:
+    """Bytes in the largest unit of which they are at least one, rounded up to a tenth."""
+    unit = max(power for power in range(3) if power == 0 or count >= 1024**power)
+    tenths = -(-count * 10 // 1024**unit)
+    return f"{tenths / 10:g} {('bytes', 'KiB', 'MiB')[unit]}"

@@ -167,6 +167,8 @@ def read_text(data: Mapping[str, Any]) -> TextAsked:
 
 def _prompts(fields: Fields) -> tuple[str | tuple[int, ...], ...]:
     given = fields.take("prompt")
+    if given is None:
+        raise fields.refused("prompt", "is missing")
     if isinstance(given, str):
         prompts: list[Any] = [given]
     elif isinstance(given, list) and given and all(_is_token(one) for one in given):

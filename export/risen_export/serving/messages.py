@@ -31,6 +31,8 @@ def read_messages(fields: Fields) -> list[dict[str, Any]]:
     :raises RefusedError: if there are none, or one of them cannot be read.
     """
     given = fields.listed("messages", _MOST_MESSAGES)
+    if given is None:
+        raise fields.refused("messages", "is missing")
     if not given:
         raise fields.refused("messages", "is empty; a chat has at least one message")
     return [_message(Fields(one, f"messages[{index}].")) for index, one in enumerate(given)]
