@@ -280,7 +280,9 @@ def test_the_context_is_cut_to_the_memory_unless_it_was_asked_for() -> None:
 
 
 def test_little_memory_is_not_said_to_be_none_and_what_would_do_is_named() -> None:
-    with pytest.raises(DataError, match=r"^1 KiB of .* leave 0 tokens .* allow 45 MiB or more"):
+    with pytest.raises(
+        DataError, match=r"^1 KiB of .* leave 0 tokens .* take 45 MiB, are the least"
+    ):
         room(EngineSettings(memory=1024), 8192, 46080, "B")
     with pytest.raises(DataError, match=r"take 1\.6 KiB of .*, and 1000 bytes are allowed"):
         room(EngineSettings(rows=1, memory=1000, context=16), 512, 100, "B")

@@ -79,8 +79,8 @@ def room(settings: EngineSettings, context: int, token_bytes: int, whose: str) -
         needed = settings.rows * token_bytes * least
         raise DataError(
             f"{_size(settings.memory)} of keys and values leave {fitting} tokens for each "
-            f"of {settings.rows} answers, and {least} are the least: allow {_size(needed)} or "
-            f"more, or take fewer rows"
+            f"of {settings.rows} answers, and {least}, which take {_size(needed)}, are the least; "
+            f"allow more, or take fewer rows"
         )
     return min(wanted, fitting)
 
