@@ -42,9 +42,9 @@ def trimmed(inputs: Mapping[str, Any], *, drops_rows: bool) -> dict[str, Any]:
     if drops_rows:
         rows = (advantages.reshape(len(advantages), -1) != 0).any(dim=1)
         rows[0] |= ~rows.any()
+    stays_whole = bool(rows.all())  # then the same tensors, without a copy
     kept: dict[str, Any] = {
-        # The same tensors, without a copy, where every row stays.
-        name: value if name in _WHOLE or value is None or bool(rows.all()) else value[rows]
+        name: value if stays_whole or name in _WHOLE or value is None else value[rows]
         for name, value in inputs.items()
     }
     first = _padding(kept["prompt_mask"].flip(1))

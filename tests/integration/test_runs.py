@@ -300,6 +300,10 @@ def test_a_larger_model_gets_the_defaults_of_its_size_where_nothing_else_is_set(
     }
 
 
+def test_what_is_written_wrong_is_told_before_the_model_is_looked_at():
+    assert "did you mean 'most_rows'" in refused("adapt", "gone", "--set", "risen.guard.most_row=9")
+
+
 def test_a_generator_and_a_reward_that_are_named_take_the_prompts_of_the_package():
     Path("mine.py").write_text(
         "def talk(completions, **columns):\n    return [1.0] * len(completions)\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from risen_plugin.commands.train.recipe import (
     Kind,
@@ -13,16 +14,17 @@ from risen_plugin.commands.train.recipe import (
     rate,
     recipe,
     rows_at_once,
+    size_of,
     with_recipe,
 )
 from risen_plugin.embedded import base_model
+from risen_plugin.errors import ConfigError
 
 SMOLLM2 = Kind(135e6, 49_152, has_bf16=True)
 
 
 def test_a_small_model_keeps_the_general_defaults() -> None:
     kind = kind_of(str(base_model()))
-    assert kind is not None
     assert kind.parameters < 1.2e6
     assert recipe(kind, adds_constraints=True) == {}
 
@@ -81,5 +83,32 @@ def test_the_choice_is_said_in_one_line() -> None:
     assert "\n" not in line
 
 
-def test_a_model_that_is_not_there_has_no_recipe(tmp_path: Path) -> None:
-    assert kind_of(str(tmp_path / "none")) is None
+def test_the_size_is_that_of_the_weights_without_loading_them() -> None:
+    """Of a Llama with shared keys and values; norms are left out, less than 0.1 %."""
+    config = AutoConfig.for_model(
+        "llama",
+        num_hidden_layers=3,
+        hidden_size=96,
+        intermediate_size=256,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        vocab_size=500,
+        tie_word_embeddings=True,
+    )
+    weights = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+    assert size_of(config) == pytest.approx(weights, rel=3e-3)
+
+
+def test_a_model_that_is_not_there_is_refused_as_where_it_would_be_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no model folder"):
+        kind_of(str(tmp_path / "none"))
+
+
+def test_the_embedded_model_is_known_by_its_name() -> None:
+    assert kind_of("embedded") == kind_of(str(base_model()))
+
+
+def test_a_configuration_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": "wide"}')
+    with pytest.raises(ConfigError, match=r"^model .* cannot be loaded: [^\n]+$"):
+        kind_of(str(tmp_path))

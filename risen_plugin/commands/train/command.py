@@ -197,10 +197,12 @@ def adapt_command(
         probe=probe,
     )
     adapting = adaptation(model, section, keep_anyway=keep_anyway)
+    # What a person has written wrong is told before the model is looked at.
+    RunConfig.from_dict(overridden(adapting, pairs), "adapt")
     kind = kind_of(model)
-    parts = {} if kind is None else recipe(kind, adds_constraints=generator == "constraints")
-    if kind is not None and parts:
-        note = " / ".join(filter(None, (note, in_words(kind, parts))))
+    parts = recipe(kind, adds_constraints=generator == "constraints")
+    if parts:
+        note = "\nrisen: ".join(filter(None, (note, in_words(kind, parts))))
         adapting = with_recipe(adapting, parts, pairs)
     data = _forced(overridden(adapting, pairs), force)
     default = Path("out") / f"{Path(model).name}-adapter"

@@ -58,9 +58,7 @@ def load(name: str, dtype: DType, *, lora: LoraSettings | None, seed: int) -> tu
             source, dtype=_dtype(dtype, only_adapter=lora is not None), output_loading_info=True
         )
     except Exception as error:  # configs, weight files and tokenizers each have their own types
-        reason = one_line(error)
-        hint = "" if Path(source).is_dir() else _beside(source)
-        raise ConfigError(f"model {name} cannot be loaded{hint}: {reason}") from error
+        raise _not_loaded(name, source, error) from error
     model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
@@ -74,6 +72,20 @@ def load(name: str, dtype: DType, *, lora: LoraSettings | None, seed: int) -> tu
         torch.manual_seed(seed)
         model = with_adapter(model, lora)
     return model, tokenizer
+
+
+def config_of(name: str) -> Any:
+    """The configuration of the language model called ``name``, without its weights.
+
+    :raises ConfigError: as :func:`load`.
+    """
+    from transformers import AutoConfig
+
+    source = check_name(name)
+    try:
+        return AutoConfig.from_pretrained(source).get_text_config()
+    except Exception as error:  # as where the model is loaded
+        raise _not_loaded(name, source, error) from error
 
 
 def with_adapter(model: Any, lora: LoraSettings) -> Any:
@@ -107,6 +119,11 @@ def weight_bytes(name: str, wanted: DType, *, only_adapter: bool) -> int:
     if dtype == "auto":
         dtype = AutoConfig.from_pretrained(check_name(name)).dtype or torch.float32
     return int(dtype.itemsize)
+
+
+def _not_loaded(name: str, source: str, error: Exception) -> ConfigError:
+    hint = "" if Path(source).is_dir() else _beside(source)
+    return ConfigError(f"model {name} cannot be loaded{hint}: {one_line(error)}")
 
 
 def _beside(name: str) -> str:

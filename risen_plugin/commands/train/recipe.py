@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from risen_plugin.commands.train.models import config_of
+
 _MEASURED = 135e6  # parameters of the model that the rate was measured on
 _RATE = 2e-4
 _LEAST_RATE = 2e-5
@@ -103,28 +105,41 @@ def with_recipe(
     return _merged(run, parts)
 
 
-def kind_of(model: str) -> Kind | None:
-    """What is known of a model before it is loaded; None where it cannot be read."""
-    import torch
-    from transformers import AutoConfig
+def kind_of(model: str) -> Kind:
+    """What is known of a model before it is loaded.
 
-    try:
-        config = AutoConfig.from_pretrained(model).get_text_config()
-    except (OSError, ValueError):  # loading the model says what is wrong
-        return None
-    layers, hidden, words = (
-        int(getattr(config, name, 0) or 0)
-        for name in ("num_hidden_layers", "hidden_size", "vocab_size")
-    )
-    inner = int(getattr(config, "intermediate_size", 0) or 4 * hidden)
+    :param model: a folder or hub id.
+    :raises ConfigError: if there is none, or its configuration cannot be read.
+    """
+    import torch
+
+    config = config_of(model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     flags: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return Kind(
-        parameters=layers * (4 * hidden * hidden + 3 * hidden * inner) + words * hidden,
-        vocabulary=words,
+        parameters=size_of(config),
+        vocabulary=int(config.vocab_size),
         device=device,
         has_bf16=bool(flags.get("avx512_bf16") or flags.get("amx_bf16")),
     )
+
+
+def size_of(config: Any) -> float:
+    """About how many parameters a decoder of such a configuration has, embeddings counted once."""
+    layers, hidden, words, inner, heads, groups = (
+        int(getattr(config, name, None) or 0)
+        for name in (
+            "num_hidden_layers",
+            "hidden_size",
+            "vocab_size",
+            "intermediate_size",
+            "num_attention_heads",
+            "num_key_value_heads",
+        )
+    )
+    shared = (groups or heads) / heads if heads else 1.0  # keys and values of groups of heads
+    layer = hidden * (2 * hidden * (1.0 + shared) + 3 * (inner or 4 * hidden))
+    return float(layers * layer + words * hidden)
 
 
 def in_words(kind: Kind, parts: Mapping[str, Any]) -> str:
