@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,10 @@ from risen_plugin.kit.files import write_json
 
 BASE = "base"
 SETTINGS: Mapping[str, str] = {
-    "risen.grpo.per_device_train_batch_size": "8",
-    "risen.grpo.gradient_accumulation_steps": "4",
-    "risen.grpo.num_generations": "8",
-    "risen.grpo.max_completion_length": "96",
-    "risen.grpo.learning_rate": "0.0004",
-    "risen.grpo.lr_scheduler_type": "linear",
-    "risen.grpo.warmup_steps": "3",
-    "risen.grpo.temperature": "0.8",
-    "risen.generator.options.maximum": "3",
-    "risen.curriculum": '{"initial": 3000}',
+    # Named, so that a run does not hang on how busy the machine was when it was chosen.
     "risen.rollout": '{"use": "onnx", "options": {"precision": "int8-fast"}}',
-    "risen.guard.rows": "64",
-    "risen.guard.report_rows": "32",
-    "fine_tune.bf16": "true",
 }
-"""Of RISEN's arm, by keys of a run."""
+"""What RISEN's arm sets; all else are the defaults of ``risen adapt``."""
 ON_A_GPU: Mapping[str, str] = {
     "risen.grpo.per_device_train_batch_size": "32",
     "risen.grpo.gradient_accumulation_steps": "2",
@@ -52,7 +40,7 @@ ON_A_GPU: Mapping[str, str] = {
 """What is set otherwise where there is a GPU."""
 WITHOUT: Mapping[str, Mapping[str, str]] = {
     "no-curriculum": {"risen.curriculum": "null"},
-    "no-int8": {"risen.rollout": "transformers"},
+    "no-engine": {"risen.rollout": "transformers"},
 }
 """RISEN with something taken away, by arm."""
 ARMS = {
@@ -62,8 +50,6 @@ ARMS = {
     "trl": "stock GRPOTrainer, the same reward",
     "best-answers": "fine-tuning on its own best answers",
 }
-ROLLOUTS = 32  # of one step
-GROUP = 8  # of one prompt
 SHORT_ROWS = 6
 _GSM8K = ROOT.parent / "shared" / "data" / "gsm8k_test.jsonl"
 Numbers = dict[str, Any]
@@ -102,7 +88,8 @@ class Stages:
 @click.option("--gsm8k", type=click.Path(path_type=Path), default=_GSM8K)
 @click.option("--arms", default="base,risen,trl,best-answers", show_default=True)
 @click.option("--seeds", default=2, show_default=True)
-@click.option("--steps", default=55, show_default=True, help="GRPO steps of 32 rollouts.")
+@click.option("--steps", default=40, show_default=True, help="GRPO steps of 32 rollouts.")
+@click.option("--set", "pairs", multiple=True, help="Of RISEN's arms, as risen adapt takes it.")
 @click.option("--tokens", default=ifeval.TOKENS, show_default=True, help="Of a measured answer.")
 @click.option("--short", is_flag=True, help="Two steps and few rows: does it run?")
 @threads_option
@@ -114,6 +101,7 @@ def main(  # noqa: PLR0917  click passes them by name
     arms: str,
     seeds: int,
     steps: int,
+    pairs: tuple[str, ...],
     tokens: int,
     short: bool,
     threads: int,
@@ -129,7 +117,9 @@ def main(  # noqa: PLR0917  click passes them by name
     if odd:
         raise click.ClickException(f"no arm '{odd[0]}'; choose from: {', '.join(ARMS)}")
     rows = ifeval.read(ifeval_file)[: SHORT_ROWS if short else None]
-    run = _Run(model, out, rows, gsm8k, 2 if short else steps, 16 if short else tokens, threads)
+    run = _Run(
+        model, out, rows, gsm8k, 2 if short else steps, 16 if short else tokens, threads, pairs
+    )
     found = {
         arm: [run.arm(arm, seed) for seed in range(1, 1 + (1 if arm == BASE else seeds))]
         for arm in chosen
@@ -149,7 +139,9 @@ class _Run:
         steps: int,
         tokens: int,
         threads: int,
+        pairs: Sequence[str] = (),
     ) -> None:
+        self.pairs = pairs
         self.model, self.out, self.rows, self.gsm8k = model, out, rows, gsm8k
         self.steps, self.tokens, self.threads = steps, tokens, threads
         self.stages = Stages(out / "numbers")
@@ -180,6 +172,7 @@ class _Run:
             return peers.best_answers(self.model, folder, self.steps, seed, self.threads)
         settings = {**SETTINGS, **(ON_A_GPU if _has_gpu() else {}), **WITHOUT.get(arm, {})}
         sets = [part for pair in settings.items() for part in ("--set", "=".join(pair))]
+        sets += [part for pair in self.pairs for part in ("--set", pair)]
         shutil.rmtree(folder, ignore_errors=True)
         began = time.monotonic()
         ended = subprocess.run(

@@ -22,15 +22,14 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from benchmarks import training
-from benchmarks.real_model import GROUP, ROLLOUTS
 from risen_plugin.builtin.generators import Constraints as Generator
 from risen_plugin.builtin.rewards import Constraints as Reward
+from risen_plugin.commands.train.recipe import kind_of, recipe
+from risen_plugin.config import effective_grpo
+from risen_plugin.config.grpo import rows_per_batch
 from risen_plugin.instructions.plain import plain_file
 from risen_plugin.training.losses import encode_probe, mean_loss, row_losses
 
-_RATE = 4e-4
-_TOKENS = 96
-_TEMPERATURE = 0.8
 _CONTEXT = 768  # tokens of a measured row
 _SOLUTIONS = 128  # of GSM8K
 _BATCH = 8
@@ -41,7 +40,8 @@ def stock(model: Path, folder: Path, steps: int, seed: int, threads: int) -> Num
     """TRL's trainer on the same prompts, with the same reward and as many rollouts."""
     training.prepare(threads)
     loaded, tokenizer = _loaded(model)
-    rows = _rows(steps * ROLLOUTS // GROUP, seed)
+    fields = _fields(model)
+    rows = _rows(steps * rows_per_batch(fields), seed)
     reward = Reward()
 
     def scored(prompts: Any, completions: Any, **columns: Any) -> list[float]:
@@ -60,14 +60,7 @@ def stock(model: Path, folder: Path, steps: int, seed: int, threads: int) -> Num
             report_to=[],
             save_strategy="no",
             seed=seed,
-            num_generations=GROUP,
-            per_device_train_batch_size=GROUP,
-            gradient_accumulation_steps=ROLLOUTS // GROUP,
-            max_completion_length=_TOKENS,
-            learning_rate=_RATE,
-            lr_scheduler_type="linear",
-            warmup_steps=3,
-            temperature=_TEMPERATURE,
+            **fields,
         ),
         reward_funcs=scored,
         train_dataset=Dataset.from_list(
@@ -90,28 +83,30 @@ def best_answers(model: Path, folder: Path, steps: int, seed: int, threads: int)
 
     training.prepare(threads)
     loaded, tokenizer = _loaded(model)
-    rows = _rows(steps * ROLLOUTS // GROUP, seed)
+    fields = _fields(model)
+    at_once, group = rows_per_batch(fields), fields["num_generations"]
+    rows = _rows(steps * at_once, seed)
     began = time.monotonic()
     sampler = OnnxRollout("int8-fast", threads=threads)(
-        model=loaded, tokenizer=tokenizer, folder=str(folder / "sampler"), rows=ROLLOUTS
+        model=loaded, tokenizer=tokenizer, folder=str(folder / "sampler"), rows=at_once * group
     )
     kept: list[dict[str, Any]] = []
     reward = Reward()
-    for start in range(0, len(rows), ROLLOUTS // GROUP):
-        part = rows[start : start + ROLLOUTS // GROUP]
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
         asked = tokenizer.apply_chat_template(
             [row["prompt"] for row in part], add_generation_prompt=True, return_dict=True
         )["input_ids"]
         made = sampler.sample(
-            [(ids, GROUP) for ids in asked],
-            max_new_tokens=_TOKENS,
-            temperature=_TEMPERATURE,
+            [(ids, group) for ids in asked],
+            max_new_tokens=fields["max_completion_length"],
+            temperature=fields.get("temperature", 1.0),
             ends=[tokenizer.eos_token_id],
             seed=seed * 100_000 + start,
         )
-        for row, group in zip(part, made, strict=True):
+        for row, answers in zip(part, made, strict=True):
             kept += _verified(row, [tokenizer.decode(one.ids, skip_special_tokens=True)
-                                    for one in group], reward)  # fmt: skip
+                                    for one in answers], reward)  # fmt: skip
     sampler.close()
     trained = get_peft_model(loaded, _lora())
     trainer = Trainer(
@@ -120,7 +115,7 @@ def best_answers(model: Path, folder: Path, steps: int, seed: int, threads: int)
             output_dir=str(folder),
             num_train_epochs=2,
             per_device_train_batch_size=_BATCH,
-            learning_rate=_RATE,
+            learning_rate=fields["learning_rate"],
             lr_scheduler_type="linear",
             warmup_steps=3,
             bf16=True,
@@ -141,7 +136,7 @@ def best_answers(model: Path, folder: Path, steps: int, seed: int, threads: int)
     return {
         "seconds": time.monotonic() - began,
         "kept": len(kept),
-        "of": len(rows) * GROUP,
+        "of": len(rows) * group,
         "losses": [one["loss"] for one in _logs(trainer, "loss")],
     }
 
@@ -202,6 +197,12 @@ def _loaded(folder: Path) -> tuple[Any, Any]:
 
 def _rows(count: int, seed: int) -> list[dict[str, Any]]:
     return list(Generator(path=str(plain_file()), maximum=3)(count=count, seed=seed))
+
+
+def _fields(model: Path) -> dict[str, Any]:
+    """The fields of GRPOConfig that ``risen adapt`` trains such a model with."""
+    parts = recipe(kind_of(str(model)), adds_constraints=True)
+    return effective_grpo(parts.get("risen", {}).get("grpo", {}))
 
 
 def _lora() -> LoraConfig:
