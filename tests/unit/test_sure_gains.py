@@ -121,6 +121,22 @@ def test_a_gain_in_constraints_alone_is_kept_only_if_whole_rows_gain_as_asked() 
     assert "gain is less than 0.010" in verdict.reason
 
 
+def test_an_early_look_does_not_make_sure_what_a_single_one_would() -> None:
+    """8 rows of the first 32 rise and 1 falls: sure as the only look, not as the first of five."""
+    before = [(1, 2)] * 32
+    after = [(2, 2)] * 8 + [(0, 2)] + [(1, 2)] * 23
+    ends = [RowByRow([of == met for met, of in end], end, [(1.0, 1)]) for end in (before, after)]
+    config = GuardConfig(rows=32, most_rows=256, confidence=0.95)
+    plan = in_looks(32, 256)
+    alone = compare(*ends, config, 0.95)
+    early = compare(*ends, config, 0.95, plan=plan)
+    assert early.by_checks.low <= 0.0 < alone.by_checks.low
+    assert is_open(*ends, early, config, plan)
+    measured = Measured(0.0, 0.5, 1.0), Measured(0.25, 0.6, 1.0)
+    assert not judge(*measured, config, early).accepted
+    assert judge(*measured, config, alone).accepted
+
+
 # Simulated phases: rows of one to three constraints, whose verdicts go together within a row.
 
 
