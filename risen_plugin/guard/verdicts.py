@@ -15,6 +15,8 @@ from risen_plugin.config import GuardConfig
 from risen_plugin.guard.changes import ROUNDING, Changes, Harm
 from risen_plugin.progress import OF_TASK
 
+CHANCE = "gain may be chance"
+"""How the verdict on a phase says that its gain could not be told from chance."""
 _JUDGED = ("domain_drop", OF_TASK)  # by a reward or metric of the user's
 
 ActionKind: TypeAlias = Literal["go_on", "stop", "raise_beta", "roll_back", "burst"]
@@ -91,7 +93,7 @@ def judge(before: Measured, after: Measured, config: GuardConfig, changes: Chang
         sure = changes.gain if config.min_gain < 0.0 else changes.by_checks
         return Verdict(
             False,
-            f"{measured}: gain may be chance, it is for sure only {sure.low:+.3f}"
+            f"{measured}: {CHANCE}, it is for sure only {sure.low:+.3f}"
             f"{'' if sure == gain else ' of the checks'} (confidence {config.confidence:g})",
         )
     return _unharmed(measured, changes)

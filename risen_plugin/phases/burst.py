@@ -164,6 +164,11 @@ class Burst(Trial):
         return self.before, self.after
 
     @property
+    def ends(self) -> tuple[Measurement | None, Measurement | None]:
+        """As they were measured."""
+        return self.before, self.after
+
+    @property
     def steps(self) -> int:
         """Steps that were taken: all of them."""
         return self.decision.steps

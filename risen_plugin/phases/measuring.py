@@ -22,6 +22,7 @@ from risen_plugin.guard.changes import RowByRow
 from risen_plugin.guard.looks import Met
 from risen_plugin.guard.verdicts import Measured
 from risen_plugin.phases.context import PhaseContext
+from risen_plugin.record.answered import Asked, asked, bounded
 from risen_plugin.rewards.adherence import (
     Adherence,
     adherence,
@@ -53,6 +54,7 @@ class Measurement:
     :param outage: one line, if there were too many of them to judge by.
     :param by_family: per family of all held-out rows, how many of how many answers passed.
     :param by_constraint: per constraint, how many of how many answers met it.
+    :param answered: the held-out rows with their answers, as the record has them.
     """
 
     guard: Measured
@@ -66,6 +68,7 @@ class Measurement:
     outage: str | None = None
     by_family: Mapping[str, Count] = field(default_factory=dict)
     by_constraint: Mapping[str, Count] = field(default_factory=dict)
+    answered: Sequence[Asked] = ()
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,18 @@ def measure(
         unjudged(context.rewards, guard.scores, context.config.breaker.max_error_rate),
         counts_by_family(all_rows, all_passed),
         counts_by_constraint(all_rows, all_answers),
+        _for_the_record(guard=guard, report=reported, unseen=unseen),
+    )
+
+
+def _for_the_record(**sets: AnsweredRows | None) -> list[Asked]:
+    return bounded(
+        [
+            one
+            for name, answered in sets.items()
+            if answered is not None
+            for one in asked(name, answered.rows, answered.answers.completions, answered.passed)
+        ]
     )
 
 
@@ -175,6 +190,7 @@ class MoreRows:
     passed: Sequence[bool | None]
     met: Sequence[Met | None]
     adherence: Adherence
+    answered: Sequence[Asked] = ()
 
 
 def measure_more(
@@ -184,11 +200,13 @@ def measure_more(
     state = TrainerState(global_step=steps, max_steps=steps, epoch=1.0)
     graded = [reward for reward in context.rewards if reward.grading.graded]
     further = context.instructions.held_out.guard[rows]
-    _, scores = answered_and_scored(context, model, asking, label, state, None, further, graded)
+    made, scores = answered_and_scored(context, model, asking, label, state, None, further, graded)
+    passed = verdicts(context.rewards, scores)
     return MoreRows(
-        verdicts(context.rewards, scores),
+        passed,
         checks_met(context.rewards, further, scores),
         adherence(context.rewards, scores),
+        asked("guard", further, made.completions, passed, first=rows.start or 0),
     )
 
 
@@ -205,7 +223,8 @@ def with_more(measured: Measurement, more: MoreRows) -> Measurement:
     )
     by_row = replace(measured.by_row, passed=passed, met=[*measured.by_row.met, *more.met])
     errors = measured.errors + more.adherence.errors
-    return replace(measured, guard=guard, by_row=by_row, errors=errors)
+    answered = bounded([*measured.answered, *more.answered])
+    return replace(measured, guard=guard, by_row=by_row, errors=errors, answered=answered)
 
 
 def measure_adherence(context: PhaseContext, ask: Ask, rows: Sequence[Row]) -> AnsweredRows:

@@ -22,6 +22,7 @@ from risen_plugin.instructions.rows import derived_seed
 from risen_plugin.phases.checkpoints import PhaseCheckpoint, PhaseCheckpoints
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import PhaseGuard, Steering
+from risen_plugin.phases.measuring import Measurement
 from risen_plugin.phases.sampling import Alarm, Way, way_of
 from risen_plugin.phases.trial import Announce, Stopwatch, Trial
 from risen_plugin.progress import ENTER_S, REINFORCE_S, REWARD_ERRORS, TIMED
@@ -215,6 +216,11 @@ class RisenPhase(Trial):
     def steps(self) -> int:
         """GRPO steps that were taken."""
         return self._steps
+
+    @property
+    def ends(self) -> tuple[Measurement | None, Measurement | None]:
+        """As the guard measured them."""
+        return self.guard.before, self.guard.after
 
     @property
     def steps_before(self) -> int | None:

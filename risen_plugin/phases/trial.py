@@ -42,6 +42,7 @@ from risen_plugin.progress import (
     UNSEEN_ADHERENCE,
     UNSEEN_SOFTLY,
 )
+from risen_plugin.record.answered import ANSWERS, pairs_as_json
 from risen_plugin.record.run_record import PHASE
 from risen_plugin.training.adapters import Snapshot, save_adapter
 from risen_plugin.training.answering import Encoded
@@ -166,6 +167,7 @@ class Trial(ABC):
             "parameters": dict(self.decision.parameters),
             "verdict": asdict(verdict),
             "logs": self.logs,
+            **self._answers(),
         }
         processes.main(partial(self._write, data))
         return record
@@ -222,6 +224,11 @@ class Trial(ABC):
     @abstractmethod
     def logs(self) -> Sequence[Mapping[str, Any]]:
         """The training's own log, one entry per logging step."""
+
+    @property
+    @abstractmethod
+    def ends(self) -> tuple[Measurement | None, Measurement | None]:
+        """The measurements before and after it, as far as there are any."""
 
     @property
     def steps_before(self) -> int | None:
@@ -294,6 +301,13 @@ class Trial(ABC):
             self.drop(trained)
             snapshot.restore()
         self.leave()
+
+    def _answers(self) -> dict[str, Any]:
+        """The answers to held-out rows at both ends; nothing where it was cut short."""
+        before, after = self.ends
+        if before is None or after is None:
+            return {}
+        return {ANSWERS: pairs_as_json(before.answered, after.answered)}
 
     def _write(self, data: Mapping[str, Any]) -> None:
         with self.context.tolerant(self.folder):

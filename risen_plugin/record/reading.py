@@ -16,6 +16,7 @@ from risen_plugin.kit.files import read_json
 from risen_plugin.kit.json_lines import read_lines
 from risen_plugin.kit.jsonable import as_number
 from risen_plugin.progress import seconds_of
+from risen_plugin.record.answered import ANSWERS, Pair, pairs_in
 from risen_plugin.record.events import DecisionEvent, Event, PhaseEvent, event_in
 from risen_plugin.record.lock import Holder, holder_of
 from risen_plugin.record.run_record import DESCRIPTION, EVENTS, FOLDER, FORMAT, PHASE
@@ -41,6 +42,7 @@ class Phase:
     :param metrics: as its record has them.
     :param logs: TRL's logs, one entry per logging step.
     :param parameters: what the scheduler chose for it.
+    :param answers: to held-out rows, before it and after it.
     :param is_cut: whether it stopped in the middle, since nobody goes on with it now.
     """
 
@@ -56,6 +58,7 @@ class Phase:
     logs: Sequence[Mapping[str, float]] = ()
     is_cut: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    answers: Sequence[Pair] = ()
 
     @property
     def name(self) -> str:
@@ -120,7 +123,9 @@ def read_run(path: str | Path) -> Run:
     unread: list[str] = []
     description = _sound(read_description(folder), unread)
     events = _events(folder / EVENTS, unread)
-    phases = tuple(phases_of(events, lambda number: _logs(folder / f"phase-{number:03d}", unread)))
+    phases = tuple(
+        phases_of(events, lambda number: _written(folder / f"phase-{number:03d}", unread))
+    )
     holder = holder_of(folder.parent)
     if phases and phases[-1].ends is None and holder is None:
         phases = (*phases[:-1], dataclasses.replace(phases[-1], is_cut=True))
@@ -258,12 +263,10 @@ def read_description(folder: Path) -> Mapping[str, Any]:
     return description
 
 
-def phases_of(
-    events: Sequence[Event], logs: Callable[[int], Sequence[Mapping[str, float]]]
-) -> Iterator[Phase]:
+def phases_of(events: Sequence[Event], written: Callable[[int], _Written]) -> Iterator[Phase]:
     """The phases in the events, oldest first; fine-tuning lies between them.
 
-    :param logs: the logs of TRL in the phase of a number.
+    :param written: the file of the phase of a number.
     """
     begun: dict[tuple[str, int], DecisionEvent] = {}
     latest: Event | None = None
@@ -276,7 +279,7 @@ def phases_of(
             latest = event
             if event.kind != _FINE_TUNE:
                 first = begun.pop((event.kind, event.number), None)
-                yield _ended(event, first, logs)
+                yield _ended(event, first, written)
     for first in begun.values():
         if first is latest:
             kind = str(first.phase)
@@ -286,8 +289,9 @@ def phases_of(
 def _ended(
     event: PhaseEvent,
     first: DecisionEvent | None,
-    logs: Callable[[int], Sequence[Mapping[str, float]]],
+    written: Callable[[int], _Written],
 ) -> Phase:
+    file = written(event.number) if event.kind == "risen" else _Written()
     return Phase(
         event.number,
         event.kind,
@@ -298,17 +302,28 @@ def _ended(
         event.reason,
         event.accepted,
         event.metrics,
-        logs(event.number) if event.kind == "risen" else (),
+        file.logs,
         parameters=event.parameters,
+        answers=file.answers,
     )
 
 
-def _logs(folder: Path, unread: list[str]) -> Sequence[Mapping[str, float]]:
+@dataclass(frozen=True)
+class _Written:
+    """What the file of a phase holds beside its event."""
+
+    logs: Sequence[Mapping[str, float]] = ()
+    answers: Sequence[Pair] = ()
+
+
+def _written(folder: Path, unread: list[str]) -> _Written:
     try:
-        logs = read_json(folder / PHASE)["logs"]
+        data = read_json(folder / PHASE)
+        logs, answers = data["logs"], data.get(ANSWERS)
     except FileNotFoundError:
-        return ()
+        return _Written()
     except (OSError, ValueError, KeyError, TypeError) as error:
         unread.append(f"{folder / PHASE}: {getattr(error, 'strerror', None) or typed_line(error)}")
-        return ()
-    return [log for log in logs if isinstance(log, dict)] if isinstance(logs, list) else ()
+        return _Written()
+    sound = [log for log in logs if isinstance(log, dict)] if isinstance(logs, list) else ()
+    return _Written(sound, pairs_in(answers))

@@ -16,6 +16,7 @@ from risen_plugin import Progress, RisenCallback, hookimpl, text_of
 from risen_plugin.config import RisenConfig, Weighted
 from risen_plugin.embedded import orders
 from risen_plugin.instructions.rows import no_answers
+from risen_plugin.record.answered import pairs_in
 from risen_plugin.record.rollouts import read_rollouts
 from risen_plugin.record.run_record import read_events
 from risen_plugin.rewards.tripwires import WIRES
@@ -91,6 +92,11 @@ def test_a_phase_runs_is_kept_and_fine_tuning_ends(
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
     record = json.loads((folder / "phase.json").read_text())
     assert record["metrics"]["rollouts"] == 16
+    pairs = pairs_in(record["answers"])
+    passed = [bool(pair.after.passed) for pair in pairs if pair.set == "guard"]
+    after = record["metrics"]["guard/adherence_strict_after"]
+    assert sum(passed) / len(passed) == pytest.approx(after)
+    assert all(pair.prompt and pair.has_text for pair in pairs)
     assert any(entry.get("grad_norm", 0) > 0 for entry in record["logs"])
     if adapter is not None:
         assert isinstance(model, PeftModel)

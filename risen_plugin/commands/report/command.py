@@ -41,14 +41,21 @@ def risen_register_commands(cli: click.Group) -> None:
 def report_command(run: Path, output: Path | None, is_opened: bool) -> None:
     """Write one HTML file that shows a run.
 
-    RUN is a run's output folder. The file needs nothing else and works offline: the phases over
-    adherence, domain quality and retention, where they pay, the guard's verdicts, the rewards, the
-    best and worst answers. The report of a run that is still going on shows it so far.
+    RUN is a run's output folder. Three sentences, in the terminal too, say what was gained, what it
+    cost and whether to ship it. The file needs nothing else and works offline: the answers to
+    held-out instructions before and after, the phases over adherence, domain quality and
+    retention, where they pay, the guard's verdicts, the rewards, the best and worst answers. The
+    report of a run that is still going on shows it so far.
     """
     from risen_plugin.commands.report.page import write_report
+    from risen_plugin.commands.report.terminal import decision_lines
+    from risen_plugin.record.reading import read_run
 
     path = write_report(run, output)
     click.echo(path)
+    width = min(shutil.get_terminal_size().columns - 1, 110)
+    for line in decision_lines(read_run(run), width):
+        click.echo(line, err=True)  # the path alone is the output, for scripts
     if is_opened and not webbrowser.open(path.absolute().as_uri()):
         click.echo("risen: no browser could be opened", err=True)
 

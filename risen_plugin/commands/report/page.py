@@ -18,7 +18,7 @@ from risen_plugin.commands.report.answers import read_answers
 from risen_plugin.commands.report.drawing import check_matplotlib
 from risen_plugin.commands.report.markup import join
 from risen_plugin.commands.report.sections import sections
-from risen_plugin.commands.report.summary import heading, summary
+from risen_plugin.commands.report.summary import decision, heading, summary
 from risen_plugin.errors import RecordError
 from risen_plugin.kit.files import write_bytes
 from risen_plugin.kit.jsonable import as_number
@@ -81,7 +81,7 @@ def page(run: Run) -> str:
             f"<style>{_resource('style.css')}</style>",
             "</head>",
             "<body>",
-            f"<header>{heading(run)}{summary(run, answers)}</header>",
+            f"<header>{heading(run)}{decision(run)}{summary(run, answers)}</header>",
             f'<nav aria-label="Sections">{links}</nav>',
             f"<main>{join(content for _, _, content in shown)}</main>",
             f"<script>{script}</script>",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from risen_plugin.commands.report import figures, pays, series, timeline
 from risen_plugin.commands.report.answer_list import best_and_worst
 from risen_plugin.commands.report.answers import Answers
+from risen_plugin.commands.report.before_after import before_and_after
 from risen_plugin.commands.report.markup import (
     Markup,
     duration,
@@ -35,6 +36,7 @@ _OURS = ("versions", "environment", "hashes")
 def sections(run: Run, answers: Answers) -> Iterator[tuple[str, str, Markup]]:
     """Name, title and content of each section that is not empty."""
     for name, title, make in (
+        ("before-after", "Before and after", lambda: before_and_after(run)),
         ("timeline", "The run", lambda: _timeline(run)),
         ("frontier", "Adherence against retention", lambda: _frontier(run)),
         ("pays", "Where the combination pays", lambda: _pays(run)),

@@ -1,4 +1,4 @@
-"""The top of a report: which model it is of, when the run began, and the run in a few figures."""
+"""The top of a report: which model it is of, what to decide, and the run in a few figures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from risen_plugin.commands.report import series
 from risen_plugin.commands.report.answers import Answers
+from risen_plugin.commands.report.decision import decision_of
 from risen_plugin.commands.report.markup import Markup, duration, html, join
 from risen_plugin.record.reading import Run
 
@@ -49,6 +50,16 @@ def _moment(recorded: object) -> Markup | None:
     month = _MONTHS[moment.month - 1]
     text = f"{moment.day} {month} {moment.year}, {moment:%H:%M} UTC"
     return Markup(f'<time datetime="{moment:%Y-%m-%dT%H:%M}Z">{text}</time>')
+
+
+def decision(run: Run) -> Markup:
+    """What was gained, what it cost and whether to ship it, in a sentence each."""
+    told = decision_of(run)
+    if told is None:
+        return Markup("")
+    kind = told.advice.replace(" ", "-")
+    lines = "".join(f"<p>{html(sentence)}</p>" for sentence in told.sentences)
+    return Markup(f'<div class="decision {kind}" role="note" aria-label="Decision">{lines}</div>')
 
 
 def summary(run: Run, answers: Answers) -> Markup:

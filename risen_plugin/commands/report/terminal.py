@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from risen_plugin.commands.report import series
+from risen_plugin.commands.report.decision import decision_of
 from risen_plugin.commands.report.markup import duration, number
+from risen_plugin.commands.report.paired import by_change, change, compared
 from risen_plugin.progress import VERDICT
+from risen_plugin.record.answered import Answer, Pair
 from risen_plugin.record.events import PluginErrorEvent
 from risen_plugin.record.reading import Run
 
@@ -17,6 +20,7 @@ _MARKS = {"kept": "█", "dropped": "░", "done": "▒", "running": "▶", "cut
 _FINE_TUNE = "·"
 _LATEST_PHASES = 5
 _LINES = 3
+_CHANGED = 3  # instructions that risen report prints with both answers
 
 
 def lines(run: Run, width: int = 80) -> list[str]:
@@ -33,6 +37,36 @@ def lines(run: Run, width: int = 80) -> list[str]:
     errors += [f"left out: {line}" for line in run.unread]
     shown = [_fit(line, width) for line in shown]
     return shown + [line for long in _phases(run) + errors for line in _folded(long, width)]
+
+
+def decision_lines(run: Run, width: int = 80) -> list[str]:
+    """What ``risen report`` prints: the three sentences, and instructions that changed."""
+    told = decision_of(run)
+    if told is None:
+        return []
+    shown = [line for sentence in told.sentences for line in _whole(sentence, width)]
+    found = compared(run)
+    pairs = by_change(found.pairs) if found else []
+    changed = [pair for pair in pairs if pair.has_text and change(pair) != "same"]
+    for pair in changed[:_CHANGED]:
+        shown += ["", *_folded(f"{change(pair)}: {pair.prompt}", width)]
+        for when, answer in (("before", pair.before), ("after", pair.after)):
+            shown += _folded(f"  {when:<7}{_marks(pair, answer)} {answer.text}", width)
+    return shown
+
+
+def _marks(pair: Pair, answer: Answer) -> str:
+    """Which constraints an answer meets, in words."""
+    if answer.met is None:
+        verdict = {True: "passes", False: "fails", None: "not judged"}[answer.passed]
+        return f"[{verdict}]"
+    named = zip(pair.constraints, answer.met, strict=False)
+    checks = ", ".join(f"{id_} {'met' if is_met else 'not met'}" for id_, is_met in named)
+    return f"[{checks}]"
+
+
+def _whole(line: str, width: int) -> list[str]:
+    return textwrap.wrap(_plain(line), max(width, 4), subsequent_indent="  ")
 
 
 def state(run: Run) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def verdicts(run: Run) -> list[Markup]:
                 duration((phase.ends or run.seconds) - phase.begins),
                 _way(phase, ADHERENCE),
                 _way(phase, PROBE_LOSS),
-                _reason(phase),
+                reason_of(phase),
             )
         )
     if not rows:
@@ -121,7 +121,7 @@ def _judged_figures(run: Run) -> list[Markup]:
     return [prose(explanation), side_by_side(drawn)]
 
 
-def _reason(phase: Phase) -> str:
+def reason_of(phase: Phase) -> str:
     """The guard's reason, without the numbers that the columns beside it show."""
     verdict = str(phase.metrics.get(VERDICT) or phase.reason)
     return _MEASURED.sub("", verdict, count=1) or "within all limits"
