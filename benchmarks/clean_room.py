@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.shared import machine
 from risen_plugin.errors import RisenError, one_line
-from tests.integration.cells import DTYPES, EIGHT_BIT, KINDS, OUTCOMES, Cell, NotOffered, faults
+from tests.integration.cells import DTYPES, KINDS, OUTCOMES, QUANTIZED, Cell, NotOffered, faults
 
-_WEIGHTS = (*DTYPES, EIGHT_BIT)
+_WEIGHTS = (*DTYPES, *QUANTIZED)
 
 
 def looked_at(cell: Cell) -> dict[str, Any]:

@@ -48,6 +48,7 @@ from risen_plugin.training.asking import Asking
 from risen_plugin.training.losses import encode_probe
 from risen_plugin.training.outer_trainer import OuterTrainer, running_processes
 from risen_plugin.training.protocols import Model, Tokenizer
+from risen_plugin.training.quantized import keep_trainable
 from risen_plugin.training.uploads import check_uploads
 
 _log = logging.getLogger("risen_plugin")
@@ -108,6 +109,7 @@ class Start:
         self._set_apart()
         goes_on = self._resume()
         context = self._context(self._first_probe_rows())
+        keep_trainable(context.model)
         if not goes_on:
             rehearse(context, self.run_state.chosen)
         context = replace(context, probe=self._encoded(self._probe_rows()))

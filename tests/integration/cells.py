@@ -49,7 +49,12 @@ _STEPS = 2
 
 OUTCOMES = ("kept", "dropped", "failed")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-EIGHT_BIT = "8-bit"
+EIGHT_BIT, FOUR_BIT = "8-bit", "4-bit"
+QUANTIZED: Mapping[str, Mapping[str, Any]] = {
+    EIGHT_BIT: {"load_in_8bit": True},
+    FOUR_BIT: {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+}
+"""What bitsandbytes is asked for, by the name of the weights."""
 
 
 def _lora(**changes: Any) -> Callable[[Any], Any]:
@@ -118,8 +123,9 @@ def model_of(kind: str, dtype: str, folder: Path, *, seed: int = 0) -> Any:
     model: Any = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=1024,
-            hidden_size=32,
-            intermediate_size=64,
+            # bitsandbytes has one scale for each 64 weights
+            hidden_size=64 if dtype in QUANTIZED else 32,
+            intermediate_size=128 if dtype in QUANTIZED else 64,
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
@@ -130,14 +136,14 @@ def model_of(kind: str, dtype: str, folder: Path, *, seed: int = 0) -> Any:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    if dtype == EIGHT_BIT:
+    if dtype in QUANTIZED:
         from peft import prepare_model_for_kbit_training
         from transformers import BitsAndBytesConfig
 
         model.save_pretrained(folder / "whole")
         model = AutoModelForCausalLM.from_pretrained(
             folder / "whole",
-            quantization_config=BitsAndBytesConfig(load_in_8bit=True),
+            quantization_config=BitsAndBytesConfig(**QUANTIZED[dtype]),
             device_map={"": "cpu"},
         )
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from risen_plugin import RisenCallback
 from risen_plugin.training.adapters import Snapshot
 
-from .cells import EIGHT_BIT, Cell, faults
+from .cells import EIGHT_BIT, FOUR_BIT, QUANTIZED, Cell, faults
 from .conftest import KEEP
 
 pytestmark = pytest.mark.slow
@@ -34,13 +34,15 @@ CELLS = (
     Cell("on embeddings", "fp32", "dropped"),
     Cell("add_adapter", "fp32", "failed"),
     Cell("LoRA", EIGHT_BIT, "dropped"),
+    Cell("LoRA", FOUR_BIT, "kept"),
+    Cell("add_adapter", FOUR_BIT, "dropped"),
 )
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_a_phase_leaves_nothing_behind_but_what_it_may(cell: Cell, tmp_path: Path) -> None:
-    if cell.dtype == EIGHT_BIT and importlib.util.find_spec("bitsandbytes") is None:
-        pytest.skip("8-bit weights need bitsandbytes, which is not installed")
+    if cell.dtype in QUANTIZED and importlib.util.find_spec("bitsandbytes") is None:
+        pytest.skip("quantized weights need bitsandbytes, which is not installed")
     assert faults(cell, tmp_path) == []
 
 

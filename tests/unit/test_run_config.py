@@ -126,6 +126,22 @@ def test_what_no_run_can_use_is_refused_with_its_place(changes: dict[str, Any], 
     assert message.startswith("run")
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"quantize": "4bits", "lora": {}}, "quantize is '4bits'; did you mean '4bit'?"),
+        ({"quantize": 4, "lora": {}}, "quantize is 4. It is one of 4bit, 8bit"),
+        ({"quantize": "4bit"}, "quantized weights cannot be trained themselves; add lora: {}"),
+    ],
+)
+def test_quantized_weights_are_held_in_4_or_8_bits_under_an_adapter(
+    changes: dict[str, Any], words: str
+) -> None:
+    assert words in said(ConfigError, lambda: RunConfig.from_dict({**RUN, **changes}))
+    run = RunConfig.from_dict({**RUN, "quantize": "8bit", "lora": {}})
+    assert (run.quantize, run.lora) == ("8bit", LoraSettings())
+
+
 def test_settings_without_data_to_use_them_on_are_refused():
     alone = {"model": "m", "risen": RISEN}
     assert RunConfig.from_dict(alone).data is None

@@ -27,7 +27,7 @@ from risen_plugin.commands.advise.fitting import fit_to_memory
 from risen_plugin.commands.advise.machine import command_began, peak_memory
 from risen_plugin.commands.advise.saving import save_every, saved_bytes, write_rate
 from risen_plugin.commands.advise.timing import Seen, StopAt
-from risen_plugin.commands.train.models import load, with_adapter
+from risen_plugin.commands.train.models import load_run, with_adapter
 from risen_plugin.commands.train.rows import read_with_columns
 from risen_plugin.commands.train.run_config import RunConfig
 from risen_plugin.commands.train.training import arguments, build, prepare, quieten
@@ -84,7 +84,7 @@ class Measuring:
         with self._folder() as folder:
             prepare(run, folder, quiet=True)
         self.announce("loading the model")
-        model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
+        model, tokenizer = load_run(run)
         start_s = self._spent()
         lacks_adapter = run.lora is None
         fitted = fit_to_memory(
@@ -112,7 +112,7 @@ class Measuring:
         if lacks_adapter and run.lora is not None:
             if fitted.is_recast:
                 del model  # it is loaded again, as it will be trained
-                model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
+                model, tokenizer = load_run(run)
             else:
                 model = with_adapter(model, run.lora)
         if run.risen is not None:

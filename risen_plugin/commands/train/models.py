@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
-from risen_plugin.commands.train.run_config import DType
+from risen_plugin.commands.train.run_config import DType, Quantized, RunConfig
 from risen_plugin.config import LoraSettings
 from risen_plugin.embedded import base_model
 from risen_plugin.errors import ConfigError, near_miss, near_path, one_line
@@ -43,19 +45,34 @@ def check_name(name: str) -> str:
     return name
 
 
-def load(name: str, dtype: DType, *, lora: LoraSettings | None, seed: int) -> tuple[Any, Any]:
+def load_run(run: RunConfig) -> tuple[Any, Any]:
+    """The model and tokenizer of a run; see :func:`load`."""
+    return load(run.model, run.dtype, lora=run.lora, seed=run.seed, quantize=run.quantize)
+
+
+def load(
+    name: str,
+    dtype: DType,
+    *,
+    lora: LoraSettings | None,
+    seed: int,
+    quantize: Quantized | None = None,
+) -> tuple[Any, Any]:
     """The model and tokenizer called ``name``; with ``lora``, a PeftModel with a fresh adapter.
 
+    :param quantize: hold the weights in so few bits, which takes ``lora``.
     :raises ConfigError: if one of them cannot be loaded, or the adapter fits no module.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = check_name(name)
+    wanted = _dtype(dtype, only_adapter=lora is not None)
+    quantized = {} if quantize is None else _quantization(quantize, wanted)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(source)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=_dtype(dtype, only_adapter=lora is not None), output_loading_info=True
+            source, dtype=wanted, output_loading_info=True, **quantized
         )
     except Exception as error:  # configs, weight files and tokenizers each have their own types
         raise _not_loaded(name, source, error) from error
@@ -68,6 +85,11 @@ def load(name: str, dtype: DType, *, lora: LoraSettings | None, seed: int) -> tu
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if quantized:
+        from peft import prepare_model_for_kbit_training
+
+        # Checkpointing is the Trainer's to set.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if lora is not None:
         torch.manual_seed(seed)
         model = with_adapter(model, lora)
@@ -86,6 +108,34 @@ def config_of(name: str) -> Any:
         return AutoConfig.from_pretrained(source).get_text_config()
     except Exception as error:  # as where the model is loaded
         raise _not_loaded(name, source, error) from error
+
+
+def _quantization(bits: Quantized, dtype: Any) -> dict[str, Any]:
+    """What ``from_pretrained`` is told: QLoRA's NF4 with quantized scales, or LLM.int8.
+
+    :raises ConfigError: without bitsandbytes.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"quantize: {bits} needs the package bitsandbytes, which is not installed; install it "
+            "(pip install bitsandbytes), or leave quantize out"
+        )
+    settings: Any = BitsAndBytesConfig(load_in_8bit=True)
+    if bits == "4bit":
+        settings = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else dtype,
+        )
+    own = int(os.environ.get("LOCAL_RANK", "0"))  # the device of this process
+    return {
+        "quantization_config": settings,
+        "device_map": {"": own if torch.cuda.is_available() else "cpu"},
+    }
 
 
 def with_adapter(model: Any, lora: LoraSettings) -> Any:

@@ -18,6 +18,7 @@ from risen_plugin.kit.checks import EXPONENT, check_whole, is_number, shown
 from risen_plugin.kit.yaml_files import read_mapping
 
 DType: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+Quantized: TypeAlias = Literal["4bit", "8bit"]
 _NEEDS = "model, and data or risen"
 _OF_COMPUTING = (
     "bf16",
@@ -74,6 +75,8 @@ class RunConfig:
     :param dtype: of the weights when loaded; ``auto`` takes float32, but on a GPU, where only an
         adapter is trained, the model's own.
     :param seed: of everything random; ``risen.seed`` and ``fine_tune.data_seed`` may differ.
+    :param quantize: hold the weights in 4 or 8 bits by bitsandbytes, under ``lora`` (QLoRA); None
+        holds them as ``dtype`` says.
     """
 
     model: str
@@ -85,6 +88,7 @@ class RunConfig:
     output: str | None = None
     dtype: DType = "auto"
     seed: int = 0
+    quantize: Quantized | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model.strip():
@@ -99,11 +103,27 @@ class RunConfig:
             raise ConfigError(
                 f"dtype is {self.dtype!r}{hint} It is one of {', '.join(get_args(DType))}"
             )
+        self._check_quantize()
         check_whole("seed", self.seed, 0)
         if self.output is not None and (not isinstance(self.output, str) or not self.output):
             raise ConfigError(f"output is {self.output!r}; it is the path of a folder")
         self._check_evaluation()
         self._check_fine_tune()
+
+    def _check_quantize(self) -> None:
+        if self.quantize is None:
+            return
+        if self.quantize not in get_args(Quantized):
+            hint = near_miss(str(self.quantize), get_args(Quantized)) or "."
+            raise ConfigError(
+                f"quantize is {shown(self.quantize)}{hint} It is one of "
+                f"{', '.join(get_args(Quantized))}"
+            )
+        if self.lora is None:
+            raise ConfigError(
+                f"quantize is {self.quantize}, but quantized weights cannot be trained themselves; "
+                "add lora: {}, which trains an adapter on them"
+            )
 
     def _check_evaluation(self) -> None:
         share = self.evaluation

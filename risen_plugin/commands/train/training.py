@@ -36,7 +36,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from risen_plugin.callback import RisenCallback
 from risen_plugin.commands.advise.machine import processes_started
 from risen_plugin.commands.train.folders import content_of, empty
-from risen_plugin.commands.train.models import check_name, load
+from risen_plugin.commands.train.models import check_name, load_run
 from risen_plugin.commands.train.own_answers import OwnAnswers
 from risen_plugin.commands.train.rows import Row, read_rows, split_off
 from risen_plugin.commands.train.run_config import DataSource, RunConfig
@@ -259,7 +259,7 @@ def check(prepared: Prepared) -> Checked:
     """
     quieten()
     run = prepared.run
-    model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
+    model, tokenizer = load_run(run)
     transformers.set_seed(run.seed)
     trainer = build(prepared, model, tokenizer)
     trainer.add_callback(_StopsBeforeSteps())
@@ -290,7 +290,7 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
     earlier_files = content_of(output)
     started = time.perf_counter()
     trainer: Trainer | None = None
-    model, tokenizer = load(run.model, run.dtype, lora=run.lora, seed=run.seed)
+    model, tokenizer = load_run(run)
     try:
         transformers.set_seed(run.seed)
         trainer = build(prepared, model, tokenizer)
