@@ -10,7 +10,6 @@ found when the fine-tuning is done. Rewards are not asked; a stand-in scores the
 from __future__ import annotations
 
 import gc
-import importlib.util
 import math
 import tempfile
 import traceback
@@ -38,6 +37,7 @@ from risen_plugin.training.asking import Asking, in_precision, precision_of
 from risen_plugin.training.clean_room import clean_room
 from risen_plugin.training.grpo import SETTINGS_REFUSED, Plan, build_trainer, train
 from risen_plugin.training.losses import row_losses
+from risen_plugin.training.vllm import check_vllm
 
 _ROWS = 2  # of different lengths, so that one is padded
 _TOKENS = 2  # of an answer; the second is made from the cache of the first
@@ -64,11 +64,8 @@ def rehearse(context: PhaseContext, chosen: Sequence[Chosen]) -> None:
     :raises ConfigError: in one line: whose fault it is, the cause, and what to do.
     """
     fields = {field.name: field.value for field in chosen}
-    if fields.get("use_vllm") and importlib.util.find_spec("vllm") is None:
-        raise ConfigError(
-            "grpo.use_vllm needs the package vllm, which is not installed; install it, or leave "
-            "use_vllm out"
-        )
+    if fields.get("use_vllm"):
+        context.processes.main(partial(check_vllm, fields, context.model))
     try:
         _perform(context, fields)
     except torch.OutOfMemoryError as error:

@@ -233,6 +233,10 @@ def build_trainer(
             add_reference(cast(AdaptedModel, model))
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
+    if args.use_vllm:
+        from risen_plugin.training.vllm import synchronize_exactly  # what few runs need
+
+        synchronize_exactly(trainer.vllm_generation)
     return trainer
 
 
@@ -257,7 +261,13 @@ def train(
             trainer.add_callback(steering)
         with _settings_refused(), _masking_is_meant(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            trainer.train()
+            try:
+                trainer.train()
+            finally:
+                if trainer.use_vllm:
+                    from risen_plugin.training.vllm import release
+
+                    release(trainer)
     return logs
 
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from risen_plugin.errors import ConfigError
+from risen_plugin.training.protocols import Model
 
 _MAY_PACK = "support_avx512bf16_for_cpu"  # of a Linear4bit, which reads it at each call
 _IS_PACKED = "packing_format_for_cpu"  # of its weight's quant_state
 
 
-def keep_trainable(model: torch.nn.Module) -> None:
+def keep_trainable(model: Model) -> None:
     """Have 4-bit layers of bitsandbytes keep their layout; other layers are left alone.
 
     :raises ConfigError: if a layer has lost it, since such a model cannot be trained any more.
