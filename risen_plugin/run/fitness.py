@@ -62,7 +62,8 @@ def check_arguments(args: TrainingArguments) -> None:
         if getattr(args, setting, None) or launched:
             raise ConfigError(
                 f"RISEN phases do not run under {name}: {why}; leave it off, and start one process "
-                "per device with torchrun, which shares the work by DDP"
+                "per device with torchrun, which shares the work by DDP; or fine-tune without "
+                f"RISEN under {name}, and start risen train without data on the model that it saved"
             )
     if args.load_best_model_at_end:
         raise ConfigError(

@@ -8,7 +8,9 @@ the start of a run. On a GPU there is no such layout.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
+
+import torch
 
 from risen_plugin.errors import ConfigError
 from risen_plugin.training.protocols import Model
@@ -23,7 +25,9 @@ def keep_trainable(model: Model) -> None:
     :raises ConfigError: if a layer has lost it, since such a model cannot be trained any more.
     """
     layers: list[tuple[str, Any]] = [
-        (name, module) for name, module in model.named_modules() if _MAY_PACK in vars(module)
+        (name, module)
+        for name, module in cast(torch.nn.Module, model).named_modules()
+        if _MAY_PACK in vars(module)
     ]
     for name, layer in layers:
         state = getattr(layer.weight, "quant_state", None)

@@ -88,9 +88,9 @@ def test_what_accelerate_launch_was_told_is_seen_too(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
-    assert "start one process per device with torchrun" in refusal(
-        check_arguments, arguments(tmp_path)
-    )
+    said = refusal(check_arguments, arguments(tmp_path))
+    assert "start one process per device with torchrun" in said
+    assert said.endswith("start risen train without data on the model that it saved")
     monkeypatch.setenv(f"ACCELERATE_USE_{name}", "false")
     check_arguments(arguments(tmp_path))
 
