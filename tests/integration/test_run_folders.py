@@ -33,7 +33,7 @@ def test_a_second_run_is_refused_while_the_first_one_loads_its_model(
     write: Any, resume: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = write()
-    load, told = training.load, []
+    load, told = training.load_run, []
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         before = everything()
@@ -47,7 +47,7 @@ def test_a_second_run_is_refused_while_the_first_one_loads_its_model(
         assert everything() == before
         return load(*args, **kwargs)
 
-    monkeypatch.setattr(training, "load", slow)
+    monkeypatch.setattr(training, "load_run", slow)
     done("train", run, "--output", "out", "--quiet")
     [(code, said)] = told
     assert code == 2

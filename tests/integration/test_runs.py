@@ -492,14 +492,14 @@ def test_an_adapter_is_measured_on_weights_as_it_will_find_them(
         lambda wanted, *, only_adapter: "auto" if only_adapter else torch.float32,
     )
     loaded: list[torch.dtype] = []
-    load = measuring.load
+    load = measuring.load_run
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         model, tokenizer = load(*args, **kwargs)
         loaded.append(next(p.dtype for n, p in model.named_parameters() if "lora_" not in n))
         return model, tokenizer
 
-    monkeypatch.setattr(measuring, "load", watched)
+    monkeypatch.setattr(measuring, "load_run", watched)
     monkeypatch.setattr(
         "risen_plugin.commands.advise.fitting.loaded_memory", lambda model: 4 * count(model)
     )
@@ -531,8 +531,8 @@ def test_commands_train_without_cudnns_attention(monkeypatch: pytest.MonkeyPatch
 
         return watched
 
-    monkeypatch.setattr(measuring, "load", watching(measuring.load))
-    monkeypatch.setattr(training, "load", watching(training.load))
+    monkeypatch.setattr(measuring, "load_run", watching(measuring.load_run))
+    monkeypatch.setattr(training, "load_run", watching(training.load_run))
     done("train", run_yaml(risen=None), "--output", "out", "--quiet")
     done("advise", "model", "--budget", "1s", "--quiet", *WITH_DATA)
     assert seen == [False, False]
