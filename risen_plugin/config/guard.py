@@ -78,6 +78,8 @@ class GuardConfig:
     :param max_facts_lost: the largest share of the known facts that may be lost; None only measures
         it.
     :param tasks: further tasks by name, each with rows and a reward.
+    :param strengths: shares of the trained change at which a phase is measured again that gained
+        and did harm; the largest that does none is kept. None are tried unless they are named.
     :param beta_factor: the factor by which the KL coefficient grows where a harm shows in a phase.
     :param burst_at: share of a threshold from which a kept phase asks for a fine-tuning burst; None
         for never.
@@ -103,6 +105,7 @@ class GuardConfig:
     facts: int | str = 0
     max_facts_lost: float | None = None
     tasks: Mapping[str, TaskProbe] = field(default_factory=dict)
+    strengths: Sequence[float] = ()
     beta_factor: float = 2.0
     burst_at: float | None = 0.5
     probe_rows: int = 256
@@ -129,6 +132,7 @@ class GuardConfig:
                 raise ConfigError(f"guard.{name} is {shown(value)}; it is a number, or left out")
         for name in ("max_forward_kl", "max_domain_drop", "max_facts_lost", "burst_at"):
             check_bound(f"guard.{name}", getattr(self, name), 0.0)
+        self._check_strengths()
         check_between("guard.beta_factor", self.beta_factor, 1.0, math.inf)
         sure = self.confidence
         if sure is not None and (not is_number(sure) or not 0.5 < sure < 1.0):
@@ -164,6 +168,25 @@ class GuardConfig:
         if not isinstance(self.facts, str):
             check_whole("guard.facts", self.facts, 0)
         check_between("guard.time_share", self.time_share, 0.0, 1.0)
+
+    def _check_strengths(self) -> None:
+        """Put the strengths in their order, the largest first."""
+        named = self.strengths
+        if isinstance(named, str) or not isinstance(named, Sequence):
+            raise ConfigError(
+                f"guard.strengths is {shown(named)}; it is a list of shares of the trained "
+                "change, such as [0.5, 0.25], or an empty one"
+            )
+        for strength in named:
+            if not is_number(strength) or not 0.0 < strength < 1.0:
+                raise ConfigError(
+                    f"guard.strengths has {shown(strength)}{_meant(strength)} Each is a share "
+                    "above 0 and below 1 of the trained change, which is measured whole first"
+                )
+        strengths = sorted(map(float, named), reverse=True)
+        if len(set(strengths)) < len(strengths):
+            raise ConfigError(f"guard.strengths is {list(named)}; name each strength once")
+        object.__setattr__(self, "strengths", tuple(strengths))
 
     def _check_contradictions(self) -> None:
         if self.confidence is not None and 0.0 <= self.min_gain <= 1.0:
@@ -237,6 +260,13 @@ _LEAST = {
     "probe_rows": 1,
     "batch_size": 1,
 }
+
+
+def _meant(strength: object) -> str:
+    """The share that a percentage means."""
+    if is_number(strength) and 1.0 < strength < 100.0:
+        return f"; did you mean {strength / 100.0:g}?"
+    return "."
 
 
 def _named(thing: object) -> str:

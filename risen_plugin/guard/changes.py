@@ -212,16 +212,24 @@ def compare(
 
 
 def is_open(
-    before: RowByRow, after: RowByRow, changes: Changes, config: GuardConfig, plan: RowPlan
+    before: RowByRow,
+    after: RowByRow,
+    changes: Changes,
+    config: GuardConfig,
+    plan: RowPlan,
+    *,
+    despite_harm: bool = False,
 ) -> bool:
     """Whether more rows may change what becomes of a phase that has ended.
 
     They may not where the plan has no more, a harm drops the phase, the gain is large enough and
     sure, or the rows that are left will hardly make it so.
+
+    :param despite_harm: whether a gain counts also where a harm drops the phase.
     """
     if config.confidence is None or len(after.passed) >= plan.most:
         return False
-    if any(harm.is_beyond for harm in changes.harms.values()):
+    if not despite_harm and any(harm.is_beyond for harm in changes.harms.values()):
         return False
     if changes.by_checks.low > 0.0:
         return changes.gain.value < config.min_gain - ROUNDING

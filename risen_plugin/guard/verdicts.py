@@ -19,7 +19,7 @@ CHANCE = "gain may be chance"
 """How the verdict on a phase says that its gain could not be told from chance."""
 _JUDGED = ("domain_drop", OF_TASK)  # by a reward or metric of the user's
 
-ActionKind: TypeAlias = Literal["go_on", "stop", "raise_beta", "roll_back", "burst"]
+ActionKind: TypeAlias = Literal["go_on", "stop", "raise_beta", "roll_back", "shrink", "burst"]
 When: TypeAlias = Literal["before", "during", "after"]
 
 
@@ -82,21 +82,28 @@ def judge(before: Measured, after: Measured, config: GuardConfig, changes: Chang
     measured at the entry never is, and one that is no number any more always is. With a
     ``min_gain`` below 0 the gain must be no less than that, for sure.
     """
-    measured = _in_numbers(before, after, changes)
+    measured = in_numbers(before, after, changes)
     lost = _lost_on_probe(changes)
     if lost is not None:
         return Verdict(False, f"{measured}: {lost}")
+    lacking = lacking_gain(changes, config)
+    if lacking is not None:
+        return Verdict(False, f"{measured}: {lacking}")
+    return _unharmed(measured, changes)
+
+
+def lacking_gain(changes: Changes, config: GuardConfig) -> str | None:
+    """Why a gain does not pay; None where it is large enough and more than chance."""
     gain = changes.gain
     if not gain.value >= config.min_gain - ROUNDING:
-        return Verdict(False, f"{measured}: gain is less than {config.min_gain:.3f}")
+        return f"gain is less than {config.min_gain:.3f}"
     if config.confidence is not None and not _is_sure(changes, config.min_gain):
-        sure = changes.gain if config.min_gain < 0.0 else changes.by_checks
-        return Verdict(
-            False,
-            f"{measured}: {CHANCE}, it is for sure only {sure.low:+.3f}"
-            f"{'' if sure == gain else ' of the checks'} (confidence {config.confidence:g})",
+        sure = gain if config.min_gain < 0.0 else changes.by_checks
+        return (
+            f"{CHANCE}, it is for sure only {sure.low:+.3f}"
+            f"{'' if sure == gain else ' of the checks'} (confidence {config.confidence:g})"
         )
-    return _unharmed(measured, changes)
+    return None
 
 
 def judge_burst(before: Measured, after: Measured, min_gain: float, changes: Changes) -> Verdict:
@@ -104,7 +111,7 @@ def judge_burst(before: Measured, after: Measured, min_gain: float, changes: Cha
 
     A burst repeats solved instructions and brings retention back, so it need not gain.
     """
-    measured = _in_numbers(before, after, changes)
+    measured = in_numbers(before, after, changes)
     lost = _lost_on_probe(changes)
     if lost is not None:
         return Verdict(False, f"{measured}: {lost}")
@@ -118,7 +125,8 @@ def judge_burst(before: Measured, after: Measured, min_gain: float, changes: Cha
     return _unharmed(measured, changes)
 
 
-def _in_numbers(before: Measured, after: Measured, changes: Changes) -> str:
+def in_numbers(before: Measured, after: Measured, changes: Changes) -> str:
+    """Both ends of a phase, as a verdict begins."""
     rise = changes.harms["probe_loss_rise"].amount.value
     return (
         f"adherence {before.adherence_strict:.3f} -> {after.adherence_strict:.3f}, "

@@ -7,7 +7,7 @@ and the controllers say: its KL coefficient, learning rate, temperature and end.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -15,10 +15,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from risen_plugin.guard.changes import Changes, compare, is_open
+from risen_plugin.guard.changes import Changes, RowByRow, compare, is_open
 from risen_plugin.guard.controllers import Controllers
 from risen_plugin.guard.looks import RowPlan, can_tell
 from risen_plugin.guard.rules import Orders
+from risen_plugin.guard.strengths import Part, judge_part, strictly, verdict_on_parts
 from risen_plugin.guard.verdicts import (
     Action,
     Look,
@@ -26,6 +27,7 @@ from risen_plugin.guard.verdicts import (
     When,
     act,
     confidence_of_looks,
+    in_numbers,
     judge,
 )
 from risen_plugin.instructions.plain import Fact, facts
@@ -45,9 +47,12 @@ from risen_plugin.progress import (
     REINFORCE_S,
     ROWS,
     SMALLEST_GAIN,
+    STRENGTH,
+    STRENGTHS,
     TRIP_WIRE_RATE,
 )
 from risen_plugin.training.answering import Encoded, same_modes, sampled_answers
+from risen_plugin.training.losses import mean_loss
 from risen_plugin.training.mismatch import MISMATCH
 from risen_plugin.training.phase_trainer import SERIES, LiveSettings, PhaseTrainer
 from risen_plugin.training.protocols import Model
@@ -92,6 +97,8 @@ class PhaseGuard:
         self.action_log = ActionLog()
         self.after: Measurement | None = None
         self.changes: Changes | None = None
+        self.parts: list[Part] = []
+        self.tried: list[dict[str, Any]] = []
         self.wants_burst = False
         self._entry_answers: Sequence[Encoded] = ()
         self._before: Measurement | None = None
@@ -111,6 +118,15 @@ class PhaseGuard:
         """The model at phase entry, once it is measured."""
         assert self._before is not None
         return self._before
+
+    @before.setter
+    def before(self, measured: Measurement) -> None:
+        self._before = measured
+
+    @property
+    def strength(self) -> float:
+        """The share of the trained change that is kept, if the phase is."""
+        return self.parts[-1].strength if self.parts and self.parts[-1].is_kept else 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """The measurements and actions in the phase so far, as JSON values."""
@@ -193,42 +209,102 @@ class PhaseGuard:
         """
         if self.action_log.condemned is not None:
             self.after, self.changes, _ = self.action_log.condemned
-            return
-        self.after = self.phase.measure(model, "after", entry_answers=self._entry_answers)
-        self.after = self._with_facts(model, "after", self.after)
-        self.changes = self._compared(self.after, plan=self.phase.rows)
-        for start, end in pairwise(self.phase.rows.looks):
-            if not self._is_open(self.after, self.changes):
+            if not self.config.strengths or self.changes.gain.value < self.config.min_gain:
                 return
+        self.after, self.changes = self.measure_end(
+            model, "after", as_entered, despite_harm=bool(self.config.strengths)
+        )
+
+    def measure_end(
+        self,
+        model: Model,
+        moment: str,
+        as_entered: Callable[[], AbstractContextManager[None]],
+        *,
+        mended: Collection[str] = (),
+        despite_harm: bool = False,
+    ) -> tuple[Measurement, Changes]:
+        """Measure the model as it would be kept, on as many rows as it takes.
+
+        :param mended: the harms that count as they are measured.
+        :param despite_harm: whether the gain is of interest where a harm drops the phase.
+        """
+        phase, plan = self.phase, self.phase.rows
+        after = phase.measure(model, moment, entry_answers=self._entry_answers)
+        after = self._with_facts(model, moment, after)
+        changes = None
+        for start, end in pairwise(plan.looks):
             rows = slice(start, end)
-            with as_entered():
-                more = self.phase.measure_more(model, "before, further rows", rows)
-            self._before = with_more(self.before, more)
-            more = self.phase.measure_more(model, "after, further rows", rows)
-            self.after = with_more(self.after, more)
-            self.changes = self._compared(self.after, plan=self.phase.rows)
+            if end > len(self.before.by_row.passed):
+                changes = self._compared(after, plan=plan)
+                judged = strictly(changes, mended)
+                if not self._is_open(after, judged, despite_harm=despite_harm):
+                    break
+                with as_entered():
+                    more = phase.measure_more(model, "before, further rows", rows)
+                self._before = with_more(self.before, more)
+            more = phase.measure_more(model, f"{moment}, further rows", rows)
+            after, changes = with_more(after, more), None
+        return after, changes or self._compared(after, plan=plan)
+
+    def measure_retention(self, model: Model, moment: str) -> tuple[float, Changes]:
+        """The mean loss of the probe, and all harms that are told without an answer to a row."""
+        probe, entry = self.phase.measure_retention(model, entry_answers=self._entry_answers)
+        facts = self._are_told(model, moment) if self._facts else []
+        was = self.before.by_row
+        before = RowByRow(probe=was.probe, entry_answers=was.entry_answers, facts=was.facts)
+        after = RowByRow(probe=probe, entry_answers=entry, facts=facts)
+        return mean_loss(probe), compare(before, after, self.config, self.config.confidence)
 
     def _with_facts(self, model: Model, moment: str, measured: Measurement) -> Measurement:
         """A measurement with the facts that were known at entry, which are asked for then."""
         phase, context = self.phase, self.phase.context
-        if not self.config.facts or (moment == "after" and not self._facts):
+        if not self.config.facts or (moment != "before" and not self._facts):
             return measured
-        label = f"{phase.label}: {moment}, facts"
-        outside = phase.measures_outside
-        with phase.stopwatch.time(GUARD_S):
-            if moment == "before":
-                known = known_facts(context, model, phase.asking, label, outside)
+        if moment == "before":
+            label = f"{phase.label}: {moment}, facts"
+            with phase.stopwatch.time(GUARD_S):
+                known = known_facts(context, model, phase.asking, label, phase.measures_outside)
                 self._facts = context.processes.agree(known)
-                told = [True] * len(self._facts)
-            else:
-                answered = are_told(context, model, phase.asking, label, self._facts, outside)
-                told = context.processes.agree(answered)
+            told = [True] * len(self._facts)
+        else:
+            told = self._are_told(model, moment)
         return replace(measured, by_row=replace(measured.by_row, facts=told))
 
-    def _is_open(self, after: Measurement, changes: Changes) -> bool:
+    def _are_told(self, model: Model, moment: str) -> list[bool]:
+        """For each fact that was known at entry, whether it is told."""
+        phase, context = self.phase, self.phase.context
+        label, outside = f"{phase.label}: {moment}, facts", phase.measures_outside
+        with phase.stopwatch.time(GUARD_S):
+            told = are_told(context, model, phase.asking, label, self._facts, outside)
+            return context.processes.agree(told)
+
+    def _is_open(self, after: Measurement, changes: Changes, *, despite_harm: bool) -> bool:
         if after.outage is not None or not self.phase.can_be_kept:
             return False
-        return is_open(self.before.by_row, after.by_row, changes, self.config, self.phase.rows)
+        before, plan = self.before.by_row, self.phase.rows
+        return is_open(before, after.by_row, changes, self.config, plan, despite_harm=despite_harm)
+
+    def judged_whole(self, changes: Changes) -> Part:
+        """The judgement on all that the phase trained, the harms that condemned it included."""
+        part = judge_part(1.0, changes, self.config)
+        if self.action_log.condemned is None:
+            return part
+        condemned = judge_part(1.0, self.action_log.condemned[1], self.config)
+        return replace(part, harms={**condemned.harms, **part.harms})
+
+    def tell(
+        self,
+        strength: float,
+        step: int,
+        numbers: Mapping[str, float],
+        changes: Changes,
+        action: Action,
+    ) -> None:
+        """Write what was measured of an ended phase at a strength, and what follows from it."""
+        share = {} if strength == 1.0 else {STRENGTH: strength}
+        _announce(self.phase.announce, "after", step, numbers, changes, action, **share)
+        self.action_log.add(step, action)
 
     def verdict(self, steps: int, outage: str | None) -> Verdict:
         """Decide whether the phase is kept.
@@ -241,9 +317,8 @@ class PhaseGuard:
             return verdict
         action = act(Look("after", self.changes, verdict=verdict), self.config)
         self.wants_burst = action.kind == "burst"
-        if self.action_log.condemned is None:
-            announce_measured(self.phase.announce, "after", steps, self.after, self.changes, action)
-            self.action_log.add(steps, action)
+        if self.action_log.condemned is None or self.parts:
+            self.tell(self.strength, steps, numbers_of(self.after), self.changes, action)
         return verdict
 
     def metrics(self) -> dict[str, Any]:
@@ -252,6 +327,7 @@ class PhaseGuard:
             **metrics_of(self.before, self.after, self.changes),
             **self._sight(),
             **self._knowledge(),
+            **self._strengths(),
             "actions": self.action_log.actions,
             "wants_burst": self.wants_burst,
             LOOKS: len(self._gains),
@@ -266,6 +342,10 @@ class PhaseGuard:
             MOST_ROWS: self.phase.rows.most,
             SMALLEST_GAIN: can_tell(self.phase.rows, self.config.confidence)[0],
         }
+
+    def _strengths(self) -> dict[str, Any]:
+        """The share that is kept, and what was measured at each that was tried."""
+        return {STRENGTH: self.strength, STRENGTHS: self.tried} if self.tried else {}
 
     def _knowledge(self) -> dict[str, Any]:
         """How many facts were known at entry, and the questions whose answers were lost."""
@@ -282,14 +362,21 @@ class PhaseGuard:
             return Verdict(False, f"ended at GRPO step {steps}: {outage}")
         if self.action_log.condemned is not None:
             reason = self.action_log.condemned[2]
-            return Verdict(False, f"rolled back at GRPO step {steps}: {reason}")
+            return self._on_parts(Verdict(False, f"rolled back at GRPO step {steps}: {reason}"))
         if self.after.outage is not None:
             return Verdict(False, self.after.outage)
         verdict = judge(self.before.guard, self.after.guard, self.config, self.changes)
+        verdict = self._on_parts(verdict)
         if self.action_log.stopped is None:
             return verdict
         stopped = f"stopped at GRPO step {steps} ({self.action_log.stopped}): "
         return Verdict(verdict.accepted, stopped + verdict.reason)
+
+    def _on_parts(self, whole: Verdict) -> Verdict:
+        if self.after is None or self.changes is None or not self.parts:
+            return whole
+        measured = in_numbers(self.before.guard, self.after.guard, self.changes)
+        return verdict_on_parts(whole, self.parts, measured)
 
     def _compared(
         self, measured: Measurement, looks: int = 1, plan: RowPlan | None = None
@@ -383,7 +470,12 @@ def announce_measured(  # noqa: PLR0917 one event, its parts in order
     action: Action,
 ) -> None:
     """Write a ``guard`` event: the numbers that were measured, with their ends, and the action."""
-    numbers: dict[str, Any] = dict(measured.guard.as_metrics())
+    _announce(announce, when, step, numbers_of(measured), changes, action)
+
+
+def numbers_of(measured: Measurement) -> dict[str, float]:
+    """The numbers of a measurement as an event has them."""
+    numbers = dict(measured.guard.as_metrics())
     numbers |= {f"{OF_TASK}{name}": value for name, value in measured.tasks.items()}
     numbers |= {f"{OF_DOMAIN}{name}": value for name, value in measured.domain.items()}
     numbers[TRIP_WIRE_RATE] = measured.tripped.rate
@@ -391,12 +483,30 @@ def announce_measured(  # noqa: PLR0917 one event, its parts in order
         numbers["reported_strict"] = measured.reported.strict
     if measured.unseen is not None:
         numbers["unseen_strict"] = measured.unseen.strict
+    return numbers
+
+
+def finite_of(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Those that JSON can hold."""
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _announce(  # noqa: PLR0917 one event, its parts in order
+    announce: Announce,
+    when: When,
+    step: int,
+    numbers: Mapping[str, float],
+    changes: Changes | None,
+    action: Action,
+    **more: float,
+) -> None:
     announce(
         "guard",
         when=when,
         grpo_step=step,
-        measured={name: value for name, value in numbers.items() if math.isfinite(value)},
+        measured=finite_of(numbers),
         intervals={} if changes is None else changes.ends(),
         action=action.kind,
         reason=action.reason,
+        **more,
     )

@@ -18,7 +18,7 @@ from transformers import TrainerState
 from risen_plugin.constraints.judging import Count, counts_by_constraint, counts_by_family
 from risen_plugin.contracts import Failed, Row
 from risen_plugin.errors import ConfigError, DataError, near_miss
-from risen_plugin.guard.changes import RowByRow
+from risen_plugin.guard.changes import Losses, RowByRow
 from risen_plugin.guard.looks import Met
 from risen_plugin.guard.verdicts import Measured
 from risen_plugin.phases.context import PhaseContext
@@ -266,12 +266,9 @@ def measure_retention(  # noqa: PLR0917 the model, how it is asked, and its judg
 
     :raises ConfigError: if ``guard.domain`` names a metric that there is not.
     """
-    batch_size = context.config.guard.batch_size
     reward = context.domain_reward
     by_row = context.processes.main(lambda: _scores_of(reward, guard, state))
-    with in_precision(model, asking.precision):
-        probe = row_losses(model, context.probe, batch_size=batch_size)
-        entry = row_losses(model, entry_answers, batch_size=batch_size)
+    probe, entry = measure_losses(context, model, asking, entry_answers)
     tasks = {task.name: _known(ask(task.rows, [task.reward])[1]) for task in context.tasks}
     domain = dict(context.domain()) if context.domain is not None and is_whole else {}
     metric = _domain_metric(context, domain) if is_whole else None
@@ -285,6 +282,16 @@ def measure_retention(  # noqa: PLR0917 the model, how it is asked, and its judg
         by_row=by_row,
         metric=metric,
     )
+
+
+def measure_losses(
+    context: PhaseContext, model: Model, asking: Asking, entry_answers: Sequence[Encoded]
+) -> tuple[Losses, Losses]:
+    """The losses of the probe's rows, and of answers of the model at phase entry."""
+    batch_size = context.config.guard.batch_size
+    with in_precision(model, asking.precision):
+        probe = row_losses(model, context.probe, batch_size=batch_size)
+        return probe, row_losses(model, entry_answers, batch_size=batch_size)
 
 
 def measure_honesty(held_out: Sequence[AnsweredRows]) -> Tripped:

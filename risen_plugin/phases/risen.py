@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import PhaseGuard, Steering
 from risen_plugin.phases.measuring import Measurement
 from risen_plugin.phases.sampling import Alarm, Way, way_of
+from risen_plugin.phases.shrinking import Shrinking
 from risen_plugin.phases.trial import Announce, Stopwatch, Trial
 from risen_plugin.progress import ENTER_S, REINFORCE_S, REWARD_ERRORS, TIMED
 from risen_plugin.record.rollouts import FILE, RolloutLog
@@ -100,7 +101,7 @@ class RisenPhase(Trial):
         self.way = Way(context.config.rollout.use)
         self.alarm = Alarm(context.config.rollout.max_mismatch, self.label)
         self._steps = 0
-        self._as_entered: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._snapshot: Snapshot | None = None
 
     def begin(self) -> None:
         """Make the folder ready, and begin to count, or go on where the phase was cut off."""
@@ -160,7 +161,7 @@ class RisenPhase(Trial):
 
     def train(self, snapshot: Snapshot) -> AdaptedModel | None:
         """Reinforce; None where the guard lets the phase not begin."""
-        self._as_entered = snapshot.as_entered
+        self._snapshot = snapshot
         if self.guard.before.outage is not None:
             self._begin_panel()
             return None
@@ -193,7 +194,11 @@ class RisenPhase(Trial):
     def measure_exit(self, trained: AdaptedModel | None) -> None:
         """Have the guard measure again, unless the training was cut short."""
         if trained is not None and self.outage is None:
-            self.guard.leave(trained, self._as_entered)
+            snapshot = self._snapshot
+            assert snapshot is not None  # it has trained
+            self.guard.leave(trained, snapshot.as_entered)
+            settle_at = partial(snapshot.settle_at, trained)
+            Shrinking(self.guard, trained, settle_at, snapshot.as_entered).run()
 
     def judge(self) -> Verdict:
         """The guard's verdict."""
@@ -210,7 +215,7 @@ class RisenPhase(Trial):
     def leave(self) -> None:
         """Let go of the trained model, and of the weights at entry."""
         self.context.panel.end()
-        self._as_entered = nullcontext
+        self._snapshot = None
 
     @property
     def steps(self) -> int:

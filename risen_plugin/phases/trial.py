@@ -20,12 +20,18 @@ from typing import Any, ClassVar, TypeAlias
 
 from risen_plugin.config.grpo import answers_per_step
 from risen_plugin.contracts import Decision, PhaseKind, PhaseRecord
-from risen_plugin.guard.changes import Changes
+from risen_plugin.guard.changes import Changes, Losses
 from risen_plugin.guard.looks import RowPlan, plan_rows, share_met
 from risen_plugin.guard.verdicts import Verdict
 from risen_plugin.kit.files import write_json
 from risen_plugin.phases.context import PhaseContext
-from risen_plugin.phases.measuring import Measurement, MoreRows, measure, measure_more
+from risen_plugin.phases.measuring import (
+    Measurement,
+    MoreRows,
+    measure,
+    measure_losses,
+    measure_more,
+)
 from risen_plugin.progress import (
     CHECKS,
     GAP,
@@ -263,6 +269,14 @@ class Trial(ABC):
                 outside=self.measures_outside,
             )
             return self.context.processes.agree(measurement)
+
+    def measure_retention(
+        self, model: Model, *, entry_answers: Sequence[Encoded] = ()
+    ) -> tuple[Losses, Losses]:
+        """The losses of the probe and of entry answers; every process gets the main one's."""
+        with self.stopwatch.time(GUARD_S):
+            losses = measure_losses(self.context, model, self.asking, entry_answers)
+            return self.context.processes.agree(losses)
 
     def measure_more(self, model: Model, moment: str, rows: slice) -> MoreRows:
         """Measure ``model`` on further rows of the guard; every process gets the main one's."""

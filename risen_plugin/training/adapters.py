@@ -12,6 +12,7 @@ from typing import cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, PeftModelForCausalLM
+from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
@@ -217,6 +218,7 @@ class Snapshot:
         self.trained = _trained_in_place(cast(AdaptedModel, model)) if self.is_users else []
         for parameter in self.trained:
             parameter.data = parameter.data.clone()
+        self._whole: list[tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor]] = []
 
     def restore(self) -> None:
         """Put every parameter's values back, in their own type and place."""
@@ -259,6 +261,43 @@ class Snapshot:
             return False
         return True
 
+    def settle_at(self, trained: AdaptedModel, strength: float) -> bool:
+        """Have a model that is settled be as it is kept at a share of what was trained.
+
+        A new LoRA adapter is scaled in the second factor of each pair, so that whoever loads it
+        gets the share without a word of it. Every other parameter, such as those of an adapter that
+        had been trained before, goes that share of the way from its value at phase entry.
+
+        :param strength: above 0; 1 for all that was trained, bit for bit.
+        :return: whether it can be kept, as of :meth:`settle`.
+        """
+        if not self._whole:
+            self._whole = self._ways(trained)
+        for parameter, entry, whole in self._whole:
+            parameter.data = whole if strength == 1.0 else _between(entry, whole, strength)
+        if not self.is_users:
+            _forget_merge(trained)
+        return self.settle(trained)
+
+    def _ways(
+        self, trained: AdaptedModel
+    ) -> list[tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor]]:
+        """The parameters that a strength changes: each with its value at entry, and as trained."""
+        if not self.is_users:
+            seconds = {id(second): second for _, second in _factors(trained)}
+            return [(p, torch.zeros_like(p.data), p.data) for p in seconds.values()]
+        entry = {id(parameter): data for parameter, data in self.held}
+        new = {
+            id(first)
+            for first, second in _factors(trained)
+            if id(second) in entry and not entry[id(second)].any()
+        }
+        return [
+            (parameter, entry[id(parameter)], parameter.data)
+            for parameter in self.trained
+            if id(parameter) not in new and parameter.is_floating_point()
+        ]
+
     @contextmanager
     def as_entered(self) -> Iterator[None]:
         """The settled model as it was at phase entry, for as long as this is open."""
@@ -295,6 +334,26 @@ def _trained_in_place(model: AdaptedModel) -> list[torch.nn.Parameter]:
     """What a phase may train: what the user trains, and all of their adapter."""
     name = str(model.active_adapter)
     return [p for n, p in model.named_parameters() if p.requires_grad or name in n.split(".")]
+
+
+def _factors(model: AdaptedModel) -> Iterator[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
+    """The two factors of each pair of the active LoRA adapters."""
+    for module in model.modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        for name in module.active_adapters:
+            if name in module.lora_A:
+                first, second = module.lora_A[name].weight, module.lora_B[name].weight
+                yield cast(torch.nn.Parameter, first), cast(torch.nn.Parameter, second)
+            if name in module.lora_embedding_A:
+                yield module.lora_embedding_A[name], module.lora_embedding_B[name]
+
+
+def _between(entry: torch.Tensor, whole: torch.Tensor, strength: float) -> torch.Tensor:
+    """A share of the way from one tensor to another, in their own type."""
+    precise = torch.promote_types(whole.dtype, torch.float32)
+    begin = entry.to(whole.device, precise)
+    return torch.lerp(begin, whole.to(precise), strength).to(whole.dtype)
 
 
 def _forget_merge(trained: AdaptedModel) -> None:

@@ -49,6 +49,10 @@ ORIGINS = {"reward:length": "risen-length 0.1"}
         ({"generator": Keeping(made=9)}, []),
         ({"seed": 1}, ["seed was 0 and is 1"]),
         ({"guard": GuardConfig(rows=32)}, ["guard.rows was 64 and is 32"]),
+        (
+            {"guard": GuardConfig(strengths=[0.5])},
+            ["guard.strengths was [] and is [0.5]"],
+        ),
         ({"grpo": {"beta": 0.1}}, ["grpo.beta was null and is 0.1"]),
         ({"scheduler": use("after", steps=90)}, ["scheduler.options.steps was 60 and is 90"]),
         (

@@ -40,7 +40,8 @@ def test_a_real_model_on_a_cpu_samples_by_the_faster_way_and_computes_in_bf16() 
 def test_what_a_device_or_the_instructions_do_not_call_for_is_left_out() -> None:
     made = recipe(Kind(135e6, 49_152, device="cuda"), adds_constraints=False)
     assert set(made) == {"risen"}
-    assert set(made["risen"]) == {"grpo"}
+    assert set(made["risen"]) == {"grpo", "guard"}
+    assert made["risen"]["guard"] == {"strengths": [0.5, 0.25]}
 
 
 @pytest.mark.parametrize("vocabulary", [512, 49_152, 152_000, 1_000_000])

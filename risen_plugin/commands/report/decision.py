@@ -15,6 +15,7 @@ from risen_plugin.commands.report import limits, paired
 from risen_plugin.commands.report.markup import duration
 from risen_plugin.commands.report.verdicts import reason_of
 from risen_plugin.errors import typed_line
+from risen_plugin.guard.strengths import in_words
 from risen_plugin.guard.verdicts import CHANCE
 from risen_plugin.kit.intervals import Interval
 from risen_plugin.kit.jsonable import as_number
@@ -27,6 +28,7 @@ from risen_plugin.progress import (
     OF_THE_GUARD,
     PROBE_LOSS,
     ROWS,
+    STRENGTH,
     TRIP_WIRE_RATE,
     TRIP_WIRE_RISE,
 )
@@ -85,6 +87,7 @@ class Evidence:
     :param confidence: of the ends of the gain.
     :param reason: the guard's, of the latest phase.
     :param goes_on: whether the run does.
+    :param parts: the strengths of the kept phases that were kept in part.
     """
 
     ended: int = 0
@@ -94,6 +97,7 @@ class Evidence:
     confidence: float = _USUAL_CONFIDENCE
     reason: str = ""
     goes_on: bool = False
+    parts: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ def evidence_of(run: Run) -> Evidence:
         confidence,
         _in_full(reason_of(ended[-1])) if ended else "",
         run.holder is not None,
+        [share for p in kept if (share := p.number_of(STRENGTH)) is not None and share < 1.0],
     )
 
 
@@ -254,8 +259,17 @@ def _gained(evidence: Evidence) -> str:
     several = f" over {evidence.kept} kept phases" if evidence.kept > 1 else ""
     return (
         f"Strict adherence {word} {_way(gain)}{_ends(gain, evidence.confidence)}"
-        f"{_on(gain)}{several}."
+        f"{_on(gain)}{several}{_at_strengths(evidence)}."
     )
+
+
+def _at_strengths(evidence: Evidence) -> str:
+    """That phases were kept in part, since all of what they trained does harm."""
+    if not evidence.parts:
+        return ""
+    what = "what was trained is" if evidence.kept == 1 else f"{len(evidence.parts)} of these are"
+    named = " and ".join(in_words(share) for share in sorted(set(evidence.parts), reverse=True))
+    return f"; {what} kept at {named}, since the whole does harm"
 
 
 def _latest(evidence: Evidence) -> str:

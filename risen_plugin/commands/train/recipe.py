@@ -60,7 +60,7 @@ def recipe(kind: Kind, *, adds_constraints: bool) -> dict[str, Any]:
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": _ROLLOUTS // rows,
     }
-    risen: dict[str, Any] = {"grpo": grpo}
+    risen: dict[str, Any] = {"grpo": grpo, "guard": {"strengths": [0.5, 0.25]}}
     if adds_constraints:
         risen["curriculum"] = {"initial": 3000}
         risen["generator"] = {"options": {"maximum": 3}}

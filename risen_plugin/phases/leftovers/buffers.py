@@ -37,6 +37,7 @@ from risen_plugin.progress import (
     OF_TASK,
     OF_THE_GUARD,
     PROBE_LOSS,
+    STRENGTH,
     TRIP_WIRE_RISE,
     UNSOLVED,
 )
@@ -294,6 +295,8 @@ def refusal(accepted: bool, metrics: Mapping[str, Any], guard: GuardConfig) -> s
     answers are then at fault.
     """
     if accepted:
+        if metrics.get(STRENGTH, 1.0) < 1.0:
+            return "the phase is kept at a part of its strength, and the answers are of the whole"
         return None
     before, after = (metrics.get(f"{PROBE_LOSS}_{when}") for when in ("before", "after"))
     if before is None or after is None:
