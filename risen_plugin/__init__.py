@@ -31,6 +31,7 @@ from risen_plugin.hookspecs import hookimpl, hookspec
 if TYPE_CHECKING:
     from risen_plugin.callback import RisenCallback
     from risen_plugin.config import (
+        AnchorConfig,
         BreakerConfig,
         BuffersConfig,
         ControlConfig,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AnchorConfig",
     "Batch",
     "BreakerConfig",
     "BuffersConfig",
@@ -92,6 +94,7 @@ __all__ = [
 _LATER = {
     "RisenCallback": "risen_plugin.callback",
     "Batch": "risen_plugin.rewards.batch",
+    "AnchorConfig": "risen_plugin.config",
     "BreakerConfig": "risen_plugin.config",
     "BuffersConfig": "risen_plugin.config",
     "GateConfig": "risen_plugin.config",

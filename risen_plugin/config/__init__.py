@@ -8,6 +8,7 @@ from risen_plugin.config.grpo import DEFAULT_GRPO, check_batches, effective_grpo
 from risen_plugin.config.guard import GuardConfig, TaskProbe
 from risen_plugin.config.risen import RisenConfig, RisenFields
 from risen_plugin.config.sections import (
+    AnchorConfig,
     BreakerConfig,
     BuffersConfig,
     CurriculumConfig,
@@ -19,6 +20,7 @@ from risen_plugin.kit.checks import check_keys
 
 __all__ = [
     "DEFAULT_GRPO",
+    "AnchorConfig",
     "BreakerConfig",
     "BuffersConfig",
     "ControlConfig",

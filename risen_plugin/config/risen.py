@@ -18,6 +18,7 @@ from risen_plugin.config.grpo import check_batches, effective_grpo
 from risen_plugin.config.guard import GuardConfig, TaskProbe
 from risen_plugin.config.sections import (
     VLLM,
+    AnchorConfig,
     BreakerConfig,
     BuffersConfig,
     CurriculumConfig,
@@ -47,6 +48,8 @@ class RisenConfig:
     :param control: the controllers that steer a running phase.
     :param breaker: when a phase ends at once because a reward fails too often.
     :param gate: a bar of quality for answers that a verifiable reward passes; None for none.
+    :param anchor: holds the model to its own answers to plain prompts while it is reinforced; None
+        holds it to none.
     :param lora: the temporary adapter on a plain model.
     :param grpo: fields of TRL's ``GRPOConfig`` for every phase.
     :param rollout: who samples the answers of a phase: ``transformers``, ``vllm``, ``onnx``,
@@ -82,6 +85,7 @@ class RisenConfig:
     control: ControlConfig = field(default_factory=ControlConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     gate: GateConfig | None = None
+    anchor: AnchorConfig | None = None
     lora: LoraSettings = field(default_factory=LoraSettings)
     grpo: Mapping[str, Any] = field(default_factory=dict)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -106,7 +110,7 @@ class RisenConfig:
         if not self.rewards:
             raise ConfigError("rewards is empty; name at least one reward, such as 'constraints'")
         for name, kind in _SECTIONS.items():
-            if name in ("gate", "curriculum") and getattr(self, name) is None:
+            if name in ("gate", "anchor", "curriculum") and getattr(self, name) is None:
                 continue
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(
@@ -220,6 +224,7 @@ class RisenFields(TypedDict, total=False):
     control: ControlConfig | Mapping[str, Any]
     breaker: BreakerConfig | Mapping[str, Any]
     gate: GateConfig | Mapping[str, Any] | None
+    anchor: AnchorConfig | Mapping[str, Any] | None
     lora: LoraSettings | Mapping[str, Any]
     grpo: Mapping[str, Any]
     rollout: RolloutConfig | Mapping[str, Any] | str
@@ -241,6 +246,7 @@ _SECTIONS: Mapping[str, type] = {
     "control": ControlConfig,
     "breaker": BreakerConfig,
     "gate": GateConfig,
+    "anchor": AnchorConfig,
     "lora": LoraSettings,
     "rollout": RolloutConfig,
     "curriculum": CurriculumConfig,

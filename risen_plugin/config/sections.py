@@ -217,6 +217,38 @@ class BuffersConfig:
 
 @checked_fields
 @dataclass(frozen=True)
+class AnchorConfig:
+    """How a phase holds the model to its own answers to plain prompts, which it trains beside.
+
+    :param prompts: a JSON Lines file with ``prompt``, a list of prompts, or ``plain`` for those
+        that come with the package.
+    :param weight: of the mean KL divergence of the model at phase entry from the one in training,
+        on its own likeliest answers, beside GRPO's loss.
+    :param rows: answers that it is taken on in each GRPO step, over all processes.
+    :param tokens: of an answer, at the most.
+    :param likeliest: tokens at each place that are told apart; all others count as one.
+    """
+
+    prompts: str | Path | Sequence[Any] = "plain"
+    weight: float = 1.0
+    rows: int = 8
+    tokens: int = 64
+    likeliest: int = 64
+
+    def __post_init__(self) -> None:
+        check_between("anchor.weight", self.weight, 0.0, math.inf)
+        for name in ("rows", "tokens", "likeliest"):
+            check_whole(f"anchor.{name}", getattr(self, name), 1)
+        prompts = self.prompts
+        if not isinstance(prompts, str | Path | Sequence) or not prompts:
+            raise ConfigError(
+                f"anchor.prompts is {shown(prompts)}; it is the path of a JSON Lines file, a list "
+                "of prompts, or plain for those of the package"
+            )
+
+
+@checked_fields
+@dataclass(frozen=True)
 class LoraSettings:
     """The temporary adapter of a phase on a plain model; see PEFT's ``LoraConfig``.
 

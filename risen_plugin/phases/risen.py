@@ -19,6 +19,7 @@ from risen_plugin.config.grpo import effective_grpo
 from risen_plugin.contracts import Decision, Prompt, Row
 from risen_plugin.guard.verdicts import Verdict
 from risen_plugin.instructions.rows import derived_seed
+from risen_plugin.phases.anchoring import make_anchors
 from risen_plugin.phases.checkpoints import PhaseCheckpoint, PhaseCheckpoints
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import PhaseGuard, Steering
@@ -33,6 +34,7 @@ from risen_plugin.rewards.batch import Batch
 from risen_plugin.rewards.panel import Panel
 from risen_plugin.rewards.scores import OutageError
 from risen_plugin.training.adapters import Snapshot, entry_folder
+from risen_plugin.training.anchoring import Anchors
 from risen_plugin.training.answering import longest_prompt, texts_in_training
 from risen_plugin.training.grpo import GrpoLogs, Plan, build_trainer, train
 from risen_plugin.training.losses import Likelihood
@@ -167,7 +169,7 @@ class RisenPhase(Trial):
             return None
         resumed = self.resumed
         with self.stopwatch.time(ENTER_S):
-            trainer = self.context.processes.together(self._build)
+            trainer = self.context.processes.together(lambda: self._build(self._anchors()))
             self._begin_panel(self._likelihood(trainer.trained, snapshot))
             steering = Steering(
                 trainer,
@@ -275,7 +277,18 @@ class RisenPhase(Trial):
 
     # The trainer
 
-    def _build(self) -> PhaseTrainer:
+    def _anchors(self) -> Anchors | None:
+        """Answers of the model at phase entry, which it is as long as no trainer is built."""
+        return make_anchors(
+            self.context,
+            self.asking,
+            f"{self.label}: anchors",
+            steps=self.decision.steps,
+            seed=self.seed,
+            outside=self.measures_outside,
+        )
+
+    def _build(self, anchors: Anchors | None) -> PhaseTrainer:
         context = self.context
         answer_tokens = self.grpo["max_completion_length"]
         longest = longest_prompt(context.model, answer_tokens)
@@ -312,6 +325,7 @@ class RisenPhase(Trial):
             plan=self.plan,
             save=self._write_checkpoint,
             outside=self.outside,
+            anchors=anchors,
         )
         return trainer
 

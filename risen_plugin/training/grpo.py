@@ -40,6 +40,7 @@ from risen_plugin.errors import ConfigError, near_miss, one_line
 from risen_plugin.kit.checks import shown
 from risen_plugin.kit.smoothing import in_words, running_mean
 from risen_plugin.training.adapters import add_reference, base_of, fresh_lora, same_weights
+from risen_plugin.training.anchoring import Anchors
 from risen_plugin.training.noise import without_dropout, without_neftune
 from risen_plugin.training.outside import Outside
 from risen_plugin.training.phase_trainer import SERIES, PhaseTrainer, Supply
@@ -190,11 +191,13 @@ def build_trainer(
     plan: Plan,
     save: Callable[[PhaseTrainer], None] | None = None,
     outside: Outside | None = None,
+    anchors: Anchors | None = None,
 ) -> PhaseTrainer:
     """TRL's trainer around ``model``: a fresh LoRA on a plain model, the user's adapter else.
 
     :param save: writes a checkpoint of the phase when a callback asks the trainer for one.
     :param outside: samples the answers in place of TRL.
+    :param anchors: that the model is held to.
     :raises ConfigError: if TRL refuses the settings, with its reason.
     """
     with _settings_refused(), warnings.catch_warnings():
@@ -217,6 +220,7 @@ def build_trainer(
             rows=rows,
             save=save,
             bare_forward=vars(base).get("forward"),
+            anchors=anchors,
             model=model,
             reward_funcs=list(rewards),
             args=args,

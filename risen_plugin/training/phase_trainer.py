@@ -25,13 +25,17 @@ from trl.trainer.grpo_config import GRPOConfig
 from risen_plugin.contracts import Row
 from risen_plugin.guard.rules import Orders
 from risen_plugin.training.adapters import base_of
+from risen_plugin.training.anchoring import ANCHOR_KL, Anchors, divergence
 from risen_plugin.training.asking import as_asked, precision_of
 from risen_plugin.training.clean_room import random_states, set_random_states
 from risen_plugin.training.mismatch import MISMATCH, WeighedTrainer
 from risen_plugin.training.protocols import AdaptedModel, Model
 from risen_plugin.training.seam import LIGERS_LOSS, fused_lm_head
 
-SERIES = ("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std", MISMATCH)
+SERIES = (
+    *("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std"),
+    *(MISMATCH, ANCHOR_KL),
+)
 """The numbers of TRL's log that the record and the events of a phase have."""
 
 _OF_STATE = ("global_step", "num_input_tokens_seen", "total_flos")
@@ -53,6 +57,7 @@ class PhaseTrainer(WeighedTrainer):
     :param rows: those of one generation batch.
     :param save: writes a checkpoint of the phase when one is asked for.
     :param bare_forward: the model's forward before TRL's; None for the one of its class.
+    :param anchors: that the model is held to; None for none.
     """
 
     args: GRPOConfig
@@ -66,12 +71,14 @@ class PhaseTrainer(WeighedTrainer):
         rows: int,
         save: Callable[[PhaseTrainer], None] | None,
         bare_forward: Callable[..., Any] | None,
+        anchors: Anchors | None = None,
         **fields: Any,
     ) -> None:
         self.supply = supply
         self.rows = rows
         self.save = save
         self.bare_forward = bare_forward
+        self.anchors = anchors
         self._next_temperature: float | None = None
         super().__init__(**fields)
 
@@ -86,6 +93,18 @@ class PhaseTrainer(WeighedTrainer):
         It may not change between answers and the updates by them.
         """
         self._next_temperature = temperature
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL's loss, and the weighted divergence from the anchors."""
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if self.anchors is None:
+            return loss
+        read = self.anchors.of(self._step, self.current_gradient_accumulation_steps)
+        if not read:
+            return loss
+        found = divergence(self.accelerator.unwrap_model(model), read)
+        self._metrics["train"][ANCHOR_KL].append(float(found.detach().mean()))
+        return loss + self.anchors.weight * found.sum() / self.anchors.each_step
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Have the phase, which alone asks for one, write its checkpoint."""

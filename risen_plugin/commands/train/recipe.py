@@ -13,7 +13,7 @@ from typing import Any
 from risen_plugin.commands.train.models import config_of
 
 _MEASURED = 135e6  # parameters of the model that the rate was measured on
-_RATE = 2e-4
+_RATE = 4e-4
 _LEAST_RATE = 2e-5
 _SMALL = 20e6  # parameters below which everything stays as it is: a step takes a second
 _ROLLOUTS = 32
@@ -60,7 +60,11 @@ def recipe(kind: Kind, *, adds_constraints: bool) -> dict[str, Any]:
         "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": _ROLLOUTS // rows,
     }
-    risen: dict[str, Any] = {"grpo": grpo, "guard": {"strengths": [0.5, 0.25]}}
+    risen: dict[str, Any] = {
+        "grpo": grpo,
+        "anchor": {"weight": 1.0},
+        "guard": {"strengths": [0.5, 0.25]},
+    }
     if adds_constraints:
         risen["curriculum"] = {"initial": 3000}
         risen["generator"] = {"options": {"maximum": 3}}
@@ -74,7 +78,7 @@ def rate(parameters: float) -> float:
     """The learning rate of an adapter: that of the measured model, less with the root of the size.
 
     >>> rate(135e6), rate(8e9)
-    (0.0002, 2.6e-05)
+    (0.0004, 5.2e-05)
     """
     scaled = _RATE * (_MEASURED / parameters) ** 0.5
     return float(f"{max(_LEAST_RATE, min(_RATE, scaled)):.2g}")

@@ -1,0 +1,137 @@
+"""Anchors: the model's own answers to plain prompts, to which a phase holds its distribution.
+
+Reinforcement by a few prompts changes answers everywhere: rewarded for quotation marks where they
+are asked for, a small model puts them around every answer. Beside GRPO's loss a phase takes the KL
+divergence of the model at its entry from the model in training, on tokens of answers that nothing
+was asked of in form. The entry model's distributions are kept as their likeliest tokens and the
+rest as one, so that no second model, and no forward pass of one, is needed in a step. The
+divergence of such joined outcomes is never above the whole one.
+
+The idea is that of learning without forgetting (Li and Hoiem 2016): distillation from the model as
+it was, on inputs that the new task does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from risen_plugin.training.answering import same_modes
+from risen_plugin.training.asking import in_precision
+from risen_plugin.training.protocols import Model
+
+ANCHOR_KL = "anchor_kl"
+"""The name of the divergence in the log, in nats per token."""
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """An answer of the model at phase entry, and what else it might have said at each token.
+
+    :param ids: token ids of prompt and answer.
+    :param first: where the answer begins.
+    :param likely: (T, K) the likeliest tokens at each token of the answer.
+    :param logps: (T, K) their log-likelihoods.
+    """
+
+    ids: list[int]
+    first: int
+    likely: torch.Tensor
+    logps: torch.Tensor
+
+
+@torch.no_grad()
+def anchored(
+    model: Model,
+    answered: Sequence[tuple[list[int], list[int]]],
+    *,
+    likeliest: int,
+    batch_size: int,
+    precision: torch.dtype | None,
+) -> list[Anchor]:
+    """The anchors of prompts and answers, by the model as it is now.
+
+    :param answered: token ids of each prompt and of its answer, which is not empty.
+    :param likeliest: tokens of which the likelihood is kept, of each place.
+    :param precision: that the model computes in; None for the weights' own.
+    """
+    made: list[Anchor] = []
+    with same_modes(model), in_precision(model, precision):
+        model.eval()
+        for start in range(0, len(answered), batch_size):
+            batch = answered[start : start + batch_size]
+            rows = [[*asked, *answer] for asked, answer in batch]
+            logits = _logits(model, rows)
+            for row, (asked, answer) in enumerate(batch):
+                told = logits[row, len(asked) - 1 : len(asked) - 1 + len(answer)]
+                logps, likely = torch.log_softmax(told.float(), dim=-1).topk(
+                    min(likeliest, told.shape[-1])
+                )
+                made.append(Anchor(rows[row], len(asked), likely.cpu(), logps.cpu()))
+    return made
+
+
+def divergence(model: Model, anchors: Sequence[Anchor]) -> torch.Tensor:
+    """For each anchor, the mean KL divergence of the model now from the one that it was made by.
+
+    Shape (anchors,), in nats per token, with a gradient; the tokens beyond the likeliest count as
+    one.
+    """
+    logits = _logits(model, [anchor.ids for anchor in anchors])
+    found = []
+    for row, anchor in enumerate(anchors):
+        answer = len(anchor.ids) - anchor.first
+        told = logits[row, anchor.first - 1 : anchor.first - 1 + answer].float()
+        now = torch.log_softmax(told, dim=-1).gather(-1, anchor.likely.to(told.device))
+        then = anchor.logps.to(told.device)
+        kl = (then.exp() * (then - now)).sum(dim=-1)
+        rest_then, rest_now = _rest(then), _rest(now)
+        found.append((kl + rest_then.exp() * (rest_then - rest_now)).mean())
+    return torch.stack(found)
+
+
+def _rest(logps: torch.Tensor) -> torch.Tensor:
+    """The log-likelihood of all tokens but these, (T,); bounded below, where nothing is left."""
+    return torch.log((1.0 - logps.exp().sum(dim=-1)).clamp(min=1e-6))
+
+
+def _logits(model: Model, rows: Sequence[list[int]]) -> torch.Tensor:
+    """(B, T, V) of rows that are padded on the right."""
+    device = next(model.parameters()).device
+    longest = max(map(len, rows))
+    ids = [row + [0] * (longest - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    logits: torch.Tensor = model(
+        input_ids=torch.tensor(ids, device=device),
+        attention_mask=torch.tensor(mask, device=device),
+        use_cache=False,
+    ).logits
+    return logits
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Anchors of a phase, and how they are used.
+
+    :param each_step: how many are read in an optimizer step of this process.
+    :param weight: of their mean divergence beside GRPO's loss.
+    """
+
+    anchors: Sequence[Anchor]
+    each_step: int
+    weight: float
+
+    def of(self, batch: int, batches: int) -> list[Anchor]:
+        """The anchors of one backward pass: all of them in turn, and then from the first again.
+
+        :param batch: the number of the pass, from 0 on.
+        :param batches: backward passes of an optimizer step.
+        """
+        if not self.anchors:
+            return []
+        step, place = divmod(batch, batches)
+        first, last = (self.each_step * end // batches for end in (place, place + 1))
+        begun = step * self.each_step
+        return [self.anchors[(begun + at) % len(self.anchors)] for at in range(first, last)]
