@@ -30,6 +30,7 @@ from risen_plugin.instructions.rows import (
     load_probe,
     short,
 )
+from risen_plugin.phases.anchoring import anchor_prompts
 from risen_plugin.plugins import Kind, Plugins
 from risen_plugin.plugins.lookup import look_up
 from risen_plugin.plugins.offers import Built
@@ -101,6 +102,8 @@ def assemble(config: RisenConfig) -> Parts:
         held_out = _part(plugins, "generator", config.held_out, origins)
     scheduler = _part(plugins, "scheduler", config.scheduler, origins)
     check_probe(config.probe, config.guard.probe_rows)
+    if config.anchor is not None:
+        anchor_prompts(config.anchor, chats=True)
     gate = None if config.gate is None else _gate(plugins, config.gate, rewards, origins)
     domain = None
     if config.guard.domain is not None and config.guard.domain_metric is None:

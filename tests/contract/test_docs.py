@@ -23,6 +23,7 @@ from risen_plugin import PhaseRecord, Progress
 from risen_plugin.commands.train.run_config import DataSource, RunConfig
 from risen_plugin.config import (
     DEFAULT_GRPO,
+    AnchorConfig,
     BreakerConfig,
     BuffersConfig,
     ControlConfig,
@@ -253,6 +254,7 @@ def shown(field):
         BreakerConfig,
         BuffersConfig,
         GateConfig,
+        AnchorConfig,
         LoraSettings,
         Use,
         Weighted,

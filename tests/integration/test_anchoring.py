@@ -1,0 +1,68 @@
+"""A phase that is held to the model's own answers to plain prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from risen_plugin import AnchorConfig, Decision, Progress, RisenCallback
+from risen_plugin.errors import DataError
+
+from . import test_resume_inside
+from .test_resume_inside import same
+
+pytestmark = pytest.mark.slow
+
+Make = Callable[..., Any]
+run = test_resume_inside.run  # the fixture
+ANCHOR = {"prompts": ["Which city?", "Who is it?", "What time is it?"], "rows": 4, "tokens": 6}
+
+
+def eight_steps(progress: Progress) -> Decision:
+    return Decision("risen" if progress.step == 2 else "fine_tune", 8, {}, "the second step")
+
+
+def test_the_weight_holds_the_model_to_what_it_answered(
+    make_trainer: Make, make_model: Make, config: Make
+) -> None:
+    found = {}
+    for weight in (0.0, 20.0):
+        trainer = make_trainer(make_model(), folder=f"run-{weight}")
+        anchor = AnchorConfig(**ANCHOR, weight=weight)
+        callback = RisenCallback(config(scheduler=eight_steps, anchor=anchor)).attach(trainer)
+        trainer.train()
+        [phase] = [phase for phase in callback.phases if phase.kind == "risen"]
+        found[weight] = phase.metrics["anchor_kl"]
+    assert found[0.0] > 0.002
+    assert found[20.0] < found[0.0] / 4
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["plain", "adapter"])
+def test_a_phase_goes_on_with_the_same_anchors(run: Make, make_model: Make, adapted: bool) -> None:
+    """Also a user's adapter, which has been trained since the anchors were made."""
+
+    def model(seed: int) -> Any:
+        torch.manual_seed(5)
+        lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+        return get_peft_model(make_model(seed=seed), lora) if adapted else make_model(seed=seed)
+
+    changes = {"anchor": ANCHOR}
+    whole, first = run(model(0), folder="whole", config=changes)
+    run(model(0), folder="cut", dies_at=3, config=changes)
+    again, second = run(model(0), folder="cut", resume=True, config=changes)
+    assert same(again.model, whole.model)
+    told = [callback.phases[1].metrics["anchor_kl"] for callback in (first, second)]
+    assert told[0] == told[1] > 0.0
+
+
+def test_a_file_that_is_not_there_is_told_when_the_callback_is_made(
+    config: Make, tmp_path: Path
+) -> None:
+    missing = tmp_path / "none.jsonl"
+    with pytest.raises(DataError, match="there is no file"):
+        RisenCallback(config(anchor={"prompts": missing}))
