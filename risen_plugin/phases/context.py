@@ -14,6 +14,7 @@ from risen_plugin.guard.changes import Task
 from risen_plugin.guard.controllers import Controllers
 from risen_plugin.instructions.supply import Instructions
 from risen_plugin.kit.processes import ALONE, Processes
+from risen_plugin.phases.duration import Foretold
 from risen_plugin.phases.leftovers.buffers import Buffers
 from risen_plugin.plugins.offers import Built
 from risen_plugin.record.run_record import Tolerant
@@ -51,6 +52,7 @@ class PhaseContext:
     :param rollouts: what may sample the answers of a phase in place of TRL, the first one first.
     :param rollout_folder: for its files; None for a folder that is gone after the phase.
     :param say: tells people one line.
+    :param foretold: what the start of the run said of the time that its first phase takes.
     """
 
     model: Model
@@ -75,3 +77,4 @@ class PhaseContext:
     rollouts: Sequence[Built] = ()
     rollout_folder: Path | None = None
     say: Say = unsaid
+    foretold: Foretold | None = None

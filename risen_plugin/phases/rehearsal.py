@@ -93,7 +93,7 @@ def _perform(context: PhaseContext, fields: Mapping[str, Any]) -> None:
     if grpo.pop("use_vllm", False):  # its engine takes minutes, and reads other settings
         grpo.pop("generation_kwargs", None)
     with (
-        _quiet_libraries(),
+        quiet_libraries(),
         tempfile.TemporaryDirectory(prefix="risen-") as folder,
         clean_room(model, tokenizer, *context.others),
         Snapshot(model) as snapshot,
@@ -129,7 +129,7 @@ def _perform(context: PhaseContext, fields: Mapping[str, Any]) -> None:
                     build_trainer,
                     model,
                     tokenizer,
-                    [_StandIn()],
+                    [StandIn()],
                     supply,
                     outer=context.args,
                     plan=plan,
@@ -149,7 +149,7 @@ def _perform(context: PhaseContext, fields: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _quiet_libraries() -> Iterator[None]:
+def quiet_libraries() -> Iterator[None]:
     """Keep transformers from announcing a training that is none."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
@@ -171,7 +171,7 @@ def _rows(context: PhaseContext, asking: Asking) -> list[Row]:
     return [context.instructions.held_out.guard[index] for index in chosen]
 
 
-class _StandIn:
+class StandIn:
     """Scores answers so that they differ, in place of the rewards."""
 
     __name__ = "stand_in"

@@ -7,6 +7,7 @@ steer it, a log of every answer, and checkpoints to go on from inside it.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -24,10 +25,17 @@ from risen_plugin.phases.checkpoints import PhaseCheckpoint, PhaseCheckpoints
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import PhaseGuard, Steering
 from risen_plugin.phases.measuring import Measurement
-from risen_plugin.phases.sampling import Alarm, Way, way_of
+from risen_plugin.phases.sampling import Alarm, ChosenWay, Way, way_of
 from risen_plugin.phases.shrinking import Shrinking
 from risen_plugin.phases.trial import Announce, Stopwatch, Trial
-from risen_plugin.progress import ENTER_S, REINFORCE_S, REWARD_ERRORS, TIMED
+from risen_plugin.progress import (
+    ENTER_S,
+    REINFORCE_S,
+    REWARD_ERRORS,
+    SECONDS_SAID,
+    SECONDS_TAKEN,
+    TIMED,
+)
 from risen_plugin.record.rollouts import FILE, RolloutLog
 from risen_plugin.record.run_record import writing
 from risen_plugin.rewards.batch import Batch
@@ -148,12 +156,20 @@ class RisenPhase(Trial):
         folder = context.rollout_folder or self.folder / "rollout"
         with ExitStack() as held:
             with self.stopwatch.time(ENTER_S):
-                before = None if self.resumed is None else self.resumed.data.get("rollout")
+                before = self._chosen_way()
                 way = way_of(context, self.asking, folder, label=label, before=before)
                 self.way = held.enter_context(way)
             self.outside = self.way.outside
             yield
         self.outside = None
+
+    def _chosen_way(self) -> ChosenWay | None:
+        """The way of sampling that was chosen for this phase before."""
+        if self.resumed is not None:
+            name = self.resumed.data.get("rollout")
+            return None if name is None else ChosenWay(name)
+        foretold = self.context.foretold
+        return None if foretold is None else ChosenWay(foretold.way, foretold.reason)
 
     def measure_entry(self) -> None:
         """Measure the model as it enters; a phase that goes on has been measured."""
@@ -251,10 +267,20 @@ class RisenPhase(Trial):
             "pass_rates": context.pass_rates.rates(),
             **_error_metrics(context.panel),
             **_way_metrics(self.way, self.alarm),
+            **self._foretold(),
             **{name: round(seconds, 4) for name, seconds in self.stopwatch.seconds.items()},
             "verdict": verdict.reason,
         }
         return metrics | context.buffers.end(verdict.accepted, metrics, context.config.guard)
+
+    def _foretold(self) -> dict[str, float]:
+        """The seconds that the first phase was said to take when the run began, and took."""
+        foretold = self.context.foretold
+        if foretold is None or self.number > 1:
+            return {}
+        taken = time.perf_counter() - foretold.at
+        said = foretold.expected.seconds
+        return {SECONDS_SAID: round(said, 1), SECONDS_TAKEN: round(taken, 1)}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the phase needs to go on from here, as JSON values."""

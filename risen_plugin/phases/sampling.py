@@ -48,21 +48,35 @@ class Way:
     outside: Outside | None = None
 
 
+@dataclass(frozen=True)
+class ChosenWay:
+    """What ``auto`` has chosen, and why."""
+
+    name: str
+    reason: str = "as this phase began"
+
+
 @contextmanager
 def way_of(
-    context: PhaseContext, asking: Asking, folder: Path, *, label: str, before: str | None = None
+    context: PhaseContext,
+    asking: Asking,
+    folder: Path,
+    *,
+    label: str | None = None,
+    before: ChosenWay | None = None,
 ) -> Iterator[Way]:
     """The way of sampling of a phase that begins; what it holds is let go of at the end.
 
     :param folder: for the files of a sampler.
-    :param label: of the phase, for the line that says why.
-    :param before: the way that a phase which goes on has begun with, for ``auto`` to keep to.
+    :param label: of the phase, for the line that says why; None says nothing.
+    :param before: what ``auto`` has chosen before, to keep to.
     :raises RolloutError: if what is named cannot sample here, in one line.
     """
     use = context.config.rollout.use
     if use == AUTO:
         way = _faster(context, asking, folder, before)
-        context.say(f"{label}: rollout {way.name}: {way.reason}")
+        if label is not None:
+            context.say(f"{label}: rollout {way.name}: {way.reason}")
     elif context.rollouts:
         way = named_way(context, asking, folder)
     else:
@@ -153,16 +167,16 @@ def _check_room(context: PhaseContext, outside: Outside) -> None:
 # auto
 
 
-def _faster(context: PhaseContext, asking: Asking, folder: Path, before: str | None) -> Way:
+def _faster(context: PhaseContext, asking: Asking, folder: Path, before: ChosenWay | None) -> Way:
     """The faster way to a few tokens of one batch of answers, or that which was found before."""
     refusals = []
-    if before == TRANSFORMERS:
-        return Way(TRANSFORMERS, "as this phase began")
+    if before is not None and before.name == TRANSFORMERS:
+        return Way(TRANSFORMERS, before.reason)
     for built in context.rollouts:
         try:
             outside = _opened(context, asking, built, folder)
-            if built.name == before:
-                return Way(built.name, "as this phase began", outside)
+            if before is not None and built.name == before.name:
+                return Way(built.name, before.reason, outside)
             return _measured(context, asking, outside, built.name)
         except RisenError as error:
             refusals.append(f"{built.name}: {one_line(error)}")

@@ -170,6 +170,11 @@ class Record:
         """The folder of what samples answers outside of torch, for as long as the run goes on."""
         return self.folder / "rollout"
 
+    @property
+    def early_rollout(self) -> Path:
+        """The same before the record begins, which finds it there."""
+        return self.output_dir / f".{FOLDER}-rollout"
+
     def phase_folder(self, number: int) -> Path:
         return self.folder / f"phase-{number:03d}"
 

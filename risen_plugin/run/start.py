@@ -112,6 +112,8 @@ class Start:
         keep_trainable(context.model)
         if not goes_on:
             rehearse(context, self.run_state.chosen)
+            if self.run_state.at_start is not None:
+                context = self.run_state.at_start(context, self.record.early_rollout)
         context = replace(context, probe=self._encoded(self._probe_rows()))
         self._announce_too_few(context)
         if self.args.save_only_model and self.args.save_strategy != "no":
@@ -266,6 +268,8 @@ class Start:
                 record.begin(description, step=self.state.global_step)
                 if self.resuming.events is not None:
                     record.cut(self.resuming.events)
+            if record.early_rollout.is_dir():
+                record.early_rollout.replace(record.rollout)
             with record.tolerant(record.folder / HELD_OUT):
                 write_held_out(record.folder, self._held_out())
             run_state.instructions.store_pool(record.pool, resumed / record.pool.name)

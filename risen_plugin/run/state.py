@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from risen_plugin import __version__
 from risen_plugin.config import RisenConfig, check_batches, effective_grpo
@@ -16,6 +17,7 @@ from risen_plugin.config.choices import as_named
 from risen_plugin.config.grpo import Chosen
 from risen_plugin.guard.controllers import Controllers
 from risen_plugin.instructions.supply import Instructions
+from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.leftovers.buffers import Buffers
 from risen_plugin.record.description import made_of, without_address
 from risen_plugin.record.run_record import FORMAT
@@ -27,11 +29,16 @@ from risen_plugin.run.deciding import Decisions, History
 from risen_plugin.training.grpo import check_grpo_fields
 from risen_plugin.training.outer_trainer import OuterTrainer
 
+AtStart: TypeAlias = Callable[[PhaseContext, Path], PhaseContext]
+"""Called when a run starts; see :class:`RunState`."""
+
 
 class RunState:
     """The objects that a configuration describes, with all that they have seen so far.
 
     :ivar chosen: fields of ``GRPOConfig`` that a person set, as far as they are known yet.
+    :ivar at_start: called once with the context of a run that begins, and returns the one that its
+        phases get; the folder is for files that a sampler of answers goes on with.
     :ivar made_of: the settings and plugins that a resumed run must share with this one.
     :raises RisenError: for unknown names, options, fields or columns.
     """
@@ -61,6 +68,7 @@ class RunState:
         self.decisions = Decisions()
         self.controllers = Controllers(config.control)
         self.made_of = made_of(config, self.parts.origins, __version__)
+        self.at_start: AtStart | None = None
         self._initial = copy.deepcopy(self.state_dict())
 
     def reset(self) -> None:

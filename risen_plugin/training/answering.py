@@ -7,6 +7,7 @@ mode and padding back.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -191,6 +192,49 @@ def sampled_ids(
         model.eval()
         made: list[list[int]] = _generate(model, prompts, config).tolist()
     return made
+
+
+@dataclass(frozen=True)
+class TimedAnswers:
+    """Greedy answers in one batch, as far as there was time.
+
+    :param first_s: seconds of reading the prompts, with the first token.
+    :param token_s: seconds of each further token, of all answers together.
+    :param lengths: tokens of each answer; the most that it may have where it was cut off.
+    """
+
+    first_s: float
+    token_s: float
+    lengths: Sequence[int]
+
+
+@torch.no_grad()
+def timed_answers(
+    model: Model, asking: Asking, prompts: Sequence[list[int]], limit_s: float
+) -> TimedAnswers:
+    """Time greedy answers to token ids.
+
+    :param limit_s: the most that is spent on their further tokens.
+    """
+    spent: list[float] = []
+    made = torch.empty(0)
+    with same_modes(model), as_asked(model, asking.precision):
+        model.eval()
+        for tokens in (1, asking.answer_tokens):
+            config = asking.greedy(model)
+            config.max_new_tokens = tokens
+            config.max_time = sum(spent) + limit_s if spent else None
+            began = time.perf_counter()
+            made = _generate(model, prompts, config)
+            spent.append(time.perf_counter() - began)
+    first, whole = spent
+    ends, written = end_ids(model, asking.tokenizer), made.shape[1]
+    lengths = [
+        len(answer) if answer[-1] in ends else asking.answer_tokens
+        for ids in made.tolist()
+        for answer in [_to_end(ids, ends)]
+    ]
+    return TimedAnswers(first, max(0.0, whole - first) / max(1, written - 1), lengths)
 
 
 def encoded_answer(prompt: list[int], answer: list[int]) -> Encoded:

@@ -251,6 +251,9 @@ def test_a_new_adapter_stands_on_the_model_and_is_saved_if_it_pays():
     result = done(*ADAPT, "--set", f"risen.guard={json.dumps(KEEP)}")
     assert result.stdout.startswith("RISEN phase 1 kept: adherence ")
     assert "next: risen export out out-bundle" in result.stdout
+    [phase] = json.loads(Path("out/finished.json").read_text())["data"]["phases"]
+    assert 0.0 < phase["metrics"]["seconds_said"] < 600.0
+    assert 0.0 < phase["metrics"]["seconds_taken"] < 600.0
     assert same(weights("model"), before)
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

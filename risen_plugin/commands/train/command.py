@@ -218,7 +218,15 @@ def adapt_command(
         _print_once(_as_text(ended, as_json))
         context.exit(0 if ended.kept or keep_anyway else _NOT_KEPT)
     done, ending = _carry_out(
-        run, folder, data, "adapt", resume=resume, quiet=quiet, only_kept=True, note=note
+        run,
+        folder,
+        data,
+        "adapt",
+        resume=resume,
+        quiet=quiet,
+        only_kept=True,
+        foretell=True,
+        note=note,
     )
     if done.is_kept or not done.is_main:
         _print_once(_as_text(ending, as_json))
@@ -380,11 +388,13 @@ def _carry_out(
     resume: bool,
     quiet: bool,
     only_kept: bool = False,
+    foretell: bool = False,
     note: str | None = None,
 ) -> tuple[Finished, Ending]:
     """Carry out the run under the lock of its folder, and write down how it ended.
 
     :param where: the file or command that the run was read from, for messages.
+    :param foretell: whether to say at the start how long it will take.
     :param note: what to say of the run once it is found fit, on standard error.
     """
     with held(folder) if _is_first() else nullcontext():
@@ -400,7 +410,7 @@ def _carry_out(
         if _is_first():
             remove_ending(folder)
         try:
-            done = train(prepared, resume=resume, only_kept=only_kept)
+            done = train(prepared, resume=resume, only_kept=only_kept, foretell=foretell)
         except KeyboardInterrupt:
             if any(folder.glob("checkpoint-*")):
                 click.echo(f"risen: the run in {folder} goes on with --resume", err=True)

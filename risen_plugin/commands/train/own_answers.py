@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from risen_plugin.contracts import is_blank, text_of
+from risen_plugin.contracts import Row, is_blank, text_of
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,15 @@ class OwnAnswers:
         """Set the callback with the instructions, and the model that answers them."""
         self._bound = callback, model, tokenizer
 
+    def rows(self) -> list[Row]:
+        """The held-out rows that the model answers."""
+        assert self._bound is not None
+        callback = self._bound[0]
+        held_out = callback.run_state.instructions.held_out
+        # What is set apart for the guard may be much more than it will ask for.
+        most = max(1, _MOST - len(held_out.report)) if callback.config.guard.is_auto else None
+        return [*held_out.guard[:most], *held_out.report]
+
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """One row with prompt and completion per answer; where all are blank, the prompts."""
         from risen_plugin.config import effective_grpo
@@ -46,10 +55,7 @@ class OwnAnswers:
 
         assert self._bound is not None
         callback, model, tokenizer = self._bound
-        config, held_out = callback.config, callback.run_state.instructions.held_out
-        # What is set apart for the guard may be much more than it will ask for.
-        most = max(1, _MOST - len(held_out.report)) if config.guard.is_auto else None
-        rows = [*held_out.guard[:most], *held_out.report]
+        config, rows = callback.config, self.rows()
         prompts = [plain_query(row["prompt"], row.get("query")) for row in rows]
         asking = Asking(tokenizer, effective_grpo(config.grpo), self.precision)
         with clean_room(model, tokenizer):
