@@ -33,7 +33,7 @@ from risen_plugin.guard.verdicts import (
 from risen_plugin.instructions.plain import Fact, facts
 from risen_plugin.kit.jsonable import from_plain, to_plain
 from risen_plugin.phases.facts import are_told, known_facts
-from risen_plugin.phases.measuring import Measurement, with_more
+from risen_plugin.phases.measuring import LossesOf, Measurement, with_more
 from risen_plugin.phases.sampling import Alarm
 from risen_plugin.phases.trial import Announce, Trial, metrics_of
 from risen_plugin.progress import (
@@ -83,6 +83,22 @@ class ActionLog:
     def condemn(self, measured: Measurement, changes: Changes, reason: str) -> None:
         """The phase ends at this step and will not be kept."""
         self.condemned = (measured, changes, reason)
+
+
+@dataclass(frozen=True)
+class Retained:
+    """What is measured of a model without an answer to a held-out row.
+
+    :param facts: whether each of the facts that were known at phase entry is told.
+    """
+
+    losses: LossesOf
+    facts: Sequence[bool]
+
+    @property
+    def probe_loss(self) -> float:
+        """The mean loss of the probe, in nats per token."""
+        return mean_loss(self.losses[0])
 
 
 class PhaseGuard:
@@ -221,17 +237,27 @@ class PhaseGuard:
         moment: str,
         as_entered: Callable[[], AbstractContextManager[None]],
         *,
+        retained: Retained | None = None,
         mended: Collection[str] = (),
         despite_harm: bool = False,
     ) -> tuple[Measurement, Changes]:
         """Measure the model as it would be kept, on as many rows as it takes.
 
+        :param retained: what of it was measured already.
         :param mended: the harms that count as they are measured.
         :param despite_harm: whether the gain is of interest where a harm drops the phase.
         """
         phase, plan = self.phase, self.phase.rows
-        after = phase.measure(model, moment, entry_answers=self._entry_answers)
-        after = self._with_facts(model, moment, after)
+        after = phase.measure(
+            model,
+            moment,
+            entry_answers=self._entry_answers,
+            losses=None if retained is None else retained.losses,
+        )
+        if retained is None:
+            after = self._with_facts(model, moment, after)
+        else:
+            after = replace(after, by_row=replace(after.by_row, facts=retained.facts))
         changes = None
         for start, end in pairwise(plan.looks):
             rows = slice(start, end)
@@ -247,14 +273,15 @@ class PhaseGuard:
             after, changes = with_more(after, more), None
         return after, changes or self._compared(after, plan=plan)
 
-    def measure_retention(self, model: Model, moment: str) -> tuple[float, Changes]:
-        """The mean loss of the probe, and all harms that are told without an answer to a row."""
-        probe, entry = self.phase.measure_retention(model, entry_answers=self._entry_answers)
+    def measure_retention(self, model: Model, moment: str) -> tuple[Retained, Changes]:
+        """What is told of retention without an answer to a held-out row, and its harms."""
+        probe, entry = self.phase.measure_losses(model, self._entry_answers)
         facts = self._are_told(model, moment) if self._facts else []
         was = self.before.by_row
         before = RowByRow(probe=was.probe, entry_answers=was.entry_answers, facts=was.facts)
         after = RowByRow(probe=probe, entry_answers=entry, facts=facts)
-        return mean_loss(probe), compare(before, after, self.config, self.config.confidence)
+        changes = compare(before, after, self.config, self.config.confidence)
+        return Retained((probe, entry), facts), changes
 
     def _with_facts(self, model: Model, moment: str, measured: Measurement) -> Measurement:
         """A measurement with the facts that were known at entry, which are asked for then."""

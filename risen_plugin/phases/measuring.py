@@ -44,6 +44,10 @@ Ask: TypeAlias = Callable[[Sequence[Row], Sequence[NamedReward]], tuple[Answers,
 """The model's answers to rows, and the scores that rewards give them."""
 
 
+LossesOf: TypeAlias = tuple[Losses, Losses]
+"""A model's losses on the probe's rows, and on answers of the model at phase entry."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A model as it was measured at one moment.
@@ -118,6 +122,7 @@ def measure(
     entry_answers: Sequence[Encoded] = (),
     is_whole: bool = True,
     outside: Outside | None = None,
+    losses: LossesOf | None = None,
 ) -> Measurement:
     """Measure ``model`` as it is now.
 
@@ -127,6 +132,7 @@ def measure(
     :param entry_answers: answers of the model at phase entry, for the forward KL from it.
     :param is_whole: whether to measure also the rows that decide nothing, and the user's metrics.
     :param outside: answers in the place of the model.
+    :param losses: as :func:`measure_losses` measured them already.
     """
     state = TrainerState(global_step=steps, max_steps=steps, epoch=1.0)
     ask = partial(
@@ -138,9 +144,9 @@ def measure(
     unseen = measure_adherence(context, ask, rows.unseen) if rows.unseen and is_whole else None
     held_out = [answered for answered in (guard, reported, unseen) if answered is not None]
     wires = measure_honesty(held_out)
-    retention = measure_retention(
-        context, model, asking, ask, guard, state, entry_answers=entry_answers, is_whole=is_whole
-    )
+    if losses is None:
+        losses = measure_losses(context, model, asking, entry_answers)
+    retention = measure_retention(context, ask, guard, state, losses=losses, is_whole=is_whole)
     means = {name: _mean(scores) for name, scores in retention.tasks.items()}
     all_rows = [row for answered in held_out for row in answered.rows]
     all_answers = [answer for answered in held_out for answer in answered.answers.completions]
@@ -251,32 +257,29 @@ def measure_adherence(context: PhaseContext, ask: Ask, rows: Sequence[Row]) -> A
     )
 
 
-def measure_retention(  # noqa: PLR0917 the model, how it is asked, and its judge
+def measure_retention(
     context: PhaseContext,
-    model: Model,
-    asking: Asking,
     ask: Ask,
     guard: AnsweredRows,
     state: TrainerState,
     *,
-    entry_answers: Sequence[Encoded],
+    losses: LossesOf,
     is_whole: bool,
 ) -> Retention:
-    """Measure losses, tasks and the user's own domain.
+    """Measure tasks and the user's own domain, beside the losses.
 
     :raises ConfigError: if ``guard.domain`` names a metric that there is not.
     """
     reward = context.domain_reward
     by_row = context.processes.main(lambda: _scores_of(reward, guard, state))
-    probe, entry = measure_losses(context, model, asking, entry_answers)
     tasks = {task.name: _known(ask(task.rows, [task.reward])[1]) for task in context.tasks}
     domain = dict(context.domain()) if context.domain is not None and is_whole else {}
     metric = _domain_metric(context, domain) if is_whole else None
     if reward is not None and any(value is not None for value in by_row):
         domain[reward.__name__] = _mean(by_row)
     return Retention(
-        probe=probe,
-        entry_answers=entry,
+        probe=losses[0],
+        entry_answers=losses[1],
         tasks=tasks,
         domain=domain,
         by_row=by_row,
@@ -286,7 +289,7 @@ def measure_retention(  # noqa: PLR0917 the model, how it is asked, and its judg
 
 def measure_losses(
     context: PhaseContext, model: Model, asking: Asking, entry_answers: Sequence[Encoded]
-) -> tuple[Losses, Losses]:
+) -> LossesOf:
     """The losses of the probe's rows, and of answers of the model at phase entry."""
     batch_size = context.config.guard.batch_size
     with in_precision(model, asking.precision):

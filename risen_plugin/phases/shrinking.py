@@ -92,16 +92,17 @@ class Shrinking:
         moment = f"after, at {in_words(strength)}"
         with phase.stopwatch.time(GUARD_S):
             can_be_kept = self.settle_at(strength)
-        loss, changes = guard.measure_retention(self.trained, moment)
+        retained, changes = guard.measure_retention(self.trained, moment)
         part = judge_retention(strength, changes, earlier)
         if not can_be_kept:
             part = Part(strength, _BROKEN)
         if not part.is_kept:
-            return part, None, changes, {"probe_loss": loss}
+            return part, None, changes, {"probe_loss": retained.probe_loss}
         after, changes = guard.measure_end(
             self.trained,
             moment,
             self.as_entered,
+            retained=retained,
             mended=mended_by(earlier),
             despite_harm=strength != guard.config.strengths[-1],
         )

@@ -20,12 +20,13 @@ from typing import Any, ClassVar, TypeAlias
 
 from risen_plugin.config.grpo import answers_per_step
 from risen_plugin.contracts import Decision, PhaseKind, PhaseRecord
-from risen_plugin.guard.changes import Changes, Losses
+from risen_plugin.guard.changes import Changes
 from risen_plugin.guard.looks import RowPlan, plan_rows, share_met
 from risen_plugin.guard.verdicts import Verdict
 from risen_plugin.kit.files import write_json
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.measuring import (
+    LossesOf,
     Measurement,
     MoreRows,
     measure,
@@ -251,9 +252,11 @@ class Trial(ABC):
         entry_answers: Sequence[Encoded] = (),
         is_whole: bool = True,
         within: str | None = None,
+        losses: LossesOf | None = None,
     ) -> Measurement:
         """Measure ``model``; every process gets the main one's measurement.
 
+        :param losses: as :meth:`measure_losses` measured them already.
         :param within: the part of the trial whose time this is not.
         """
         with self.stopwatch.time(GUARD_S, within=within):
@@ -267,12 +270,11 @@ class Trial(ABC):
                 entry_answers=entry_answers,
                 is_whole=is_whole,
                 outside=self.measures_outside,
+                losses=losses,
             )
             return self.context.processes.agree(measurement)
 
-    def measure_retention(
-        self, model: Model, *, entry_answers: Sequence[Encoded] = ()
-    ) -> tuple[Losses, Losses]:
+    def measure_losses(self, model: Model, entry_answers: Sequence[Encoded]) -> LossesOf:
         """The losses of the probe and of entry answers; every process gets the main one's."""
         with self.stopwatch.time(GUARD_S):
             losses = measure_losses(self.context, model, self.asking, entry_answers)

@@ -65,6 +65,7 @@ class GuardEvent(Event):
 
     :param when: ``before``, ``during`` or ``after`` it.
     :param intervals: by name, the change since phase entry and its ends.
+    :param strength: the share of the trained change that was measured; None for all of it.
     """
 
     name: ClassVar[str] = "guard"
@@ -75,6 +76,7 @@ class GuardEvent(Event):
     intervals: Mapping[str, Any] = field(default_factory=dict)
     action: str = ""
     reason: str = ""
+    strength: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +191,7 @@ def _guard(data: Mapping[str, Any], where: str, when: Mapping[str, Any]) -> Even
         intervals=_mapping(data, "intervals"),
         action=_text(data, "action"),
         reason=_text(data, "reason"),
+        strength=as_number(data.get("strength")),
     )
 
 

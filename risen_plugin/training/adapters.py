@@ -264,9 +264,10 @@ class Snapshot:
     def settle_at(self, trained: AdaptedModel, strength: float) -> bool:
         """Have a model that is settled be as it is kept at a share of what was trained.
 
-        A new LoRA adapter is scaled in the second factor of each pair, so that whoever loads it
-        gets the share without a word of it. Every other parameter, such as those of an adapter that
-        had been trained before, goes that share of the way from its value at phase entry.
+        Of each pair of a new LoRA adapter one factor is scaled, the one that begins at 0, so that
+        whoever loads it gets the share without a word of it. Every other parameter, such as those
+        of an adapter that had been trained before, goes that share of the way from its value at
+        phase entry.
 
         :param strength: above 0; 1 for all that was trained, bit for bit.
         :return: whether it can be kept, as of :meth:`settle`.
@@ -287,15 +288,16 @@ class Snapshot:
             seconds = {id(second): second for _, second in _factors(trained)}
             return [(p, torch.zeros_like(p.data), p.data) for p in seconds.values()]
         entry = {id(parameter): data for parameter, data in self.held}
-        new = {
-            id(first)
-            for first, second in _factors(trained)
-            if id(second) in entry and not entry[id(second)].any()
-        }
+        whole: set[int] = set()
+        for first, second in _factors(trained):
+            for begun, other in ((second, first), (first, second)):
+                if id(begun) in entry and not entry[id(begun)].any():
+                    whole.add(id(other))
+                    break
         return [
             (parameter, entry[id(parameter)], parameter.data)
             for parameter in self.trained
-            if id(parameter) not in new and parameter.is_floating_point()
+            if id(parameter) not in whole and parameter.is_floating_point()
         ]
 
     @contextmanager
@@ -342,11 +344,18 @@ def _factors(model: AdaptedModel) -> Iterator[tuple[torch.nn.Parameter, torch.nn
         if not isinstance(module, LoraLayer):
             continue
         for name in module.active_adapters:
-            if name in module.lora_A:
-                first, second = module.lora_A[name].weight, module.lora_B[name].weight
-                yield cast(torch.nn.Parameter, first), cast(torch.nn.Parameter, second)
-            if name in module.lora_embedding_A:
-                yield module.lora_embedding_A[name], module.lora_embedding_B[name]
+            for first, second in (
+                (module.lora_A, module.lora_B),
+                (module.lora_embedding_A, module.lora_embedding_B),
+            ):
+                if name in first:
+                    yield _weight_of(first[name]), _weight_of(second[name])
+
+
+def _weight_of(factor: torch.nn.Module | torch.Tensor) -> torch.nn.Parameter:
+    """A factor's weight; LoRA has it in a module, its embeddings and AdaLoRA have it bare."""
+    weight = factor.weight if isinstance(factor, torch.nn.Module) else factor
+    return cast(torch.nn.Parameter, weight)
 
 
 def _between(entry: torch.Tensor, whole: torch.Tensor, strength: float) -> torch.Tensor:

@@ -17,6 +17,7 @@ from risen_plugin.commands.report.markup import (
     side_by_side,
     table,
 )
+from risen_plugin.guard.strengths import in_words
 from risen_plugin.kit.jsonable import as_number
 from risen_plugin.progress import (
     ADHERENCE,
@@ -69,7 +70,7 @@ def verdicts(run: Run) -> list[Markup]:
     judged = [
         (
             event.number,
-            event.when,
+            _moment(event),
             event.grpo_step,
             event.action,
             event.reason,
@@ -148,6 +149,11 @@ def _way(phase: Phase, metric: str) -> str | None:
     if before is None:
         return None
     return f"{before:.3f} → " + ("not measured" if after is None else f"{after:.3f}")
+
+
+def _moment(event: GuardEvent) -> str:
+    at = "" if event.strength is None else f", at {in_words(event.strength)}"
+    return f"{event.when}{at}"
 
 
 def _in_words(values: Mapping[str, Any]) -> str:
