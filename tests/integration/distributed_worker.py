@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from risen_plugin import Decision, Progress, RisenCallback, hookimpl
-from risen_plugin.config import BuffersConfig, CurriculumConfig, GuardConfig, RisenConfig, Weighted
+from risen_plugin.config import (
+    BuffersConfig,
+    CurriculumConfig,
+    GuardConfig,
+    RisenConfig,
+    TaskProbe,
+    Weighted,
+)
 from risen_plugin.embedded import orders
 from risen_plugin.phases.checkpoints import PhaseCheckpoints
 from risen_plugin.training.outer_trainer import leave_processes
@@ -76,6 +84,19 @@ def hangs(completions: list[Any], trainer_state: Any, **columns: Any) -> list[fl
     return [0.0] * len(completions)
 
 
+class Harmed:
+    """A task whose rows fail when they are answered for the second time, and only then."""
+
+    __name__ = "harmed"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, completions: list[Any], **columns: Any) -> list[float]:
+        self.asked += 1
+        return [float(self.asked != 2)] * len(completions)
+
+
 class Onlooker:
     @hookimpl
     def risen_phase_ended(self, phase: Any) -> None:
@@ -87,13 +108,18 @@ def configuration(scenario: str) -> RisenConfig:
         "broken": Weighted(broken),
         "hangs": Weighted(hangs, timeout_s=1.0),
     }.get(scenario, Weighted(half))
+    guard = GuardConfig(rows=5, report_rows=2, min_gain=-1.0, max_probe_loss_rise=1e9)
+    if scenario == "shrunk":
+        rows = [{"prompt": row["prompt"]} for row in ROWS[:16]]
+        task = TaskProbe(rows, Harmed(), max_drop=0.1)
+        guard = replace(guard, tasks={"old": task}, strengths=(0.5, 0.25))
     return RisenConfig(
         rewards=[reward],
         generator=Messages(),
         scheduler=by_clock,
         reserve=0,
         probe=PROBE,
-        guard=GuardConfig(rows=5, report_rows=2, min_gain=-1.0, max_probe_loss_rise=1e9),
+        guard=guard,
         buffers=BuffersConfig(min_gain=-1.0, max_probe_loss_rise=1e9, batch_size=4),
         curriculum=CurriculumConfig(initial=16) if scenario == "resumed" else None,
         grpo={

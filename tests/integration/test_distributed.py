@@ -17,7 +17,7 @@ from risen_plugin.embedded import orders
 pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
-SCENARIOS = ("plain", "peft", "resumed", "broken", "hangs")
+SCENARIOS = ("plain", "peft", "shrunk", "resumed", "broken", "hangs")
 SAME = (
     "phases",
     "weights",
@@ -110,6 +110,14 @@ def test_one_process_decides_and_both_follow(runs: Any, scenario: str) -> None:
     assert first["asked"][:5] == [1, 2, 3, 4, 5]
     assert second["asked"] == []
     assert second["observed"] == []
+
+
+def test_both_processes_keep_the_same_part_of_a_phase(runs: Any) -> None:
+    first, second = runs[1]["shrunk"]
+    for process in (first, second):
+        [phase] = [phase for phase in process["phases"] if phase[0] == "risen"]
+        assert (phase[2], phase[4]["strength"]) == (True, 0.5)
+    assert first["weights"] == second["weights"] != runs[1]["plain"][0]["weights"]
 
 
 def test_answers_of_both_processes_are_grouped_counted_and_scored_once(runs: Any) -> None:
