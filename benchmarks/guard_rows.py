@@ -74,13 +74,12 @@ def main(repeats: int, gain: float, json_file: Path | None) -> None:
     ]
     outcomes: list[Outcome] = []
     for rows in paying:
-        learned = _learned(rows, gain)
-        ends = _phases(rows, learned, repeats)
+        ends = phases(rows, learned(rows, gain), repeats)
         for looks in ((64,), (256,), (64, 128, 192, 256), (96, 192, 288, 384)):
             for by_checks in (False, True) if len(looks) == 1 else (True,):
                 outcomes.append(_judged(rows, "pays", ends, looks, by_checks))
         click.echo(f"{rows}: {time.perf_counter() - started:.0f} s", err=True)
-    for what, made in _by_lot(repeats).items():
+    for what, made in by_lot(repeats).items():
         for looks in ((64,), (96, 192, 288, 384)):
             outcomes.append(_judged(Rows(), what, made, looks, by_checks=True))
         click.echo(f"{what}: {time.perf_counter() - started:.0f} s", err=True)
@@ -102,7 +101,7 @@ def main(repeats: int, gain: float, json_file: Path | None) -> None:
     )
 
 
-def _phases(rows: Rows, learned: float, repeats: int, seed: int = 0) -> tuple[Any, Any, Any]:
+def phases(rows: Rows, share: float, repeats: int, seed: int = 0) -> tuple[Any, Any, Any]:
     """Both ends of ``repeats`` phases, and how many constraints each row has: (repeats, 384)."""
     import numpy as np
 
@@ -111,7 +110,7 @@ def _phases(rows: Rows, learned: float, repeats: int, seed: int = 0) -> tuple[An
     of = drawn.choice([1, 2, 3], p=_KINDS[rows.kinds], size=shape)
     below, above, kept = (
         NormalDist().inv_cdf(min(max(share, 1e-9), 1 - 1e-9))
-        for share in (_MET, 1.0 - learned, rows.breaks)
+        for share in (_MET, 1.0 - share, rows.breaks)
     )
     row, change = drawn.standard_normal(shape), drawn.standard_normal(shape)
     before, after = np.zeros(shape, int), np.zeros(shape, int)
@@ -125,25 +124,25 @@ def _phases(rows: Rows, learned: float, repeats: int, seed: int = 0) -> tuple[An
     return before, after, of
 
 
-def _learned(rows: Rows, gain: float) -> float:
+def learned(rows: Rows, gain: float) -> float:
     """The share of constraints that are learned, by which the rows gain ``gain`` strictly."""
     low, high = 0.0, 0.9
     for _ in range(20):
         middle = (low + high) / 2
-        before, after, of = _phases(rows, middle, 1000, seed=1)
+        before, after, of = phases(rows, middle, 1000, seed=1)
         gained = (after == of).mean() - (before == of).mean()
         low, high = (middle, high) if gained < gain else (low, middle)
     return low
 
 
-def _by_lot(repeats: int) -> dict[str, tuple[Any, Any, Any]]:
+def by_lot(repeats: int) -> dict[str, tuple[Any, Any, Any]]:
     """Phases that teach nothing, by what they do."""
     import numpy as np
 
     made: dict[str, tuple[Any, Any, Any]] = {}
     drawn = np.random.default_rng(2)
     for share in (0.1, 0.3, 0.6):
-        one, other, of = _phases(Rows(breaks=share), _MET * share / (1 - _MET), repeats, seed=3)
+        one, other, of = phases(Rows(breaks=share), _MET * share / (1 - _MET), repeats, seed=3)
         swapped = drawn.random(one.shape) < 0.5
         made[f"answers change, {share:.0%} of what was met is lost"] = (
             np.where(swapped, other, one),
@@ -176,11 +175,8 @@ def _judged(
     rows: Rows, what: str, ends: tuple[Any, Any, Any], looks: Sequence[int], by_checks: bool
 ) -> Outcome:
     """How often the guard is sure of a gain, and by how many rows."""
-    from risen_plugin.guard.looks import RowPlan
-
     before, after, of = ends
     strict = (after == of).astype(int) - (before == of).astype(int)
-    plan = RowPlan(tuple(looks))
     kept, seen = 0, 0
     for place in range(len(before)):
         if by_checks:
@@ -192,7 +188,7 @@ def _judged(
                 (after[place] == of[place]).tolist(),
                 ones,
             )
-        is_kept, count = _kept(*pairs, plan)
+        is_kept, count = sure_at(*pairs, looks=looks)
         kept += is_kept
         seen += count
     return Outcome(
@@ -207,10 +203,19 @@ def _judged(
     )
 
 
-def _kept(before: list[int], after: list[int], of: list[int], plan: Any) -> tuple[bool, int]:
-    from risen_plugin.guard.looks import Checks, is_hopeless, is_more_than_chance
+def sure_at(
+    before: list[int], after: list[int], of: list[int], *, looks: Sequence[int], least: int = 0
+) -> tuple[bool, int]:
+    """Whether the guard is sure of a phase's gain, and by how many rows.
 
+    :param least: rows that are measured before the first look.
+    """
+    from risen_plugin.guard.looks import Checks, RowPlan, is_hopeless, is_more_than_chance
+
+    plan = RowPlan(tuple(looks))
     for count in plan.looks:
+        if count < least:
+            continue
         first, then = (list(zip(end[:count], of, strict=False)) for end in (before, after))
         checks = Checks(first, then)
         gained = sum((b[0] == b[1]) - (a[0] == a[1]) for a, b in zip(first, then, strict=True))
