@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -19,9 +19,12 @@ from risen_plugin.config.grpo import answers_per_step
 from risen_plugin.errors import RisenError, one_line
 from risen_plugin.guard.looks import RowPlan, plan_rows
 from risen_plugin.phases.context import PhaseContext
-from risen_plugin.phases.duration import Foretold, Work, expected, work_of
+from risen_plugin.phases.duration import Expected, Foretold, Work, expected, work_of
 from risen_plugin.phases.timing import timed
 from risen_plugin.run.state import RunState
+
+Choose: TypeAlias = Callable[[int, Callable[[int], Expected]], int]
+"""The steps of a phase, of those that were asked for and what so many are expected to take."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class Foretelling:
 
     Nothing is said of a run of several processes or with vLLM, which are not measured.
 
+    :param choose: chooses the steps of the phase by the time that they take; None leaves them.
     :param own_rows: counts the rows that the model answers for a probe when the run starts.
     """
 
     run_state: RunState
     own_rows: Callable[[], int] = int
+    choose: Choose | None = None
 
     def __call__(self, context: PhaseContext, folder: Path) -> PhaseContext:
         """Measure, and say one line.
@@ -51,14 +56,17 @@ class Foretelling:
         except (RisenError, torch.OutOfMemoryError) as error:
             context.say(f"how long it takes is not known: {one_line(error)}")
             return context
-        work = self.work(context, grpo, steps)
-        foretold = Foretold(
-            expected(measured.pace, work, context.config.control),
-            time.perf_counter(),
-            measured.way,
-            measured.reason,
-        )
-        context.say(str(foretold.expected))
+
+        def expect(count: int) -> Expected:
+            work = self.work(context, grpo, count)
+            return expected(measured.pace, work, context.config.control)
+
+        if self.choose is not None:
+            steps = self.choose(steps, expect)
+            self.run_state.take_steps(steps)
+        told = expect(steps)
+        context.say(str(told))
+        foretold = Foretold(told, time.perf_counter(), measured.way, measured.reason)
         return replace(context, foretold=foretold)
 
     def work(self, context: PhaseContext, grpo: Mapping[str, Any], steps: int) -> Work:

@@ -71,6 +71,14 @@ class RunState:
         self.at_start: AtStart | None = None
         self._initial = copy.deepcopy(self.state_dict())
 
+    def take_steps(self, steps: int) -> None:
+        """Have the scheduler, which names the steps of its phases beforehand, name other ones."""
+        scheduler = self.parts.scheduler
+        other = dataclasses.replace(scheduler.value, steps=steps)
+        self.parts = dataclasses.replace(
+            self.parts, scheduler=dataclasses.replace(scheduler, value=other)
+        )
+
     def reset(self) -> None:
         """Go back to the state before any run."""
         self.instructions.close_pool()

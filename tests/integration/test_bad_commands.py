@@ -277,5 +277,5 @@ def test_the_demo_cannot_write_below_a_file(risen: Callable[..., str], tmp_path:
 def test_the_demo_names_a_model_that_is_not_there_and_makes_no_folder(
     model: str, risen: Callable[..., str], tmp_path: Path
 ) -> None:
-    assert model in risen("demo", "--quick", "--output", tmp_path / "out", "--model", model)
+    assert model in risen("demo", "--output", tmp_path / "out", "--model", model)
     assert everything_in(tmp_path) == []

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from safetensors import SafetensorError
 
+from risen_plugin.commands.advise.machine import command_began
 from risen_plugin.commands.options import Renamed
+from risen_plugin.commands.report.markup import duration
+from risen_plugin.commands.train.models import check_name
 from risen_plugin.errors import ConfigError, RecordError, RisenError, one_line
 from risen_plugin.hookspecs import hookimpl
 
@@ -50,41 +56,116 @@ def risen_register_commands(cli: click.Group) -> None:
 )
 @click.option("--quick", is_flag=True, help="Every stage within 90 s; too short to show a result.")
 @click.option("--baselines", is_flag=True, help="Also spend RISEN's time on fine-tuning instead.")
-@click.option("--model", help="Start from this model folder or hub id; default: the embedded base.")
+@click.option(
+    "--model",
+    metavar="PATH|ID",
+    help="On this chat model: what it does not follow, a RISEN phase, what it follows then.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=15,
+    show_default=True,
+    help="With --model: chooses as long a phase as ends in this time, export included.",
+)
+@click.option("--chat", is_flag=True, help="With --model: talk to the bundle at the end.")
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="CPU threads; more help little on so small a model, and hurt on a busy machine.",
+    help="CPU threads; with --model all, else 1, since more help little on so small a model.",
 )
+@click.pass_context
 def demo_command(
-    *, out: Path, seed: int, quick: bool, baselines: bool, model: str | None, threads: int
+    context: click.Context,
+    *,
+    out: Path,
+    seed: int,
+    quick: bool,
+    baselines: bool,
+    model: str | None,
+    minutes: float,
+    chat: bool,
+    threads: int | None,
 ) -> None:
     """Fine-tune, follow instructions, compile, answer: the whole path on a small model.
 
     An order desk's messages are to be answered as asked. The recorded answers have the facts right
     but often ignore the form that was asked for; fine-tuning learns both, RISEN mends the second.
+
+    With --model it is a real model: a phase as `risen adapt MODEL` makes it, on the prompts of the
+    package, the answers before and after, an int8 bundle, and `risen chat`.
     """
+    began = command_began()
+    _check_options(context, model)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists; name a new folder with --output, or remove it")
     if model is not None:
         from risen_export.backends.choosing import choose
         from risen_export.merging.source import check_config, resolve
 
+        model = check_name(model)
         choose(check_config(resolve(model)), [("cpu", "fp32"), ("cpu", "int8")])
     from risen_export.backends.genai import require_runtime
 
     require_runtime()
     _make(out)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read by torch and the bundle when they load
+    # Read by torch and the bundle when they load.
+    if threads is not None or model is None:
+        os.environ["OMP_NUM_THREADS"] = str(threads or 1)
+    if model is not None:
+        _real_demo(context, model, out, began=began, seed=seed, minutes=minutes, chat=chat)
+        return
     from risen_export.demo.run import run_demo
     from risen_export.demo.settings import FULL, QUICK
 
     settings = QUICK if quick else FULL
     with _gone_if_refused(out):
-        summary = run_demo(out, settings, seed=seed, baselines=baselines, model=model)
+        summary = run_demo(out, settings, seed=seed, baselines=baselines, model=None)
     click.echo(closing_table(summary, out))
+
+
+def _check_options(context: click.Context, model: str | None) -> None:
+    """Refuse options of the one demo for the other.
+
+    :raises ConfigError: naming the first of them.
+    """
+    foreign = ("minutes", "chat") if model is None else ("quick", "baselines")
+    given = [
+        name
+        for name in foreign
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    ]
+    if given and model is None:
+        raise ConfigError(f"--{given[0]} is for a demo on a model of yours; name it with --model")
+    if given:
+        raise ConfigError(
+            f"--{given[0]} is for the demo on the embedded model; leave it or --model out"
+        )
+
+
+def _real_demo(
+    context: click.Context,
+    model: str,
+    out: Path,
+    *,
+    began: float,
+    seed: int,
+    minutes: float,
+    chat: bool,
+) -> None:
+    from risen_export.demo.real import run_real_demo
+
+    with _gone_if_refused(out):
+        run_real_demo(model, out, began=began, seed=seed, minutes=minutes)
+    bundle = out / "bundle"
+    spent = duration(time.perf_counter() - began)
+    click.echo(
+        f"\ntook {spent}; {out}/summary.json has the numbers\n"
+        f"next: risen chat {bundle}, or risen report {out / 'run'}"
+    )
+    if chat and sys.stdin.isatty():
+        group: Any = context.find_root().command
+        context.invoke(group.get_command(context, "chat"), bundle=bundle)
 
 
 @contextmanager

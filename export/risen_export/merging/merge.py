@@ -235,6 +235,14 @@ def _agree_on_the_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         generation.pad_token_id = ids[0] if pad is None else pad
 
 
+def check_tokenizer(source: Source) -> None:
+    """Refuse a source without a tokenizer, or with one that cannot be loaded; loads no weights.
+
+    :raises ExportError: in one line.
+    """
+    _tokenizer(source)
+
+
 def _tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """The outermost adapter's tokenizer if it has one, and so inwards to the base model's."""
     from transformers import AutoTokenizer

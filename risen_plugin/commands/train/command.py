@@ -401,7 +401,7 @@ def _carry_out(
         described = {**data, "seed": run.seed, "output": str(folder)}
         with located(where):
             _check_early(run)
-            from risen_plugin.commands.train.training import prepare, train
+            from risen_plugin.commands.train.training import foretelling, prepare, train
             from risen_plugin.training.outer_trainer import leave_processes
 
             prepared = prepare(run, folder, quiet=quiet, described=described)
@@ -410,7 +410,9 @@ def _carry_out(
         if _is_first():
             remove_ending(folder)
         try:
-            done = train(prepared, resume=resume, only_kept=only_kept, foretell=foretell)
+            if foretell and prepared.callback is not None:
+                prepared.callback.run_state.at_start = foretelling(prepared)
+            done = train(prepared, resume=resume, only_kept=only_kept)
         except KeyboardInterrupt:
             if any(folder.glob("checkpoint-*")):
                 click.echo(f"risen: the run in {folder} goes on with --resume", err=True)

@@ -46,7 +46,7 @@ from risen_plugin.kit.files import write_text
 from risen_plugin.record.checkpoints import lacks_optimizer
 from risen_plugin.record.run_record import writing
 from risen_plugin.run.fitness import check_arguments
-from risen_plugin.run.foretelling import Foretelling
+from risen_plugin.run.foretelling import Choose, Foretelling
 from risen_plugin.training.asking import precision_of
 from risen_plugin.training.clean_room import finite_attention
 from risen_plugin.training.outer_trainer import NoStepTooMany
@@ -280,13 +280,10 @@ def check(prepared: Prepared) -> Checked:
 
 
 @finite_attention()
-def train(
-    prepared: Prepared, *, resume: bool = False, only_kept: bool = False, foretell: bool = False
-) -> Finished:
+def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) -> Finished:
     """Load the model, train, save model and tokenizer into the output folder.
 
     :param only_kept: save no model unless a phase was kept.
-    :param foretell: say at the start how long the first phase will take.
     :raises RisenError: in one line; a run that has not begun leaves no files behind.
     """
     quieten()
@@ -298,8 +295,6 @@ def train(
     try:
         transformers.set_seed(run.seed)
         trainer = build(prepared, model, tokenizer)
-        if foretell:
-            _foretell(prepared)
         last = get_last_checkpoint(str(output)) if resume else None
         if last and prepared.callback is None and lacks_optimizer(Path(last)):
             raise RecordError(
@@ -339,13 +334,17 @@ def train(
     return Finished(output, steps, losses, phases, seconds, is_main)
 
 
-def _foretell(prepared: Prepared) -> None:
-    """Have the start of the run say how long its first phase will take."""
+def foretelling(prepared: Prepared, choose: Choose | None = None) -> Foretelling:
+    """What says at the start of a run with phases how long the first of them will take.
+
+    ``callback.run_state.at_start`` has it called.
+
+    :param choose: as of :class:`Foretelling`.
+    """
     callback, own = prepared.callback, prepared.own_answers
-    if callback is not None:
-        callback.run_state.at_start = Foretelling(
-            callback.run_state, int if own is None else lambda: len(own.rows())
-        )
+    assert callback is not None
+    own_rows = int if own is None else lambda: len(own.rows())
+    return Foretelling(callback.run_state, own_rows, choose)
 
 
 def _write_description(prepared: Prepared) -> None:
