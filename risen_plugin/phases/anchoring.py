@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from risen_plugin.builtin.generators.sources import open_source
-from risen_plugin.config import AnchorConfig
-from risen_plugin.contracts import Prompt
-from risen_plugin.errors import ConfigError
+from risen_plugin.builtin.generators.anchor_prompts import anchor_prompts
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.training.anchoring import Anchors, anchored
 from risen_plugin.training.answering import answers
@@ -18,28 +13,6 @@ from risen_plugin.training.asking import Asking
 from risen_plugin.training.outside import Outside
 
 _AT_ONCE = 8  # rows whose logits are computed together
-
-
-def anchor_prompts(config: AnchorConfig, *, chats: bool) -> list[Prompt]:
-    """The prompts of anchors: texts as a message of a user's where the model chats.
-
-    :raises DataError: if the file cannot be read.
-    :raises ConfigError: for a row that is none and has no ``prompt``.
-    """
-    there = config.prompts
-    path = None if isinstance(there, Sequence) and not isinstance(there, str) else str(there)
-    listed = None if path is not None else there
-    source = open_source(path, None, "train", listed)  # type: ignore[arg-type]
-    made: list[Prompt] = []
-    for where, row in source:
-        prompt: Any = row.get("prompt") if isinstance(row, dict) else row
-        if not prompt or not isinstance(prompt, str | list):
-            raise ConfigError(f"anchor.prompts: {where} is no prompt, and has no 'prompt' in it")
-        is_text = isinstance(prompt, str)
-        made.append([{"role": "user", "content": prompt}] if is_text and chats else prompt)
-    if not made:
-        raise ConfigError(f"anchor.prompts: '{path}' has no prompts; give some, or 'plain'")
-    return made
 
 
 def make_anchors(

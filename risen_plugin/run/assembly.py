@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from risen_plugin.builtin.generators.anchor_prompts import anchor_prompts
 from risen_plugin.config import (
     GateConfig,
     RisenConfig,
@@ -30,7 +31,6 @@ from risen_plugin.instructions.rows import (
     load_probe,
     short,
 )
-from risen_plugin.phases.anchoring import anchor_prompts
 from risen_plugin.plugins import Kind, Plugins
 from risen_plugin.plugins.lookup import look_up
 from risen_plugin.plugins.offers import Built

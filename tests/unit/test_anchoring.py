@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from risen_plugin.builtin.generators.anchor_prompts import anchor_prompts
 from risen_plugin.config import AnchorConfig
 from risen_plugin.errors import ConfigError, DataError
-from risen_plugin.phases.anchoring import anchor_prompts
 from risen_plugin.training.anchoring import Anchor, Anchors, anchored, divergence
 
 ANSWERED = [([5, 6, 7], [8, 9]), ([5], [4, 3, 2, 1]), ([9, 9, 9, 9], [7])]
