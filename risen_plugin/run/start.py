@@ -7,6 +7,7 @@ opens the record.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -269,7 +270,9 @@ class Start:
                 if self.resuming.events is not None:
                     record.cut(self.resuming.events)
             if record.early_rollout.is_dir():
-                record.early_rollout.replace(record.rollout)
+                with record.tolerant(record.rollout):
+                    shutil.rmtree(record.rollout, ignore_errors=True)  # of a run that was killed
+                    record.early_rollout.replace(record.rollout)
             with record.tolerant(record.folder / HELD_OUT):
                 write_held_out(record.folder, self._held_out())
             run_state.instructions.store_pool(record.pool, resumed / record.pool.name)

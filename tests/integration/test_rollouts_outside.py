@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from risen_plugin import Drawn, RisenCallback
+from risen_plugin import Drawn, RisenCallback, use
 from risen_plugin.errors import ConfigError
 from risen_plugin.phases import sampling
 from risen_plugin.plugins.offers import Built
+from risen_plugin.run.foretelling import Foretelling
 from risen_plugin.training.mismatch import MISMATCH, WeighedTrainer
 
 from .conftest import KEEP, at_step
@@ -124,6 +125,35 @@ def test_a_users_adapter_is_sampled_in_int8_from_a_base_that_is_exported_once(
     # int8 is not fp32: the mismatch is there, small, and rings where none is allowed.
     assert 0 < phases[0].metrics[MISMATCH] < 0.1
     assert phases[0].metrics["mismatch_alarm"][0] == 1
+
+
+def test_a_phase_that_is_foretold_samples_from_what_was_exported_for_that(
+    make_model: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+    config: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    from risen_export.rollouts import base
+
+    built = []
+    merged = base.merge.from_memory
+    monkeypatch.setattr(
+        base.merge, "from_memory", lambda *a, **more: built.append(1) or merged(*a, **more)
+    )
+    monkeypatch.setattr("risen_plugin.run.start.rehearse", lambda *a, **more: None)
+    callback = RisenCallback(config(rollout="onnx", scheduler=use("after", steps=1)))
+    callback.run_state.at_start = Foretelling(callback.run_state)
+    trainer = make_trainer(make_model(hidden_size=64), max_steps=1, learning_rate=0.0)
+    callback.attach(trainer)
+    trainer.train()
+    [phase] = [phase for phase in callback.phases if phase.kind == "risen"]
+    assert phase.metrics["rollout"] == "onnx"
+    assert 0.0 < phase.metrics["seconds_said"] < 600.0
+    assert phase.metrics["seconds_taken"] > 0.0
+    assert len(built) == 1
+    left = [place.name for place in (tmp_path / "run").rglob("*rollout*")]
+    assert left == []
 
 
 def test_the_guard_measures_by_the_engine_what_torch_measures(
