@@ -15,6 +15,7 @@ from risen_plugin.commands.train.recipe import (
     recipe,
     rows_at_once,
     size_of,
+    steps_of,
     with_recipe,
 )
 from risen_plugin.embedded import base_model
@@ -56,6 +57,10 @@ def test_larger_models_learn_more_slowly() -> None:
     assert rates == sorted(rates, reverse=True)
     assert rates[0] == rates[1] == 4e-4
     assert rates[-1] == 2e-5
+
+
+def test_a_large_model_is_given_more_steps() -> None:
+    assert [steps_of(size) for size in (0.92e6, 135e6, 8e9)] == [40, 50, 50]
 
 
 def test_what_a_run_states_stays() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,14 @@ from risen_plugin.commands.train.folders import (
     seed_of,
 )
 from risen_plugin.commands.train.overrides import overridden
-from risen_plugin.commands.train.recipe import in_words, kind_of, recipe, with_recipe
+from risen_plugin.commands.train.recipe import (
+    STEPS,
+    in_words,
+    kind_of,
+    recipe,
+    steps_of,
+    with_recipe,
+)
 from risen_plugin.commands.train.run_config import DataSource, RunConfig, read_run
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
@@ -123,7 +131,9 @@ def train_command(
 @rewarded
 @click.option("--output", type=click.Path(path_type=Path), help="A new folder for the adapter.")
 @click.option(
-    "--steps", type=click.IntRange(min=1), default=40, show_default=True, help="GRPO steps."
+    "--steps",
+    type=click.IntRange(min=1),
+    help=f"GRPO steps; {STEPS}, or {steps_of(math.inf)} above 20 M parameters, unless given.",
 )
 @click.option(
     "--probe",
@@ -152,7 +162,7 @@ def adapt_command(
     options: tuple[str, ...],
     generator: str,
     output: Path | None,
-    steps: int,
+    steps: int | None,
     probe: str | None,
     keep_anyway: bool,
     resume: bool,
@@ -193,13 +203,15 @@ def adapt_command(
         instructions,
         rewards_of(rewards, options),
         generator=generator,
-        scheduler=in_one_phase(steps),
+        scheduler=in_one_phase(steps or STEPS),
         probe=probe,
     )
     adapting = adaptation(model, section, keep_anyway=keep_anyway)
     # What a person has written wrong is told before the model is looked at.
     RunConfig.from_dict(overridden(adapting, pairs), "adapt")
     kind = kind_of(model)
+    if steps is None:
+        adapting["risen"]["scheduler"] = in_one_phase(steps_of(kind.parameters))
     parts = recipe(kind, adds_constraints=generator == "constraints")
     if parts:
         note = "\nrisen: ".join(filter(None, (note, in_words(kind, parts))))

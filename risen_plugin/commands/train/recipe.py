@@ -18,6 +18,9 @@ _LEAST_RATE = 2e-5
 _SMALL = 20e6  # parameters below which everything stays as it is: a step takes a second
 _ROLLOUTS = 32
 _TOKENS = 96
+STEPS = 40
+"""GRPO steps of a phase of ``risen adapt``."""
+_STEPS = 50  # of the runs that the defaults above 20 M were measured in
 _LOGITS = 256 * 1024**2  # bytes of fp32 logits that one backward pass may make
 _BATCH = (
     "per_device_train_batch_size",
@@ -82,6 +85,11 @@ def rate(parameters: float) -> float:
     """
     scaled = _RATE * (_MEASURED / parameters) ** 0.5
     return float(f"{max(_LEAST_RATE, min(_RATE, scaled)):.2g}")
+
+
+def steps_of(parameters: float) -> int:
+    """GRPO steps where a person says nothing: more where a step changes less."""
+    return STEPS if parameters < _SMALL else _STEPS
 
 
 def rows_at_once(vocabulary: int) -> int:
@@ -153,6 +161,7 @@ def in_words(kind: Kind, parts: Mapping[str, Any]) -> str:
         *(["bf16"] if parts.get("fine_tune", {}).get("bf16") else []),
         *([f"rollout {parts['risen']['rollout']}"] if "rollout" in parts["risen"] else []),
         *(["curriculum"] if "curriculum" in parts["risen"] else []),
+        *(["anchors"] if "anchor" in parts["risen"] else []),
     ]
     return (
         f"defaults for about {kind.parameters / 1e6:,.0f} M parameters on {kind.device}: "
