@@ -88,7 +88,7 @@ class Stages:
 @click.option("--gsm8k", type=click.Path(path_type=Path), default=_GSM8K)
 @click.option("--arms", default="base,risen,trl,best-answers", show_default=True)
 @click.option("--seeds", default=2, show_default=True)
-@click.option("--steps", default=40, show_default=True, help="GRPO steps of 32 rollouts.")
+@click.option("--steps", default=50, show_default=True, help="GRPO steps of 32 rollouts.")
 @click.option("--set", "pairs", multiple=True, help="Of RISEN's arms, as risen adapt takes it.")
 @click.option("--tokens", default=ifeval.TOKENS, show_default=True, help="Of a measured answer.")
 @click.option("--short", is_flag=True, help="Two steps and few rows: does it run?")
