@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.builtin.generators.anchor_prompts import anchor_prompts
 from risen_plugin.config import (
     GateConfig,
     RisenConfig,
@@ -103,6 +102,8 @@ def assemble(config: RisenConfig) -> Parts:
     scheduler = _part(plugins, "scheduler", config.scheduler, origins)
     check_probe(config.probe, config.guard.probe_rows)
     if config.anchor is not None:
+        from risen_plugin.builtin.generators.anchor_prompts import anchor_prompts  # what few need
+
         anchor_prompts(config.anchor, chats=True)
     gate = None if config.gate is None else _gate(plugins, config.gate, rewards, origins)
     domain = None
