@@ -9,7 +9,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from risen_plugin import __version__
 from risen_plugin.config import RisenConfig, check_batches, effective_grpo
@@ -17,7 +17,6 @@ from risen_plugin.config.choices import as_named
 from risen_plugin.config.grpo import Chosen
 from risen_plugin.guard.controllers import Controllers
 from risen_plugin.instructions.supply import Instructions
-from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.leftovers.buffers import Buffers
 from risen_plugin.record.description import made_of, without_address
 from risen_plugin.record.run_record import FORMAT
@@ -29,7 +28,10 @@ from risen_plugin.run.deciding import Decisions, History
 from risen_plugin.training.grpo import check_grpo_fields
 from risen_plugin.training.outer_trainer import OuterTrainer
 
-AtStart: TypeAlias = Callable[[PhaseContext, Path], PhaseContext]
+if TYPE_CHECKING:
+    from risen_plugin.phases.context import PhaseContext
+
+AtStart: TypeAlias = "Callable[[PhaseContext, Path], PhaseContext]"
 """Called when a run starts; see :class:`RunState`."""
 
 

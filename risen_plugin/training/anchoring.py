@@ -22,9 +22,6 @@ from risen_plugin.training.answering import same_modes
 from risen_plugin.training.asking import in_precision
 from risen_plugin.training.protocols import Model
 
-ANCHOR_KL = "anchor_kl"
-"""The name of the divergence in the log, in nats per token."""
-
 
 @dataclass(frozen=True)
 class Anchor:
@@ -135,3 +132,7 @@ class Anchors:
         first, last = (self.each_step * end // batches for end in (place, place + 1))
         begun = step * self.each_step
         return [self.anchors[(begun + at) % len(self.anchors)] for at in range(first, last)]
+
+    def divergence(self, model: Model, read: Sequence[Anchor]) -> torch.Tensor:
+        """Of each anchor, how far the model is now from the one that it was made by; (anchors,)."""
+        return divergence(model, read)

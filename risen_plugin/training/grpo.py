@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from datasets import IterableDataset
 from peft import PeftModel
@@ -40,12 +40,14 @@ from risen_plugin.errors import ConfigError, near_miss, one_line
 from risen_plugin.kit.checks import shown
 from risen_plugin.kit.smoothing import in_words, running_mean
 from risen_plugin.training.adapters import add_reference, base_of, fresh_lora, same_weights
-from risen_plugin.training.anchoring import Anchors
 from risen_plugin.training.noise import without_dropout, without_neftune
 from risen_plugin.training.outside import Outside
 from risen_plugin.training.phase_trainer import SERIES, PhaseTrainer, Supply
 from risen_plugin.training.protocols import AdaptedModel, Model, Tokenizer
 from risen_plugin.training.seam import checkpointing_setting, checkpoints_activations
+
+if TYPE_CHECKING:
+    from risen_plugin.training.anchoring import Anchors
 
 MANAGED: Mapping[str, str] = {
     "output_dir": "the phase has a folder of its own",

@@ -10,7 +10,7 @@ tensors, so that loading it can run no code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from transformers import (
@@ -25,13 +25,17 @@ from trl.trainer.grpo_config import GRPOConfig
 from risen_plugin.contracts import Row
 from risen_plugin.guard.rules import Orders
 from risen_plugin.training.adapters import base_of
-from risen_plugin.training.anchoring import ANCHOR_KL, Anchors, divergence
 from risen_plugin.training.asking import as_asked, precision_of
 from risen_plugin.training.clean_room import random_states, set_random_states
 from risen_plugin.training.mismatch import MISMATCH, WeighedTrainer
 from risen_plugin.training.protocols import AdaptedModel, Model
 from risen_plugin.training.seam import LIGERS_LOSS, fused_lm_head
 
+if TYPE_CHECKING:
+    from risen_plugin.training.anchoring import Anchors
+
+ANCHOR_KL = "anchor_kl"
+"""The name of the divergence from the anchors in the log, in nats per token."""
 SERIES = (
     *("reward", "reward_std", "kl", "entropy", "frac_reward_zero_std"),
     *(MISMATCH, ANCHOR_KL),
@@ -102,7 +106,7 @@ class PhaseTrainer(WeighedTrainer):
         read = self.anchors.of(self._step, self.current_gradient_accumulation_steps)
         if not read:
             return loss
-        found = divergence(self.accelerator.unwrap_model(model), read)
+        found = self.anchors.divergence(self.accelerator.unwrap_model(model), read)
         self._metrics["train"][ANCHOR_KL].append(float(found.detach().mean()))
         return loss + self.anchors.weight * found.sum() / self.anchors.each_step
 

@@ -133,7 +133,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("rewardz: 1", "has no key 'rewardz'; did you mean 'rewards'? It takes: breaker,"),
+        ("rewardz: 1", "has no key 'rewardz'; did you mean 'rewards'? It takes: anchor, breaker,"),
         ("guard: {row: 1}", ": guard has no key 'row'; did you mean 'rows'? It takes: batch_size"),
         ("lora: {rank: 1}", ": lora has no key 'rank'"),
         ("scheduler: {use: after, option: {}}", "scheduler has no key 'option'; did you mean 'op"),
