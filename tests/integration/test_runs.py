@@ -291,7 +291,7 @@ def test_a_larger_model_gets_the_defaults_of_its_size_where_nothing_else_is_set(
     pairs += [f"risen.guard={json.dumps(KEEP)}", "risen.curriculum.initial=64"]
     sets = [part for pair in pairs for part in ("--set", pair)]
     result = done("adapt", "model", "--output", "out", "--quiet", "--steps", "1", *sets)
-    assert "defaults for about 135 M parameters on cpu: learning rate 0.0002" in result.stderr
+    assert "defaults for about 135 M parameters on cpu: learning rate 0.0004" in result.stderr
     run = yaml.safe_load(Path("out/run.yaml").read_text())["risen"]
     assert run["rollout"] == "auto"
     assert run["grpo"] == {
