@@ -295,7 +295,7 @@ def test_a_larger_model_gets_the_defaults_of_its_size_where_nothing_else_is_set(
     run = yaml.safe_load(Path("out/run.yaml").read_text())["risen"]
     assert run["rollout"] == "auto"
     assert run["grpo"] == {
-        "learning_rate": 2e-4,
+        "learning_rate": 4e-4,
         "lr_scheduler_type": "linear",
         "warmup_steps": 3,
         "temperature": 0.8,
