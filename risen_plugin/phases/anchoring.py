@@ -8,7 +8,7 @@ from dataclasses import replace
 from risen_plugin.builtin.generators.anchor_prompts import anchor_prompts
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.training.anchoring import Anchors, anchored
-from risen_plugin.training.answering import answers
+from risen_plugin.training.answering import IGNORED, Encoded, answers
 from risen_plugin.training.asking import Asking
 from risen_plugin.training.outside import Outside
 
@@ -26,7 +26,8 @@ def make_anchors(
 ) -> Anchors | None:
     """The anchors that the steps of a phase take, by the model as it enters; None without any.
 
-    Each process makes the ones that it reads itself.
+    Prompts of the probe are left out: a loss that is held down shows no harm. Each process makes
+    the anchors that it reads itself.
 
     :param label: of the progress bar.
     """
@@ -36,7 +37,12 @@ def make_anchors(
     chats = getattr(context.tokenizer, "chat_template", None) is not None
     prompts = anchor_prompts(config, chats=chats)
     random.Random(seed).shuffle(prompts)
-    mine = processes.share(prompts[: steps * config.rows])
+    probed = {tuple(_asked(row)) for row in context.probe}
+    apart = [prompt for prompt in prompts if tuple(asking.prompt_ids(prompt)) not in probed]
+    if not apart:
+        context.say(f"{label}: none, since the probe has all of their prompts")
+        return None
+    mine = processes.share(apart[: steps * config.rows])
     short = replace(
         asking,
         grpo={**asking.grpo, "max_completion_length": min(config.tokens, asking.answer_tokens)},
@@ -64,3 +70,10 @@ def make_anchors(
         each_step=max(1, config.rows // processes.count),
         weight=config.weight,
     )
+
+
+def _asked(row: Encoded) -> list[int]:
+    """The tokens of a probe row before the first that is learned from: its prompt."""
+    ids, labels = row
+    learned = next((at for at, label in enumerate(labels) if label != IGNORED), len(ids))
+    return ids[:learned]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.config import ControlConfig, GuardConfig
+from risen_plugin.config import AnchorConfig, ControlConfig, GuardConfig
 from risen_plugin.config.grpo import answers_per_batch, steps_per_batch
 from risen_plugin.config.guard import AUTO
 from risen_plugin.guard.looks import RowPlan
@@ -24,6 +24,7 @@ those that were seen: 0.71 in 55 steps on SmolLM2-135M."""
 _SUMMED = ("cispo", "dapo", "vespo")  # losses that leave out what has no advantage
 _FACT_TOKENS = 48
 _FACTS = 76  # that come with the package
+_PLAIN = 525  # prompts that come with the package
 _CHANCES = 100
 _FEWER = 0.9  # share of the steps below which a phase is said to take up to so many
 _KNOWN = 0.7  # of them by SmolLM2-135M (53), so that many are asked again
@@ -186,6 +187,7 @@ def work_of(
     beside: int,
     own: int = 0,
     probe: int = 0,
+    anchor: AnchorConfig | None = None,
 ) -> Work:
     """The work of one phase.
 
@@ -195,6 +197,7 @@ def work_of(
     :param beside: further held-out rows, which decide nothing or are of a task.
     :param own: rows that the model answers for a probe.
     :param probe: probe rows.
+    :param anchor: of which each step takes some rows, as far as there are those of the package.
     """
     batches = steps / steps_per_batch(grpo)
     passes = steps * int(grpo.get("gradient_accumulation_steps") or 1)
@@ -204,6 +207,9 @@ def work_of(
     facts = asked * (1.0 + _KNOWN) * min(1.0, _FACT_TOKENS / int(grpo["max_completion_length"]))
     looks = 0 if not guard.every else (steps - 1) // guard.every
     greedy = rows.first + rows.most + 2 * beside + facts + looks * rows.first + guard.kl_samples
+    held = 0 if anchor is None else min(steps * anchor.rows, _PLAIN)
+    if anchor is not None:
+        greedy += held * min(1.0, anchor.tokens / int(grpo["max_completion_length"]))
     return Work(
         steps,
         answers,
@@ -213,7 +219,7 @@ def work_of(
         skips,
         greedy,
         own,
-        (2 + looks) * (probe + guard.kl_samples),
+        (2 + looks) * (probe + guard.kl_samples) + held,
     )
 
 

@@ -22,6 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from risen_plugin.contracts import Completion, Row, Stateful
 from risen_plugin.instructions.rows import derived_seed
+from risen_plugin.phases.anchoring import make_anchors
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.duration import Pace, longest_of
 from risen_plugin.phases.rehearsal import StandIn, quiet_libraries
@@ -79,7 +80,7 @@ def timed(context: PhaseContext, grpo: Mapping[str, Any], steps: int, folder: Pa
         bar.update()
         laps = _Laps()
         with _same_states(context.rewards):
-            _steps(context, grpo, min(steps, _MOST_STEPS), way.outside, scratch, laps)
+            _steps(context, asking, min(steps, _MOST_STEPS), way.outside, scratch, laps)
         bar.update()
         greedy_s, length = own_s, round(statistics.fmean(laps.lengths))
         if way.outside is not None and context.config.rollout.guard:
@@ -167,20 +168,23 @@ class _Judge(StandIn):
 
 def _steps(  # noqa: PLR0917 what is trained, how, and where the time goes
     context: PhaseContext,
-    grpo: Mapping[str, Any],
+    asking: Asking,
     steps: int,
     outside: Outside | None,
     scratch: str,
     laps: _Laps,
 ) -> None:
-    """Take some steps on held-out rows."""
+    """Take some steps on held-out rows, with the anchors of one of them."""
+    seed = derived_seed(context.config.seed, "timing", 0)
+    answers = outside if context.config.rollout.guard else None
+    anchors = make_anchors(context, asking, "anchors", steps=1, seed=seed, outside=answers)
     held_out = context.instructions.held_out.guard
     judge, place = _Judge(context.rewards, laps), 0
     plan = Plan(
         steps=steps,
-        grpo=grpo,
+        grpo=asking.grpo,
         lora=context.config.lora,
-        seed=derived_seed(context.config.seed, "timing", 0),
+        seed=seed,
         output_dir=scratch,
         label="",
         quiet=True,
@@ -202,6 +206,7 @@ def _steps(  # noqa: PLR0917 what is trained, how, and where the time goes
         outer=context.args,
         plan=plan,
         outside=outside,
+        anchors=anchors,
     )
     laps.ends = time.perf_counter() + _ENOUGH_S
     with suppress(_EnoughError):

@@ -80,4 +80,13 @@ class Foretelling:
         beside += sum(len(task.rows) for task in context.tasks)
         own = self.own_rows()
         probe = own or len(context.probe)
-        return work_of(steps, grpo, guard, rows, beside=beside, own=own, probe=probe)
+        return work_of(
+            steps,
+            grpo,
+            guard,
+            rows,
+            beside=beside,
+            own=own,
+            probe=probe,
+            anchor=config.anchor,
+        )

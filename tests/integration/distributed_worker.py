@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from risen_plugin import Decision, Progress, RisenCallback, hookimpl
 from risen_plugin.config import (
+    AnchorConfig,
     BuffersConfig,
     CurriculumConfig,
     GuardConfig,
@@ -103,6 +104,9 @@ class Onlooker:
         SEEN["observed"].append(phase.kind)
 
 
+ANCHOR = AnchorConfig(prompts=["Which city?", "Who is it?", "When?"], rows=4, tokens=4)
+
+
 def configuration(scenario: str) -> RisenConfig:
     reward = {
         "broken": Weighted(broken),
@@ -120,6 +124,7 @@ def configuration(scenario: str) -> RisenConfig:
         reserve=0,
         probe=PROBE,
         guard=guard,
+        anchor=ANCHOR if scenario == "shrunk" else None,
         buffers=BuffersConfig(min_gain=-1.0, max_probe_loss_rise=1e9, batch_size=4),
         curriculum=CurriculumConfig(initial=16) if scenario == "resumed" else None,
         grpo={

@@ -20,7 +20,11 @@ pytestmark = pytest.mark.slow
 
 Make = Callable[..., Any]
 run = test_resume_inside.run  # the fixture
-ANCHOR = {"prompts": ["Which city?", "Who is it?", "What time is it?"], "rows": 4, "tokens": 6}
+ANCHOR: dict[str, Any] = {
+    "prompts": ["Which city?", "Who is it?", "What time is it?"],
+    "rows": 4,
+    "tokens": 6,
+}
 
 
 def eight_steps(progress: Progress) -> Decision:
@@ -58,6 +62,25 @@ def test_a_phase_goes_on_with_the_same_anchors(run: Make, make_model: Make, adap
     assert same(again.model, whole.model)
     told = [callback.phases[1].metrics["anchor_kl"] for callback in (first, second)]
     assert told[0] == told[1] > 0.0
+
+
+@pytest.mark.parametrize("probed", [2, 3])
+def test_prompts_of_the_probe_are_no_anchors(
+    make_trainer: Make, make_model: Make, config: Make, probed: int
+) -> None:
+    """The loss of the probe would be held down, and show no harm."""
+    probe = [
+        {
+            "prompt": [{"role": "user", "content": asked}],
+            "completion": [{"role": "assistant", "content": "Oslo"}],
+        }
+        for asked in ANCHOR["prompts"][:probed]
+    ]
+    trainer = make_trainer(make_model())
+    callback = RisenCallback(config(anchor=ANCHOR, probe=probe)).attach(trainer)
+    trainer.train()
+    [phase] = [phase for phase in callback.phases if phase.kind == "risen"]
+    assert ("anchor_kl" in phase.metrics) == (probed < 3)
 
 
 def test_a_file_that_is_not_there_is_told_when_the_callback_is_made(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.config import ControlConfig, GuardConfig, effective_grpo
+from risen_plugin.config import AnchorConfig, ControlConfig, GuardConfig, effective_grpo
 from risen_plugin.guard.looks import RowPlan
 from risen_plugin.phases.duration import (
     Pace,
@@ -50,6 +50,20 @@ def test_the_seconds_are_those_of_sampling_updating_and_measuring() -> None:
     told = expected(known, work(gradient_accumulation_steps=4), STEADY)
     assert told.training_s == pytest.approx(40 * 5.0 + 160 * 10.0, rel=0.01)
     assert told.measuring_s == 2 * 64 * 0.5  # once before and once after
+
+
+def test_anchors_are_answered_and_read_once_as_far_as_there_are_any() -> None:
+    def more(steps: int) -> tuple[float, int]:
+        fields = effective_grpo({"max_completion_length": 128})
+        guard = GuardConfig(report_rows=0, kl_samples=0)
+        without, made = (
+            work_of(steps, fields, guard, RowPlan((64,)), beside=0, anchor=anchor)
+            for anchor in (None, AnchorConfig(rows=8, tokens=64))
+        )
+        return made.greedy - without.greedy, made.losses - without.losses
+
+    assert more(4) == (16.0, 32)  # answers of half the length
+    assert more(400) == (262.5, 525)
 
 
 def test_what_is_measured_beside_adherence_counts_too() -> None:
