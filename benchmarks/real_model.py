@@ -207,23 +207,16 @@ class _Run:
         }
 
     def _retention(self, trained: Path) -> Numbers:
+        """The drift from the model's own answers to questions that nothing was trained on."""
         from benchmarks import real_model_peers as peers
+        from risen_plugin.instructions.plain import facts
 
-        own = self.stages.done(f"{BASE}.own", self._own)
-        return peers.losses(self.model, trained, own["answers"], self.gsm8k, self.threads)
-
-    def _own(self) -> Numbers:
-        """The model's own answers to plain prompts, on which its drift is measured."""
-        from risen_export import export
-        from risen_plugin.instructions.plain import plain_prompts
-
-        bundle = self.out / "bundles" / "own"
-        if not bundle.is_dir():
-            export(self.model, bundle, ("fp32",), check=False, force=True)
-        prompts = plain_prompts()[:: 8 if self.tokens > 16 else 100]
-        texts = ifeval.answers(bundle, prompts, threads=self.threads, tokens=self.tokens // 2)
-        shutil.rmtree(bundle)
-        return {"answers": list(zip(prompts, texts, strict=True))}
+        base = self.stages.done(f"{BASE}.fp32", lambda: self._followed(self.model, BASE, "fp32"))
+        own = [
+            (fact.prompt, text)
+            for fact, text in zip(facts(), base["answers"][len(self.rows) :], strict=True)
+        ]
+        return peers.losses(self.model, trained, own, self.gsm8k, self.threads)
 
 
 def _has_gpu() -> bool:

@@ -144,9 +144,9 @@ def best_answers(model: Path, folder: Path, steps: int, seed: int, threads: int)
 def losses(
     base: Path, trained: Path, own: Sequence[Sequence[str]], gsm8k: Path, threads: int
 ) -> Numbers:
-    """What a model has kept: its loss on solutions, and the drift from its own plain answers.
+    """What a model has kept: its loss on solutions, and the drift from its own answers.
 
-    :param own: pairs of a plain prompt and the base model's answer.
+    :param own: pairs of a question and the base model's answer.
     :returns: ``own_rise``: nats per token by which those answers became less likely;
         ``gsm8k_rise``: of the loss on solutions; both are 0 for the base itself.
     """
