@@ -111,7 +111,7 @@ def test_a_text_is_a_message_of_the_users_where_the_model_chats(tmp_path: Path) 
         ({"prompts": [{"text": "a"}]}, "has no 'prompt' in it"),
         ({"prompts": 3}, "anchor.prompts is 3; it is the path of a JSON Lines file"),
         ({"prompts": []}, "anchor.prompts is .*; it is the path"),
-        ({"prompts": "plane"}, "there is no file 'plane'"),
+        ({"prompts": "plane"}, "anchor.prompts: there is no file 'plane'"),
         ({"weight": -1.0}, "anchor.weight is -1"),
         ({"rows": 0}, "anchor.rows is 0"),
         ({"wieght": 1.0}, "did you mean 'weight'"),

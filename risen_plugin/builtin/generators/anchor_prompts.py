@@ -8,7 +8,7 @@ from typing import Any
 from risen_plugin.builtin.generators.sources import open_source
 from risen_plugin.config import AnchorConfig
 from risen_plugin.contracts import Prompt
-from risen_plugin.errors import ConfigError
+from risen_plugin.errors import ConfigError, located
 
 
 def anchor_prompts(config: AnchorConfig, *, chats: bool) -> list[Prompt]:
@@ -20,7 +20,8 @@ def anchor_prompts(config: AnchorConfig, *, chats: bool) -> list[Prompt]:
     there = config.prompts
     path = None if isinstance(there, Sequence) and not isinstance(there, str) else str(there)
     listed = None if path is not None else there
-    source = open_source(path, None, "train", listed)  # type: ignore[arg-type]
+    with located("anchor.prompts"):
+        source = open_source(path, None, "train", listed)  # type: ignore[arg-type]
     made: list[Prompt] = []
     for where, row in source:
         prompt: Any = row.get("prompt") if isinstance(row, dict) else row
