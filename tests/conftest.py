@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,31 @@ from hypothesis import settings
 # A deadline measures the machine, not the code.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+_NEW = 50  # modules
+_frozen_at = 0
+
+
+def pytest_collection_finish() -> None:
+    _freeze()
+
+
+def pytest_runtest_logfinish() -> None:
+    _freeze()
+
+
+def _freeze() -> None:
+    """Have the garbage collector leave out what the libraries hold once they are loaded.
+
+    A collection looks through half a million objects of theirs, for half a second; every phase and
+    export asks for one.
+    """
+    global _frozen_at
+    if len(sys.modules) >= _frozen_at + _NEW:
+        _frozen_at = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
