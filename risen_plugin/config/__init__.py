@@ -14,6 +14,7 @@ from risen_plugin.config.sections import (
     CurriculumConfig,
     GateConfig,
     LoraSettings,
+    MendingConfig,
     RolloutConfig,
 )
 from risen_plugin.kit.checks import check_keys
@@ -28,6 +29,7 @@ __all__ = [
     "GateConfig",
     "GuardConfig",
     "LoraSettings",
+    "MendingConfig",
     "PluginOrName",
     "RisenConfig",
     "RisenFields",

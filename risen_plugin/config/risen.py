@@ -24,6 +24,7 @@ from risen_plugin.config.sections import (
     CurriculumConfig,
     GateConfig,
     LoraSettings,
+    MendingConfig,
     RolloutConfig,
     as_section,
 )
@@ -50,6 +51,8 @@ class RisenConfig:
     :param gate: a bar of quality for answers that a verifiable reward passes; None for none.
     :param anchor: holds the model to its own answers to plain prompts while it is reinforced; None
         holds it to none.
+    :param mending: begins a phase with a short fine-tuning on the model's own answers, mended by
+        code until they meet what was asked for; None begins with GRPO.
     :param lora: the temporary adapter on a plain model.
     :param grpo: fields of TRL's ``GRPOConfig`` for every phase.
     :param rollout: who samples the answers of a phase: ``transformers``, ``vllm``, ``onnx``,
@@ -86,6 +89,7 @@ class RisenConfig:
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     gate: GateConfig | None = None
     anchor: AnchorConfig | None = None
+    mending: MendingConfig | None = None
     lora: LoraSettings = field(default_factory=LoraSettings)
     grpo: Mapping[str, Any] = field(default_factory=dict)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
@@ -110,7 +114,7 @@ class RisenConfig:
         if not self.rewards:
             raise ConfigError("rewards is empty; name at least one reward, such as 'constraints'")
         for name, kind in _SECTIONS.items():
-            if name in ("gate", "anchor", "curriculum") and getattr(self, name) is None:
+            if name in ("gate", "anchor", "mending", "curriculum") and getattr(self, name) is None:
                 continue
             if not isinstance(getattr(self, name), kind):
                 raise ConfigError(
@@ -225,6 +229,7 @@ class RisenFields(TypedDict, total=False):
     breaker: BreakerConfig | Mapping[str, Any]
     gate: GateConfig | Mapping[str, Any] | None
     anchor: AnchorConfig | Mapping[str, Any] | None
+    mending: MendingConfig | Mapping[str, Any] | None
     lora: LoraSettings | Mapping[str, Any]
     grpo: Mapping[str, Any]
     rollout: RolloutConfig | Mapping[str, Any] | str
@@ -247,6 +252,7 @@ _SECTIONS: Mapping[str, type] = {
     "breaker": BreakerConfig,
     "gate": GateConfig,
     "anchor": AnchorConfig,
+    "mending": MendingConfig,
     "lora": LoraSettings,
     "rollout": RolloutConfig,
     "curriculum": CurriculumConfig,

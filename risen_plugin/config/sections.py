@@ -249,6 +249,33 @@ class AnchorConfig:
 
 @checked_fields
 @dataclass(frozen=True)
+class MendingConfig:
+    """How a phase begins: with a short fine-tuning on answers of the model's own that were mended.
+
+    The model answers questions greedily, without the constraints that go with them; what of an
+    answer misses a constraint is edited as far as code can
+    (:func:`risen_plugin.constraints.mending.mended`), and what passes all rewards then is learned
+    from.
+
+    :param rows: answers to learn from, at the most, and questions that are asked for them.
+    :param tokens: of an answer, at the most.
+    :param batch_size: answers of a step, over all processes.
+    :param learning_rate: the highest; it falls to 0.
+    """
+
+    rows: int = 400
+    tokens: int = 160
+    batch_size: int = 8
+    learning_rate: float = 4e-4
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "tokens", "batch_size"):
+            check_whole(f"mending.{name}", getattr(self, name), 1)
+        check_between("mending.learning_rate", self.learning_rate, 0.0, 1.0)
+
+
+@checked_fields
+@dataclass(frozen=True)
 class LoraSettings:
     """The temporary adapter of a phase on a plain model; see PEFT's ``LoraConfig``.
 

@@ -103,6 +103,11 @@ def sentences(text: str) -> list[str]:
     return [text[start:end].strip() for start, end in _sentence_spans(text)]
 
 
+def sentence_ends(text: str) -> list[int]:
+    """Where each of the :func:`sentences` ends in ``text``."""
+    return [end for _, end in _sentence_spans(text)]
+
+
 def _sentence_spans(text: str) -> Iterator[tuple[int, int]]:
     start = after_number = 0
     for end in _SENTENCE_END.finditer(text):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from risen_plugin.config import AnchorConfig, ControlConfig, GuardConfig
+from risen_plugin.config import AnchorConfig, ControlConfig, GuardConfig, MendingConfig
 from risen_plugin.config.grpo import answers_per_batch, steps_per_batch
 from risen_plugin.config.guard import AUTO
 from risen_plugin.guard.looks import RowPlan
@@ -68,6 +68,7 @@ class Work:
     :param greedy: greedy answers of full length to held-out rows, both ends together.
     :param own: the same for a probe of the model's own answers.
     :param losses: answers whose loss is taken, both ends together.
+    :param before: forward and backward passes on mended answers, before the first step.
     """
 
     steps: int
@@ -79,6 +80,7 @@ class Work:
     greedy: float
     own: int
     losses: int
+    before: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def expected(pace: Pace, work: Work, control: ControlConfig) -> Expected:
     return Expected(
         work,
         steps,
-        training_s=whole_s * steps / work.steps,
+        training_s=whole_s * steps / work.steps + work.before * pace.update_s,
         measuring_s=(
             work.greedy * pace.greedy_s + work.own * pace.own_s + work.losses * pace.loss_s
         ),
@@ -188,6 +190,7 @@ def work_of(
     own: int = 0,
     probe: int = 0,
     anchor: AnchorConfig | None = None,
+    mending: MendingConfig | None = None,
 ) -> Work:
     """The work of one phase.
 
@@ -198,6 +201,8 @@ def work_of(
     :param own: rows that the model answers for a probe.
     :param probe: probe rows.
     :param anchor: of which each step takes some rows, as far as there are those of the package.
+    :param mending: for which as many questions are answered as there are rows, and as many answers
+        learned from, of the longest length.
     """
     batches = steps / steps_per_batch(grpo)
     passes = steps * int(grpo.get("gradient_accumulation_steps") or 1)
@@ -210,6 +215,9 @@ def work_of(
     held = 0 if anchor is None else min(steps * anchor.rows, _PLAIN)
     if anchor is not None:
         greedy += held * min(1.0, anchor.tokens / int(grpo["max_completion_length"]))
+    mended = 0.0  # answers of GRPO's length
+    if mending is not None:
+        mended = mending.rows * mending.tokens / int(grpo["max_completion_length"])
     return Work(
         steps,
         answers,
@@ -217,9 +225,10 @@ def work_of(
         batches,
         passes,
         skips,
-        greedy,
+        greedy + mended,
         own,
         (2 + looks) * (probe + guard.kl_samples) + held,
+        mended / int(grpo["per_device_train_batch_size"]),
     )
 
 

@@ -25,11 +25,13 @@ from risen_plugin.phases.checkpoints import PhaseCheckpoint, PhaseCheckpoints
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import PhaseGuard, Steering
 from risen_plugin.phases.measuring import Measurement
+from risen_plugin.phases.mending import CHOICES, imitation_of, mended_answers
 from risen_plugin.phases.sampling import Alarm, ChosenWay, Way, way_of
 from risen_plugin.phases.shrinking import Shrinking
 from risen_plugin.phases.trial import Announce, Stopwatch, Trial
 from risen_plugin.progress import (
     ENTER_S,
+    OF_MENDING,
     REINFORCE_S,
     REWARD_ERRORS,
     SECONDS_SAID,
@@ -45,9 +47,10 @@ from risen_plugin.training.adapters import Snapshot, entry_folder
 from risen_plugin.training.anchoring import Anchors
 from risen_plugin.training.answering import longest_prompt, texts_in_training
 from risen_plugin.training.grpo import GrpoLogs, Plan, build_trainer, train
+from risen_plugin.training.imitation import Imitation, imitate
 from risen_plugin.training.losses import Likelihood
 from risen_plugin.training.phase_trainer import PhaseTrainer
-from risen_plugin.training.protocols import AdaptedModel
+from risen_plugin.training.protocols import AdaptedModel, Model
 
 
 class RisenPhase(Trial):
@@ -108,6 +111,7 @@ class RisenPhase(Trial):
         sampled = {"rollouts": context.pass_rates.rollouts, "tokens": context.pass_rates.tokens}
         self.sampled_before: Mapping[str, int] = data.get("entry", sampled)
         self.outage: str | None = None
+        self.mended: dict[str, Any] = dict(data.get("mended", {}))
         self.way = Way(context.config.rollout.use)
         self.alarm = Alarm(context.config.rollout.max_mismatch, self.label)
         self._steps = 0
@@ -185,7 +189,9 @@ class RisenPhase(Trial):
             return None
         resumed = self.resumed
         with self.stopwatch.time(ENTER_S):
-            trainer = self.context.processes.together(lambda: self._build(self._anchors()))
+            imitation = self._imitation() if resumed is None else None
+            anchors = self.context.processes.together(self._anchors)
+            trainer = self.context.processes.together(lambda: self._build(anchors))
             self._begin_panel(self._likelihood(trainer.trained, snapshot))
             steering = Steering(
                 trainer,
@@ -199,6 +205,8 @@ class RisenPhase(Trial):
             if resumed is not None:
                 resumed.restore(trainer)
             self.checkpoints.follow(trainer)
+        if imitation is not None:
+            self._imitate(trainer, imitation, anchors)
         try:
             if resumed is None or not resumed.is_finished:
                 with self.stopwatch.time(REINFORCE_S):
@@ -268,6 +276,7 @@ class RisenPhase(Trial):
             **_error_metrics(context.panel),
             **_way_metrics(self.way, self.alarm),
             **self._foretold(),
+            **{f"{OF_MENDING}{name}": value for name, value in self.mended.items()},
             **{name: round(seconds, 4) for name, seconds in self.stopwatch.seconds.items()},
             "verdict": verdict.reason,
         }
@@ -292,6 +301,7 @@ class RisenPhase(Trial):
             "guard": self.guard.state_dict(),
             "logs": self.grpo_logs.entries,
             "rollout": self.way.name,
+            "mended": self.mended,
             "seconds": self.stopwatch.seconds,
             "log": self.answer_log.cut(),
         }
@@ -300,6 +310,49 @@ class RisenPhase(Trial):
         """Write a checkpoint of the phase; a disk that takes none stops no training."""
         with self.context.tolerant(self.checkpoints.path):
             self.checkpoints.write(trainer, self.state_dict, finished=finished)
+
+    # Before GRPO
+
+    def _imitation(self) -> Imitation | None:
+        """Mended answers of the model at phase entry; None where none are asked for, or came."""
+        context = self.context
+        config = context.config.mending
+        if config is None:
+            return None
+        count = config.rows * CHOICES
+        rows = context.processes.main(partial(self._draw, count, context.model, peek=True))
+        made = context.processes.together(
+            lambda: mended_answers(
+                context,
+                self.asking,
+                rows,
+                f"{self.label}: answers to mend",
+                seed=self.seed,
+                outside=self.measures_outside,
+            )
+        )
+        counts = context.processes.gather(lambda: (made.asked, made.met, len(made.rows)))
+        asked, met, learned = (sum(count[at] for count in counts) for at in range(3))
+        self.mended = {"asked": asked, "met": met, "learned": learned}
+        context.say(
+            f"{self.label}: learns first from {learned} of {met} instructions that its own "
+            f"answers to {asked} questions meet after they were mended"
+        )
+        return imitation_of(context, made, seed=self.seed)
+
+    def _imitate(
+        self, trainer: PhaseTrainer, imitation: Imitation, anchors: Anchors | None
+    ) -> None:
+        with self.stopwatch.time(REINFORCE_S):
+            losses = imitate(
+                trainer,
+                imitation,
+                anchors,
+                precision=self.asking.precision,
+                label=f"{self.label}: mended answers",
+                quiet=self.context.quiet,
+            )
+        self.mended |= {"steps": len(losses), "loss_first": losses[0], "loss": losses[-1]}
 
     # The trainer
 
@@ -316,31 +369,9 @@ class RisenPhase(Trial):
 
     def _build(self, anchors: Anchors | None) -> PhaseTrainer:
         context = self.context
-        answer_tokens = self.grpo["max_completion_length"]
-        longest = longest_prompt(context.model, answer_tokens)
-        if self.outside is not None:
-            longest = self.outside.longest_prompt(longest)
-
-        def generate(prompts: Sequence[Prompt]) -> list[str]:
-            return texts_in_training(
-                trainer.trained,
-                self.asking,
-                prompts,
-                batch_size=context.config.guard.batch_size,
-                outside=self.outside,
-            )
-
-        def draw(count: int) -> list[Row]:
-            return context.instructions.next(
-                count,
-                context.pass_rates.rates(),
-                longest=longest,
-                generate=generate,
-                held_out_adherence=self.held_out_adherence,
-            )
 
         def supply(count: int) -> list[Row]:
-            return context.processes.main(partial(draw, count))
+            return context.processes.main(partial(self._draw, count, trainer.trained))
 
         trainer = build_trainer(
             context.model,
@@ -354,6 +385,36 @@ class RisenPhase(Trial):
             anchors=anchors,
         )
         return trainer
+
+    def _draw(self, count: int, model: Model, *, peek: bool = False) -> list[Row]:
+        """Instructions to train on, in the main process.
+
+        :param model: the one in training, for generators that ask it.
+        :param peek: whether they are drawn again later.
+        """
+        context = self.context
+        answer_tokens = self.grpo["max_completion_length"]
+        longest = longest_prompt(context.model, answer_tokens)
+        if self.outside is not None:
+            longest = self.outside.longest_prompt(longest)
+
+        def generate(prompts: Sequence[Prompt]) -> list[str]:
+            return texts_in_training(
+                model,
+                self.asking,
+                prompts,
+                batch_size=context.config.guard.batch_size,
+                outside=self.outside,
+            )
+
+        return context.instructions.next(
+            count,
+            context.pass_rates.rates(),
+            longest=longest,
+            peek=peek,
+            generate=generate,
+            held_out_adherence=self.held_out_adherence,
+        )
 
     def _begin_panel(self, likelihood: Likelihood | None = None) -> None:
         """Begin to count in the panel, or go on where the phase was cut off."""

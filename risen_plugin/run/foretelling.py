@@ -89,4 +89,5 @@ class Foretelling:
             own=own,
             probe=probe,
             anchor=config.anchor,
+            mending=config.mending,
         )

@@ -77,7 +77,7 @@ def answers(
     model.eval()
     asked = [asking.prompt_ids(prompt) for prompt in prompts]
     if outside is not None:
-        answered = outside.greedy(model, asked)
+        answered = outside.greedy(model, asked, asking.answer_tokens)
         return Answers(asking.read(prompts, asked, answered), answered)
     order = sorted(range(len(prompts)), key=lambda index: len(asked[index]))
     config, ends = asking.greedy(model), end_ids(model, asking.tokenizer)

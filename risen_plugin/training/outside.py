@@ -59,10 +59,16 @@ class Outside:
             "logprobs": [list(one.logprobs) for one in drawn],
         }
 
-    def greedy(self, model: Model, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """The likeliest answer to each prompt, its end included, of the model as it is now."""
+    def greedy(
+        self, model: Model, prompts: Sequence[list[int]], tokens: int | None = None
+    ) -> list[list[int]]:
+        """The likeliest answer to each prompt, its end included, of the model as it is now.
+
+        :param tokens: of an answer, at the most; None for those of GRPO.
+        """
         self._follow(model)
-        return [list(one.ids) for one in self._sample([(ids, 1) for ids in prompts], 0.0, 0)]
+        groups = [(ids, 1) for ids in prompts]
+        return [list(one.ids) for one in self._sample(groups, 0.0, 0, tokens=tokens)]
 
     def drawn(self, model: Model, prompts: Sequence[list[int]], seed: int) -> list[list[int]]:
         """An answer to each prompt, its end included, from the model's own distribution."""

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.config import AnchorConfig, ControlConfig, GuardConfig, effective_grpo
+from risen_plugin.config import (
+    AnchorConfig,
+    ControlConfig,
+    GuardConfig,
+    MendingConfig,
+    effective_grpo,
+)
 from risen_plugin.guard.looks import RowPlan
 from risen_plugin.phases.duration import (
     Pace,
@@ -64,6 +70,19 @@ def test_anchors_are_answered_and_read_once_as_far_as_there_are_any() -> None:
 
     assert more(4) == (16.0, 32)  # answers of half the length
     assert more(400) == (262.5, 525)
+
+
+def test_mended_answers_are_written_and_learned_from_before_the_first_step() -> None:
+    fields = effective_grpo({"max_completion_length": 80, "per_device_train_batch_size": 8})
+    guard = GuardConfig(report_rows=0, kl_samples=0)
+    without, made = (
+        work_of(4, fields, guard, RowPlan((64,)), beside=0, mending=mending)
+        for mending in (None, MendingConfig(rows=400, tokens=160))
+    )
+    assert made.greedy - without.greedy == 800.0  # each as long as two answers
+    assert made.before == 100.0
+    more = expected(PACE, made, STEADY).training_s - expected(PACE, without, STEADY).training_s
+    assert more == pytest.approx(100.0 * PACE.update_s)
 
 
 def test_what_is_measured_beside_adherence_counts_too() -> None:

@@ -1,0 +1,185 @@
+"""What a phase begins with: answers of the model at its entry, mended to meet what was asked.
+
+The question is asked without its constraints, since a model that cannot keep them answers better
+without, and what it then says is what it should still say when they are kept.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from risen_plugin.constraints import parse_all
+from risen_plugin.constraints.mending import mended
+from risen_plugin.contracts import Completion, Prompt, Row, text_of
+from risen_plugin.phases.context import PhaseContext
+from risen_plugin.rewards.adherence import grade, verdicts
+from risen_plugin.training.answering import Encoded, answers, encoded_answer
+from risen_plugin.training.asking import Asking, end_ids
+from risen_plugin.training.imitation import Imitation
+from risen_plugin.training.outside import Outside
+
+CHOICES = 6
+"""Instructions of which one is learned from, so that all constraints come about as often."""
+
+_IDS = "instruction_id_list"
+
+
+@dataclass(frozen=True)
+class Mended:
+    """What came of the answers of one process.
+
+    :param asked: questions that the model answered.
+    :param met: instructions that their answer meets after it was mended.
+    :param rows: those of them to learn from, encoded.
+    """
+
+    asked: int
+    met: int
+    rows: Sequence[Encoded]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The model's own answer to a question.
+
+    :param is_cut: whether it ends where its room ended.
+    """
+
+    text: str
+    is_cut: bool
+
+
+def mended_answers(
+    context: PhaseContext,
+    asking: Asking,
+    rows: Sequence[Row],
+    label: str,
+    *,
+    seed: int,
+    outside: Outside | None,
+) -> Mended:
+    """Have the model answer the questions of rows, mend the answers, and choose among them.
+
+    :param rows: instructions to train on, of all processes; this one takes its share.
+    :param label: of the progress bar.
+    """
+    config = context.config.mending
+    assert config is not None  # who asks has seen to it
+    most = -(-config.rows // context.processes.count)
+    rng = random.Random(seed)
+    questions, mine = _questions(asking, context.processes.share(rows), most)
+    drafts = _drafts(context, asking, list(questions.values()), label, outside)
+    by_question = dict(zip(questions, drafts, strict=True))
+    texts = [_mended(row, by_question[key], rng) for row, key in mine]
+    found = [(row, text) for (row, _), text in zip(mine, texts, strict=True) if text is not None]
+    passes = _passed(context, found)
+    good = [pair for pair, passed in zip(found, passes, strict=True) if passed]
+    chosen = evenly([row.get(_IDS) or [""] for row, _ in good], most, rng)
+    ends = end_ids(context.model, asking.tokenizer)
+    encoded = [_encoded(asking, *good[place], ends) for place in chosen]
+    return Mended(len(questions), len(good), encoded)
+
+
+def imitation_of(context: PhaseContext, made: Mended, *, seed: int) -> Imitation | None:
+    """How often and how fast to learn from them; None where a process has nothing to learn from."""
+    config, processes = context.config.mending, context.processes
+    assert config is not None
+    least = min(processes.gather(lambda: len(made.rows)))
+    if not least:
+        return None
+    each = max(1, config.batch_size // processes.count)
+    return Imitation(made.rows, each, -(-least // each), config.learning_rate, seed)
+
+
+def evenly(kinds: Sequence[Sequence[str]], most: int, rng: random.Random) -> list[int]:
+    """The places of at most ``most`` rows, chosen so that all kinds come about equally often.
+
+    :param kinds: of each row, at least one; each time the row is taken whose kinds were the rarest.
+
+    >>> evenly([["a"], ["a"], ["a"], ["b"]], 2, random.Random(0))
+    [0, 3]
+    """
+    left = rng.sample(range(len(kinds)), len(kinds))
+    counts: Counter[str] = Counter()
+    chosen: list[int] = []
+    while left and len(chosen) < most:
+        place = min(left, key=lambda at: sum(counts[kind] for kind in kinds[at]) / len(kinds[at]))
+        left.remove(place)
+        chosen.append(place)
+        counts.update(kinds[place])
+    return sorted(chosen)
+
+
+_Key = tuple[int, ...]
+
+
+def _questions(
+    asking: Asking, rows: Sequence[Row], most: int
+) -> tuple[dict[_Key, Prompt], list[tuple[Row, _Key]]]:
+    """The first ``most`` different questions by their tokens, and the rows that ask them."""
+    questions: dict[_Key, Prompt] = {}
+    asked: list[tuple[Row, _Key]] = []
+    for row in rows:
+        question: Prompt = row.get("query") or row["prompt"]
+        key = tuple(asking.prompt_ids(question))
+        if key in questions or len(questions) < most:
+            questions.setdefault(key, question)
+            asked.append((row, key))
+    return questions, asked
+
+
+def _drafts(
+    context: PhaseContext,
+    asking: Asking,
+    questions: Sequence[Prompt],
+    label: str,
+    outside: Outside | None,
+) -> list[Draft]:
+    config = context.config.mending
+    assert config is not None
+    longer = replace(asking, grpo={**asking.grpo, "max_completion_length": config.tokens})
+    made = answers(
+        context.model,
+        longer,
+        questions,
+        batch_size=context.config.guard.batch_size,
+        progress=None if context.quiet else label,
+        outside=outside,
+    )
+    ends = end_ids(context.model, asking.tokenizer)
+    return [
+        Draft(text_of(completion), not ids or ids[-1] not in ends)
+        for completion, ids in zip(made.completions, made.ids, strict=True)
+    ]
+
+
+def _mended(row: Row, draft: Draft, rng: random.Random) -> str | None:
+    """The draft as it is or mended; None where it cannot be."""
+    ids, kwargs = row.get(_IDS) or [], row.get("kwargs")
+    question: Any = row.get("query") or row["prompt"]
+    about = text_of(question)
+    constraints = parse_all(ids, kwargs or [{}] * len(ids), about) if ids else []
+    return mended(draft.text, constraints, rng, about, is_cut=draft.is_cut)
+
+
+def _passed(context: PhaseContext, found: Sequence[tuple[Row, str]]) -> list[bool | None]:
+    """Whether every graded reward passes each answer."""
+    if not found:
+        return []
+    rows = [row for row, _ in found]
+    completions: list[Completion] = [
+        text if isinstance(row["prompt"], str) else [{"role": "assistant", "content": text}]
+        for row, text in found
+    ]
+    ids = [list(context.tokenizer(text)["input_ids"]) for _, text in found]
+    return verdicts(context.rewards, grade(context.rewards, rows, completions, ids))
+
+
+def _encoded(asking: Asking, row: Row, text: str, ends: Sequence[int]) -> Encoded:
+    """Prompt and answer with its end, as the model would have written it."""
+    answer = list(asking.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return encoded_answer(asking.prompt_ids(row["prompt"]), [*answer, *ends[:1]])

@@ -1,0 +1,139 @@
+"""Learning from whole answers before GRPO: the negative log-likelihood, beside the anchors.
+
+GRPO learns from differences between answers that the model samples. What it never does by itself,
+such as writing without capital letters, no sample shows. A few steps on answers that do it give
+GRPO something to reinforce; in the literature this is a cold start (DeepSeek-R1, arXiv:2501.12948).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from tqdm.auto import tqdm
+
+from risen_plugin.training.anchoring import Anchors
+from risen_plugin.training.answering import IGNORED, Encoded
+from risen_plugin.training.asking import in_precision
+from risen_plugin.training.phase_trainer import PhaseTrainer, trained_parameters
+from risen_plugin.training.protocols import Model
+
+_WARM_UP = 3  # steps
+_AT_ONCE = 8  # answers of a forward and backward pass
+_NORM = 1.0  # that gradients are cut to, as transformers' Trainer does
+
+
+@dataclass(frozen=True)
+class Imitation:
+    """Answers to learn from, in this process.
+
+    :param rows: token ids, labelled in the answers alone.
+    :param batch_size: answers of a step in this process.
+    :param steps: the same in all processes; there are at least ``steps * batch_size`` rows, or one.
+    :param learning_rate: the highest.
+    """
+
+    rows: Sequence[Encoded]
+    batch_size: int
+    steps: int
+    learning_rate: float
+    seed: int
+
+    def batches(self) -> Iterator[list[Encoded]]:
+        """The rows of each step, in an order of the seed's; the last step may have fewer."""
+        rows = list(self.rows)
+        random.Random(self.seed).shuffle(rows)
+        for step in range(self.steps):
+            yield rows[step * self.batch_size : (step + 1) * self.batch_size] or rows[:1]
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, from 0: it rises for three steps and falls to 0.
+
+        >>> made = Imitation([], 8, 10, 1.0, 0)
+        >>> [round(made.rate(step), 2) for step in range(10)]
+        [0.33, 0.6, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+        """
+        return self.learning_rate * min(1.0, (step + 1) / _WARM_UP) * (1.0 - step / self.steps)
+
+
+def imitate(
+    trainer: PhaseTrainer,
+    imitation: Imitation,
+    anchors: Anchors | None,
+    *,
+    precision: torch.dtype | None,
+    label: str,
+    quiet: bool,
+) -> list[float]:
+    """Fine-tune the trainer's adapter, before its own training; the loss of each step.
+
+    The gradients of several processes are averaged. The trainer's own optimizer has not begun.
+
+    :param anchors: that the model is held to meanwhile, as in GRPO's steps.
+    :param precision: that the model computes in; None for the weights' own.
+    :param label: of the progress bar.
+    """
+    model = trainer.trained
+    parameters = list(trained_parameters(model).values())
+    optimizer = torch.optim.AdamW(parameters, lr=imitation.learning_rate, weight_decay=0.0)
+    losses: list[float] = []
+    model.train()
+    bar = tqdm(total=imitation.steps, desc=label, unit="step", leave=False, disable=quiet)
+    with bar, in_precision(model, precision):
+        for step, rows in enumerate(imitation.batches()):
+            for group in optimizer.param_groups:
+                group["lr"] = imitation.rate(step)
+            loss = _backward(model, rows)
+            if anchors is not None and (read := anchors.of(step, 1)):
+                found = anchors.divergence(model, read)
+                (anchors.weight * found.sum() / anchors.each_step).backward()
+            _average(trainer, parameters)
+            torch.nn.utils.clip_grad_norm_(parameters, _NORM)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss)
+            bar.set_postfix(loss=f"{loss:.2f}")
+            bar.update()
+    return losses
+
+
+def _backward(model: Model, rows: Sequence[Encoded]) -> float:
+    """The gradient of the mean loss per token of the answers, a few of them at a time."""
+    tokens = sum(label != IGNORED for _, labels in rows for label in labels[1:])
+    whole = 0.0
+    for start in range(0, len(rows), _AT_ONCE):
+        loss = _summed_loss(model, rows[start : start + _AT_ONCE]) / max(1, tokens)
+        loss.backward()
+        whole += float(loss.detach())
+    return whole
+
+
+def _summed_loss(model: Model, rows: Sequence[Encoded]) -> torch.Tensor:
+    """The negative log-likelihood of all labelled tokens, in nats."""
+    device = next(model.parameters()).device
+    longest = max(len(ids) for ids, _ in rows)
+    ids = [row + [0] * (longest - len(row)) for row, _ in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row, _ in rows]
+    labels = [lab + [IGNORED] * (longest - len(lab)) for _, lab in rows]
+    wanted = torch.tensor(labels, device=device)[:, 1:]  # (B, T - 1)
+    logits: torch.Tensor = model(
+        input_ids=torch.tensor(ids, device=device),
+        attention_mask=torch.tensor(mask, device=device),
+        use_cache=False,
+    ).logits[:, :-1]
+    learned = wanted != IGNORED
+    return torch.nn.functional.cross_entropy(
+        logits[learned].float(), wanted[learned], reduction="sum"
+    )
+
+
+def _average(trainer: PhaseTrainer, parameters: Sequence[torch.nn.Parameter]) -> None:
+    """The mean gradient of all processes, in each of them."""
+    if trainer.accelerator.num_processes == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:  # the others have one, and wait
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad = trainer.accelerator.reduce(parameter.grad, reduction="mean")
