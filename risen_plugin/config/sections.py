@@ -260,17 +260,20 @@ class MendingConfig:
     :param rows: answers to learn from, at the most, and questions that are asked for them.
     :param tokens: of an answer, at the most.
     :param batch_size: answers of a step, over all processes.
+    :param weight: of their loss beside the divergence from the anchors, where there are any.
     :param learning_rate: the highest; it falls to 0.
     """
 
     rows: int = 400
     tokens: int = 160
     batch_size: int = 8
+    weight: float = 1.0
     learning_rate: float = 4e-4
 
     def __post_init__(self) -> None:
         for name in ("rows", "tokens", "batch_size"):
             check_whole(f"mending.{name}", getattr(self, name), 1)
+        check_between("mending.weight", self.weight, 0.0, math.inf)
         check_between("mending.learning_rate", self.learning_rate, 0.0, 1.0)
 
 

@@ -92,7 +92,8 @@ def imitation_of(context: PhaseContext, made: Mended, *, seed: int) -> Imitation
     if not least:
         return None
     each = max(1, config.batch_size // processes.count)
-    return Imitation(made.rows, each, -(-least // each), config.learning_rate, seed)
+    steps = -(-least // each)
+    return Imitation(made.rows, each, steps, config.learning_rate, seed, config.weight)
 
 
 def evenly(kinds: Sequence[Sequence[str]], most: int, rng: random.Random) -> list[int]:

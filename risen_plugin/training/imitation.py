@@ -33,6 +33,7 @@ class Imitation:
     :param batch_size: answers of a step in this process.
     :param steps: the same in all processes; there are at least ``steps * batch_size`` rows, or one.
     :param learning_rate: the highest.
+    :param weight: of the loss beside the anchors' divergence.
     """
 
     rows: Sequence[Encoded]
@@ -40,21 +41,22 @@ class Imitation:
     steps: int
     learning_rate: float
     seed: int
+    weight: float = 1.0
 
     def batches(self) -> Iterator[list[Encoded]]:
-        """The rows of each step, in an order of the seed's; the last step may have fewer."""
-        rows = list(self.rows)
-        random.Random(self.seed).shuffle(rows)
-        for step in range(self.steps):
-            yield rows[step * self.batch_size : (step + 1) * self.batch_size] or rows[:1]
+        """The rows of each step, those of about the same length together, which saves padding.
+
+        The steps come in an order of the seed's. Where there are fewer rows than the steps have
+        room for, the last has fewer; a step without any has one of the first.
+        """
+        rng = random.Random(self.seed)
+        rows = sorted(rng.sample(self.rows, len(self.rows)), key=lambda row: len(row[0]))
+        starts = [step * self.batch_size for step in range(self.steps)]
+        batches = [rows[start : start + self.batch_size] or rows[:1] for start in starts]
+        yield from rng.sample(batches, len(batches))
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, from 0: it rises for three steps and falls to 0.
-
-        >>> made = Imitation([], 8, 10, 1.0, 0)
-        >>> [round(made.rate(step), 2) for step in range(10)]
-        [0.33, 0.6, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
-        """
+        """The learning rate of a step, from 0: it rises for three steps and falls to 0."""
         return self.learning_rate * min(1.0, (step + 1) / _WARM_UP) * (1.0 - step / self.steps)
 
 
@@ -85,7 +87,7 @@ def imitate(
         for step, rows in enumerate(imitation.batches()):
             for group in optimizer.param_groups:
                 group["lr"] = imitation.rate(step)
-            loss = _backward(model, rows)
+            loss = _backward(model, rows, imitation.weight)
             if anchors is not None and (read := anchors.of(step, 1)):
                 found = anchors.divergence(model, read)
                 (anchors.weight * found.sum() / anchors.each_step).backward()
@@ -99,13 +101,13 @@ def imitate(
     return losses
 
 
-def _backward(model: Model, rows: Sequence[Encoded]) -> float:
-    """The gradient of the mean loss per token of the answers, a few of them at a time."""
+def _backward(model: Model, rows: Sequence[Encoded], weight: float) -> float:
+    """The weighted gradient of the mean loss per token of the answers; the loss itself."""
     tokens = sum(label != IGNORED for _, labels in rows for label in labels[1:])
     whole = 0.0
     for start in range(0, len(rows), _AT_ONCE):
         loss = _summed_loss(model, rows[start : start + _AT_ONCE]) / max(1, tokens)
-        loss.backward()
+        (weight * loss).backward()
         whole += float(loss.detach())
     return whole
 

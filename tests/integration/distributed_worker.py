@@ -25,6 +25,7 @@ from risen_plugin.config import (
     BuffersConfig,
     CurriculumConfig,
     GuardConfig,
+    MendingConfig,
     RisenConfig,
     TaskProbe,
     Weighted,
@@ -105,6 +106,7 @@ class Onlooker:
 
 
 ANCHOR = AnchorConfig(prompts=["Which city?", "Who is it?", "When?"], rows=4, tokens=4)
+MENDING = MendingConfig(rows=8, tokens=6, batch_size=4)
 
 
 def configuration(scenario: str) -> RisenConfig:
@@ -125,6 +127,7 @@ def configuration(scenario: str) -> RisenConfig:
         probe=PROBE,
         guard=guard,
         anchor=ANCHOR if scenario == "shrunk" else None,
+        mending=MENDING if scenario == "shrunk" else None,
         buffers=BuffersConfig(min_gain=-1.0, max_probe_loss_rise=1e9, batch_size=4),
         curriculum=CurriculumConfig(initial=16) if scenario == "resumed" else None,
         grpo={
@@ -166,6 +169,8 @@ def trainer_of(folder: Path, tokenizer: Any, scenario: str, seed: int = 0) -> An
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    if scenario == "shrunk":  # answers that end can be learned from
+        model.generation_config.eos_token_id = [*range(0, 288, 2)]
     if scenario == "peft":
         model = get_peft_model(
             model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -118,6 +118,8 @@ def test_both_processes_keep_the_same_part_of_a_phase(runs: Any) -> None:
         [phase] = [phase for phase in process["phases"] if phase[0] == "risen"]
         assert (phase[2], phase[4]["strength"]) == (True, 0.5)
         assert phase[4]["anchor_kl"] >= 0.0  # each process is held to anchors of its own
+        assert phase[4]["mending/learned"] > 0  # and learns from mended answers of its own
+        assert phase[4]["mending/steps"] > 0
     assert first["weights"] == second["weights"] != runs[1]["plain"][0]["weights"]
 
 
