@@ -221,7 +221,7 @@ class AnchorConfig:
     """How a phase holds the model to its own answers to plain prompts, which it trains beside.
 
     :param prompts: a JSON Lines file with ``prompt``, a list of prompts, or ``plain`` for those
-        that come with the package.
+        that come with the package, short questions of fact among them.
     :param weight: of the mean KL divergence of the model at phase entry from the one in training,
         on its own likeliest answers, beside GRPO's loss.
     :param rows: answers that it is taken on in each GRPO step, over all processes.
@@ -254,13 +254,15 @@ class MendingConfig:
 
     The model answers questions greedily, without the constraints that go with them; what of an
     answer misses a constraint is edited as far as code can
-    (:func:`risen_plugin.constraints.mending.mended`), and what passes all rewards then is learned
-    from.
+    (:func:`risen_plugin.constraints.mending.mended`), and of what passes all rewards then the edits
+    are learned.
 
     :param rows: answers to learn from, at the most, and questions that are asked for them.
     :param tokens: of an answer, at the most.
     :param batch_size: answers of a step, over all processes.
     :param weight: of their loss beside the divergence from the anchors, where there are any.
+    :param unedited: the weight of a token of the model's own in this loss, where an edited one has
+        1.
     :param learning_rate: the highest; it falls to 0.
     """
 
@@ -268,12 +270,14 @@ class MendingConfig:
     tokens: int = 160
     batch_size: int = 8
     weight: float = 1.0
+    unedited: float = 0.02
     learning_rate: float = 4e-4
 
     def __post_init__(self) -> None:
         for name in ("rows", "tokens", "batch_size"):
             check_whole(f"mending.{name}", getattr(self, name), 1)
         check_between("mending.weight", self.weight, 0.0, math.inf)
+        check_between("mending.unedited", self.unedited, 0.0, 1.0)
         check_between("mending.learning_rate", self.learning_rate, 0.0, 1.0)
 
 

@@ -24,7 +24,7 @@ those that were seen: 0.71 in 55 steps on SmolLM2-135M."""
 _SUMMED = ("cispo", "dapo", "vespo")  # losses that leave out what has no advantage
 _FACT_TOKENS = 48
 _FACTS = 76  # that come with the package
-_PLAIN = 525  # prompts that come with the package
+_PLAIN = 682  # prompts for anchors that come with the package
 _CHANCES = 100
 _FEWER = 0.9  # share of the steps below which a phase is said to take up to so many
 _KNOWN = 0.7  # of them by SmolLM2-135M (53), so that many are asked again
@@ -212,7 +212,8 @@ def work_of(
     facts = asked * (1.0 + _KNOWN) * min(1.0, _FACT_TOKENS / int(grpo["max_completion_length"]))
     looks = 0 if not guard.every else (steps - 1) // guard.every
     greedy = rows.first + rows.most + 2 * beside + facts + looks * rows.first + guard.kl_samples
-    held = 0 if anchor is None else min(steps * anchor.rows, _PLAIN)
+    first = 0 if mending is None else -(-mending.rows // mending.batch_size)
+    held = 0 if anchor is None else min((steps + first) * anchor.rows, _PLAIN)
     if anchor is not None:
         greedy += held * min(1.0, anchor.tokens / int(grpo["max_completion_length"]))
     mended = 0.0  # answers of GRPO's length

@@ -17,9 +17,9 @@ from risen_plugin.constraints.mending import mended
 from risen_plugin.contracts import Completion, Prompt, Row, text_of
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.rewards.adherence import grade, verdicts
-from risen_plugin.training.answering import Encoded, answers, encoded_answer
+from risen_plugin.training.answering import answers
 from risen_plugin.training.asking import Asking, end_ids
-from risen_plugin.training.imitation import Imitation
+from risen_plugin.training.imitation import Example, Imitation, example
 from risen_plugin.training.outside import Outside
 
 CHOICES = 6
@@ -33,13 +33,13 @@ class Mended:
     """What came of the answers of one process.
 
     :param asked: questions that the model answered.
-    :param met: instructions that their answer meets after it was mended.
-    :param rows: those of them to learn from, encoded.
+    :param met: instructions that an answer meets after it was edited, and did not before.
+    :param rows: those of them to learn from.
     """
 
     asked: int
     met: int
-    rows: Sequence[Encoded]
+    rows: Sequence[Example]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,15 @@ class Draft:
 
     text: str
     is_cut: bool
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A draft, and the text that it became to meet what a row asks."""
+
+    row: Row
+    draft: Draft
+    text: str
 
 
 def mended_answers(
@@ -74,14 +83,16 @@ def mended_answers(
     questions, mine = _questions(asking, context.processes.share(rows), most)
     drafts = _drafts(context, asking, list(questions.values()), label, outside)
     by_question = dict(zip(questions, drafts, strict=True))
-    texts = [_mended(row, by_question[key], rng) for row, key in mine]
-    found = [(row, text) for (row, _), text in zip(mine, texts, strict=True) if text is not None]
-    passes = _passed(context, found)
-    good = [pair for pair, passed in zip(found, passes, strict=True) if passed]
-    chosen = evenly([row.get(_IDS) or [""] for row, _ in good], most, rng)
-    ends = end_ids(context.model, asking.tokenizer)
-    encoded = [_encoded(asking, *good[place], ends) for place in chosen]
-    return Mended(len(questions), len(good), encoded)
+    edited = [
+        Edited(row, draft, text)
+        for row, draft in ((row, by_question[key]) for row, key in mine)
+        if (text := _mended(row, draft, rng)) is not None and text != draft.text
+    ]
+    good = [one for one, passes in zip(edited, _passed(context, edited), strict=True) if passes]
+    chosen = evenly([one.row.get(_IDS) or [""] for one in good], most, rng)
+    end = end_ids(context.model, asking.tokenizer)[:1]
+    examples = [_example(asking, good[place], end, config.unedited) for place in chosen]
+    return Mended(len(questions), len(good), examples)
 
 
 def imitation_of(context: PhaseContext, made: Mended, *, seed: int) -> Imitation | None:
@@ -167,20 +178,27 @@ def _mended(row: Row, draft: Draft, rng: random.Random) -> str | None:
     return mended(draft.text, constraints, rng, about, is_cut=draft.is_cut)
 
 
-def _passed(context: PhaseContext, found: Sequence[tuple[Row, str]]) -> list[bool | None]:
+def _passed(context: PhaseContext, edited: Sequence[Edited]) -> list[bool | None]:
     """Whether every graded reward passes each answer."""
-    if not found:
+    if not edited:
         return []
-    rows = [row for row, _ in found]
     completions: list[Completion] = [
-        text if isinstance(row["prompt"], str) else [{"role": "assistant", "content": text}]
-        for row, text in found
+        one.text
+        if isinstance(one.row["prompt"], str)
+        else [{"role": "assistant", "content": one.text}]
+        for one in edited
     ]
-    ids = [list(context.tokenizer(text)["input_ids"]) for _, text in found]
-    return verdicts(context.rewards, grade(context.rewards, rows, completions, ids))
+    ids = [list(context.tokenizer(one.text)["input_ids"]) for one in edited]
+    scores = grade(context.rewards, [one.row for one in edited], completions, ids)
+    return verdicts(context.rewards, scores)
 
 
-def _encoded(asking: Asking, row: Row, text: str, ends: Sequence[int]) -> Encoded:
+def _example(asking: Asking, edited: Edited, end: list[int], unedited: float) -> Example:
     """Prompt and answer with its end, as the model would have written it."""
-    answer = list(asking.tokenizer(text, add_special_tokens=False)["input_ids"])
-    return encoded_answer(asking.prompt_ids(row["prompt"]), [*answer, *ends[:1]])
+
+    def ids(text: str) -> list[int]:
+        return list(asking.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    draft = [*ids(edited.draft.text), *([] if edited.draft.is_cut else end)]
+    answer = [*ids(edited.text), *end]
+    return example(asking.prompt_ids(edited.row["prompt"]), draft, answer, unedited)

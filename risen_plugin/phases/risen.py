@@ -190,7 +190,9 @@ class RisenPhase(Trial):
         resumed = self.resumed
         with self.stopwatch.time(ENTER_S):
             imitation = self._imitation() if resumed is None else None
-            anchors = self.context.processes.together(self._anchors)
+            taken = self.mended.get("steps", 0)  # before it was cut off
+            first = taken if imitation is None else imitation.steps
+            anchors = self.context.processes.together(partial(self._anchors, first))
             trainer = self.context.processes.together(lambda: self._build(anchors))
             self._begin_panel(self._likelihood(trainer.trained, snapshot))
             steering = Steering(
@@ -356,13 +358,16 @@ class RisenPhase(Trial):
 
     # The trainer
 
-    def _anchors(self) -> Anchors | None:
-        """Answers of the model at phase entry, which it is as long as no trainer is built."""
+    def _anchors(self, first: int) -> Anchors | None:
+        """Answers of the model at phase entry, which it is as long as no trainer is built.
+
+        :param first: steps before those of GRPO.
+        """
         return make_anchors(
             self.context,
             self.asking,
             f"{self.label}: anchors",
-            steps=self.decision.steps,
+            steps=first + self.decision.steps,
             seed=self.seed,
             outside=self.measures_outside,
         )

@@ -1,8 +1,10 @@
-"""Learning from whole answers before GRPO: the negative log-likelihood, beside the anchors.
+"""Learning from edited answers before GRPO: the loss of what was edited, beside the anchors.
 
 GRPO learns from differences between answers that the model samples. What it never does by itself,
 such as writing without capital letters, no sample shows. A few steps on answers that do it give
 GRPO something to reinforce; in the literature this is a cold start (DeepSeek-R1, arXiv:2501.12948).
+Only the edits are to be learned. The other tokens are the model's own, and as many more that their
+loss would drown that of the edits.
 """
 
 from __future__ import annotations
@@ -10,12 +12,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 import torch
 from tqdm.auto import tqdm
 
 from risen_plugin.training.anchoring import Anchors
-from risen_plugin.training.answering import IGNORED, Encoded
 from risen_plugin.training.asking import in_precision
 from risen_plugin.training.phase_trainer import PhaseTrainer, trained_parameters
 from risen_plugin.training.protocols import Model
@@ -26,31 +28,63 @@ _NORM = 1.0  # that gradients are cut to, as transformers' Trainer does
 
 
 @dataclass(frozen=True)
+class Example:
+    """A prompt and its answer.
+
+    :param ids: their token ids.
+    :param weights: of each token in the loss; their sum is 1.
+    """
+
+    ids: list[int]
+    weights: list[float]
+
+
+def example(prompt: list[int], draft: list[int], answer: list[int], unedited: float) -> Example:
+    """An answer that was made of a draft, to be learned where they differ.
+
+    A token counts if it is not the draft's, or if it follows one that was put in, or the place
+    where one was left out.
+
+    :param unedited: the weight of a token that is the draft's, where one that counts has 1.
+
+    >>> example([1], [5, 6, 7], [4, 5, 7, 2], 0.0).weights
+    [0.0, 0.25, 0.25, 0.25, 0.25]
+    """
+    weights = [unedited] * len(answer)
+    for change, _, _, start, end in SequenceMatcher(None, draft, answer, False).get_opcodes():
+        if change != "equal":
+            upto = end if change == "replace" else end + 1
+            weights[start:upto] = [1.0] * len(weights[start:upto])
+    whole = sum(weights) or 1.0
+    return Example([*prompt, *answer], [0.0] * len(prompt) + [one / whole for one in weights])
+
+
+@dataclass(frozen=True)
 class Imitation:
     """Answers to learn from, in this process.
 
-    :param rows: token ids, labelled in the answers alone.
+    :param rows: each with the weights of its tokens.
     :param batch_size: answers of a step in this process.
     :param steps: the same in all processes; there are at least ``steps * batch_size`` rows, or one.
     :param learning_rate: the highest.
     :param weight: of the loss beside the anchors' divergence.
     """
 
-    rows: Sequence[Encoded]
+    rows: Sequence[Example]
     batch_size: int
     steps: int
     learning_rate: float
     seed: int
     weight: float = 1.0
 
-    def batches(self) -> Iterator[list[Encoded]]:
+    def batches(self) -> Iterator[list[Example]]:
         """The rows of each step, those of about the same length together, which saves padding.
 
         The steps come in an order of the seed's. Where there are fewer rows than the steps have
         room for, the last has fewer; a step without any has one of the first.
         """
         rng = random.Random(self.seed)
-        rows = sorted(rng.sample(self.rows, len(self.rows)), key=lambda row: len(row[0]))
+        rows = sorted(rng.sample(self.rows, len(self.rows)), key=lambda row: len(row.ids))
         starts = [step * self.batch_size for step in range(self.steps)]
         batches = [rows[start : start + self.batch_size] or rows[:1] for start in starts]
         yield from rng.sample(batches, len(batches))
@@ -101,34 +135,34 @@ def imitate(
     return losses
 
 
-def _backward(model: Model, rows: Sequence[Encoded], weight: float) -> float:
-    """The weighted gradient of the mean loss per token of the answers; the loss itself."""
-    tokens = sum(label != IGNORED for _, labels in rows for label in labels[1:])
+def _backward(model: Model, rows: Sequence[Example], weight: float) -> float:
+    """The weighted gradient of the mean loss of the rows; the loss itself."""
     whole = 0.0
     for start in range(0, len(rows), _AT_ONCE):
-        loss = _summed_loss(model, rows[start : start + _AT_ONCE]) / max(1, tokens)
+        loss = _summed_loss(model, rows[start : start + _AT_ONCE]) / len(rows)
         (weight * loss).backward()
         whole += float(loss.detach())
     return whole
 
 
-def _summed_loss(model: Model, rows: Sequence[Encoded]) -> torch.Tensor:
-    """The negative log-likelihood of all labelled tokens, in nats."""
+def _summed_loss(model: Model, rows: Sequence[Example]) -> torch.Tensor:
+    """The sum of the rows' mean negative log-likelihoods, in nats per token that counts."""
     device = next(model.parameters()).device
-    longest = max(len(ids) for ids, _ in rows)
-    ids = [row + [0] * (longest - len(row)) for row, _ in rows]
-    mask = [[1] * len(row) + [0] * (longest - len(row)) for row, _ in rows]
-    labels = [lab + [IGNORED] * (longest - len(lab)) for _, lab in rows]
-    wanted = torch.tensor(labels, device=device)[:, 1:]  # (B, T - 1)
+    longest = max(len(row.ids) for row in rows)
+    padding = [longest - len(row.ids) for row in rows]
+    ids = [row.ids + [0] * more for row, more in zip(rows, padding, strict=True)]
+    mask = [[1] * len(row.ids) + [0] * more for row, more in zip(rows, padding, strict=True)]
+    weights = [row.weights + [0.0] * more for row, more in zip(rows, padding, strict=True)]
+    wanted = torch.tensor(ids, device=device)  # (B, T)
+    counts = torch.tensor(weights, device=device)[:, 1:]
     logits: torch.Tensor = model(
-        input_ids=torch.tensor(ids, device=device),
-        attention_mask=torch.tensor(mask, device=device),
-        use_cache=False,
+        input_ids=wanted, attention_mask=torch.tensor(mask, device=device), use_cache=False
     ).logits[:, :-1]
-    learned = wanted != IGNORED
-    return torch.nn.functional.cross_entropy(
-        logits[learned].float(), wanted[learned], reduction="sum"
+    learned = counts > 0.0
+    losses = torch.nn.functional.cross_entropy(
+        logits[learned].float(), wanted[:, 1:][learned], reduction="none"
     )
+    return (losses * counts[learned]).sum()
 
 
 def _average(trainer: PhaseTrainer, parameters: Sequence[torch.nn.Parameter]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from risen_plugin.phases.mending import evenly
-from risen_plugin.training.imitation import Imitation
+from risen_plugin.training.imitation import Example, Imitation, example
 
 KINDS = st.lists(
     st.lists(st.sampled_from("abcde"), min_size=1, max_size=3, unique=True), max_size=40
@@ -39,22 +40,22 @@ def test_no_kind_comes_twice_more_often_than_one_that_there_is_more_of(
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 9))
 def test_every_answer_is_learned_from_once(count: int, batch: int, seed: int) -> None:
-    rows = [([number], [number]) for number in range(count)]
+    rows = [Example([number], [1.0]) for number in range(count)]
     steps = -(-count // batch)
     batches = list(Imitation(rows, batch, steps, 1e-3, seed).batches())
-    assert sorted(row for rows in batches for row in rows) == rows
+    assert sorted(row.ids for rows in batches for row in rows) == [row.ids for row in rows]
     assert len(batches) == steps
 
 
 def test_answers_of_one_step_are_about_as_long() -> None:
-    rows = [([0] * length, [0] * length) for length in range(1, 17)]
+    rows = [Example([0] * length, [1.0] * length) for length in range(1, 17)]
     for batch in Imitation(rows, 4, 4, 1e-3, 3).batches():
-        lengths = [len(ids) for ids, _ in batch]
+        lengths = [len(row.ids) for row in batch]
         assert max(lengths) - min(lengths) == 3
 
 
 def test_a_process_with_fewer_answers_takes_as_many_steps_as_the_others() -> None:
-    row = ([1], [1])
+    row = Example([1], [1.0])
     batches = list(Imitation([row] * 5, 4, 4, 1e-3, 0).batches())
     assert sorted(len(rows) for rows in batches) == [1, 1, 1, 4]
 
@@ -63,3 +64,30 @@ def test_the_rate_rises_for_three_steps_and_falls_towards_none() -> None:
     made = Imitation([], 8, 10, 1.0, 0)
     rates = [round(made.rate(step), 2) for step in range(10)]
     assert rates == [0.33, 0.6, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("draft", "answer", "counted"),
+    [
+        ([5, 6, 2], [5, 6, 2], ""),
+        ([5, 6, 2], [9, 5, 6, 9, 2], "9 5 9 2"),  # put around it, and what follows each
+        ([5, 8, 6, 2], [5, 6, 2], "6"),  # what stands where one was left out
+        ([5, 6, 2], [5, 7, 2], "7"),
+        ([5, 6, 7], [5, 2], "2"),
+    ],
+)
+def test_the_edits_count_and_little_else(draft: list[int], answer: list[int], counted: str) -> None:
+    made = example([1, 3], draft, answer, 0.0)
+    assert made.ids == [1, 3, *answer]
+    told = [str(id_) for id_, weight in zip(made.ids, made.weights, strict=True) if weight]
+    assert " ".join(told) == counted
+
+
+@given(st.lists(st.integers(0, 5), max_size=9), st.lists(st.integers(0, 5), min_size=1, max_size=9))
+def test_the_weights_of_an_answer_are_of_its_tokens_alone_and_sum_to_one(
+    draft: list[int], answer: list[int]
+) -> None:
+    made = example([7, 7], draft, answer, 0.02)
+    assert len(made.weights) == len(made.ids)
+    assert made.weights[:2] == [0.0, 0.0]
+    assert sum(made.weights) == pytest.approx(1.0)

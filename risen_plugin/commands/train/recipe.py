@@ -21,7 +21,7 @@ _TOKENS = 96
 STEPS = 40
 """GRPO steps of a phase of ``risen adapt``."""
 _STEPS = 50  # of the runs that the defaults above 20 M were measured in
-_MENDED = 320  # answers to learn from before the first step
+_MENDED = 480  # answers to learn from before the first step
 _LOGITS = 256 * 1024**2  # bytes of fp32 logits that one backward pass may make
 _BATCH = (
     "per_device_train_batch_size",
@@ -72,8 +72,8 @@ def recipe(kind: Kind, *, adds_constraints: bool) -> dict[str, Any]:
     if adds_constraints:
         risen["mending"] = {
             "rows": _MENDED,
-            "weight": 0.3,
-            "learning_rate": 0.75 * rate(kind.parameters),
+            "weight": 0.33,
+            "learning_rate": float(f"{1.25 * rate(kind.parameters):.2g}"),
         }
         risen["curriculum"] = {"initial": 3000}
         risen["generator"] = {"options": {"maximum": 3}}
