@@ -66,6 +66,7 @@ def make_anchors(
             likeliest=config.likeliest,
             batch_size=_AT_ONCE,
             precision=asking.precision,
+            progress=None if context.quiet else f"{label}, their likelihoods",
         ),
         each_step=max(1, config.rows // processes.count),
         weight=config.weight,

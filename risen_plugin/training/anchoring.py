@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from tqdm.auto import tqdm
 
 from risen_plugin.training.answering import same_modes
 from risen_plugin.training.asking import in_precision
@@ -47,15 +48,20 @@ def anchored(
     likeliest: int,
     batch_size: int,
     precision: torch.dtype | None,
+    progress: str | None = None,
 ) -> list[Anchor]:
     """The anchors of prompts and answers, by the model as it is now.
 
     :param answered: token ids of each prompt and of its answer, which is not empty.
     :param likeliest: tokens of which the likelihood is kept, of each place.
     :param precision: that the model computes in; None for the weights' own.
+    :param progress: the label of a progress bar; None shows none.
     """
     made: list[Anchor] = []
-    with same_modes(model), in_precision(model, precision):
+    bar = tqdm(
+        total=len(answered), desc=progress, unit="row", leave=False, disable=progress is None
+    )
+    with bar, same_modes(model), in_precision(model, precision):
         model.eval()
         for start in range(0, len(answered), batch_size):
             batch = answered[start : start + batch_size]
@@ -67,6 +73,7 @@ def anchored(
                     min(likeliest, told.shape[-1])
                 )
                 made.append(Anchor(rows[row], len(asked), likely.cpu(), logps.cpu()))
+            bar.update(len(batch))
     return made
 
 
