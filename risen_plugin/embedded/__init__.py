@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+EMBEDDED = "embedded"
+"""The name of the model where a folder or hub id is asked for."""
+
 
 def base_model() -> Path:
     """The folder of the embedded base model, an ordinary ``from_pretrained`` folder."""

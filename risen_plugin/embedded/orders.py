@@ -16,6 +16,8 @@ from typing import Any
 from risen_plugin.embedded import rows
 from risen_plugin.embedded.rows import Desk
 
+ORDERS = "orders"
+"""The name of the messages below where a path is asked for, if nothing there has this name."""
 FIELDS = ("name", "order", "item", "city", "day")
 
 DESKS = (
@@ -99,6 +101,13 @@ def draw(
             seen.add(row["prompt"][0]["content"])
             drawn.append(row)
     return drawn
+
+
+def instructions(count: int = 640) -> list[dict[str, Any]]:
+    """Rows of the desk that state constraints, without their answers; always the same ones."""
+    columns = ("prompt", "instruction_id_list", "kwargs", "family")
+    drawn = draw(count, 0, wish_counts=(1, 1, 2))
+    return [{name: row[name] for name in columns} for row in drawn]
 
 
 def _row(rng: random.Random, wish_counts: Sequence[int]) -> dict[str, Any]:

@@ -281,6 +281,19 @@ def test_without_instructions_a_model_learns_from_the_prompts_of_the_package():
     assert {text_of(row["query"]) for row in held.rows["guard"]} <= set(plain_prompts())
 
 
+def test_the_embedded_model_learns_from_what_it_knows():
+    grpo = ("--set", f"risen.grpo={json.dumps(GRPO)}", "--steps", "1")
+    guard = ("--set", f"risen.guard={json.dumps(KEEP)}")
+    result = done("adapt", "embedded", "--output", "out", "--quiet", *grpo, *guard)
+    assert "learns from the 640 messages to an order desk" in result.stderr
+    generator = yaml.safe_load(Path("out/run.yaml").read_text())["risen"]["generator"]
+    assert generator == {"use": "jsonl", "options": {"path": "orders"}}
+    held = read_held_out(Path("out/risen"))
+    assert held is not None
+    messages = {text_of(row["prompt"]) for row in orders.instructions()}
+    assert {text_of(row["prompt"]) for row in held.rows["guard"]} <= messages
+
+
 def test_a_larger_model_gets_the_defaults_of_its_size_where_nothing_else_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ):
@@ -289,6 +302,7 @@ def test_a_larger_model_gets_the_defaults_of_its_size_where_nothing_else_is_set(
     small = {"max_completion_length": 8, "num_generations": 2, "per_device_train_batch_size": 4}
     pairs = [f"risen.grpo.{name}={value}" for name, value in small.items()]
     pairs += [f"risen.guard={json.dumps(KEEP)}", "risen.curriculum.initial=64"]
+    pairs += ["risen.mending.rows=4", "risen.mending.tokens=8"]
     sets = [part for pair in pairs for part in ("--set", pair)]
     result = done("adapt", "model", "--output", "out", "--quiet", "--steps", "1", *sets)
     assert "defaults for about 135 M parameters on cpu: learning rate 0.0004" in result.stderr

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from risen_plugin.embedded import orders
 from risen_plugin.errors import DataError, near_miss, near_path, one_line
 from risen_plugin.instructions.plain import PLAIN, plain_file
 from risen_plugin.kit.files import check_ordinary
@@ -40,7 +41,8 @@ def open_source(
 ) -> Source:
     """The rows of a file, a dataset or a list, whichever is named.
 
-    The path ``plain`` is that of the prompts in the package, unless something here has this name.
+    The path ``plain`` is that of the prompts in the package, and ``orders`` that of the messages
+    that its embedded model knows, unless something here has this name.
 
     :raises DataError: if it cannot be read.
     """
@@ -48,6 +50,8 @@ def open_source(
         return _Listed(rows, "rows[{}]")
     if path == PLAIN and not Path(path).exists():
         return _from_file(plain_file())
+    if path == orders.ORDERS and not Path(path).exists():
+        return _Listed(orders.instructions(), "order {}")
     if path is not None and not Path(path).is_dir():
         return _from_file(Path(path))
     return _from_dataset(dataset or str(path), split)

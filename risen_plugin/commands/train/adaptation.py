@@ -10,8 +10,9 @@ from risen_plugin.commands.options import options_of
 from risen_plugin.commands.score.rescoring import options_by_label
 from risen_plugin.config import GuardConfig
 from risen_plugin.config.guard import AUTO, MOST_ROWS
+from risen_plugin.embedded import EMBEDDED, orders
 from risen_plugin.errors import ConfigError, DataError
-from risen_plugin.instructions.plain import plain_prompts
+from risen_plugin.instructions.plain import PLAIN, plain_prompts
 from risen_plugin.kit.intervals import least_changed
 
 _MOST_HELD_OUT = 64
@@ -36,11 +37,25 @@ def rewards_of(named: Sequence[str], pairs: Sequence[str]) -> list[dict[str, Any
     return [{"use": name, "options": options_of(options[label])} for label, name in labels.items()]
 
 
-def on_plain_prompts(generator: str, rewards: Sequence[str]) -> str:
-    """What is said where no instructions are given, and those of the package are used."""
-    added = ", with constraints added" if generator == "constraints" else f" by way of {generator}"
-    prompts = f"{len(plain_prompts())} plain prompts of the package"
-    return f"no --instructions: learns from the {prompts}{added}, rewarded by {', '.join(rewards)}"
+def own_instructions(
+    model: str, generator: str | None, rewards: Sequence[str]
+) -> tuple[str, str, str]:
+    """What a model learns from where no instructions are given, by which generator, and a note.
+
+    :param generator: that a person named; None for none.
+    """
+    if model == EMBEDDED and generator is None:
+        count = len(orders.instructions())
+        what = f"{count} messages to an order desk, which this model knows"
+        return orders.ORDERS, "jsonl", _from_the_package(what, rewards)
+    made_by = generator or "constraints"
+    added = ", with constraints added" if made_by == "constraints" else f" by way of {made_by}"
+    what = f"{len(plain_prompts())} plain prompts of the package{added}"
+    return PLAIN, made_by, _from_the_package(what, rewards)
+
+
+def _from_the_package(what: str, rewards: Sequence[str]) -> str:
+    return f"no --instructions: learns from the {what}, rewarded by {', '.join(rewards)}"
 
 
 def held_out(path: str, generator: str, most: int = _MOST_HELD_OUT) -> dict[str, int]:

@@ -23,7 +23,7 @@ from risen_plugin.commands.options import json_option, rewarded, shared
 from risen_plugin.commands.train.adaptation import (
     adaptation,
     in_one_phase,
-    on_plain_prompts,
+    own_instructions,
     rewards_of,
     risen_section,
 )
@@ -54,7 +54,6 @@ from risen_plugin.commands.train.recipe import (
 from risen_plugin.commands.train.run_config import DataSource, RunConfig, read_run
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
-from risen_plugin.instructions.plain import PLAIN
 from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.lock import held
@@ -176,7 +175,8 @@ def adapt_command(
     """Reinforce MODEL on instructions alone, and save a new adapter if that pays.
 
     MODEL is a folder or hub id; its weights stay as they are. Without --instructions it learns from
-    the plain prompts that come with the package, with constraints added. Some of the instructions
+    the plain prompts that come with the package, with constraints added; `embedded` from messages
+    to an order desk, which are what it knows. Some of the instructions
     are held out for the guard. Without --probe, retention is measured on what MODEL itself answers:
     to the plain `query` of the held-out rows, or, where they have none, those answers that follow
     already.
@@ -196,9 +196,9 @@ def adapt_command(
                 f"{model} is a bundle; name the ADAPTER to add to it, or --remove one"
             )
         named = context.get_parameter_source("generator") is not ParameterSource.DEFAULT
-        instructions, generator = PLAIN, generator if named else "constraints"
         rewards = rewards or ("constraints",)
-        note = on_plain_prompts(generator, rewards)
+        instructions, made_by, note = own_instructions(model, generator if named else None, rewards)
+        generator = made_by
     section = risen_section(
         instructions,
         rewards_of(rewards, options),

@@ -9,12 +9,9 @@ from typing import Any
 
 from risen_plugin.commands.train.run_config import DType, Quantized, RunConfig
 from risen_plugin.config import LoraSettings
-from risen_plugin.embedded import base_model
+from risen_plugin.embedded import EMBEDDED, base_model
 from risen_plugin.errors import ConfigError, near_miss, near_path, one_line
 from risen_plugin.kit.hub import may_be_on_hub
-
-EMBEDDED = "embedded"
-"""The name of the small base model that this package brings with it."""
 
 
 def check_name(name: str) -> str:
