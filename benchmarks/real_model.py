@@ -40,7 +40,6 @@ ON_A_GPU: Mapping[str, str] = {
 """What is set otherwise where there is a GPU."""
 WITHOUT: Mapping[str, Mapping[str, str]] = {
     "no-curriculum": {"risen.curriculum": "null"},
-    "no-mending": {"risen.mending": "null"},
     "no-engine": {"risen.rollout": "transformers"},
 }
 """RISEN with something taken away, by arm."""

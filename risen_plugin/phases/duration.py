@@ -24,7 +24,7 @@ those that were seen: 0.71 in 55 steps on SmolLM2-135M."""
 _SUMMED = ("cispo", "dapo", "vespo")  # losses that leave out what has no advantage
 _FACT_TOKENS = 48
 _FACTS = 76  # that come with the package
-_PLAIN = 682  # prompts for anchors that come with the package
+_PLAIN = 525  # prompts that come with the package
 _CHANCES = 100
 _FEWER = 0.9  # share of the steps below which a phase is said to take up to so many
 _KNOWN = 0.7  # of them by SmolLM2-135M (53), so that many are asked again

@@ -6,6 +6,7 @@ without, and what it then says is what it should still say when they are kept.
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -115,14 +116,18 @@ def evenly(kinds: Sequence[Sequence[str]], most: int, rng: random.Random) -> lis
     >>> evenly([["a"], ["a"], ["a"], ["b"]], 2, random.Random(0))
     [0, 3]
     """
-    left = rng.sample(range(len(kinds)), len(kinds))
     counts: Counter[str] = Counter()
     chosen: list[int] = []
-    while left and len(chosen) < most:
-        place = min(left, key=lambda at: sum(counts[kind] for kind in kinds[at]) / len(kinds[at]))
-        left.remove(place)
-        chosen.append(place)
-        counts.update(kinds[place])
+    order = rng.sample(range(len(kinds)), len(kinds))
+    heap = [(0.0, turn, at) for turn, at in enumerate(order)]  # sorted, and so a heap
+    while heap and len(chosen) < most:
+        known, turn, at = heapq.heappop(heap)
+        now = sum(counts[kind] for kind in kinds[at]) / len(kinds[at])
+        if now > known:  # counts only grow, so who is no longer first goes back
+            heapq.heappush(heap, (now, turn, at))
+            continue
+        chosen.append(at)
+        counts.update(kinds[at])
     return sorted(chosen)
 
 

@@ -18,7 +18,6 @@ from risen_plugin.instructions.plain import (
     facts_file,
     plain_file,
     plain_prompts,
-    questions,
 )
 from risen_plugin.instructions.validity.words import words_of
 from tools.plain_prompts import main as compare
@@ -79,13 +78,6 @@ def test_there_are_enough_facts_and_none_is_trained_on() -> None:
     assert not set(prompts) & set(plain_prompts())
     rows = facts_file().read_text(encoding="utf-8").splitlines()
     assert all(set(json.loads(row)) == {"prompt", "accepted"} for row in rows)
-
-
-def test_the_short_questions_are_others_than_the_facts_and_the_prompts() -> None:
-    short = [" ".join(words_of(question)) for question in questions()]
-    assert len(short) == len(set(short)) >= 150
-    others = [fact.prompt for fact in facts()] + list(plain_prompts())
-    assert not set(short) & {" ".join(words_of(other)) for other in others}
 
 
 def test_every_accepted_answer_is_accepted_and_ignorance_is_not() -> None:

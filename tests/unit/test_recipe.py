@@ -33,7 +33,6 @@ def test_a_small_model_keeps_the_general_defaults() -> None:
 def test_a_real_model_on_a_cpu_samples_by_the_faster_way_and_computes_in_bf16() -> None:
     made = recipe(SMOLLM2, adds_constraints=True)
     assert made["risen"]["anchor"]
-    assert made["risen"]["mending"]
     assert made["fine_tune"] == {"bf16": True}
     assert made["risen"]["rollout"] == "auto"
     assert made["risen"]["curriculum"]

@@ -44,7 +44,6 @@ _SHOWN = 3  # of those that are not followed
 _REPORTED = 32
 _LINES = 6  # of an answer that are shown
 _FALLBACK = "fp32"
-_MENDED = 160  # answers to learn from before the first step, where the recipe has any
 GENERATOR, REWARDS = "constraints", [{"use": "constraints"}]
 
 
@@ -114,8 +113,6 @@ def _adapted(
     section = risen_section(PLAIN, REWARDS, generator=GENERATOR, scheduler=in_one_phase(steps))
     section["guard"] |= {"report_rows": _REPORTED}
     parts = recipe(kind, adds_constraints=True)
-    if "mending" in parts.get("risen", {}):
-        parts["risen"]["mending"]["rows"] = _MENDED
     data = with_recipe(adaptation(model, section, keep_anyway=False), parts, ())
     run = RunConfig.from_dict({**data, "seed": seed}, "demo")
     folder = out / "run"

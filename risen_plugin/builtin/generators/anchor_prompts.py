@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from risen_plugin.builtin.generators.sources import open_source
 from risen_plugin.config import AnchorConfig
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import ConfigError, located
-from risen_plugin.instructions.plain import PLAIN, questions
 
 
 def anchor_prompts(config: AnchorConfig, *, chats: bool) -> list[Prompt]:
     """The prompts of anchors: texts as a message of a user's where the model chats.
-
-    The prompts that come with the package are the plain ones and the short questions.
 
     :raises DataError: if the file cannot be read.
     :raises ConfigError: for a row that is none and has no ``prompt``.
@@ -27,8 +23,7 @@ def anchor_prompts(config: AnchorConfig, *, chats: bool) -> list[Prompt]:
     with located("anchor.prompts"):
         source = open_source(path, None, "train", listed)  # type: ignore[arg-type]
     made: list[Prompt] = []
-    further = questions() if path == PLAIN and not Path(path).exists() else ()
-    for where, row in (*source, *(("questions", question) for question in further)):
+    for where, row in source:
         prompt: Any = row.get("prompt") if isinstance(row, dict) else row
         if not prompt or not isinstance(prompt, str | list):
             raise ConfigError(f"anchor.prompts: {where} is no prompt, and has no 'prompt' in it")

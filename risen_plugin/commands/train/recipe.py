@@ -21,7 +21,6 @@ _TOKENS = 96
 STEPS = 40
 """GRPO steps of a phase of ``risen adapt``."""
 _STEPS = 50  # of the runs that the defaults above 20 M were measured in
-_MENDED = 480  # answers to learn from before the first step
 _LOGITS = 256 * 1024**2  # bytes of fp32 logits that one backward pass may make
 _BATCH = (
     "per_device_train_batch_size",
@@ -70,11 +69,6 @@ def recipe(kind: Kind, *, adds_constraints: bool) -> dict[str, Any]:
         "guard": {"strengths": [0.5, 0.25]},
     }
     if adds_constraints:
-        risen["mending"] = {
-            "rows": _MENDED,
-            "weight": 0.33,
-            "learning_rate": float(f"{1.25 * rate(kind.parameters):.2g}"),
-        }
         risen["curriculum"] = {"initial": 3000}
         risen["generator"] = {"options": {"maximum": 3}}
     if kind.device != "cpu":
@@ -168,7 +162,6 @@ def in_words(kind: Kind, parts: Mapping[str, Any]) -> str:
         *([f"rollout {parts['risen']['rollout']}"] if "rollout" in parts["risen"] else []),
         *(["curriculum"] if "curriculum" in parts["risen"] else []),
         *(["anchors"] if "anchor" in parts["risen"] else []),
-        *(["mended answers first"] if "mending" in parts["risen"] else []),
     ]
     return (
         f"defaults for about {kind.parameters / 1e6:,.0f} M parameters on {kind.device}: "

@@ -1,9 +1,8 @@
 """Plain prompts that come with the package, and questions of fact that watch what a model knows.
 
-The prompts have no constraints of form; the generator ``constraints`` adds some. The short
-questions are no instructions to train on: a phase is held to what the model answers to them. The
-facts are never trained on. ``PROVENANCE.md`` beside the files says who wrote them and what they
-were compared with.
+The prompts have no constraints of form; the generator ``constraints`` adds some. The facts are
+never trained on. ``PROVENANCE.md`` beside the files says who wrote them and what they were
+compared with.
 
 >>> capital = facts()[0]
 >>> capital.prompt, capital.is_told_by("It is Paris."), capital.is_told_by("I do not know.")
@@ -18,7 +17,7 @@ from pathlib import Path
 from risen_plugin.instructions.validity.words import words_of
 from risen_plugin.kit.json_lines import read_lines
 
-__all__ = ["PLAIN", "Fact", "facts", "facts_file", "plain_file", "plain_prompts", "questions"]
+__all__ = ["PLAIN", "Fact", "facts", "facts_file", "plain_file", "plain_prompts"]
 
 PLAIN = "plain"
 """The name of the prompts where a path is asked for, if nothing there has this name."""
@@ -56,12 +55,6 @@ def facts_file() -> Path:
 def plain_prompts() -> tuple[str, ...]:
     """The plain prompts, in the order of the file."""
     return tuple(line.value()["prompt"] for line in read_lines(plain_file()))
-
-
-def questions() -> tuple[str, ...]:
-    """Short questions, none of them about one of the facts, in the order of the file."""
-    file = Path(__file__).parent / "questions.jsonl"
-    return tuple(line.value()["prompt"] for line in read_lines(file))
 
 
 def facts() -> tuple[Fact, ...]:
