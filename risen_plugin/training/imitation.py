@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import cast
 
 import torch
 from tqdm.auto import tqdm
@@ -170,6 +171,7 @@ def _average(trainer: PhaseTrainer, parameters: Sequence[torch.nn.Parameter]) ->
     if trainer.accelerator.num_processes == 1:
         return
     for parameter in parameters:
-        if parameter.grad is None:  # the others have one, and wait
-            parameter.grad = torch.zeros_like(parameter)
-        parameter.grad = trainer.accelerator.reduce(parameter.grad, reduction="mean")
+        own = parameter.grad
+        if own is None:  # the others have one, and wait
+            own = torch.zeros_like(parameter)
+        parameter.grad = cast(torch.Tensor, trainer.accelerator.reduce(own, reduction="mean"))
