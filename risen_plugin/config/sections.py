@@ -266,12 +266,12 @@ class MendingConfig:
     :param learning_rate: the highest; it falls to 0.
     """
 
-    rows: int = 400
-    tokens: int = 160
+    rows: int = 1600
+    tokens: int = 80
     batch_size: int = 8
     weight: float = 1.0
     unedited: float = 0.02
-    learning_rate: float = 4e-4
+    learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
         for name in ("rows", "tokens", "batch_size"):
