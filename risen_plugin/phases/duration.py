@@ -201,8 +201,8 @@ def work_of(
     :param own: rows that the model answers for a probe.
     :param probe: probe rows.
     :param anchor: of which each step takes some rows, as far as there are those of the package.
-    :param mending: for which as many questions are answered as there are rows, and as many answers
-        learned from, of the longest length.
+    :param mending: for which as many questions are answered as it has rows, as far as there are
+        those of the package, and as many answers learned from as it has rows, of the longest length.
     """
     batches = steps / steps_per_batch(grpo)
     passes = steps * int(grpo.get("gradient_accumulation_steps") or 1)
@@ -213,12 +213,13 @@ def work_of(
     looks = 0 if not guard.every else (steps - 1) // guard.every
     greedy = rows.first + rows.most + 2 * beside + facts + looks * rows.first + guard.kl_samples
     first = 0 if mending is None else -(-mending.rows // mending.batch_size)
-    held = 0 if anchor is None else min((steps + first) * anchor.rows, _PLAIN)
+    held = 0 if anchor is None else min(max(steps, first) * anchor.rows, _PLAIN)
     if anchor is not None:
         greedy += held * min(1.0, anchor.tokens / int(grpo["max_completion_length"]))
-    mended = 0.0  # answers of GRPO's length
+    drafts = learned = 0.0  # of GRPO's length
     if mending is not None:
-        mended = mending.rows * mending.tokens / int(grpo["max_completion_length"])
+        length = mending.tokens / int(grpo["max_completion_length"])
+        drafts, learned = min(mending.rows, _PLAIN) * length, mending.rows * length
     return Work(
         steps,
         answers,
@@ -226,10 +227,10 @@ def work_of(
         batches,
         passes,
         skips,
-        greedy + mended,
+        greedy + drafts,
         own,
         (2 + looks) * (probe + guard.kl_samples) + held,
-        mended / int(grpo["per_device_train_batch_size"]),
+        learned / int(grpo["per_device_train_batch_size"]),
     )
 
 

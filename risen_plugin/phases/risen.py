@@ -367,7 +367,7 @@ class RisenPhase(Trial):
             self.context,
             self.asking,
             f"{self.label}: anchors",
-            steps=first + self.decision.steps,
+            steps=max(first, self.decision.steps),  # both begin with the first of them
             seed=self.seed,
             outside=self.measures_outside,
         )

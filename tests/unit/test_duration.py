@@ -83,6 +83,10 @@ def test_mended_answers_are_written_and_learned_from_before_the_first_step() -> 
     assert made.before == 100.0
     more = expected(PACE, made, STEADY).training_s - expected(PACE, without, STEADY).training_s
     assert more == pytest.approx(100.0 * PACE.update_s)
+    many = work_of(
+        4, fields, guard, RowPlan((64,)), beside=0, mending=MendingConfig(rows=5000, tokens=80)
+    )
+    assert many.greedy - without.greedy == 525.0  # questions that there are
 
 
 def test_what_is_measured_beside_adherence_counts_too() -> None:

@@ -47,7 +47,7 @@ class Piece:
 Edit = Callable[[Piece, Any], str]
 
 
-def _sure(change: Callable[[str], str]) -> Edit:
+def _of_text(change: Callable[[str], str]) -> Edit:
     """An edit that looks at the text alone."""
     return lambda piece, one: change(piece.text)
 
@@ -71,10 +71,10 @@ def _divided(count: Callable[[Any], int], divider: str) -> Edit:
     return lambda piece, one: divider.join(_chunks(piece.text, count(one))) or piece.text
 
 
-def _marked(piece: Piece, missing: int, mark: Callable[[str], str]) -> str:
+def _marked(piece: Piece, count: int, mark: Callable[[str], str]) -> str:
     """So many words, chosen by lot, with a mark."""
     found = list(_LONG_WORD.finditer(piece.text))
-    chosen = piece.rng.sample(found, min(len(found), max(0, missing)))
+    chosen = piece.rng.sample(found, min(len(found), count))
     text = piece.text
     for match in sorted(chosen, key=lambda match: -match.start()):
         text = f"{text[: match.start()]}{mark(match[0])}{text[match.end() :]}"
@@ -157,9 +157,9 @@ EDITS: Mapping[str, Edit] = MappingProxyType(
         # First what leaves something out, then what divides, marks and surrounds the rest.
         "keywords:forbidden_words": _only_good,
         "keywords:exclude_word_harder": _only_good,
-        "punctuation:punctuation_exclamation": _sure(lambda text: text.replace("!", ".")),
-        "punctuation:no_comma": _sure(_without_commas),
-        "punctuation:punctuation_dot": _sure(_without_dots),
+        "punctuation:punctuation_exclamation": _of_text(lambda text: text.replace("!", ".")),
+        "punctuation:no_comma": _of_text(_without_commas),
+        "punctuation:punctuation_dot": _of_text(_without_dots),
         "detectable_format:number_bullet_lists": _bullets,
         "detectable_format:multiple_sections": _sections,
         "detectable_format:sentence_hyphens": _joined,
@@ -183,18 +183,18 @@ EDITS: Mapping[str, Edit] = MappingProxyType(
         "detectable_format:title": _titled,
         "startend:end_checker": lambda piece, one: f"{piece.text} {one.end_phrase}",
         "combination:repeat_prompt": lambda piece, one: f"{one.prompt_to_repeat}\n\n{piece.text}",
-        "change_case:english_capital": _sure(str.upper),
-        "change_case:english_lowercase": _sure(str.lower),
-        "detectable_format:square_brackets": _sure(
+        "change_case:english_capital": _of_text(str.upper),
+        "change_case:english_lowercase": _of_text(str.lower),
+        "detectable_format:square_brackets": _of_text(
             lambda text: re.sub(r"\S+", lambda word: f"[{word[0]}]", text)
         ),
-        "detectable_format:bigram_wrapping": _sure(
+        "detectable_format:bigram_wrapping": _of_text(
             lambda text: _PAIR.sub(lambda pair: f"<<{pair[1]}{pair[2]}{pair[3]}>>", text)
         ),
-        "detectable_format:json_format": _sure(
+        "detectable_format:json_format": _of_text(
             lambda text: json.dumps({"answer": text}, ensure_ascii=False)
         ),
-        "startend:quotation": _sure(lambda text: '"' + text.strip('"') + '"'),
+        "startend:quotation": _of_text(lambda text: '"' + text.strip('"') + '"'),
     }
 )
 """The edits in the order in which they are made."""
