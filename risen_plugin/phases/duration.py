@@ -202,7 +202,7 @@ def work_of(
     :param probe: probe rows.
     :param anchor: of which each step takes some rows, as far as there are those of the package.
     :param mending: for which as many questions are answered as it has rows, as far as there are
-        those of the package, and as many answers learned from as it has rows, of the longest length.
+        those of the package, and as many answers learned from as it has rows, all of full length.
     """
     batches = steps / steps_per_batch(grpo)
     passes = steps * int(grpo.get("gradient_accumulation_steps") or 1)

@@ -322,7 +322,9 @@ class RisenPhase(Trial):
         if config is None:
             return None
         count = config.rows * CHOICES
-        rows = context.processes.main(partial(self._draw, count, context.model, peek=True))
+        more = max(0, config.tokens - self.asking.answer_tokens)
+        draw = partial(self._draw, count, context.model, peek=True, more=more)
+        rows = context.processes.main(draw)
         made = context.processes.together(
             lambda: mended_answers(
                 context,
@@ -391,11 +393,12 @@ class RisenPhase(Trial):
         )
         return trainer
 
-    def _draw(self, count: int, model: Model, *, peek: bool = False) -> list[Row]:
+    def _draw(self, count: int, model: Model, *, peek: bool = False, more: int = 0) -> list[Row]:
         """Instructions to train on, in the main process.
 
         :param model: the one in training, for generators that ask it.
         :param peek: whether they are drawn again later.
+        :param more: tokens of room that an answer needs beyond those of GRPO.
         """
         context = self.context
         answer_tokens = self.grpo["max_completion_length"]
@@ -415,7 +418,7 @@ class RisenPhase(Trial):
         return context.instructions.next(
             count,
             context.pass_rates.rates(),
-            longest=longest,
+            longest=longest - more,
             peek=peek,
             generate=generate,
             held_out_adherence=self.held_out_adherence,
