@@ -62,7 +62,9 @@ def test_a_phase_learns_from_what_was_mended_before_it_samples(
     make_trainer: Make, make_model: Make, config: Make
 ) -> None:
     told: dict[str, Any] = {}
-    for name, changes in {"with": {}, "without": {"mending": None}}.items():
+    weightless = {"mending": {**MENDING, "weight": 0.0}}
+    kinds = {"with": {}, "weightless": weightless, "without": {"mending": None}}
+    for name, changes in kinds.items():
         trainer = make_trainer(make_model(), folder=name)
         callback = RisenCallback(config(**of_constraints(**changes))).attach(trainer)
         trainer.train()
@@ -73,6 +75,7 @@ def test_a_phase_learns_from_what_was_mended_before_it_samples(
     assert metrics["mending/steps"] == -(-metrics["mending/learned"] // 4)
     # Of the first answers that are sampled, which GRPO has not learned from yet.
     assert metrics["reward_first"] > told["without"]["reward_first"]
+    assert told["weightless"]["reward_first"] == told["without"]["reward_first"]
 
 
 @pytest.mark.parametrize("dies_at", [0, 2])
