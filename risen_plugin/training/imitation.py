@@ -44,18 +44,22 @@ def example(prompt: list[int], draft: list[int], answer: list[int], unedited: fl
     """An answer that was made of a draft, to be learned where they differ.
 
     A token counts if it is not the draft's, or if it follows one that was put in, or the place
-    where one was left out.
+    where one was left out. So do the first and the last: most edits begin or end an answer, and
+    those that do neither show that an answer begins and ends otherwise where nobody asked for it.
 
     :param unedited: the weight of a token that is the draft's, where one that counts has 1.
 
     >>> example([1], [5, 6, 7], [4, 5, 7, 2], 0.0).weights
     [0.0, 0.25, 0.25, 0.25, 0.25]
+    >>> example([1], [5, 6, 7, 2], [5, 6, 7, 2], 0.0).weights
+    [0.0, 0.5, 0.0, 0.0, 0.5]
     """
     weights = [unedited] * len(answer)
     for change, _, _, start, end in SequenceMatcher(None, draft, answer, False).get_opcodes():
         if change != "equal":
             upto = end if change == "replace" else end + 1
             weights[start:upto] = [1.0] * len(weights[start:upto])
+    weights[0] = weights[-1] = 1.0
     whole = sum(weights) or 1.0
     return Example([*prompt, *answer], [0.0] * len(prompt) + [one / whole for one in weights])
 
@@ -118,13 +122,14 @@ def imitate(
     losses: list[float] = []
     model.train()
     bar = tqdm(total=imitation.steps, desc=label, unit="step", leave=False, disable=quiet)
-    with bar, in_precision(model, precision):
+    with bar:
         for step, rows in enumerate(imitation.batches()):
             for group in optimizer.param_groups:
                 group["lr"] = imitation.rate(step)
-            loss = _backward(model, rows, imitation.weight)
+            loss = _backward(model, rows, imitation.weight, precision)
             if anchors is not None and (read := anchors.of(step, 1)):
-                found = anchors.divergence(model, read)
+                with in_precision(model, precision):
+                    found = anchors.divergence(model, read)
                 (anchors.weight * found.sum() / anchors.each_step).backward()
             _average(trainer, parameters)
             torch.nn.utils.clip_grad_norm_(parameters, _NORM)
@@ -136,11 +141,18 @@ def imitate(
     return losses
 
 
-def _backward(model: Model, rows: Sequence[Example], weight: float) -> float:
-    """The weighted gradient of the mean loss of the rows; the loss itself."""
+def _backward(
+    model: Model, rows: Sequence[Example], weight: float, precision: torch.dtype | None
+) -> float:
+    """The weighted gradient of the mean loss of the rows; the loss itself.
+
+    Autocast ends with each forward pass: until then it keeps what it has rounded, and would compute
+    with the weights as they were before the optimizer's first step.
+    """
     whole = 0.0
     for start in range(0, len(rows), _AT_ONCE):
-        loss = _summed_loss(model, rows[start : start + _AT_ONCE]) / len(rows)
+        with in_precision(model, precision):
+            loss = _summed_loss(model, rows[start : start + _AT_ONCE]) / len(rows)
         (weight * loss).backward()
         whole += float(loss.detach())
     return whole

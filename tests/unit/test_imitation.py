@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from risen_plugin.phases.mending import evenly
-from risen_plugin.training.imitation import Example, Imitation, example
+from peft import LoraConfig, get_peft_model
+
+from risen_plugin.training.anchoring import Anchors, anchored
+from risen_plugin.training.imitation import Example, Imitation, example, imitate
 
 KINDS = st.lists(
     st.lists(st.sampled_from("abcde"), min_size=1, max_size=3, unique=True), max_size=40
@@ -69,11 +76,11 @@ def test_the_rate_rises_for_three_steps_and_falls_towards_none() -> None:
 @pytest.mark.parametrize(
     ("draft", "answer", "counted"),
     [
-        ([5, 6, 2], [5, 6, 2], ""),
+        ([5, 6, 2], [5, 6, 2], "5 2"),  # how it begins and ends
         ([5, 6, 2], [9, 5, 6, 9, 2], "9 5 9 2"),  # put around it, and what follows each
-        ([5, 8, 6, 2], [5, 6, 2], "6"),  # what stands where one was left out
-        ([5, 6, 2], [5, 7, 2], "7"),
-        ([5, 6, 7], [5, 2], "2"),
+        ([5, 8, 6, 4, 2], [5, 6, 4, 2], "5 6 2"),  # what stands where one was left out
+        ([5, 6, 4, 2], [5, 7, 4, 2], "5 7 2"),
+        ([5, 6, 7], [5, 2], "5 2"),
     ],
 )
 def test_the_edits_count_and_little_else(draft: list[int], answer: list[int], counted: str) -> None:
@@ -91,3 +98,43 @@ def test_the_weights_of_an_answer_are_of_its_tokens_alone_and_sum_to_one(
     assert len(made.weights) == len(made.ids)
     assert made.weights[:2] == [0.0, 0.0]
     assert sum(made.weights) == pytest.approx(1.0)
+
+
+def learned(make_model: Callable[..., Any], precision: torch.dtype | None, **changes: Any) -> Any:
+    """The losses of twelve steps on one answer, and how far the model went from its anchor."""
+    torch.manual_seed(0)  # for the adapter
+    model = get_peft_model(make_model(), LoraConfig(r=4, target_modules="all-linear"))
+    anchor = anchored(
+        model, [([9, 8], [7, 6, 5])], likeliest=8, batch_size=1, precision=precision
+    )
+    anchors = Anchors(anchor, 1, 1.0)
+    row = Example([1, 2, 3, 4, 5, 6], [0.0, 0.0, 0.25, 0.25, 0.25, 0.25])
+    losses = imitate(
+        SimpleNamespace(trained=model, accelerator=SimpleNamespace(num_processes=1)),  # type: ignore[arg-type]
+        Imitation([row] * 24, 2, 12, 1e-2, 0),
+        anchors if changes.get("is_held", True) else None,
+        precision=precision,
+        label="",
+        quiet=True,
+    )
+    with torch.no_grad():
+        return losses, float(anchors.divergence(model.eval(), anchor))
+
+
+def test_each_step_sees_what_the_ones_before_it_learned_in_bf16_too(
+    make_model: Callable[..., Any],
+) -> None:
+    """Autocast keeps rounded weights until it ends, and would compute with the first ones."""
+    losses, _ = learned(make_model, None)
+    assert len(losses) == 12
+    assert losses[-1] < losses[0] - 0.3
+    rounded, _ = learned(make_model, torch.bfloat16)
+    assert rounded == pytest.approx(losses, abs=0.05)
+
+
+def test_anchors_hold_the_model_where_nothing_is_to_be_learned(
+    make_model: Callable[..., Any],
+) -> None:
+    _, held = learned(make_model, None)
+    _, free = learned(make_model, None, is_held=False)
+    assert held < free
