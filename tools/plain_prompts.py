@@ -1,8 +1,8 @@
-"""Compare the plain prompts and the facts of the package with evaluation files.
+"""Compare the prompts, questions and facts of the package with evaluation files.
 
 ``python -m tools.plain_prompts FILE ...`` prints, for each file and for runs of 13, 8 and 6 words,
-how many of the prompts and of the facts share a run, or all their words, with a text in it, and
-which. It ends with exit code 1 if a prompt does; facts are never trained on. The figures stand in
+how many of the prompts, questions and facts share a run, or all their words, with a text in it, and
+which. It ends with exit code 1 if a prompt or a question does; facts are never trained on. The figures stand in
 ``instructions/plain/PROVENANCE.md``.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from risen_plugin.instructions.plain import facts, plain_prompts
+from risen_plugin.instructions.plain import facts, plain_prompts, short_questions
 from risen_plugin.instructions.validity import Decontamination
 
 RUNS = (13, 8, 6)
@@ -24,14 +24,18 @@ def shared(texts: Sequence[str], path: str, run: int) -> list[str]:
 
 
 def main(paths: Sequence[str]) -> int:
-    """Print the comparison with each of ``paths``; 1 if a prompt shares anything, else 0."""
-    sets = {"prompts": plain_prompts(), "facts": tuple(fact.prompt for fact in facts())}
+    """Print the comparison with each of ``paths``; 1 if one but a fact shares anything, else 0."""
+    sets = {
+        "prompts": plain_prompts(),
+        "questions": short_questions(),
+        "facts": tuple(fact.prompt for fact in facts()),
+    }
     found = False
     for path in paths:
         for run in RUNS:
             for name, texts in sets.items():
                 overlapping = shared(texts, path, run)
-                found = found or (name == "prompts" and bool(overlapping))
+                found = found or (name != "facts" and bool(overlapping))
                 counted = f"{len(overlapping)} of {len(texts)} {name}"
                 print(f"{path}: {counted} share {run} words in a row")
                 for text in overlapping:

@@ -24,7 +24,9 @@ those that were seen: 0.71 in 55 steps on SmolLM2-135M."""
 _SUMMED = ("cispo", "dapo", "vespo")  # losses that leave out what has no advantage
 _FACT_TOKENS = 48
 _FACTS = 76  # that come with the package
-_PLAIN = 525  # prompts that come with the package
+_PLAIN, _QUESTIONS = 525, 260  # prompts that come with the package
+AGAIN = 4
+"""One in so many of the mended answers that are wanted is asked for again, with its constraints."""
 _CHANCES = 100
 _FEWER = 0.9  # share of the steps below which a phase is said to take up to so many
 _KNOWN = 0.7  # of them by SmolLM2-135M (53), so that many are asked again
@@ -213,13 +215,14 @@ def work_of(
     looks = 0 if not guard.every else (steps - 1) // guard.every
     greedy = rows.first + rows.most + 2 * beside + facts + looks * rows.first + guard.kl_samples
     first = 0 if mending is None else -(-mending.rows // mending.batch_size)
-    held = 0 if anchor is None else min(max(steps, first) * anchor.rows, _PLAIN)
+    held = 0 if anchor is None else min(max(steps, first) * anchor.rows, _PLAIN + _QUESTIONS)
     if anchor is not None:
         greedy += held * min(1.0, anchor.tokens / int(grpo["max_completion_length"]))
     drafts = learned = 0.0  # of GRPO's length
     if mending is not None:
         length = mending.tokens / int(grpo["max_completion_length"])
-        drafts, learned = min(mending.rows, _PLAIN) * length, mending.rows * length
+        drafts = (min(mending.rows, _PLAIN) + mending.rows // AGAIN) * length
+        learned = mending.rows * length
     return Work(
         steps,
         answers,

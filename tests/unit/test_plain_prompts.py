@@ -18,6 +18,8 @@ from risen_plugin.instructions.plain import (
     facts_file,
     plain_file,
     plain_prompts,
+    questions_file,
+    short_questions,
 )
 from risen_plugin.instructions.validity.words import words_of
 from tools.plain_prompts import main as compare
@@ -80,6 +82,17 @@ def test_there_are_enough_facts_and_none_is_trained_on() -> None:
     assert all(set(json.loads(row)) == {"prompt", "accepted"} for row in rows)
 
 
+def test_the_short_questions_are_neither_facts_nor_prompts() -> None:
+    """A phase is held to the answers to them, so that facts stay a measure of the others."""
+    rows = [json.loads(line) for line in questions_file().read_text("utf-8").splitlines()]
+    assert [row["prompt"] for row in rows] == list(short_questions())
+    asked = {tuple(words_of(question)) for question in short_questions()}
+    assert len(asked) == len(short_questions()) >= 250
+    measured = {tuple(words_of(fact.prompt)) for fact in facts()}
+    assert not asked & (measured | {tuple(words_of(prompt)) for prompt in plain_prompts()})
+    assert max(map(len, asked)) <= 15
+
+
 def test_every_accepted_answer_is_accepted_and_ignorance_is_not() -> None:
     for fact in facts():
         assert fact.accepted
@@ -121,6 +134,8 @@ def test_the_comparison_finds_what_was_copied(
     assert compare([str(copied)]) == 1
     assert longest in capsys.readouterr().out
     assert compare([str(other)]) == 0
+    other.write_text(json.dumps({"prompt": short_questions()[0]}) + "\n")
+    assert compare([str(other)]) == 1
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Plain prompts that come with the package, and questions of fact that watch what a model knows.
 
-The prompts have no constraints of form; the generator ``constraints`` adds some. The facts are
-never trained on. ``PROVENANCE.md`` beside the files says who wrote them and what they were
+The prompts have no constraints of form; the generator ``constraints`` adds some. The questions have
+short answers, and a phase holds the model to its own. The facts are never trained on. ``PROVENANCE.md`` beside the files says who wrote them and what they were
 compared with.
 
 >>> capital = facts()[0]
@@ -17,7 +17,16 @@ from pathlib import Path
 from risen_plugin.instructions.validity.words import words_of
 from risen_plugin.kit.json_lines import read_lines
 
-__all__ = ["PLAIN", "Fact", "facts", "facts_file", "plain_file", "plain_prompts"]
+__all__ = [
+    "PLAIN",
+    "Fact",
+    "facts",
+    "facts_file",
+    "plain_file",
+    "plain_prompts",
+    "questions_file",
+    "short_questions",
+]
 
 PLAIN = "plain"
 """The name of the prompts where a path is asked for, if nothing there has this name."""
@@ -47,6 +56,11 @@ def plain_file() -> Path:
     return Path(__file__).parent / "plain.jsonl"
 
 
+def questions_file() -> Path:
+    """The file of questions with short answers: JSON Lines with ``prompt``."""
+    return Path(__file__).parent / "questions.jsonl"
+
+
 def facts_file() -> Path:
     """The file of facts: JSON Lines with ``prompt`` and ``accepted``."""
     return Path(__file__).parent / "facts.jsonl"
@@ -54,7 +68,16 @@ def facts_file() -> Path:
 
 def plain_prompts() -> tuple[str, ...]:
     """The plain prompts, in the order of the file."""
-    return tuple(line.value()["prompt"] for line in read_lines(plain_file()))
+    return _prompts(plain_file())
+
+
+def short_questions() -> tuple[str, ...]:
+    """The questions with short answers, in the order of the file; none is one of the facts."""
+    return _prompts(questions_file())
+
+
+def _prompts(path: Path) -> tuple[str, ...]:
+    return tuple(line.value()["prompt"] for line in read_lines(path))
 
 
 def facts() -> tuple[Fact, ...]:
