@@ -1,7 +1,8 @@
 """What a phase begins with: answers of the model at its entry, mended to meet what was asked.
 
 The question is asked without its constraints, since a model that cannot keep them answers better
-without, and what it then says is what it should still say when they are kept.
+without, and what it then says is what it should still say when they are kept. Where no edit helps,
+as for a word that has to be there, it is asked with them, and what it then meets is learned whole.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from risen_plugin.constraints import parse_all
 from risen_plugin.constraints.mending import mended
 from risen_plugin.contracts import Completion, Prompt, Row, text_of
 from risen_plugin.phases.context import PhaseContext
+from risen_plugin.phases.duration import AGAIN
 from risen_plugin.rewards.adherence import grade, verdicts
 from risen_plugin.training.answering import answers
 from risen_plugin.training.asking import Asking, end_ids
@@ -48,10 +50,12 @@ class Draft:
     """The model's own answer to a question.
 
     :param is_cut: whether it ends where its room ended.
+    :param is_whole: whether all of it is to be learned, since it was asked with the constraints.
     """
 
     text: str
     is_cut: bool
+    is_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,16 +88,16 @@ def mended_answers(
     questions, mine = _questions(asking, context.processes.share(rows), most)
     drafts = _drafts(context, asking, list(questions.values()), label, outside)
     by_question = dict(zip(questions, drafts, strict=True))
-    edited = [
-        Edited(row, draft, text)
-        for row, draft in ((row, by_question[key]) for row, key in mine)
-        if (text := _mended(row, draft, rng)) is not None and text != draft.text
-    ]
+    edited, missed = _edited([(row, by_question[key]) for row, key in mine], rng)
+    again = [missed[place] for place in evenly(_kinds(missed), most // AGAIN, rng)]
+    drafts = _drafts(context, asking, [row["prompt"] for row in again], f"{label}, again", outside)
+    whole = [replace(draft, is_whole=True) for draft in drafts]
+    edited += _edited(list(zip(again, whole, strict=True)), rng)[0]
     good = [one for one, passes in zip(edited, _passed(context, edited), strict=True) if passes]
-    chosen = evenly([one.row.get(_IDS) or [""] for one in good], most, rng)
+    chosen = evenly(_kinds([one.row for one in good]), most, rng)
     end = end_ids(context.model, asking.tokenizer)[:1]
     examples = [_example(asking, good[place], end, config.unedited) for place in chosen]
-    return Mended(len(questions), len(good), examples)
+    return Mended(len(questions) + len(again), len(good), examples)
 
 
 def imitation_of(context: PhaseContext, made: Mended, *, seed: int) -> Imitation | None:
@@ -183,6 +187,26 @@ def _mended(row: Row, draft: Draft, rng: random.Random) -> str | None:
     return mended(draft.text, constraints, rng, about, is_cut=draft.is_cut)
 
 
+def _edited(
+    drafted: Sequence[tuple[Row, Draft]], rng: random.Random
+) -> tuple[list[Edited], list[Row]]:
+    """What there is to learn from, and the rows whose drafts no edit can mend."""
+    edited: list[Edited] = []
+    missed: list[Row] = []
+    for row, draft in drafted:
+        text = _mended(row, draft, rng)
+        if text is None:
+            missed.append(row)
+        elif draft.is_whole or text != draft.text:
+            edited.append(Edited(row, draft, text))
+    return edited, missed
+
+
+def _kinds(rows: Sequence[Row]) -> list[Sequence[str]]:
+    """The constraints of each row, by their ids."""
+    return [row.get(_IDS) or [""] for row in rows]
+
+
 def _passed(context: PhaseContext, edited: Sequence[Edited]) -> list[bool | None]:
     """Whether every graded reward passes each answer."""
     if not edited:
@@ -206,4 +230,5 @@ def _example(asking: Asking, edited: Edited, end: list[int], unedited: float) ->
 
     draft = [*ids(edited.draft.text), *([] if edited.draft.is_cut else end)]
     answer = [*ids(edited.text), *end]
-    return example(asking.prompt_ids(edited.row["prompt"]), draft, answer, unedited)
+    asked = asking.prompt_ids(edited.row["prompt"])
+    return example(asked, draft, answer, 1.0 if edited.draft.is_whole else unedited)

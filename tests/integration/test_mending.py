@@ -70,7 +70,7 @@ def test_a_phase_learns_from_what_was_mended_before_it_samples(
         trainer.train()
         told[name] = phase_of(callback).metrics
     metrics = told["with"]
-    assert metrics["mending/asked"] <= 40
+    assert metrics["mending/asked"] <= 40 + 48 / 4
     assert metrics["mending/met"] >= metrics["mending/learned"] > 0
     assert metrics["mending/steps"] == -(-metrics["mending/learned"] // 4)
     # Of the first answers that are sampled, which GRPO has not learned from yet.

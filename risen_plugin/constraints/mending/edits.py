@@ -115,6 +115,15 @@ def _titled(piece: Piece, one: Any) -> str:
     return f"<<{title}>>\n\n{piece.text}"
 
 
+def _two_responses(piece: Piece, one: Any) -> str:
+    """The whole answer, and a shorter one without its last sentence."""
+    *first, last = sentences(piece.text) or [""]
+    if not first:
+        return piece.text
+    shorter = piece.text.rstrip().removesuffix(last).rstrip()
+    return f"{piece.text.rstrip()}\n\n******\n\n{shorter}"
+
+
 def _nth_paragraph(piece: Piece, one: NthParagraphFirstWord) -> str:
     chunks = _chunks(piece.text, one.num_paragraphs)
     if not chunks:
@@ -181,6 +190,7 @@ EDITS: Mapping[str, Edit] = MappingProxyType(
         ),
         "detectable_content:postscript": _postscript,
         "detectable_format:title": _titled,
+        "combination:two_responses": _two_responses,
         "startend:end_checker": lambda piece, one: f"{piece.text} {one.end_phrase}",
         "combination:repeat_prompt": lambda piece, one: f"{one.prompt_to_repeat}\n\n{piece.text}",
         "change_case:english_capital": _of_text(str.upper),
