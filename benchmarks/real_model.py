@@ -2,8 +2,9 @@
 
 Trains MODEL in several ways at equal rollouts, on plain prompts of the package to which the
 generator ``constraints`` adds, and measures each beside the model as it was: IFEval by our checks
-and by lm-eval's, retention, and IFEval again of the exported int8 bundle. None of the training
-prompts is one of IFEval's (``risen_plugin/instructions/plain/PROVENANCE.md``). Every stage leaves
+and by lm-eval's, IFBench where its package is installed, retention, and all of it again of the
+exported int8 bundle. None of the training prompts is one of IFEval's or IFBench's
+(``risen_plugin/instructions/plain/PROVENANCE.md``). Every stage leaves
 its numbers in OUT, and is not done again where they are.
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 
 import click
 
-from benchmarks import ifeval
+from benchmarks import ifbench, ifeval
 from benchmarks.shared import ROOT, machine, print_table, threads_option
 from risen_plugin.kit.files import write_json
 
@@ -194,17 +195,27 @@ class _Run:
         if not bundle.is_dir():
             export(trained, bundle, (precision,), check=precision != "fp32", force=True)
         known = facts()
-        prompts = [*(row["prompt"] for row in self.rows), *(fact.prompt for fact in known)]
-        texts = ifeval.answers(bundle, prompts, threads=self.threads, tokens=self.tokens)
-        asked = len(self.rows)
-        told = [fact.is_told_by(text) for fact, text in zip(known, texts[asked:], strict=True)]
+        others = [] if ifbench.missing() else ifbench.rows()[: len(self.rows)]
+        asked = [row["prompt"] for row in (*self.rows, *others)]
+        texts = ifeval.answers(
+            bundle,
+            [*asked, *(fact.prompt for fact in known)],
+            threads=self.threads,
+            tokens=self.tokens,
+        )
         shutil.rmtree(bundle)
-        return {
-            "ifeval": ifeval.scores(self.rows, texts[:asked]),
-            "by_row": ifeval.strict_rows(self.rows, texts[:asked]),
+        followed, about_facts = texts[: len(self.rows)], texts[len(asked) :]
+        told = [fact.is_told_by(text) for fact, text in zip(known, about_facts, strict=True)]
+        numbers = {
+            "ifeval": ifeval.scores(self.rows, followed),
+            "by_row": ifeval.strict_rows(self.rows, followed),
             "told": told,
-            "answers": texts,
+            "answers": [*followed, *about_facts],
         }
+        if others:
+            made = texts[len(self.rows) : len(asked)]
+            numbers |= {"ifbench": ifbench.scores(others, made), "ifbench_answers": made}
+        return numbers
 
     def _retention(self, trained: Path) -> Numbers:
         """The drift from the model's own answers to questions that nothing was trained on."""
@@ -236,6 +247,7 @@ def _show(found: Mapping[str, list[Numbers]], rows: int) -> None:
             "loose",
             "instruction",
             "int8",
+            "IFBench",
             "facts lost",
             "GSM8K",
             "own answers",
@@ -249,6 +261,7 @@ def _show(found: Mapping[str, list[Numbers]], rows: int) -> None:
                     for key in ("prompt_strict", "prompt_loose", "instruction_strict")
                 ),
                 f"{_mean(runs, 'int8', 'ifeval', by, 'prompt_strict'):.3f}",
+                _ifbench(runs),
                 _lost(base, runs),
                 f"{_mean(runs, 'kept', 'gsm8k_rise'):+.3f}",
                 f"{_mean(runs, 'kept', 'own_rise'):.3f}",
@@ -266,6 +279,13 @@ def _mean(runs: list[Numbers], *keys: str) -> float:
         return float(numbers)
 
     return statistics.fmean(map(value, runs))
+
+
+def _ifbench(runs: list[Numbers]) -> str:
+    """Its prompts that are followed by its loose measure, which is the one that it is known by."""
+    if not all("ifbench" in run["fp32"] for run in runs):
+        return ""
+    return f"{_mean(runs, 'fp32', 'ifbench', 'prompt_loose'):.3f}"
 
 
 def _lost(base: Numbers | None, runs: list[Numbers]) -> str:

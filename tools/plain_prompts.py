@@ -2,8 +2,8 @@
 
 ``python -m tools.plain_prompts FILE ...`` prints, for each file and for runs of 13, 8 and 6 words,
 how many of the prompts, questions and facts share a run, or all their words, with a text in it, and
-which. It ends with exit code 1 if a prompt or a question does; facts are never trained on. The figures stand in
-``instructions/plain/PROVENANCE.md``.
+which. It ends with exit code 1 if a prompt or a question does; facts are never trained on. The
+figures stand in ``instructions/plain/PROVENANCE.md``.
 """
 
 from __future__ import annotations

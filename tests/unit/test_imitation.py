@@ -12,10 +12,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from risen_plugin.phases.mending import evenly
 from peft import LoraConfig, get_peft_model
 
+from risen_plugin.phases.mending import evenly
 from risen_plugin.training.anchoring import Anchors, anchored
 from risen_plugin.training.imitation import Example, Imitation, example, imitate
 
@@ -104,9 +103,7 @@ def learned(make_model: Callable[..., Any], precision: torch.dtype | None, **cha
     """The losses of twelve steps on one answer, and how far the model went from its anchor."""
     torch.manual_seed(0)  # for the adapter
     model = get_peft_model(make_model(), LoraConfig(r=4, target_modules="all-linear"))
-    anchor = anchored(
-        model, [([9, 8], [7, 6, 5])], likeliest=8, batch_size=1, precision=precision
-    )
+    anchor = anchored(model, [([9, 8], [7, 6, 5])], likeliest=8, batch_size=1, precision=precision)
     anchors = Anchors(anchor, 1, 1.0)
     row = Example([1, 2, 3, 4, 5, 6], [0.0, 0.0, 0.25, 0.25, 0.25, 0.25])
     losses = imitate(

@@ -1,8 +1,8 @@
 """Plain prompts that come with the package, and questions of fact that watch what a model knows.
 
 The prompts have no constraints of form; the generator ``constraints`` adds some. The questions have
-short answers, and a phase holds the model to its own. The facts are never trained on. ``PROVENANCE.md`` beside the files says who wrote them and what they were
-compared with.
+short answers, and a phase holds the model to its own. The facts are never trained on.
+``PROVENANCE.md`` beside the files says who wrote them and what they were compared with.
 
 >>> capital = facts()[0]
 >>> capital.prompt, capital.is_told_by("It is Paris."), capital.is_told_by("I do not know.")
