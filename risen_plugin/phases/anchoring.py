@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 from risen_plugin.builtin.generators.anchor_prompts import anchor_prompts
 from risen_plugin.phases.context import PhaseContext
@@ -43,10 +42,7 @@ def make_anchors(
         context.say(f"{label}: none, since the probe has all of their prompts")
         return None
     mine = processes.share(apart[: steps * config.rows])
-    short = replace(
-        asking,
-        grpo={**asking.grpo, "max_completion_length": min(config.tokens, asking.answer_tokens)},
-    )
+    short = asking.with_room(min(config.tokens, asking.answer_tokens))
     made = answers(
         context.model,
         short,

@@ -7,7 +7,6 @@ them, such as one that was trained for a task alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from transformers import TrainerState
@@ -67,8 +66,7 @@ def are_told(  # noqa: PLR0917 the model, how it is asked, and what
         ]
 
     rows = [{"prompt": _as_prompt(context.tokenizer, fact.prompt)} for fact in asked]
-    most = min(_TOKENS, asking.answer_tokens)
-    short = replace(asking, grpo={**asking.grpo, "max_completion_length": most})
+    short = asking.with_room(min(_TOKENS, asking.answer_tokens))
     reward = NamedReward(tells, "known_fact", "the questions of fact")
     _, scores = answered_and_scored(
         context, model, short, label, TrainerState(), outside, rows, [reward]

@@ -162,10 +162,9 @@ def _drafts(
 ) -> list[Draft]:
     config = context.config.mending
     assert config is not None
-    longer = replace(asking, grpo={**asking.grpo, "max_completion_length": config.tokens})
     made = answers(
         context.model,
-        longer,
+        asking.with_room(config.tokens),
         questions,
         batch_size=context.config.guard.batch_size,
         progress=None if context.quiet else label,

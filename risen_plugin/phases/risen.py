@@ -22,10 +22,10 @@ from risen_plugin.guard.verdicts import Verdict
 from risen_plugin.instructions.rows import derived_seed
 from risen_plugin.phases.anchoring import make_anchors
 from risen_plugin.phases.checkpoints import PhaseCheckpoint, PhaseCheckpoints
+from risen_plugin.phases.cold_start import ColdStart
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.phases.guarding import PhaseGuard, Steering
 from risen_plugin.phases.measuring import Measurement
-from risen_plugin.phases.mending import CHOICES, imitation_of, mended_answers
 from risen_plugin.phases.sampling import Alarm, ChosenWay, Way, way_of
 from risen_plugin.phases.shrinking import Shrinking
 from risen_plugin.phases.trial import Announce, Stopwatch, Trial
@@ -47,7 +47,6 @@ from risen_plugin.training.adapters import Snapshot, entry_folder
 from risen_plugin.training.anchoring import Anchors
 from risen_plugin.training.answering import longest_prompt, texts_in_training
 from risen_plugin.training.grpo import GrpoLogs, Plan, build_trainer, train
-from risen_plugin.training.imitation import Imitation, imitate
 from risen_plugin.training.losses import Likelihood
 from risen_plugin.training.phase_trainer import PhaseTrainer
 from risen_plugin.training.protocols import AdaptedModel, Model
@@ -111,7 +110,9 @@ class RisenPhase(Trial):
         sampled = {"rollouts": context.pass_rates.rollouts, "tokens": context.pass_rates.tokens}
         self.sampled_before: Mapping[str, int] = data.get("entry", sampled)
         self.outage: str | None = None
-        self.mended: dict[str, Any] = dict(data.get("mended", {}))
+        self.cold_start = ColdStart(
+            context, self.asking, self.label, self.seed, data.get("mended", {})
+        )
         self.way = Way(context.config.rollout.use)
         self.alarm = Alarm(context.config.rollout.max_mismatch, self.label)
         self._steps = 0
@@ -189,10 +190,10 @@ class RisenPhase(Trial):
             return None
         resumed = self.resumed
         with self.stopwatch.time(ENTER_S):
-            imitation = self._imitation() if resumed is None else None
-            taken = self.mended.get("steps", 0)  # before it was cut off
-            first = taken if imitation is None else imitation.steps
-            anchors = self.context.processes.together(partial(self._anchors, first))
+            if resumed is None:
+                draw = partial(self._draw, model=self.context.model, peek=True)
+                self.cold_start.prepare(draw, self.measures_outside)
+            anchors = self.context.processes.together(self._anchors)
             trainer = self.context.processes.together(lambda: self._build(anchors))
             self._begin_panel(self._likelihood(trainer.trained, snapshot))
             steering = Steering(
@@ -207,8 +208,8 @@ class RisenPhase(Trial):
             if resumed is not None:
                 resumed.restore(trainer)
             self.checkpoints.follow(trainer)
-        if imitation is not None:
-            self._imitate(trainer, imitation, anchors)
+        with self.stopwatch.time(REINFORCE_S):
+            self.cold_start.learn(trainer, anchors)
         try:
             if resumed is None or not resumed.is_finished:
                 with self.stopwatch.time(REINFORCE_S):
@@ -278,7 +279,7 @@ class RisenPhase(Trial):
             **_error_metrics(context.panel),
             **_way_metrics(self.way, self.alarm),
             **self._foretold(),
-            **{f"{OF_MENDING}{name}": value for name, value in self.mended.items()},
+            **{f"{OF_MENDING}{name}": value for name, value in self.cold_start.figures.items()},
             **{name: round(seconds, 4) for name, seconds in self.stopwatch.seconds.items()},
             "verdict": verdict.reason,
         }
@@ -303,7 +304,7 @@ class RisenPhase(Trial):
             "guard": self.guard.state_dict(),
             "logs": self.grpo_logs.entries,
             "rollout": self.way.name,
-            "mended": self.mended,
+            "mended": self.cold_start.figures,
             "seconds": self.stopwatch.seconds,
             "log": self.answer_log.cut(),
         }
@@ -313,63 +314,16 @@ class RisenPhase(Trial):
         with self.context.tolerant(self.checkpoints.path):
             self.checkpoints.write(trainer, self.state_dict, finished=finished)
 
-    # Before GRPO
-
-    def _imitation(self) -> Imitation | None:
-        """Mended answers of the model at phase entry; None where none are asked for, or came."""
-        context = self.context
-        config = context.config.mending
-        if config is None:
-            return None
-        count = config.rows * CHOICES
-        more = max(0, config.tokens - self.asking.answer_tokens)
-        draw = partial(self._draw, count, context.model, peek=True, more=more)
-        rows = context.processes.main(draw)
-        made = context.processes.together(
-            lambda: mended_answers(
-                context,
-                self.asking,
-                rows,
-                f"{self.label}: answers to mend",
-                seed=self.seed,
-                outside=self.measures_outside,
-            )
-        )
-        counts = context.processes.gather(lambda: (made.asked, made.met, len(made.rows)))
-        asked, met, learned = (sum(count[at] for count in counts) for at in range(3))
-        self.mended = {"asked": asked, "met": met, "learned": learned}
-        context.say(
-            f"{self.label}: learns first from {learned} of {met} instructions that its own "
-            f"answers to {asked} questions meet after they were mended"
-        )
-        return imitation_of(context, made, seed=self.seed)
-
-    def _imitate(
-        self, trainer: PhaseTrainer, imitation: Imitation, anchors: Anchors | None
-    ) -> None:
-        with self.stopwatch.time(REINFORCE_S):
-            losses = imitate(
-                trainer,
-                imitation,
-                anchors,
-                precision=self.asking.precision,
-                label=f"{self.label}: mended answers",
-                quiet=self.context.quiet,
-            )
-        self.mended |= {"steps": len(losses), "loss_first": losses[0], "loss": losses[-1]}
-
     # The trainer
 
-    def _anchors(self, first: int) -> Anchors | None:
-        """Answers of the model at phase entry, which it is as long as no trainer is built.
-
-        :param first: steps before those of GRPO.
-        """
+    def _anchors(self) -> Anchors | None:
+        """Answers of the model at phase entry, which it is as long as no trainer is built."""
         return make_anchors(
             self.context,
             self.asking,
             f"{self.label}: anchors",
-            steps=max(first, self.decision.steps),  # both begin with the first of them
+            # The steps before GRPO and those of GRPO both begin with the first of them.
+            steps=max(self.cold_start.steps, self.decision.steps),
             seed=self.seed,
             outside=self.measures_outside,
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,10 @@ class Asking:
         """Most tokens of an answer."""
         return int(self.grpo["max_completion_length"])
 
+    def with_room(self, tokens: int) -> Asking:
+        """The same way, for answers of at most so many tokens."""
+        return replace(self, grpo={**self.grpo, "max_completion_length": tokens})
+
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt as the model sees it."""
         return prompt_ids(self.tokenizer, prompt, self.template)
@@ -104,6 +108,8 @@ class Asking:
         :param made: token ids of the answers, without padding.
         """
         tokenizer: Any = self.tokenizer
+        if not made:  # which transformers would decode as one text
+            return []
         texts: list[str] = tokenizer.batch_decode(made, skip_special_tokens=True)
         is_parsed = any(
             getattr(tokenizer, name, None) is not None
