@@ -104,9 +104,12 @@ def draw(
 
 
 def instructions(count: int = 640) -> list[dict[str, Any]]:
-    """Rows of the desk that state constraints, without their answers; always the same ones."""
+    """Rows of the desk that state two or three constraints, without answers; always the same ones.
+
+    Of one constraint the embedded model misses too little to learn much from.
+    """
     columns = ("prompt", "instruction_id_list", "kwargs", "family")
-    drawn = draw(count, 0, wish_counts=(1, 1, 2))
+    drawn = draw(count, 0, wish_counts=(2, 2, 3))
     return [{name: row[name] for name in columns} for row in drawn]
 
 
