@@ -60,7 +60,13 @@ def test_larger_models_learn_more_slowly() -> None:
 
 
 def test_a_large_model_is_given_more_steps() -> None:
-    assert [steps_of(size) for size in (0.92e6, 135e6, 8e9)] == [40, 50, 50]
+    sizes = (0.92e6, 135e6, 8e9)
+    assert [steps_of(size, adds_constraints=False) for size in sizes] == [40, 50, 50]
+
+
+def test_most_is_learned_from_mended_answers_where_constraints_are_added() -> None:
+    assert [steps_of(size, adds_constraints=True) for size in (0.92e6, 135e6)] == [40, 25]
+    assert recipe(SMOLLM2, adds_constraints=True)["risen"]["mending"]
 
 
 def test_what_a_run_states_stays() -> None:

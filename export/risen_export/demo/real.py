@@ -113,6 +113,7 @@ def _adapted(
     section = risen_section(PLAIN, REWARDS, generator=GENERATOR, scheduler=in_one_phase(steps))
     section["guard"] |= {"report_rows": _REPORTED}
     parts = recipe(kind, adds_constraints=True)
+    parts.get("risen", {}).pop("mending", None)  # for which there is no time
     data = with_recipe(adaptation(model, section, keep_anyway=False), parts, ())
     run = RunConfig.from_dict({**data, "seed": seed}, "demo")
     folder = out / "run"

@@ -132,7 +132,11 @@ def train_command(
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help=f"GRPO steps; {STEPS}, or {steps_of(math.inf)} above 20 M parameters, unless given.",
+    help=(
+        f"GRPO steps. Unless given {STEPS}; above 20 M parameters "
+        f"{steps_of(math.inf, adds_constraints=False)}, or after mended answers "
+        f"{steps_of(math.inf, adds_constraints=True)}."
+    ),
 )
 @click.option(
     "--probe",
@@ -210,9 +214,11 @@ def adapt_command(
     # What a person has written wrong is told before the model is looked at.
     RunConfig.from_dict(overridden(adapting, pairs), "adapt")
     kind = kind_of(model)
+    adds_constraints = generator == "constraints"
     if steps is None:
-        adapting["risen"]["scheduler"] = in_one_phase(steps_of(kind.parameters))
-    parts = recipe(kind, adds_constraints=generator == "constraints")
+        chosen = steps_of(kind.parameters, adds_constraints=adds_constraints)
+        adapting["risen"]["scheduler"] = in_one_phase(chosen)
+    parts = recipe(kind, adds_constraints=adds_constraints)
     if parts:
         note = "\nrisen: ".join(filter(None, (note, in_words(kind, parts))))
         adapting = with_recipe(adapting, parts, pairs)

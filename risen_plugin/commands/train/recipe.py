@@ -20,7 +20,8 @@ _ROLLOUTS = 32
 _TOKENS = 96
 STEPS = 40
 """GRPO steps of a phase of ``risen adapt``."""
-_STEPS = 50  # of the runs that the defaults above 20 M were measured in
+_STEPS, _STEPS_MENDED = 50, 25  # of the runs that the defaults above 20 M were measured in
+_MENDED = 2800  # answers, learned from in 350 steps before those
 _LOGITS = 256 * 1024**2  # bytes of fp32 logits that one backward pass may make
 _BATCH = (
     "per_device_train_batch_size",
@@ -71,6 +72,7 @@ def recipe(kind: Kind, *, adds_constraints: bool) -> dict[str, Any]:
     if adds_constraints:
         risen["curriculum"] = {"initial": 3000}
         risen["generator"] = {"options": {"maximum": 3}}
+        risen["mending"] = {"rows": _MENDED}
     if kind.device != "cpu":
         return {"risen": risen}
     risen["rollout"] = "auto"
@@ -87,9 +89,14 @@ def rate(parameters: float) -> float:
     return float(f"{max(_LEAST_RATE, min(_RATE, scaled)):.2g}")
 
 
-def steps_of(parameters: float) -> int:
-    """GRPO steps where a person says nothing: more where a step changes less."""
-    return STEPS if parameters < _SMALL else _STEPS
+def steps_of(parameters: float, *, adds_constraints: bool) -> int:
+    """GRPO steps where a person says nothing.
+
+    More where a step changes less, and fewer where most was learned from mended answers before.
+    """
+    if parameters < _SMALL:
+        return STEPS
+    return _STEPS_MENDED if adds_constraints else _STEPS
 
 
 def rows_at_once(vocabulary: int) -> int:
@@ -162,6 +169,7 @@ def in_words(kind: Kind, parts: Mapping[str, Any]) -> str:
         *([f"rollout {parts['risen']['rollout']}"] if "rollout" in parts["risen"] else []),
         *(["curriculum"] if "curriculum" in parts["risen"] else []),
         *(["anchors"] if "anchor" in parts["risen"] else []),
+        *(["mended answers"] if "mending" in parts["risen"] else []),
     ]
     return (
         f"defaults for about {kind.parameters / 1e6:,.0f} M parameters on {kind.device}: "
