@@ -95,6 +95,6 @@ def _library() -> Any:
     spacy, cli = types.ModuleType("spacy"), types.ModuleType("spacy.cli")
     cli.download = lambda name: None  # type: ignore[attr-defined]
     sys.modules.update({"spacy": spacy, "spacy.cli": cli})  # of which nothing else is used
-    utilities = importlib.import_module("ifbench.instructions_util")
+    utilities: Any = importlib.import_module("ifbench.instructions_util")
     utilities._get_sentence_tokenizer = lambda: splitter
     return importlib.import_module("ifbench.evaluation_lib")

@@ -99,17 +99,19 @@ def test_the_weights_of_an_answer_are_of_its_tokens_alone_and_sum_to_one(
     assert sum(made.weights) == pytest.approx(1.0)
 
 
-def learned(make_model: Callable[..., Any], precision: torch.dtype | None, **changes: Any) -> Any:
+def learned(
+    make_model: Callable[..., Any], precision: torch.dtype | None, *, is_held: bool = True
+) -> tuple[list[float], float]:
     """The losses of twelve steps on one answer, and how far the model went from its anchor."""
     torch.manual_seed(0)  # for the adapter
-    model = get_peft_model(make_model(), LoraConfig(r=4, target_modules="all-linear"))
+    model: Any = get_peft_model(make_model(), LoraConfig(r=4, target_modules="all-linear"))
     anchor = anchored(model, [([9, 8], [7, 6, 5])], likeliest=8, batch_size=1, precision=precision)
     anchors = Anchors(anchor, 1, 1.0)
     row = Example([1, 2, 3, 4, 5, 6], [0.0, 0.0, 0.25, 0.25, 0.25, 0.25])
     losses = imitate(
         SimpleNamespace(trained=model, accelerator=SimpleNamespace(num_processes=1)),  # type: ignore[arg-type]
         Imitation([row] * 24, 2, 12, 1e-2, 0),
-        anchors if changes.get("is_held", True) else None,
+        anchors if is_held else None,
         precision=precision,
         label="",
         quiet=True,
