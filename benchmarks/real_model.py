@@ -41,6 +41,7 @@ ON_A_GPU: Mapping[str, str] = {
 """What is set otherwise where there is a GPU."""
 WITHOUT: Mapping[str, Mapping[str, str]] = {
     "no-curriculum": {"risen.curriculum": "null"},
+    "no-mending": {"risen.mending": "null"},
     "no-engine": {"risen.rollout": "transformers"},
 }
 """RISEN with something taken away, by arm."""
@@ -89,7 +90,7 @@ class Stages:
 @click.option("--gsm8k", type=click.Path(path_type=Path), default=_GSM8K)
 @click.option("--arms", default="base,risen,trl,best-answers", show_default=True)
 @click.option("--seeds", default=2, show_default=True)
-@click.option("--steps", default=50, show_default=True, help="GRPO steps of 32 rollouts.")
+@click.option("--steps", default=25, show_default=True, help="GRPO steps of 32 rollouts.")
 @click.option("--set", "pairs", multiple=True, help="Of RISEN's arms, as risen adapt takes it.")
 @click.option("--tokens", default=ifeval.TOKENS, show_default=True, help="Of a measured answer.")
 @click.option("--short", is_flag=True, help="Two steps and few rows: does it run?")
