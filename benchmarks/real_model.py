@@ -2,8 +2,8 @@
 
 Trains MODEL in several ways at equal rollouts, on plain prompts of the package to which the
 generator ``constraints`` adds, and measures each beside the model as it was: IFEval by our checks
-and by lm-eval's, IFBench where its package is installed, retention, and all of it again of the
-exported int8 bundle. None of the training prompts is one of IFEval's or IFBench's
+and by lm-eval's and IFBench where its package is installed, of the bundle in fp32 and in int8, and
+retention. None of the training prompts is one of IFEval's or IFBench's
 (``risen_plugin/instructions/plain/PROVENANCE.md``). Every stage leaves
 its numbers in OUT, and is not done again where they are.
 """

@@ -255,7 +255,8 @@ class MendingConfig:
     The model answers questions greedily, without the constraints that go with them; what of an
     answer misses a constraint is edited as far as code can
     (:func:`risen_plugin.constraints.mending.mended`), and of what passes all rewards then the edits
-    are learned.
+    are learned. Instructions that no edit meets are asked again, with their constraints, a quarter
+    as many as ``rows``, and what the model then meets is learned whole.
 
     :param rows: answers to learn from, at the most, and questions that are asked for them.
     :param tokens: of an answer, at the most.

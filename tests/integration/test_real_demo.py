@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from risen_plugin.cli import command_line
@@ -36,7 +37,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def small_recipe(*args: Any, **named: Any) -> Mapping[str, Any]:
         assert recipe(*args, **named) == {}  # of so small a model
-        return {"risen": {"grpo": GRPO, "buffers": {"largest": 0}}}
+        return {"risen": {"grpo": GRPO, "buffers": {"largest": 0}, "mending": {"rows": 4}}}
 
     monkeypatch.setattr("risen_export.demo.real.recipe", small_recipe)
     monkeypatch.setattr("risen_export.demo.real.MOST_STEPS", 1)
@@ -72,6 +73,7 @@ def test_the_story_is_told_and_leaves_a_bundle_to_talk_to(
     places = [done.output.find(part) for part in story]
     assert all(place >= 0 for place in places), list(zip(story, places, strict=True))
     assert places == sorted(places)
+    assert "mending" not in yaml.safe_load((out / "run" / "run.yaml").read_text())["risen"]
     summary = json.loads((out / "summary.json").read_text())
     assert summary["phase"]["kept"] is False
     assert summary["phase"]["steps"] == 1

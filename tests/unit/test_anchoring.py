@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from risen_plugin.builtin.generators.anchor_prompts import anchor_prompts
 from risen_plugin.config import AnchorConfig
 from risen_plugin.errors import ConfigError, DataError
+from risen_plugin.instructions.plain import plain_prompts, short_questions
 from risen_plugin.training.anchoring import Anchor, Anchors, anchored, divergence
 
 ANSWERED = [([5, 6, 7], [8, 9]), ([5], [4, 3, 2, 1]), ([9, 9, 9, 9], [7])]
@@ -101,7 +102,9 @@ def test_a_text_is_a_message_of_the_users_where_the_model_chats(tmp_path: Path) 
     assert anchor_prompts(config, chats=False) == ["a", chat]
     assert anchor_prompts(config, chats=True) == [[{"role": "user", "content": "a"}], chat]
     assert anchor_prompts(AnchorConfig(prompts=["a"]), chats=False) == ["a"]
-    assert len(anchor_prompts(AnchorConfig(), chats=True)) > 400
+    of_the_package = anchor_prompts(AnchorConfig(), chats=False)
+    assert of_the_package == [*plain_prompts(), *short_questions()]
+    assert len(of_the_package) == 785  # as the announced time reckons
 
 
 @pytest.mark.parametrize(
