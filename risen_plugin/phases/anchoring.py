@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from risen_plugin.builtin.generators.anchor_prompts import anchor_prompts
+from risen_plugin.builtin.generators.anchor_prompts import MOST, anchor_prompts
 from risen_plugin.phases.context import PhaseContext
-from risen_plugin.training.anchoring import Anchors, anchored
+from risen_plugin.training.anchoring import Anchor, Anchors, anchored
 from risen_plugin.training.answering import IGNORED, Encoded, answers
 from risen_plugin.training.asking import Asking
 from risen_plugin.training.outside import Outside
@@ -34,36 +34,48 @@ def make_anchors(
     if config is None:
         return None
     chats = getattr(context.tokenizer, "chat_template", None) is not None
-    prompts = anchor_prompts(config, chats=chats)
-    random.Random(seed).shuffle(prompts)
     probed = {tuple(_asked(row)) for row in context.probe}
-    apart = [prompt for prompt in prompts if tuple(asking.prompt_ids(prompt)) not in probed]
-    if not apart:
+    rng = random.Random(seed)
+    kinds = [
+        [prompt for prompt in kind if tuple(asking.prompt_ids(prompt)) not in probed]
+        for kind in anchor_prompts(config, chats=chats)
+    ]
+    if not any(kinds):
         context.say(f"{label}: none, since the probe has all of their prompts")
         return None
-    mine = processes.share(apart[: steps * config.rows])
-    short = asking.with_room(min(config.tokens, asking.answer_tokens))
+    each = min(MOST, -(-steps * config.rows // len(kinds)))
+    mine = [
+        (kind, prompt)
+        for kind, prompts in enumerate(kinds)
+        for prompt in processes.share(rng.sample(prompts, len(prompts))[:each])
+    ]
+    short = asking.with_room(config.tokens)
     made = answers(
         context.model,
         short,
-        mine,
+        [prompt for _, prompt in mine],
         batch_size=context.config.guard.batch_size,
         progress=None if context.quiet else label,
         outside=outside,
     )
-    answered = [
-        (short.prompt_ids(prompt), list(ids[: config.tokens]))
-        for prompt, ids in zip(mine, made.ids, strict=True)
+    said = [
+        (kind, short.prompt_ids(prompt), list(ids[: config.tokens]))
+        for (kind, prompt), ids in zip(mine, made.ids, strict=True)
+        if ids
     ]
+    made_of = anchored(
+        context.model,
+        [(asked, answer) for _, asked, answer in said],
+        likeliest=config.likeliest,
+        batch_size=_AT_ONCE,
+        precision=asking.precision,
+        progress=None if context.quiet else f"{label}, their likelihoods",
+    )
+    by_kind: dict[int, list[Anchor]] = {}
+    for (kind, _, _), anchor in zip(said, made_of, strict=True):
+        by_kind.setdefault(kind, []).append(anchor)
     return Anchors(
-        anchored(
-            context.model,
-            [both for both in answered if both[1]],
-            likeliest=config.likeliest,
-            batch_size=_AT_ONCE,
-            precision=asking.precision,
-            progress=None if context.quiet else f"{label}, their likelihoods",
-        ),
+        list(by_kind.values()),
         each_step=max(1, config.rows // processes.count),
         weight=config.weight,
     )

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from risen_plugin.builtin.generators.anchor_prompts import MOST
 from risen_plugin.config import AnchorConfig, ControlConfig, GuardConfig, MendingConfig
 from risen_plugin.config.grpo import answers_per_batch, steps_per_batch
 from risen_plugin.config.guard import AUTO
@@ -24,7 +25,7 @@ those that were seen: 0.71 in 55 steps on SmolLM2-135M."""
 _SUMMED = ("cispo", "dapo", "vespo")  # losses that leave out what has no advantage
 _FACT_TOKENS = 48
 _FACTS = 76  # that come with the package
-_PLAIN, _QUESTIONS = 525, 260  # prompts that come with the package
+_PLAIN, _ANCHORS = 525, (525, 260, 100)  # prompts of the package, and of anchors by their kind
 AGAIN = 4
 """One in so many of the mended answers that are wanted is asked for again, with its constraints."""
 _CHANCES = 100
@@ -215,7 +216,8 @@ def work_of(
     looks = 0 if not guard.every else (steps - 1) // guard.every
     greedy = rows.first + rows.most + 2 * beside + facts + looks * rows.first + guard.kl_samples
     first = 0 if mending is None else -(-mending.rows // mending.batch_size)
-    held = 0 if anchor is None else min(max(steps, first) * anchor.rows, _PLAIN + _QUESTIONS)
+    each = 0 if anchor is None else -(-max(steps, first) * anchor.rows // len(_ANCHORS))
+    held = sum(min(each, kind, MOST) for kind in _ANCHORS)
     if anchor is not None:
         greedy += held * min(1.0, anchor.tokens / int(grpo["max_completion_length"]))
     drafts = learned = 0.0  # of GRPO's length

@@ -23,6 +23,8 @@ from risen_plugin.training.answering import same_modes
 from risen_plugin.training.asking import in_precision
 from risen_plugin.training.protocols import Model
 
+_TOGETHER = 4  # anchors of a forward pass
+
 
 @dataclass(frozen=True)
 class Anchor:
@@ -81,19 +83,26 @@ def divergence(model: Model, anchors: Sequence[Anchor]) -> torch.Tensor:
     """For each anchor, the mean KL divergence of the model now from the one that it was made by.
 
     Shape (anchors,), in nats per token, with a gradient; the tokens beyond the likeliest count as
-    one.
+    one. Those of about the same length go through the model together, which saves padding.
     """
-    logits = _logits(model, [anchor.ids for anchor in anchors])
-    found = []
-    for row, anchor in enumerate(anchors):
-        answer = len(anchor.ids) - anchor.first
-        told = logits[row, anchor.first - 1 : anchor.first - 1 + answer].float()
-        now = torch.log_softmax(told, dim=-1).gather(-1, anchor.likely.to(told.device))
-        then = anchor.logps.to(told.device)
-        kl = (then.exp() * (then - now)).sum(dim=-1)
-        rest_then, rest_now = _rest(then), _rest(now)
-        found.append((kl + rest_then.exp() * (rest_then - rest_now)).mean())
-    return torch.stack(found)
+    order = sorted(range(len(anchors)), key=lambda at: len(anchors[at].ids))
+    found: dict[int, torch.Tensor] = {}
+    for start in range(0, len(order), _TOGETHER):
+        places = order[start : start + _TOGETHER]
+        logits = _logits(model, [anchors[at].ids for at in places])
+        found |= {at: _divergence(anchors[at], row) for at, row in zip(places, logits, strict=True)}
+    return torch.stack([found[at] for at in range(len(anchors))])
+
+
+def _divergence(anchor: Anchor, logits: torch.Tensor) -> torch.Tensor:
+    """Of one anchor by the logits of its tokens, (T, V)."""
+    answer = len(anchor.ids) - anchor.first
+    told = logits[anchor.first - 1 : anchor.first - 1 + answer].float()
+    now = torch.log_softmax(told, dim=-1).gather(-1, anchor.likely.to(told.device))
+    then = anchor.logps.to(told.device)
+    kl = (then.exp() * (then - now)).sum(dim=-1)
+    rest_then, rest_now = _rest(then), _rest(now)
+    return (kl + rest_then.exp() * (rest_then - rest_now)).mean()
 
 
 def _rest(logps: torch.Tensor) -> torch.Tensor:
@@ -119,26 +128,29 @@ def _logits(model: Model, rows: Sequence[list[int]]) -> torch.Tensor:
 class Anchors:
     """Anchors of a phase, and how they are used.
 
+    :param kinds: the anchors by the kind of their prompts; the kinds take turns.
     :param each_step: how many are read in an optimizer step of this process.
     :param weight: of their mean divergence beside GRPO's loss.
     """
 
-    anchors: Sequence[Anchor]
+    kinds: Sequence[Sequence[Anchor]]
     each_step: int
     weight: float
 
     def of(self, batch: int, batches: int) -> list[Anchor]:
-        """The anchors of one backward pass: all of them in turn, and then from the first again.
+        """The anchors of one backward pass: those of a kind in turn, and then from the first again.
 
         :param batch: the number of the pass, from 0 on.
         :param batches: backward passes of an optimizer step.
         """
-        if not self.anchors:
+        kinds = [kind for kind in self.kinds if kind]
+        if not kinds:
             return []
         step, place = divmod(batch, batches)
         first, last = (self.each_step * end // batches for end in (place, place + 1))
-        begun = step * self.each_step
-        return [self.anchors[(begun + at) % len(self.anchors)] for at in range(first, last)]
+        places = range(step * self.each_step + first, step * self.each_step + last)
+        turns = [(kinds[place % len(kinds)], place // len(kinds)) for place in places]
+        return [kind[turn % len(kind)] for kind, turn in turns]
 
     def divergence(self, model: Model, read: Sequence[Anchor]) -> torch.Tensor:
         """Of each anchor, how far the model is now from the one that it was made by; (anchors,)."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from risen_plugin.builtin.generators.anchor_prompts import anchor_prompts
 from risen_plugin.config import AnchorConfig
 from risen_plugin.errors import ConfigError, DataError
-from risen_plugin.instructions.plain import plain_prompts, short_questions
+from risen_plugin.instructions.plain import exact_tasks, plain_prompts, short_questions
 from risen_plugin.training.anchoring import Anchor, Anchors, anchored, divergence
 
 ANSWERED = [([5, 6, 7], [8, 9]), ([5], [4, 3, 2, 1]), ([9, 9, 9, 9], [7])]
@@ -80,18 +80,33 @@ def test_making_anchors_leaves_the_model_in_its_modes(make_model: Callable[..., 
     ]
 
 
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5), st.integers(1, 12))
-def test_a_step_reads_its_anchors_once_and_all_have_their_turn(
-    there: int, each_step: int, batches: int, steps: int
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=4).filter(any),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.integers(1, 12),
+)
+def test_the_kinds_of_anchors_take_turns_and_so_do_those_of_a_kind(
+    sizes: list[int], each_step: int, batches: int, steps: int
 ) -> None:
-    listed = [Anchor([number], 0, torch.empty(0), torch.empty(0)) for number in range(there)]
-    anchors = Anchors(listed, each_step, 1.0)
-    read = [one.ids[0] for batch in range(steps * batches) for one in anchors.of(batch, batches)]
-    assert read == [place % there for place in range(steps * each_step)]
+    kinds = [
+        [Anchor([kind, at], 0, torch.empty(0), torch.empty(0)) for at in range(size)]
+        for kind, size in enumerate(sizes)
+    ]
+    anchors = Anchors(kinds, each_step, 1.0)
+    read = [one.ids for batch in range(steps * batches) for one in anchors.of(batch, batches)]
+    assert len(read) == steps * each_step
+    there = [(kind, size) for kind, size in enumerate(sizes) if size]
+    assert [kind for kind, _ in read] == [
+        there[place % len(there)][0] for place in range(len(read))
+    ]
+    for kind, size in there:
+        of_the_kind = [at for one, at in read if one == kind]
+        assert of_the_kind == [turn % size for turn in range(len(of_the_kind))]
 
 
 def test_a_process_without_anchors_reads_none() -> None:
-    assert Anchors([], 8, 1.0).of(3, 4) == []
+    assert Anchors([], 8, 1.0).of(3, 4) == Anchors([[]], 8, 1.0).of(3, 4) == []
 
 
 def test_a_text_is_a_message_of_the_users_where_the_model_chats(tmp_path: Path) -> None:
@@ -99,12 +114,16 @@ def test_a_text_is_a_message_of_the_users_where_the_model_chats(tmp_path: Path) 
     chat = [{"role": "user", "content": "b"}]
     path.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("a", chat)))
     config = AnchorConfig(prompts=path)
-    assert anchor_prompts(config, chats=False) == ["a", chat]
-    assert anchor_prompts(config, chats=True) == [[{"role": "user", "content": "a"}], chat]
-    assert anchor_prompts(AnchorConfig(prompts=["a"]), chats=False) == ["a"]
+    assert anchor_prompts(config, chats=False) == [["a", chat]]
+    assert anchor_prompts(config, chats=True) == [[[{"role": "user", "content": "a"}], chat]]
+    assert anchor_prompts(AnchorConfig(prompts=["a"]), chats=False) == [["a"]]
+
+
+def test_the_package_has_anchors_of_three_kinds() -> None:
     of_the_package = anchor_prompts(AnchorConfig(), chats=False)
-    assert of_the_package == [*plain_prompts(), *short_questions()]
-    assert len(of_the_package) == 785  # as the announced time reckons
+    made = [list(kind) for kind in (plain_prompts(), short_questions(), exact_tasks())]
+    assert of_the_package == made
+    assert [len(kind) for kind in made] == [525, 260, 100]  # as the announced time reckons
 
 
 @pytest.mark.parametrize(

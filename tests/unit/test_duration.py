@@ -68,8 +68,8 @@ def test_anchors_are_answered_and_read_once_as_far_as_there_are_any() -> None:
         )
         return made.greedy - without.greedy, made.losses - without.losses
 
-    assert more(4) == (16.0, 32)  # answers of half the length
-    assert more(400) == (392.5, 785)
+    assert more(3) == (12.0, 24)  # eight of each kind, answers of half the length
+    assert more(400) == (306.0, 256 + 256 + 100)
 
 
 def test_mended_answers_are_written_and_learned_from_before_the_first_step() -> None:

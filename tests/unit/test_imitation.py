@@ -106,7 +106,7 @@ def learned(
     torch.manual_seed(0)  # for the adapter
     model: Any = get_peft_model(make_model(), LoraConfig(r=4, target_modules="all-linear"))
     anchor = anchored(model, [([9, 8], [7, 6, 5])], likeliest=8, batch_size=1, precision=precision)
-    anchors = Anchors(anchor, 1, 1.0)
+    anchors = Anchors([anchor], 1, 1.0)
     row = Example([1, 2, 3, 4, 5, 6], [0.0, 0.0, 0.25, 0.25, 0.25, 0.25])
     losses = imitate(
         SimpleNamespace(trained=model, accelerator=SimpleNamespace(num_processes=1)),  # type: ignore[arg-type]

@@ -14,6 +14,8 @@ from risen_plugin.builtin.generators import Constraints, Jsonl
 from risen_plugin.contracts import text_of
 from risen_plugin.instructions.plain import (
     PLAIN,
+    exact_file,
+    exact_tasks,
     facts,
     facts_file,
     plain_file,
@@ -93,6 +95,15 @@ def test_the_short_questions_are_neither_facts_nor_prompts() -> None:
     assert max(map(len, asked)) <= 15
 
 
+def test_the_exact_tasks_are_neither_facts_nor_prompts_nor_questions() -> None:
+    rows = [json.loads(line) for line in exact_file().read_text("utf-8").splitlines()]
+    assert [row["prompt"] for row in rows] == list(exact_tasks())
+    asked = {tuple(words_of(task)) for task in exact_tasks()}
+    assert len(asked) == len(exact_tasks()) >= 100
+    others = [*plain_prompts(), *short_questions(), *(fact.prompt for fact in facts())]
+    assert not asked & {tuple(words_of(other)) for other in others}
+
+
 def test_every_accepted_answer_is_accepted_and_ignorance_is_not() -> None:
     for fact in facts():
         assert fact.accepted
@@ -134,8 +145,9 @@ def test_the_comparison_finds_what_was_copied(
     assert compare([str(copied)]) == 1
     assert longest in capsys.readouterr().out
     assert compare([str(other)]) == 0
-    other.write_text(json.dumps({"prompt": short_questions()[0]}) + "\n")
-    assert compare([str(other)]) == 1
+    for copied_of in (short_questions(), exact_tasks()):
+        other.write_text(json.dumps({"prompt": copied_of[0]}) + "\n")
+        assert compare([str(other)]) == 1
 
 
 @pytest.fixture

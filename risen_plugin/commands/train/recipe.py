@@ -22,6 +22,8 @@ STEPS = 40
 """GRPO steps of a phase of ``risen adapt``."""
 _STEPS, _STEPS_MENDED = 50, 25  # of the runs that the defaults above 20 M were measured in
 _MENDED = 2800  # answers, learned from in 350 steps before those
+_WEIGHT = 0.25  # of their loss, beside the anchors' divergence
+_HELD = 128  # tokens of an anchor
 _LOGITS = 256 * 1024**2  # bytes of fp32 logits that one backward pass may make
 _BATCH = (
     "per_device_train_batch_size",
@@ -66,13 +68,13 @@ def recipe(kind: Kind, *, adds_constraints: bool) -> dict[str, Any]:
     }
     risen: dict[str, Any] = {
         "grpo": grpo,
-        "anchor": {"weight": 1.0},
+        "anchor": {"weight": 1.0, "tokens": _HELD},
         "guard": {"strengths": [0.5, 0.25]},
     }
     if adds_constraints:
         risen["curriculum"] = {"initial": 3000}
         risen["generator"] = {"options": {"maximum": 3}}
-        risen["mending"] = {"rows": _MENDED}
+        risen["mending"] = {"rows": _MENDED, "weight": _WEIGHT}
     if kind.device != "cpu":
         return {"risen": risen}
     risen["rollout"] = "auto"

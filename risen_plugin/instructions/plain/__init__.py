@@ -1,7 +1,8 @@
 """Plain prompts that come with the package, and questions of fact that watch what a model knows.
 
 The prompts have no constraints of form; the generator ``constraints`` adds some. The questions have
-short answers, and a phase holds the model to its own. The facts are never trained on.
+short answers, and the tasks exact ones: sums, code, tables. A phase holds the model to its own. The
+facts are never trained on.
 ``PROVENANCE.md`` beside the files says who wrote them and what they were compared with.
 
 >>> capital = facts()[0]
@@ -20,6 +21,8 @@ from risen_plugin.kit.json_lines import read_lines
 __all__ = [
     "PLAIN",
     "Fact",
+    "exact_file",
+    "exact_tasks",
     "facts",
     "facts_file",
     "plain_file",
@@ -61,6 +64,11 @@ def questions_file() -> Path:
     return Path(__file__).parent / "questions.jsonl"
 
 
+def exact_file() -> Path:
+    """The file of tasks with an exact answer: JSON Lines with ``prompt``."""
+    return Path(__file__).parent / "exact.jsonl"
+
+
 def facts_file() -> Path:
     """The file of facts: JSON Lines with ``prompt`` and ``accepted``."""
     return Path(__file__).parent / "facts.jsonl"
@@ -74,6 +82,11 @@ def plain_prompts() -> tuple[str, ...]:
 def short_questions() -> tuple[str, ...]:
     """The questions with short answers, in the order of the file; none is one of the facts."""
     return _prompts(questions_file())
+
+
+def exact_tasks() -> tuple[str, ...]:
+    """Sums in words, arithmetic, code, tables and formulas, in the order of the file."""
+    return _prompts(exact_file())
 
 
 def _prompts(path: Path) -> tuple[str, ...]:
