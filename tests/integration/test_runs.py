@@ -19,6 +19,7 @@ from risen_export.gate.settings import GateSettings
 from risen_plugin.commands.advise import measuring
 from risen_plugin.commands.train import training
 from risen_plugin.commands.train.recipe import Kind
+from risen_plugin.commands.train.run_config import RunConfig
 from risen_plugin.contracts import text_of
 from risen_plugin.embedded import orders
 from risen_plugin.instructions.plain import plain_prompts
@@ -315,6 +316,21 @@ def test_a_larger_model_gets_the_defaults_of_its_size_where_nothing_else_is_set(
         "temperature": 0.8,
         **small,
     }
+
+
+@pytest.mark.parametrize(("pair", "steps"), [("seed=1", 25), ("risen.mending=null", 50)])
+def test_a_run_without_mended_answers_has_more_steps(
+    monkeypatch: pytest.MonkeyPatch, pair: str, steps: int
+):
+    kind = Kind(135e6, vocabulary=49_152)
+    monkeypatch.setattr("risen_plugin.commands.train.command.kind_of", lambda model: kind)
+    read: list[RunConfig] = []
+    monkeypatch.setattr(
+        "risen_plugin.commands.train.command._check", lambda run, *more: read.append(run)
+    )
+    done("adapt", "model", "--check", "--set", pair)
+    assert read[0].risen is not None
+    assert read[0].risen.scheduler.options["steps"] == steps
 
 
 def test_what_is_written_wrong_is_told_before_the_model_is_looked_at():

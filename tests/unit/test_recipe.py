@@ -61,11 +61,11 @@ def test_larger_models_learn_more_slowly() -> None:
 
 def test_a_large_model_is_given_more_steps() -> None:
     sizes = (0.92e6, 135e6, 8e9)
-    assert [steps_of(size, adds_constraints=False) for size in sizes] == [40, 50, 50]
+    assert [steps_of(size, mends=False) for size in sizes] == [40, 50, 50]
 
 
 def test_most_is_learned_from_mended_answers_where_constraints_are_added() -> None:
-    assert [steps_of(size, adds_constraints=True) for size in (0.92e6, 135e6)] == [40, 25]
+    assert [steps_of(size, mends=True) for size in (0.92e6, 135e6)] == [40, 25]
     assert recipe(SMOLLM2, adds_constraints=True)["risen"]["mending"]
 
 
@@ -93,6 +93,21 @@ def test_the_choice_is_said_in_one_line() -> None:
     assert "135 M" in line
     assert "learning rate 0.0004" in line
     assert "\n" not in line
+
+
+def test_what_a_person_sets_is_not_said_to_be_a_default() -> None:
+    parts = recipe(SMOLLM2, adds_constraints=True)
+    chosen = in_words(SMOLLM2, parts)
+    pairs = ("risen.grpo.learning_rate=1e-5", "risen.mending=null", "risen.rollout=transformers")
+    line = in_words(SMOLLM2, parts, pairs)
+    for word in ("learning rate", "mended answers", "rollout"):
+        assert word in chosen
+        assert word not in line
+    assert "temperature 0.8" in line
+    names = ("grpo", "rollout", "curriculum", "anchor", "mending")
+    assert "none is left" in in_words(
+        Kind(135e6, 49_152), parts | {"fine_tune": {}}, [f"risen.{name}=null" for name in names]
+    )
 
 
 def test_the_size_is_that_of_the_weights_without_loading_them() -> None:

@@ -134,8 +134,8 @@ def train_command(
     type=click.IntRange(min=1),
     help=(
         f"GRPO steps. Unless given {STEPS}; above 20 M parameters "
-        f"{steps_of(math.inf, adds_constraints=False)}, or after mended answers "
-        f"{steps_of(math.inf, adds_constraints=True)}."
+        f"{steps_of(math.inf, mends=False)}, or after mended answers "
+        f"{steps_of(math.inf, mends=True)}."
     ),
 )
 @click.option(
@@ -214,14 +214,13 @@ def adapt_command(
     # What a person has written wrong is told before the model is looked at.
     RunConfig.from_dict(overridden(adapting, pairs), "adapt")
     kind = kind_of(model)
-    adds_constraints = generator == "constraints"
-    if steps is None:
-        chosen = steps_of(kind.parameters, adds_constraints=adds_constraints)
-        adapting["risen"]["scheduler"] = in_one_phase(chosen)
-    parts = recipe(kind, adds_constraints=adds_constraints)
+    parts = recipe(kind, adds_constraints=generator == "constraints")
     if parts:
-        note = "\nrisen: ".join(filter(None, (note, in_words(kind, parts))))
+        note = "\nrisen: ".join(filter(None, (note, in_words(kind, parts, pairs))))
         adapting = with_recipe(adapting, parts, pairs)
+    if steps is None:
+        mends = bool(overridden(adapting, pairs)["risen"].get("mending"))
+        adapting["risen"]["scheduler"] = in_one_phase(steps_of(kind.parameters, mends=mends))
     data = _forced(overridden(adapting, pairs), force)
     default = Path("out") / f"{Path(model).name}-adapter"
     run, folder = _read(data, "adapt", output=output, seed=seed, default=default, resume=resume)

@@ -169,8 +169,10 @@ def weight_bytes(name: str, wanted: DType, *, only_adapter: bool) -> int:
 
 
 def _not_loaded(name: str, source: str, error: Exception) -> ConfigError:
-    hint = "" if Path(source).is_dir() else _beside(source)
-    return ConfigError(f"model {name} cannot be loaded{hint}: {one_line(error)}")
+    if Path(source).is_dir():
+        return ConfigError(f"model {name} cannot be loaded: {one_line(error)}")
+    first, _, _ = one_line(error).partition(". ")  # what follows is advice to who writes programs
+    return ConfigError(f"model {name} cannot be loaded{_beside(source)}: {first}")
 
 
 def _beside(name: str) -> str:

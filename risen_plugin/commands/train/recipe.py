@@ -91,14 +91,16 @@ def rate(parameters: float) -> float:
     return float(f"{max(_LEAST_RATE, min(_RATE, scaled)):.2g}")
 
 
-def steps_of(parameters: float, *, adds_constraints: bool) -> int:
+def steps_of(parameters: float, *, mends: bool) -> int:
     """GRPO steps where a person says nothing.
 
-    More where a step changes less, and fewer where most was learned from mended answers before.
+    More where a step changes less, and fewer where most was learned before.
+
+    :param mends: whether the phase begins with mended answers.
     """
     if parameters < _SMALL:
         return STEPS
-    return _STEPS_MENDED if adds_constraints else _STEPS
+    return _STEPS_MENDED if mends else _STEPS
 
 
 def rows_at_once(vocabulary: int) -> int:
@@ -163,22 +165,35 @@ def size_of(config: Any) -> float:
     return float(layers * layer + words * hidden)
 
 
-def in_words(kind: Kind, parts: Mapping[str, Any]) -> str:
-    """One line that says which defaults were chosen, and for what."""
-    grpo = parts["risen"]["grpo"]
-    more = [
-        *(["bf16"] if parts.get("fine_tune", {}).get("bf16") else []),
-        *([f"rollout {parts['risen']['rollout']}"] if "rollout" in parts["risen"] else []),
-        *(["curriculum"] if "curriculum" in parts["risen"] else []),
-        *(["anchors"] if "anchor" in parts["risen"] else []),
-        *(["mended answers"] if "mending" in parts["risen"] else []),
-    ]
-    return (
-        f"defaults for about {kind.parameters / 1e6:,.0f} M parameters on {kind.device}: "
-        f"learning rate {grpo['learning_rate']:g}, temperature {grpo['temperature']:g}, answers of "
-        f"{grpo['max_completion_length']} tokens{''.join(f', {one}' for one in more)}; --set "
-        "changes any"
-    )
+_SAID = {
+    "grpo.learning_rate": "learning rate {:g}",
+    "grpo.temperature": "temperature {:g}",
+    "grpo.max_completion_length": "answers of {} tokens",
+    "rollout": "rollout {}",
+    "curriculum": "curriculum",
+    "anchor": "anchors",
+    "mending": "mended answers",
+}
+"""What is said of a recipe, by its place in the section ``risen``."""
+
+
+def in_words(kind: Kind, parts: Mapping[str, Any], pairs: Sequence[str] = ()) -> str:
+    """One line that says which defaults were chosen, and for what.
+
+    :param pairs: what a person sets, ``name=value``; that was not chosen, and is left out.
+    """
+    named = {pair.partition("=")[0].strip().removeprefix("risen.") for pair in pairs}
+    said = []
+    for place, words in _SAID.items():
+        section, _, field = place.partition(".")
+        value = parts["risen"].get(section)
+        value = value.get(field) if field and value else value
+        if value is not None and not named & {place, section}:
+            said.append(words.format(value))
+    if parts.get("fine_tune", {}).get("bf16") and not named & {"fine_tune", "fine_tune.bf16"}:
+        said.append("bf16")
+    size = f"about {kind.parameters / 1e6:,.0f} M parameters on {kind.device}"
+    return f"defaults for {size}: {', '.join(said) or 'none is left'}; --set changes any"
 
 
 def _merged(run: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
