@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from risen_plugin.training.answering import same_modes
 from risen_plugin.training.asking import in_precision
 from risen_plugin.training.protocols import Model
+from risen_plugin.training.reading import logits_from
 
 _TOGETHER = 4  # anchors of a forward pass
 
@@ -68,9 +69,10 @@ def anchored(
         for start in range(0, len(answered), batch_size):
             batch = answered[start : start + batch_size]
             rows = [[*asked, *answer] for asked, answer in batch]
-            logits = _logits(model, rows)
+            before = min(len(asked) for asked, _ in batch) - 1
+            logits = logits_from(model, rows, before)
             for row, (asked, answer) in enumerate(batch):
-                told = logits[row, len(asked) - 1 : len(asked) - 1 + len(answer)]
+                told = logits[row, len(asked) - 1 - before :][: len(answer)]
                 logps, likely = torch.log_softmax(told.float(), dim=-1).topk(
                     min(likeliest, told.shape[-1])
                 )
@@ -89,15 +91,16 @@ def divergence(model: Model, anchors: Sequence[Anchor]) -> torch.Tensor:
     found: dict[int, torch.Tensor] = {}
     for start in range(0, len(order), _TOGETHER):
         places = order[start : start + _TOGETHER]
-        logits = _logits(model, [anchors[at].ids for at in places])
-        found |= {at: _divergence(anchors[at], row) for at, row in zip(places, logits, strict=True)}
+        before = min(anchors[at].first for at in places) - 1
+        logits = logits_from(model, [anchors[at].ids for at in places], before)
+        for at, row in zip(places, logits, strict=True):
+            found[at] = _divergence(anchors[at], row[anchors[at].first - 1 - before :])
     return torch.stack([found[at] for at in range(len(anchors))])
 
 
 def _divergence(anchor: Anchor, logits: torch.Tensor) -> torch.Tensor:
-    """Of one anchor by the logits of its tokens, (T, V)."""
-    answer = len(anchor.ids) - anchor.first
-    told = logits[anchor.first - 1 : anchor.first - 1 + answer].float()
+    """Of one anchor, by the logits of its answer's tokens and perhaps more after them, (T, V)."""
+    told = logits[: len(anchor.ids) - anchor.first].float()
     now = torch.log_softmax(told, dim=-1).gather(-1, anchor.likely.to(told.device))
     then = anchor.logps.to(told.device)
     kl = (then.exp() * (then - now)).sum(dim=-1)
@@ -108,20 +111,6 @@ def _divergence(anchor: Anchor, logits: torch.Tensor) -> torch.Tensor:
 def _rest(logps: torch.Tensor) -> torch.Tensor:
     """The log-likelihood of all tokens but these, (T,); bounded below, where nothing is left."""
     return torch.log((1.0 - logps.exp().sum(dim=-1)).clamp(min=1e-6))
-
-
-def _logits(model: Model, rows: Sequence[list[int]]) -> torch.Tensor:
-    """(B, T, V) of rows that are padded on the right."""
-    device = next(model.parameters()).device
-    longest = max(map(len, rows))
-    ids = [row + [0] * (longest - len(row)) for row in rows]
-    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
-    logits: torch.Tensor = model(
-        input_ids=torch.tensor(ids, device=device),
-        attention_mask=torch.tensor(mask, device=device),
-        use_cache=False,
-    ).logits
-    return logits
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from risen_plugin.training.anchoring import Anchors
 from risen_plugin.training.asking import in_precision
 from risen_plugin.training.phase_trainer import PhaseTrainer, trained_parameters
 from risen_plugin.training.protocols import Model
+from risen_plugin.training.reading import logits_from
 
 _WARM_UP = 3  # steps
 _AT_ONCE = 8  # answers of a forward and backward pass
@@ -162,18 +163,15 @@ def _summed_loss(model: Model, rows: Sequence[Example]) -> torch.Tensor:
     """The sum of the rows' mean negative log-likelihoods, in nats per token that counts."""
     device = next(model.parameters()).device
     longest = max(len(row.ids) for row in rows)
+    first = max(1, min(next(at for at, weight in enumerate(r.weights) if weight) for r in rows))
+    logits = logits_from(model, [row.ids for row in rows], first - 1)[:, :-1]  # (B, T, V)
     padding = [longest - len(row.ids) for row in rows]
-    ids = [row.ids + [0] * more for row, more in zip(rows, padding, strict=True)]
-    mask = [[1] * len(row.ids) + [0] * more for row, more in zip(rows, padding, strict=True)]
-    weights = [row.weights + [0.0] * more for row, more in zip(rows, padding, strict=True)]
-    wanted = torch.tensor(ids, device=device)  # (B, T)
-    counts = torch.tensor(weights, device=device)[:, 1:]
-    logits: torch.Tensor = model(
-        input_ids=wanted, attention_mask=torch.tensor(mask, device=device), use_cache=False
-    ).logits[:, :-1]
+    ids = [row.ids[first:] + [0] * more for row, more in zip(rows, padding, strict=True)]
+    weights = [row.weights[first:] + [0.0] * more for row, more in zip(rows, padding, strict=True)]
+    wanted, counts = torch.tensor(ids, device=device), torch.tensor(weights, device=device)
     learned = counts > 0.0
     losses = torch.nn.functional.cross_entropy(
-        logits[learned].float(), wanted[:, 1:][learned], reduction="none"
+        logits[learned].float(), wanted[learned], reduction="none"
     )
     return (losses * counts[learned]).sum()
 
