@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The real-model benchmark on one GPU, in about eight minutes:
+# The real-model benchmark on one GPU (how long it takes there was not measured):
 #
 #     bash benchmarks/gpu_real_model.sh MODEL WORK_FOLDER IFEVAL.jsonl [STEPS]
 #
