@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -26,7 +27,8 @@ def logits_from(model: Model, rows: Sequence[Sequence[int]], first: int) -> torc
     longest = max(map(len, rows))
     ids = [[*row, *[0] * (longest - len(row))] for row in rows]
     mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
-    takes = _KEEP in inspect.signature(base_of(model).forward).parameters
+    base: Any = base_of(model)
+    takes = _KEEP in inspect.signature(base.forward).parameters
     fewer = {_KEEP: longest - first} if takes else {}
     logits: torch.Tensor = model(
         input_ids=torch.tensor(ids, device=device),
