@@ -19,7 +19,8 @@ def logits_from(model: Model, rows: Sequence[Sequence[int]], first: int) -> torc
 
     Shape (rows, longest - first, words), with gradients where they are enabled. Before ``first``
     are prompts, often half of all tokens; where the model's own ``forward`` can leave its head out
-    for them, it is not computed there, which is a fifth of the work of a small model.
+    for them, it is not computed there, and their logits take no memory. A step on mended answers
+    and anchors of SmolLM2-135M took 1.04 times as long with them.
 
     :param first: the place of the first logits; those of a token stand one before it.
     """
