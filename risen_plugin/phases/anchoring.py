@@ -7,7 +7,7 @@ import random
 from risen_plugin.builtin.generators.anchor_prompts import MOST, anchor_prompts
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.training.anchoring import Anchor, Anchors, anchored
-from risen_plugin.training.answering import IGNORED, Encoded, answers
+from risen_plugin.training.answering import IGNORED, Encoded, answers, longest_prompt
 from risen_plugin.training.asking import Asking
 from risen_plugin.training.outside import Outside
 
@@ -49,7 +49,11 @@ def make_anchors(
         for kind, prompts in enumerate(kinds)
         for prompt in processes.share(rng.sample(prompts, len(prompts))[:each])
     ]
-    short = asking.with_room(config.tokens)
+    longest = max(len(asking.prompt_ids(prompt)) for _, prompt in mine) if mine else 0
+    room = longest_prompt(context.model, 1) + 1
+    room = room if outside is None else min(room, outside.sampler.context)
+    tokens = max(1, min(config.tokens, room - longest))
+    short = asking.with_room(tokens)
     made = answers(
         context.model,
         short,
@@ -59,7 +63,7 @@ def make_anchors(
         outside=outside,
     )
     said = [
-        (kind, short.prompt_ids(prompt), list(ids[: config.tokens]))
+        (kind, short.prompt_ids(prompt), list(ids[:tokens]))
         for (kind, prompt), ids in zip(mine, made.ids, strict=True)
         if ids
     ]

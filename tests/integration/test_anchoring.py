@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 
 from risen_plugin import AnchorConfig, Decision, Progress, RisenCallback
 from risen_plugin.errors import DataError
+from risen_plugin.training.anchoring import anchored
 
 from . import test_resume_inside
 from .test_resume_inside import same
@@ -89,3 +90,30 @@ def test_a_file_that_is_not_there_is_told_when_the_callback_is_made(
     missing = tmp_path / "none.jsonl"
     with pytest.raises(DataError, match="there is no file"):
         RisenCallback(config(anchor={"prompts": missing}))
+
+
+@pytest.mark.parametrize("tokens", [6, 12, 10_000])
+def test_answers_are_as_long_as_they_may_and_the_context_allows(
+    make_trainer: Make,
+    make_model: Make,
+    config: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    tokens: int,
+) -> None:
+    """Also longer than GRPO's, which are of eight tokens here at the most."""
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "risen_plugin.phases.anchoring.anchored",
+        lambda model, answered, **options: (
+            seen.extend(answered) or anchored(model, answered, **options)
+        ),
+    )
+    trainer = make_trainer(make_model())
+    RisenCallback(config(anchor={**ANCHOR, "tokens": tokens})).attach(trainer)
+    trainer.train()
+    context = trainer.model.config.max_position_embeddings
+    assert seen
+    assert all(len(asked) + len(answer) <= context for asked, answer in seen)
+    assert max(len(answer) for _, answer in seen) <= tokens
+    if tokens == 12:
+        assert max(len(answer) for _, answer in seen) > 8

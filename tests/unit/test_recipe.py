@@ -66,7 +66,9 @@ def test_a_large_model_is_given_more_steps() -> None:
 
 def test_most_is_learned_from_mended_answers_where_constraints_are_added() -> None:
     assert [steps_of(size, mends=True) for size in (0.92e6, 135e6)] == [40, 25]
-    assert recipe(SMOLLM2, adds_constraints=True)["risen"]["mending"]
+    made = recipe(SMOLLM2, adds_constraints=True)["risen"]
+    assert made["mending"] == {"rows": 2800, "weight": 0.25}
+    assert made["anchor"] == {"weight": 1.0, "tokens": 128}
 
 
 def test_what_a_run_states_stays() -> None:
