@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from risen_plugin.training.losses import encode_probe, mean_loss, row_losses
 _CONTEXT = 768  # tokens of a measured row
 _SOLUTIONS = 128  # of GSM8K
 _BATCH = 8
+_SUMS = re.compile(r"<<.*?>>")  # which GSM8K's solutions repeat for a calculator
 Numbers = dict[str, Any]
 
 
@@ -148,14 +150,17 @@ def losses(
 
     :param own: pairs of a question and the base model's answer.
     :returns: ``own_rise``: nats per token by which those answers became less likely;
-        ``gsm8k_rise``: of the loss on solutions; both are 0 for the base itself.
+        ``gsm8k_rise``: of the loss on solutions; ``gsm8k_text_rise``: the same without what stands
+        in them between ``<<`` and ``>>``; all are 0 for the base itself.
     """
     training.prepare(threads)
     loaded, tokenizer = _loaded(base)
     rows = {"own_rise": [_pair(*pair) for pair in own if pair[1].strip()]}
     if gsm8k.is_file():
         read = [json.loads(line) for line in gsm8k.read_text("utf-8").splitlines()]
-        rows["gsm8k_rise"] = [_pair(one["question"], one["answer"]) for one in read[:_SOLUTIONS]]
+        solved = [(one["question"], one["answer"]) for one in read[:_SOLUTIONS]]
+        rows["gsm8k_rise"] = [_pair(*pair) for pair in solved]
+        rows["gsm8k_text_rise"] = [_pair(asked, _SUMS.sub("", told)) for asked, told in solved]
     encoded = {name: encode_probe(tokenizer, made, _CONTEXT) for name, made in rows.items()}
     before = {
         name: mean_loss(row_losses(loaded, made, batch_size=_BATCH))

@@ -221,7 +221,8 @@ class AnchorConfig:
     """How a phase holds the model to its own answers to plain prompts, which it trains beside.
 
     :param prompts: a JSON Lines file with ``prompt``, a list of prompts, or ``plain`` for those
-        that come with the package.
+        that come with the package. A row with an ``answer`` has this text read in place of the
+        model's own answer.
     :param weight: of the mean KL divergence of the model at phase entry from the one in training,
         on its own likeliest answers, beside GRPO's loss.
     :param rows: answers that it is taken on in each GRPO step, over all processes.

@@ -1,14 +1,19 @@
-"""The anchors of a phase: plain prompts, and what the model at phase entry answers to them."""
+"""The anchors of a phase: prompts, and what the model at phase entry answers to them."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
-from risen_plugin.builtin.generators.anchor_prompts import MOST, anchor_prompts
+from risen_plugin.builtin.generators.anchor_prompts import (
+    AnchorPrompt,
+    anchor_prompts,
+    wanted_of_a_kind,
+)
 from risen_plugin.phases.context import PhaseContext
 from risen_plugin.training.anchoring import Anchor, Anchors, anchored
 from risen_plugin.training.answering import IGNORED, Encoded, answers, longest_prompt
-from risen_plugin.training.asking import Asking
+from risen_plugin.training.asking import Asking, end_ids
 from risen_plugin.training.outside import Outside
 
 _AT_ONCE = 8  # rows whose logits are computed together
@@ -37,34 +42,27 @@ def make_anchors(
     probed = {tuple(_asked(row)) for row in context.probe}
     rng = random.Random(seed)
     kinds = [
-        [prompt for prompt in kind if tuple(asking.prompt_ids(prompt)) not in probed]
+        [one for one in kind if tuple(asking.prompt_ids(one.prompt)) not in probed]
         for kind in anchor_prompts(config, chats=chats)
     ]
     if not any(kinds):
         context.say(f"{label}: none, since the probe has all of their prompts")
         return None
-    each = min(MOST, -(-steps * config.rows // len(kinds)))
+    each = wanted_of_a_kind(len(kinds), config.rows, steps)
     mine = [
-        (kind, prompt)
+        (kind, one)
         for kind, prompts in enumerate(kinds)
-        for prompt in processes.share(rng.sample(prompts, len(prompts))[:each])
+        for one in processes.share(rng.sample(prompts, len(prompts))[:each])
     ]
-    longest = max(len(asking.prompt_ids(prompt)) for _, prompt in mine) if mine else 0
+    longest = max(len(asking.prompt_ids(one.prompt)) for _, one in mine) if mine else 0
     room = longest_prompt(context.model, 1) + 1
     room = room if outside is None else min(room, outside.sampler.context)
     tokens = max(1, min(config.tokens, room - longest))
     short = asking.with_room(tokens)
-    made = answers(
-        context.model,
-        short,
-        [prompt for _, prompt in mine],
-        batch_size=context.config.guard.batch_size,
-        progress=None if context.quiet else label,
-        outside=outside,
-    )
+    answered = _answers(context, short, [one for _, one in mine], label, outside)
     said = [
-        (kind, short.prompt_ids(prompt), list(ids[:tokens]))
-        for (kind, prompt), ids in zip(mine, made.ids, strict=True)
+        (kind, short.prompt_ids(one.prompt), ids[:tokens])
+        for (kind, one), ids in zip(mine, answered, strict=True)
         if ids
     ]
     made_of = anchored(
@@ -83,6 +81,32 @@ def make_anchors(
         each_step=max(1, config.rows // processes.count),
         weight=config.weight,
     )
+
+
+def _answers(
+    context: PhaseContext,
+    asking: Asking,
+    asked: Sequence[AnchorPrompt],
+    label: str,
+    outside: Outside | None,
+) -> list[list[int]]:
+    """Token ids of each answer: the text that was given, or what the model says."""
+    own = answers(
+        context.model,
+        asking,
+        [one.prompt for one in asked if one.answer is None],
+        batch_size=context.config.guard.batch_size,
+        progress=None if context.quiet else label,
+        outside=outside,
+    )
+    said, end = iter(own.ids), end_ids(context.model, context.tokenizer)[:1]
+    encode = context.tokenizer
+    return [
+        list(next(said))
+        if one.answer is None
+        else [*encode(one.answer, add_special_tokens=False)["input_ids"], *end]
+        for one in asked
+    ]
 
 
 def _asked(row: Encoded) -> list[int]:

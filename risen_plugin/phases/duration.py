@@ -10,14 +10,16 @@ import random
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from risen_plugin.builtin.generators.anchor_prompts import MOST
+from risen_plugin.builtin.generators.anchor_prompts import wanted_of_a_kind
 from risen_plugin.config import AnchorConfig, ControlConfig, GuardConfig, MendingConfig
 from risen_plugin.config.grpo import answers_per_batch, steps_per_batch
 from risen_plugin.config.guard import AUTO
 from risen_plugin.guard.looks import RowPlan
 from risen_plugin.guard.rules import PhaseStart, ZeroVariance
+from risen_plugin.instructions.plain import PLAIN
 
 _LEARNED, _BELIEVED = 0.7, 4
 """Share of the groups of answers whose scores differ, and of how many groups it counts as much as
@@ -25,7 +27,7 @@ those that were seen: 0.71 in 55 steps on SmolLM2-135M."""
 _SUMMED = ("cispo", "dapo", "vespo")  # losses that leave out what has no advantage
 _FACT_TOKENS = 48
 _FACTS = 76  # that come with the package
-_PLAIN, _ANCHORS = 525, (525, 260, 100)  # prompts of the package, and of anchors by their kind
+_PLAIN, _ANCHORS = 525, (525, 130, 100, 130)  # prompts of the package; anchors, by their kind
 AGAIN = 4
 """One in so many of the mended answers that are wanted is asked for again, with its constraints."""
 _CHANCES = 100
@@ -216,8 +218,7 @@ def work_of(
     looks = 0 if not guard.every else (steps - 1) // guard.every
     greedy = rows.first + rows.most + 2 * beside + facts + looks * rows.first + guard.kl_samples
     first = 0 if mending is None else -(-mending.rows // mending.batch_size)
-    each = 0 if anchor is None else -(-max(steps, first) * anchor.rows // len(_ANCHORS))
-    held = sum(min(each, kind, MOST) for kind in _ANCHORS)
+    held = 0 if anchor is None else _anchors(anchor, max(steps, first))
     if anchor is not None:
         greedy += held * min(1.0, anchor.tokens / int(grpo["max_completion_length"]))
     drafts = learned = 0.0  # of GRPO's length
@@ -237,6 +238,18 @@ def work_of(
         (2 + looks) * (probe + guard.kl_samples) + held,
         learned / int(grpo["per_device_train_batch_size"]),
     )
+
+
+def _anchors(anchor: AnchorConfig, steps: int) -> int:
+    """How many anchors are made; a file of the reader's own is taken to have enough for them."""
+    prompts = anchor.prompts
+    kinds: Sequence[int] = _ANCHORS
+    if isinstance(prompts, Path) or (isinstance(prompts, str) and prompts != PLAIN):
+        kinds = (steps * anchor.rows,)
+    elif not isinstance(prompts, str):
+        kinds = (len(prompts),)
+    each = wanted_of_a_kind(len(kinds), anchor.rows, steps)
+    return sum(min(each, kind) for kind in kinds)
 
 
 def about(seconds: float) -> str:

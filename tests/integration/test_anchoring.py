@@ -92,6 +92,34 @@ def test_a_file_that_is_not_there_is_told_when_the_callback_is_made(
         RisenCallback(config(anchor={"prompts": missing}))
 
 
+@pytest.mark.parametrize("tokens", [3, 50])
+def test_a_text_that_a_row_brings_is_read_in_place_of_the_models_answer(
+    make_trainer: Make,
+    make_model: Make,
+    config: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    tokens: int,
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        "risen_plugin.phases.anchoring.anchored",
+        lambda model, answered, **options: (
+            seen.extend(answered) or anchored(model, answered, **options)
+        ),
+    )
+    prompts = ["Which city?", {"prompt": "Who is it?", "answer": "the king of oslo"}]
+    trainer = make_trainer(make_model())
+    anchor = {**ANCHOR, "prompts": prompts, "tokens": tokens}
+    RisenCallback(config(anchor=anchor)).attach(trainer)
+    trainer.train()
+    tokenizer = trainer.processing_class
+    text = tokenizer("the king of oslo", add_special_tokens=False)["input_ids"]
+    given = [*text, tokenizer.eos_token_id][:tokens]
+    asked = [tokenizer.decode(ids) for ids, answer in seen if list(answer) == given]
+    assert len(asked) == 1
+    assert "Who is it?" in asked[0]
+
+
 @pytest.mark.parametrize("tokens", [6, 12, 10_000])
 def test_answers_are_as_long_as_they_may_and_the_context_allows(
     make_trainer: Make,

@@ -12,10 +12,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from risen_plugin.builtin.generators.anchor_prompts import anchor_prompts
+from risen_plugin.builtin.generators.anchor_prompts import AnchorPrompt, anchor_prompts
 from risen_plugin.config import AnchorConfig
 from risen_plugin.errors import ConfigError, DataError
-from risen_plugin.instructions.plain import exact_tasks, plain_prompts, short_questions
+from risen_plugin.instructions.plain import (
+    exact_tasks,
+    marks_elsewhere,
+    plain_prompts,
+    short_questions,
+)
 from risen_plugin.training.anchoring import Anchor, Anchors, anchored, divergence
 
 ANSWERED = [([5, 6, 7], [8, 9]), ([5], [4, 3, 2, 1]), ([9, 9, 9, 9], [7])]
@@ -114,16 +119,28 @@ def test_a_text_is_a_message_of_the_users_where_the_model_chats(tmp_path: Path) 
     chat = [{"role": "user", "content": "b"}]
     path.write_text("".join(json.dumps({"prompt": p}) + "\n" for p in ("a", chat)))
     config = AnchorConfig(prompts=path)
-    assert anchor_prompts(config, chats=False) == [["a", chat]]
-    assert anchor_prompts(config, chats=True) == [[[{"role": "user", "content": "a"}], chat]]
-    assert anchor_prompts(AnchorConfig(prompts=["a"]), chats=False) == [["a"]]
+    as_chat = [{"role": "user", "content": "a"}]
+    assert anchor_prompts(config, chats=False) == [[AnchorPrompt("a"), AnchorPrompt(chat)]]
+    assert anchor_prompts(config, chats=True) == [[AnchorPrompt(as_chat), AnchorPrompt(chat)]]
+    assert anchor_prompts(AnchorConfig(prompts=["a"]), chats=False) == [[AnchorPrompt("a")]]
 
 
-def test_the_package_has_anchors_of_three_kinds() -> None:
-    of_the_package = anchor_prompts(AnchorConfig(), chats=False)
-    made = [list(kind) for kind in (plain_prompts(), short_questions(), exact_tasks())]
-    assert of_the_package == made
-    assert [len(kind) for kind in made] == [525, 260, 100]  # as the announced time reckons
+@pytest.mark.parametrize(("answer", "read"), [("b c", "b c"), ("", None), (None, None), (3, None)])
+def test_a_row_may_bring_its_answer(answer: Any, read: str | None) -> None:
+    config = AnchorConfig(prompts=[{"prompt": "a", "answer": answer}])
+    assert anchor_prompts(config, chats=False) == [[AnchorPrompt("a", read)]]
+
+
+def test_the_package_has_anchors_of_its_kinds_and_the_questions_every_other_turn() -> None:
+    plain, some, exact, others = anchor_prompts(AnchorConfig(), chats=False)
+    assert plain == [AnchorPrompt(prompt) for prompt in plain_prompts()]
+    assert {one.prompt for one in (*some, *others)} == set(short_questions())
+    assert len(some) + len(others) == len(short_questions())
+    marks = [AnchorPrompt(*row) for row in marks_elsewhere()]
+    assert exact == [*map(AnchorPrompt, exact_tasks()), *marks]
+    # The announced time reckons with these; texts that are there need no answer.
+    answered = [sum(one.answer is None for one in kind) for kind in (plain, some, exact, others)]
+    assert answered == [525, 130, 100, 130]
 
 
 @pytest.mark.parametrize(

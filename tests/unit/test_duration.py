@@ -59,17 +59,20 @@ def test_the_seconds_are_those_of_sampling_updating_and_measuring() -> None:
 
 
 def test_anchors_are_answered_and_read_once_as_far_as_there_are_any() -> None:
-    def more(steps: int) -> tuple[float, int]:
+    def more(steps: int, prompts: Any = "plain") -> tuple[float, int]:
         fields = effective_grpo({"max_completion_length": 128})
         guard = GuardConfig(report_rows=0, kl_samples=0)
         without, made = (
             work_of(steps, fields, guard, RowPlan((64,)), beside=0, anchor=anchor)
-            for anchor in (None, AnchorConfig(rows=8, tokens=64))
+            for anchor in (None, AnchorConfig(prompts=prompts, rows=8, tokens=64))
         )
         return made.greedy - without.greedy, made.losses - without.losses
 
-    assert more(3) == (12.0, 24)  # eight of each kind, answers of half the length
-    assert more(400) == (306.0, 256 + 256 + 100)
+    assert more(3) == (12.0, 24)  # six of each kind, answers of half the length
+    assert more(400) == (308.0, 256 + 130 + 100 + 130)
+    assert more(400, ["a", "b", "c"]) == (1.5, 3)
+    assert more(3, "mine.jsonl") == (12.0, 24)
+    assert more(400, "mine.jsonl") == (128.0, 256)
 
 
 def test_mended_answers_are_written_and_learned_from_before_the_first_step() -> None:
