@@ -48,6 +48,7 @@ COMMANDS = (
     "risen_plugin.commands.audit.command",
     "risen_plugin.commands.simulate.command",
     "risen_plugin.commands.report.command",
+    "risen_plugin.commands.join",
     "risen_plugin.commands.train.command",
     "risen_plugin.commands.unsolved",
     "risen_plugin.commands.new.command",
