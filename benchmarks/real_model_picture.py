@@ -103,16 +103,26 @@ def _families(axes: Any, before: Shares, after: Sequence[Shares]) -> None:
 
 
 def _curves(axes: Any, rewards: Sequence[Sequence[float]]) -> None:
+    lasts = [running_mean(values)[-1][0] for values in rewards]
+    heights = _apart(lasts)
     for number, values in enumerate(rewards, start=1):
         steps = range(1, len(values) + 1)
         axes.plot(steps, values, color=AFTER, alpha=0.18, lw=1)
         means = [mean for mean, _ in running_mean(values)]
         axes.plot(steps, means, color=AFTER, ls=("-", "--", ":")[number % 3 - 1])
-        axes.text(len(values) + 0.5, means[-1], f"run {number}", color=AFTER, va="center")
+        axes.text(len(values) + 0.5, heights[number - 1], f"run {number}", color=AFTER, va="center")
     axes.set_ylim(0, 1)
     axes.set_xlabel("GRPO step of 32 answers")
     axes.grid(axis="y", color="#eaeef2")
     axes.set_title("training reward, and its running mean", loc="left", fontsize=10.5)
+
+
+def _apart(heights: Sequence[float], least: float = 0.045) -> list[float]:
+    """Heights of labels that do not cover one another: the lowest stays, others go up."""
+    placed: dict[int, float] = {}
+    for at in sorted(range(len(heights)), key=heights.__getitem__):
+        placed[at] = max(heights[at], max(placed.values(), default=-1.0) + least)
+    return [placed[at] for at in range(len(heights))]
 
 
 if __name__ == "__main__":
