@@ -1,9 +1,9 @@
-"""Compare the prompts, questions, tasks, marks and facts of the package with evaluation files.
+"""Compare the prompts, questions, tasks and facts of the package with evaluation files.
 
 ``python -m tools.plain_prompts FILE ...`` prints, for each file and for runs of 13, 8 and 6 words,
-how many of the prompts, questions, tasks, texts with marks and facts share a run, or all their
-words, with a text in it, and which. It ends with exit code 1 if any but a fact does; facts are
-never trained on. The figures stand in ``instructions/plain/PROVENANCE.md``.
+how many of the prompts, questions, tasks and facts share a run, or all their words, with a text in
+it, and which. It ends with exit code 1 if any but a fact does; facts are never trained on. The
+figures stand in ``instructions/plain/PROVENANCE.md``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from risen_plugin.instructions.plain import (
-    exact_tasks,
-    facts,
-    marks_elsewhere,
-    plain_prompts,
-    short_questions,
-)
+from risen_plugin.instructions.plain import exact_tasks, facts, plain_prompts, short_questions
 from risen_plugin.instructions.validity import Decontamination
 
 RUNS = (13, 8, 6)
@@ -35,7 +29,6 @@ def main(paths: Sequence[str]) -> int:
         "prompts": plain_prompts(),
         "questions": short_questions(),
         "tasks": exact_tasks(),
-        "marks": tuple(text for row in marks_elsewhere() for text in row),
         "facts": tuple(fact.prompt for fact in facts()),
     }
     found = False

@@ -27,7 +27,7 @@ those that were seen: 0.71 in 55 steps on SmolLM2-135M."""
 _SUMMED = ("cispo", "dapo", "vespo")  # losses that leave out what has no advantage
 _FACT_TOKENS = 48
 _FACTS = 76  # that come with the package
-_PLAIN, _ANCHORS = 525, (525, 130, 100, 130)  # prompts of the package; anchors, by their kind
+_PLAIN, _ANCHORS = 525, (525, 260, 100)  # prompts of the package, and of anchors by their kind
 AGAIN = 4
 """One in so many of the mended answers that are wanted is asked for again, with its constraints."""
 _CHANCES = 100

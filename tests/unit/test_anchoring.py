@@ -15,12 +15,7 @@ from hypothesis import strategies as st
 from risen_plugin.builtin.generators.anchor_prompts import AnchorPrompt, anchor_prompts
 from risen_plugin.config import AnchorConfig
 from risen_plugin.errors import ConfigError, DataError
-from risen_plugin.instructions.plain import (
-    exact_tasks,
-    marks_elsewhere,
-    plain_prompts,
-    short_questions,
-)
+from risen_plugin.instructions.plain import exact_tasks, plain_prompts, short_questions
 from risen_plugin.training.anchoring import Anchor, Anchors, anchored, divergence
 
 ANSWERED = [([5, 6, 7], [8, 9]), ([5], [4, 3, 2, 1]), ([9, 9, 9, 9], [7])]
@@ -131,16 +126,11 @@ def test_a_row_may_bring_its_answer(answer: Any, read: str | None) -> None:
     assert anchor_prompts(config, chats=False) == [[AnchorPrompt("a", read)]]
 
 
-def test_the_package_has_anchors_of_its_kinds_and_the_questions_every_other_turn() -> None:
-    plain, some, exact, others = anchor_prompts(AnchorConfig(), chats=False)
-    assert plain == [AnchorPrompt(prompt) for prompt in plain_prompts()]
-    assert {one.prompt for one in (*some, *others)} == set(short_questions())
-    assert len(some) + len(others) == len(short_questions())
-    marks = [AnchorPrompt(*row) for row in marks_elsewhere()]
-    assert exact == [*map(AnchorPrompt, exact_tasks()), *marks]
-    # The announced time reckons with these; texts that are there need no answer.
-    answered = [sum(one.answer is None for one in kind) for kind in (plain, some, exact, others)]
-    assert answered == [525, 130, 100, 130]
+def test_the_package_has_anchors_of_three_kinds() -> None:
+    of_the_package = anchor_prompts(AnchorConfig(), chats=False)
+    made = [plain_prompts(), short_questions(), exact_tasks()]
+    assert of_the_package == [[AnchorPrompt(prompt) for prompt in kind] for kind in made]
+    assert [len(kind) for kind in made] == [525, 260, 100]  # as the announced time reckons
 
 
 @pytest.mark.parametrize(

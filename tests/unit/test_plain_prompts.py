@@ -18,8 +18,6 @@ from risen_plugin.instructions.plain import (
     exact_tasks,
     facts,
     facts_file,
-    marks_elsewhere,
-    marks_file,
     plain_file,
     plain_prompts,
     questions_file,
@@ -106,22 +104,6 @@ def test_the_exact_tasks_are_neither_facts_nor_prompts_nor_questions() -> None:
     assert not asked & {tuple(words_of(other)) for other in others}
 
 
-def test_the_texts_with_marks_in_other_uses_are_none_of_the_others() -> None:
-    rows = [json.loads(line) for line in marks_file().read_text("utf-8").splitlines()]
-    assert [(row["prompt"], row["answer"]) for row in rows] == list(marks_elsewhere())
-    asked = {tuple(words_of(prompt)) for prompt, _ in marks_elsewhere()}
-    assert len(asked) == len(marks_elsewhere()) >= 40
-    others = [*plain_prompts(), *short_questions(), *exact_tasks(), *(f.prompt for f in facts())]
-    assert not asked & {tuple(words_of(other)) for other in others}
-
-
-def test_the_marks_of_a_title_open_what_is_none() -> None:
-    """``<<`` stands in many of them, and in few does ``>>`` follow on the same line."""
-    shown = [answer for _, answer in marks_elsewhere() if "<<" in answer]
-    assert len(shown) >= 15
-    assert sum(bool(re.search("<<.+>>", answer)) for answer in shown) <= len(shown) / 4
-
-
 def test_every_accepted_answer_is_accepted_and_ignorance_is_not() -> None:
     for fact in facts():
         assert fact.accepted
@@ -163,8 +145,7 @@ def test_the_comparison_finds_what_was_copied(
     assert compare([str(copied)]) == 1
     assert longest in capsys.readouterr().out
     assert compare([str(other)]) == 0
-    marks = [text for row in marks_elsewhere() for text in row]
-    for copied_of in (short_questions(), exact_tasks(), marks, marks[1:]):
+    for copied_of in (short_questions(), exact_tasks()):
         other.write_text(json.dumps({"prompt": copied_of[0]}) + "\n")
         assert compare([str(other)]) == 1
 

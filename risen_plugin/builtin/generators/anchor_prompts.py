@@ -11,12 +11,7 @@ from risen_plugin.builtin.generators.sources import open_source
 from risen_plugin.config import AnchorConfig
 from risen_plugin.contracts import Prompt
 from risen_plugin.errors import ConfigError, located
-from risen_plugin.instructions.plain import (
-    PLAIN,
-    exact_tasks,
-    marks_elsewhere,
-    short_questions,
-)
+from risen_plugin.instructions.plain import PLAIN, exact_tasks, short_questions
 
 _MOST = 256
 
@@ -46,10 +41,8 @@ def anchor_prompts(config: AnchorConfig, *, chats: bool) -> list[list[AnchorProm
 
     Those of the package are the plain prompts; the questions with short answers, since what changes
     first when a small model learns a form is what it says where little is said; and the tasks with
-    exact ones, since figures and code move without a plain answer that shows it. The questions are
-    two kinds, and so have every other turn. With the tasks go texts that show marks in other uses:
-    a model that learns to put titles in ``<<`` and ``>>`` expects one wherever ``<<`` stands. A
-    file or a list of the reader's own is one kind.
+    exact ones, since figures and code move without a plain answer that shows it. A file or a list
+    of the reader's own is one kind.
 
     :raises DataError: if the file cannot be read.
     :raises ConfigError: for a row that is none and has no ``prompt``.
@@ -64,12 +57,10 @@ def anchor_prompts(config: AnchorConfig, *, chats: bool) -> list[list[AnchorProm
         raise ConfigError(f"anchor.prompts: '{path}' has no prompts; give some, or 'plain'")
     if path != PLAIN or Path(path).exists():
         return [own]
-    questions = short_questions()
-    marks = [{"prompt": prompt, "answer": answer} for prompt, answer in marks_elsewhere()]
-    more = (questions[::2], [*exact_tasks(), *marks], questions[1::2])
+    more = (short_questions(), exact_tasks())
     return [
         own,
-        *(_prompts([("of the package", row) for row in kind], chats=chats) for kind in more),
+        *(_prompts([("of the package", prompt) for prompt in kind], chats=chats) for kind in more),
     ]
 
 

@@ -1,9 +1,8 @@
 """Plain prompts that come with the package, and questions of fact that watch what a model knows.
 
 The prompts have no constraints of form; the generator ``constraints`` adds some. The questions have
-short answers, and the tasks exact ones: sums, code, tables. A phase holds the model to its own, and
-to how it reads texts in which a mark that a constraint asks for means something else. The facts are
-never trained on.
+short answers, and the tasks exact ones: sums, code, tables. A phase holds the model to its own. The
+facts are never trained on.
 ``PROVENANCE.md`` beside the files says who wrote them and what they were compared with.
 
 >>> capital = facts()[0]
@@ -26,8 +25,6 @@ __all__ = [
     "exact_tasks",
     "facts",
     "facts_file",
-    "marks_elsewhere",
-    "marks_file",
     "plain_file",
     "plain_prompts",
     "questions_file",
@@ -72,11 +69,6 @@ def exact_file() -> Path:
     return Path(__file__).parent / "exact.jsonl"
 
 
-def marks_file() -> Path:
-    """The file of marks in other uses: JSON Lines with ``prompt`` and ``answer``."""
-    return Path(__file__).parent / "marks.jsonl"
-
-
 def facts_file() -> Path:
     """The file of facts: JSON Lines with ``prompt`` and ``accepted``."""
     return Path(__file__).parent / "facts.jsonl"
@@ -95,12 +87,6 @@ def short_questions() -> tuple[str, ...]:
 def exact_tasks() -> tuple[str, ...]:
     """Sums in words, arithmetic, code, tables and formulas, in the order of the file."""
     return _prompts(exact_file())
-
-
-def marks_elsewhere() -> tuple[tuple[str, str], ...]:
-    """Prompts, and answers where marks of the constraints mean something else: ``<<`` in code."""
-    rows = [line.value() for line in read_lines(marks_file())]
-    return tuple((row["prompt"], row["answer"]) for row in rows)
 
 
 def _prompts(path: Path) -> tuple[str, ...]:
