@@ -23,7 +23,7 @@ from risen_plugin.record.reading import read_description, record_folder
 from risen_plugin.record.run_record import DESCRIPTION, EVENTS, FOLDER, FORMAT, read_events
 
 TRAINER_STATE = "trainer_state.json"
-_NO_LOSS = ("epoch", "step", "total_flos")
+_COUNTS = ("epoch", "step", "total_flos")
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _logged(state: Path) -> Iterator[dict[str, Any]]:
     last = max((log["step"] for log in logs), default=0)
     whole = max((as_number(log.get("train_runtime")) or 0.0 for log in logs), default=0.0)
     for log in logs:
-        numbers = {name: value for name, value in log.items() if name not in _NO_LOSS}
+        numbers = {name: value for name, value in log.items() if name not in _COUNTS}
         when = {"step": log["step"], "time": round(whole * log["step"] / max(1, last), 3)}
         measured = {name: value for name, value in numbers.items() if name.startswith("eval_")}
         if measured:

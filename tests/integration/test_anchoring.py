@@ -28,6 +28,19 @@ ANCHOR: dict[str, Any] = {
 }
 
 
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Token ids of each prompt and answer that an anchor is made of."""
+    pairs: list[Any] = []
+    monkeypatch.setattr(
+        "risen_plugin.phases.anchoring.anchored",
+        lambda model, answered, **options: (
+            pairs.extend(answered) or anchored(model, answered, **options)
+        ),
+    )
+    return pairs
+
+
 def eight_steps(progress: Progress) -> Decision:
     return Decision("risen" if progress.step == 2 else "fine_tune", 8, {}, "the second step")
 
@@ -97,16 +110,9 @@ def test_a_text_that_a_row_brings_is_read_in_place_of_the_models_answer(
     make_trainer: Make,
     make_model: Make,
     config: Make,
-    monkeypatch: pytest.MonkeyPatch,
+    seen: list[Any],
     tokens: int,
 ) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr(
-        "risen_plugin.phases.anchoring.anchored",
-        lambda model, answered, **options: (
-            seen.extend(answered) or anchored(model, answered, **options)
-        ),
-    )
     prompts = ["Which city?", {"prompt": "Who is it?", "answer": "the king of oslo"}]
     trainer = make_trainer(make_model())
     anchor = {**ANCHOR, "prompts": prompts, "tokens": tokens}
@@ -125,17 +131,10 @@ def test_answers_are_as_long_as_they_may_and_the_context_allows(
     make_trainer: Make,
     make_model: Make,
     config: Make,
-    monkeypatch: pytest.MonkeyPatch,
+    seen: list[Any],
     tokens: int,
 ) -> None:
     """Also longer than GRPO's, which are of eight tokens here at the most."""
-    seen: list[Any] = []
-    monkeypatch.setattr(
-        "risen_plugin.phases.anchoring.anchored",
-        lambda model, answered, **options: (
-            seen.extend(answered) or anchored(model, answered, **options)
-        ),
-    )
     trainer = make_trainer(make_model())
     RisenCallback(config(anchor={**ANCHOR, "tokens": tokens})).attach(trainer)
     trainer.train()
