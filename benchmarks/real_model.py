@@ -91,6 +91,7 @@ class Stages:
 @click.option("--arms", default="base,risen,trl,best-answers", show_default=True)
 @click.option("--seeds", default=2, show_default=True)
 @click.option("--steps", default=25, show_default=True, help="GRPO steps of 32 rollouts.")
+@click.option("--precisions", default="fp32,int8", show_default=True, help="Of the bundles.")
 @click.option("--set", "pairs", multiple=True, help="Of RISEN's arms, as risen adapt takes it.")
 @click.option("--tokens", default=ifeval.TOKENS, show_default=True, help="Of a measured answer.")
 @click.option("--short", is_flag=True, help="Two steps and few rows: does it run?")
@@ -103,6 +104,7 @@ def main(  # noqa: PLR0917  click passes them by name
     arms: str,
     seeds: int,
     steps: int,
+    precisions: str,
     pairs: tuple[str, ...],
     tokens: int,
     short: bool,
@@ -120,7 +122,15 @@ def main(  # noqa: PLR0917  click passes them by name
         raise click.ClickException(f"no arm '{odd[0]}'; choose from: {', '.join(ARMS)}")
     rows = ifeval.read(ifeval_file)[: SHORT_ROWS if short else None]
     run = _Run(
-        model, out, rows, gsm8k, 2 if short else steps, 16 if short else tokens, threads, pairs
+        model,
+        out,
+        rows,
+        gsm8k,
+        2 if short else steps,
+        16 if short else tokens,
+        threads,
+        pairs,
+        precisions.split(","),
     )
     found = {
         arm: [run.arm(arm, seed) for seed in range(1, 1 + (1 if arm == BASE else seeds))]
@@ -142,8 +152,9 @@ class _Run:
         tokens: int,
         threads: int,
         pairs: Sequence[str] = (),
+        precisions: Sequence[str] = ("fp32", "int8"),
     ) -> None:
-        self.pairs = pairs
+        self.pairs, self.precisions = pairs, precisions
         self.model, self.out, self.rows, self.gsm8k = model, out, rows, gsm8k
         self.steps, self.tokens, self.threads = steps, tokens, threads
         self.stages = Stages(out / "numbers")
@@ -157,7 +168,7 @@ class _Run:
             trained = self.model
         else:
             numbers["train"] = self.stages.done(f"{name}.train", lambda: self._train(arm, seed))
-        for precision in ("fp32", "int8"):
+        for precision in self.precisions:
             numbers[precision] = self.stages.done(
                 f"{name}.{precision}", lambda p=precision: self._followed(trained, name, p)
             )
@@ -261,7 +272,7 @@ def _show(found: Mapping[str, list[Numbers]], rows: int) -> None:
                     f"{_mean(runs, 'fp32', 'ifeval', by, key):.3f}"
                     for key in ("prompt_strict", "prompt_loose", "instruction_strict")
                 ),
-                f"{_mean(runs, 'int8', 'ifeval', by, 'prompt_strict'):.3f}",
+                _int8(runs, by),
                 _ifbench(runs),
                 _lost(base, runs),
                 f"{_mean(runs, 'kept', 'gsm8k_rise'):+.3f}",
@@ -280,6 +291,12 @@ def _mean(runs: list[Numbers], *keys: str) -> float:
         return float(numbers)
 
     return statistics.fmean(map(value, runs))
+
+
+def _int8(runs: list[Numbers], by: str) -> str:
+    if not all("int8" in run for run in runs):
+        return ""
+    return f"{_mean(runs, 'int8', 'ifeval', by, 'prompt_strict'):.3f}"
 
 
 def _ifbench(runs: list[Numbers]) -> str:
