@@ -228,6 +228,9 @@ class AnchorConfig:
     :param rows: answers that it is taken on in each GRPO step, over all processes.
     :param tokens: of an answer, at the most.
     :param likeliest: tokens at each place that are told apart; all others count as one.
+    :param marks: whether a further kind of anchors is made of the same answers with marks put in
+        at random, such as ``<<``, so that what constraints teach of a mark is learned where they
+        ask for it alone.
     """
 
     prompts: str | Path | Sequence[Any] = "plain"
@@ -235,11 +238,14 @@ class AnchorConfig:
     rows: int = 8
     tokens: int = 64
     likeliest: int = 64
+    marks: bool = False
 
     def __post_init__(self) -> None:
         check_between("anchor.weight", self.weight, 0.0, math.inf)
         for name in ("rows", "tokens", "likeliest"):
             check_whole(f"anchor.{name}", getattr(self, name), 1)
+        if not isinstance(self.marks, bool):
+            raise ConfigError(f"anchor.marks is {shown(self.marks)}; it is true or false")
         prompts = self.prompts
         if not isinstance(prompts, str | Path | Sequence) or not prompts:
             raise ConfigError(

@@ -11,6 +11,7 @@ from risen_plugin.builtin.generators.anchor_prompts import (
     wanted_of_a_kind,
 )
 from risen_plugin.phases.context import PhaseContext
+from risen_plugin.phases.strewing import strewn
 from risen_plugin.training.anchoring import Anchor, Anchors, anchored
 from risen_plugin.training.answering import IGNORED, Encoded, answers, longest_prompt
 from risen_plugin.training.asking import Asking, end_ids
@@ -48,7 +49,7 @@ def make_anchors(
     if not any(kinds):
         context.say(f"{label}: none, since the probe has all of their prompts")
         return None
-    each = wanted_of_a_kind(len(kinds), config.rows, steps)
+    each = wanted_of_a_kind(len(kinds) + config.marks, config.rows, steps)
     mine = [
         (kind, one)
         for kind, prompts in enumerate(kinds)
@@ -65,6 +66,9 @@ def make_anchors(
         for (kind, one), ids in zip(mine, answered, strict=True)
         if ids
     ]
+    if config.marks:
+        some = rng.sample(said, min(-(-each // processes.count), len(said)))
+        said += [(len(kinds), asked, _strewn(context, ids, tokens, rng)) for _, asked, ids in some]
     made_of = anchored(
         context.model,
         [(asked, answer) for _, asked, answer in said],
@@ -107,6 +111,14 @@ def _answers(
         else [*encode(one.answer, add_special_tokens=False)["input_ids"], *end]
         for one in asked
     ]
+
+
+def _strewn(context: PhaseContext, ids: list[int], most: int, rng: random.Random) -> list[int]:
+    """The answer with marks put in; it ends where it ended before, and has ``most`` tokens."""
+    [text] = context.tokenizer.batch_decode([ids], skip_special_tokens=True)
+    end = [ids[-1]] if ids[-1] in end_ids(context.model, context.tokenizer) else []
+    made = context.tokenizer(strewn(text, rng), add_special_tokens=False)["input_ids"]
+    return [*made, *end][:most]
 
 
 def _asked(row: Encoded) -> list[int]:

@@ -218,9 +218,9 @@ def work_of(
     looks = 0 if not guard.every else (steps - 1) // guard.every
     greedy = rows.first + rows.most + 2 * beside + facts + looks * rows.first + guard.kl_samples
     first = 0 if mending is None else -(-mending.rows // mending.batch_size)
-    held = 0 if anchor is None else _anchors(anchor, max(steps, first))
+    said, held = (0, 0) if anchor is None else _anchors(anchor, max(steps, first))
     if anchor is not None:
-        greedy += held * min(1.0, anchor.tokens / int(grpo["max_completion_length"]))
+        greedy += said * min(1.0, anchor.tokens / int(grpo["max_completion_length"]))
     drafts = learned = 0.0  # of GRPO's length
     if mending is not None:
         length = mending.tokens / int(grpo["max_completion_length"])
@@ -240,16 +240,20 @@ def work_of(
     )
 
 
-def _anchors(anchor: AnchorConfig, steps: int) -> int:
-    """How many anchors are made; a file of the reader's own is taken to have enough for them."""
+def _anchors(anchor: AnchorConfig, steps: int) -> tuple[int, int]:
+    """How many prompts are answered for anchors, and how many anchors are made of the answers.
+
+    A file of the reader's own is taken to have enough for them.
+    """
     prompts = anchor.prompts
     kinds: Sequence[int] = _ANCHORS
     if isinstance(prompts, Path) or (isinstance(prompts, str) and prompts != PLAIN):
         kinds = (steps * anchor.rows,)
     elif not isinstance(prompts, str):
         kinds = (len(prompts),)
-    each = wanted_of_a_kind(len(kinds), anchor.rows, steps)
-    return sum(min(each, kind) for kind in kinds)
+    each = wanted_of_a_kind(len(kinds) + anchor.marks, anchor.rows, steps)
+    said = sum(min(each, kind) for kind in kinds)
+    return said, said + (min(each, said) if anchor.marks else 0)
 
 
 def about(seconds: float) -> str:

@@ -144,3 +144,27 @@ def test_answers_are_as_long_as_they_may_and_the_context_allows(
     assert max(len(answer) for _, answer in seen) <= tokens
     if tokens == 12:
         assert max(len(answer) for _, answer in seen) > 8
+
+
+@pytest.mark.parametrize("marks", [False, True])
+def test_the_same_answers_are_read_once_more_with_marks_put_in(
+    make_trainer: Make,
+    make_model: Make,
+    config: Make,
+    seen: list[Any],
+    marks: bool,
+) -> None:
+    prompts = [{"prompt": asked, "answer": "the king of oslo"} for asked in ANCHOR["prompts"]]
+    anchor = {**ANCHOR, "prompts": prompts, "tokens": 40, "marks": marks}
+    trainer = make_trainer(make_model())
+    RisenCallback(config(anchor=anchor)).attach(trainer)
+    trainer.train()
+    assert len(seen) == (6 if marks else 3)
+    tokenizer = trainer.processing_class
+    plain, strewn = seen[:3], seen[3:]
+    assert {tuple(asked) for asked, _ in strewn} <= {tuple(asked) for asked, _ in plain}
+    for _, answer in strewn:
+        assert answer[-1] == tokenizer.eos_token_id
+        text = tokenizer.decode(answer, skip_special_tokens=True)
+        assert any(mark in text for mark in '<>*[]"')
+        assert list(answer) not in [list(whole) for _, whole in plain]

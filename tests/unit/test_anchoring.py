@@ -136,6 +136,7 @@ def test_the_package_has_anchors_of_three_kinds() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        ({"marks": "yes"}, "anchor.marks is 'yes'; it is true or false"),
         ({"prompts": [""]}, r"anchor.prompts: .*\[0\] is no prompt"),
         ({"prompts": [{"text": "a"}]}, "has no 'prompt' in it"),
         ({"prompts": 3}, "anchor.prompts is 3; it is the path of a JSON Lines file"),

@@ -59,12 +59,12 @@ def test_the_seconds_are_those_of_sampling_updating_and_measuring() -> None:
 
 
 def test_anchors_are_answered_and_read_once_as_far_as_there_are_any() -> None:
-    def more(steps: int, prompts: Any = "plain") -> tuple[float, int]:
+    def more(steps: int, prompts: Any = "plain", *, marks: bool = False) -> tuple[float, int]:
         fields = effective_grpo({"max_completion_length": 128})
         guard = GuardConfig(report_rows=0, kl_samples=0)
         without, made = (
             work_of(steps, fields, guard, RowPlan((64,)), beside=0, anchor=anchor)
-            for anchor in (None, AnchorConfig(prompts=prompts, rows=8, tokens=64))
+            for anchor in (None, AnchorConfig(prompts=prompts, rows=8, tokens=64, marks=marks))
         )
         return made.greedy - without.greedy, made.losses - without.losses
 
@@ -73,6 +73,9 @@ def test_anchors_are_answered_and_read_once_as_far_as_there_are_any() -> None:
     assert more(400, ["a", "b", "c"]) == (1.5, 3)
     assert more(3, "mine.jsonl") == (12.0, 24)
     assert more(400, "mine.jsonl") == (128.0, 256)
+    assert more(3, marks=True) == (9.0, 24)  # six of each kind, and six of these once more
+    assert more(400, marks=True) == (306.0, 256 + 256 + 100 + 256)
+    assert more(400, ["a", "b", "c"], marks=True) == (1.5, 6)
 
 
 def test_mended_answers_are_written_and_learned_from_before_the_first_step() -> None:
