@@ -211,7 +211,7 @@ def test_a_folder_that_another_process_writes_to_is_refused_at_once(resume: tupl
         ({"fine_tune": {"max_steps": "twenty"}}, (), "fine_tune.max_steps is 'twenty'"),
         ({"fine_tune": {"load_best_model_at_end": True}}, (), "load_best_model_at_end"),
         ({"model": "modle"}, (), "model modle cannot be loaded; did you mean 'model'"),
-        ({"model": "embeded"}, (), "model embeded cannot be loaded; did you mean 'embedded'"),
+        ({"model": "embeded"}, (), "there is no model embeded; did you mean 'embedded'"),
         ({"model": "./modle"}, (), "there is no model folder ./modle; did you mean 'model'?"),
         ({"model": "train.jsonl"}, (), "model train.jsonl is a file"),
         ({"model": "."}, (), "model . is a folder without config.json; did you mean 'model'?"),

@@ -106,6 +106,7 @@ def test_what_a_person_sets_is_not_said_to_be_a_default() -> None:
         assert word in chosen
         assert word not in line
     assert "temperature 0.8" in line
+    assert "rollout" not in in_words(SMOLLM2, parts, ["risen.rollout.use=onnx"])
     names = ("grpo", "rollout", "curriculum", "anchor", "mending")
     assert "none is left" in in_words(
         Kind(135e6, 49_152), parts | {"fine_tune": {}}, [f"risen.{name}=null" for name in names]

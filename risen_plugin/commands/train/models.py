@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from risen_plugin.config import LoraSettings
 from risen_plugin.embedded import EMBEDDED, base_model
 from risen_plugin.errors import ConfigError, near_miss, near_path, one_line
 from risen_plugin.kit.hub import may_be_on_hub
+
+_ALIKE = 0.85  # from which on a name is a slip of another, by difflib's ratio
 
 
 def check_name(name: str) -> str:
@@ -37,6 +40,9 @@ def check_name(name: str) -> str:
         return str(path.resolve())
     if path.exists():
         raise ConfigError(f"model {name} is a file; give the folder of a model, or a hub id")
+    if get_close_matches(name, [EMBEDDED], cutoff=_ALIKE):
+        # Before a hub is asked, which takes long to say that it has none.
+        raise ConfigError(f"there is no model {name}; did you mean '{EMBEDDED}'?")
     if not may_be_on_hub(name):
         raise ConfigError(f"there is no model folder {name}{near_path(path, folders=True)}")
     return name

@@ -188,7 +188,7 @@ def in_words(kind: Kind, parts: Mapping[str, Any], pairs: Sequence[str] = ()) ->
         section, _, field = place.partition(".")
         value = parts["risen"].get(section)
         value = value.get(field) if field and value else value
-        if value is not None and not named & {place, section}:
+        if value is not None and not named & {place, section, f"{place}.use"}:
             said.append(words.format(value))
     if parts.get("fine_tune", {}).get("bf16") and not named & {"fine_tune", "fine_tune.bf16"}:
         said.append("bf16")
