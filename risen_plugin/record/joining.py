@@ -20,10 +20,11 @@ from risen_plugin.kit.jsonable import as_number
 from risen_plugin.record.held_out import HELD_OUT
 from risen_plugin.record.lock import holder_of
 from risen_plugin.record.reading import read_description, record_folder
-from risen_plugin.record.run_record import DESCRIPTION, EVENTS, FOLDER, FORMAT, read_events
+from risen_plugin.record.run_record import DESCRIPTION, EVENTS, FOLDER, FORMAT, PHASE, read_events
 
 TRAINER_STATE = "trainer_state.json"
 _COUNTS = ("epoch", "step", "total_flos")
+_FOLDERS = {"risen": "phase", "burst": "burst"}  # of phases by their kind
 
 
 @dataclass(frozen=True)
@@ -74,21 +75,42 @@ def read_launch(path: Path) -> Launch:
     return Launch(folder, read_events(file) if file.is_file() else [], description)
 
 
+@dataclass(frozen=True)
+class _Before:
+    """What went before a launch: outer steps, seconds, and phases of each kind."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    phases: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(_FOLDERS, 0))
+
+    def and_then(self, launch: Launch) -> _Before:
+        phases = {kind: count + launch.phases(kind) for kind, count in self.phases.items()}
+        return _Before(self.steps + launch.steps, self.seconds + launch.seconds, phases)
+
+
+def _in_turn(launches: Sequence[Launch]) -> Iterator[tuple[Launch, _Before]]:
+    before = _Before()
+    for launch in launches:
+        yield launch, before
+        before = before.and_then(launch)
+
+
 def joined(launches: Sequence[Launch]) -> Iterator[dict[str, Any]]:
     """The events of all launches, each going on where the one before ended."""
-    steps, seconds, numbers = 0, 0.0, {"risen": 0, "burst": 0}
-    for launch in launches:
+    for launch, before in _in_turn(launches):
         for event in launch.events:
-            moved = {**event, "step": event["step"] + steps}
+            moved = _at_step({**event, "step": event["step"] + before.steps}, before)
             if (at := as_number(event.get("time"))) is not None:
-                moved["time"] = round(at + seconds, 3)
+                moved["time"] = round(at + before.seconds, 3)
             if isinstance(event.get("number"), int):
-                moved["number"] = event["number"] + numbers[_kind(event)]
-            if isinstance(event.get("at_step"), int):
-                moved["at_step"] = event["at_step"] + steps
+                moved["number"] = event["number"] + before.phases[_kind(event)]
             yield moved
-        steps, seconds = steps + launch.steps, seconds + launch.seconds
-        numbers = {kind: count + launch.phases(kind) for kind, count in numbers.items()}
+
+
+def _at_step(told: Mapping[str, Any], before: _Before) -> dict[str, Any]:
+    """What is told of a phase, with the step of the whole at which it began."""
+    at = told.get("at_step")
+    return {**told, "at_step": at + before.steps} if isinstance(at, int) else dict(told)
 
 
 def write_joined(launches: Sequence[Launch], target: Path) -> None:
@@ -150,17 +172,28 @@ def _rows(launch: Launch) -> object:
 
 def _copy_phases(launches: Sequence[Launch], record: Path) -> None:
     """The files of each phase, under its number in the whole."""
-    before = {"risen": 0, "burst": 0}
-    for launch in launches:
-        for kind, name in (("risen", "phase"), ("burst", "burst")):
+    for launch, before in _in_turn(launches):
+        for kind, name in _FOLDERS.items():
             for number in range(1, launch.phases(kind) + 1):
                 source = launch.folder / f"{name}-{number:03d}"
-                files = [path for path in source.glob("*") if path.is_file()]
-                folder = record / f"{name}-{number + before[kind]:03d}"
-                for path in files:
+                folder = record / f"{name}-{number + before.phases[kind]:03d}"
+                for path in (path for path in source.glob("*") if path.is_file()):
                     folder.mkdir(exist_ok=True)
-                    shutil.copy2(path, folder / path.name)
-            before[kind] += launch.phases(kind)
+                    if path.name == PHASE:
+                        write_json(folder / PHASE, _at_step(_phase(path), before))
+                    else:
+                        shutil.copy2(path, folder / path.name)
+
+
+def _phase(path: Path) -> Mapping[str, Any]:
+    """:raises DataError: if it cannot be read."""
+    try:
+        told: object = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {one_line(error)}") from error
+    if not isinstance(told, dict):
+        raise DataError(f"cannot read {path}: it is no JSON object")
+    return told
 
 
 def _kind(event: Mapping[str, Any]) -> str:

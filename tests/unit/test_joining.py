@@ -35,7 +35,9 @@ def record(folder: Path, *, phases: int, rows: str = "same", step: int = 1) -> P
         made.event("phase", step=step, number=number, **kept)
         place = made.phase_folder(number)
         (place / "adapter").mkdir(parents=True)
-        (place / "phase.json").write_text(json.dumps({"logs": [{"reward": number}]}))
+        (place / "phase.json").write_text(
+            json.dumps({"at_step": step, "logs": [{"reward": number}]})
+        )
         if number == 1:
             made.event("decision", step=step, number=1, phase="burst", steps=2, reason="b")
             made.event("phase", step=step, number=1, kind="burst", steps=2, reason="b")
@@ -99,6 +101,8 @@ def test_steps_time_and_numbers_go_on(tmp_path: Path) -> None:
     assert [part["steps"] for part in run.description["joined"]] == [20, 1, 20, 1]
     assert run.description["output_dir"] == str(whole)
     assert not list(whole.glob("risen/*/adapter"))
+    files = sorted(whole.glob("risen/phase-*/phase.json"))
+    assert [json.loads(file.read_text())["at_step"] for file in files] == [21, 21, 42]
 
 
 def events(folder: Path) -> list[Event]:
@@ -137,6 +141,22 @@ def test_joining_is_the_same_in_one_go_and_one_by_one(tmp_path: Path) -> None:
     write_joined([read_launch(part) for part in parts[:2]], tmp_path / "two")
     write_joined([read_launch(tmp_path / "two"), read_launch(parts[2])], tmp_path / "three")
     assert events(tmp_path / "three") == events(tmp_path / "whole")
+    three, whole = (
+        [file.read_text() for file in sorted((tmp_path / name).glob("risen/*/phase.json"))]
+        for name in ("three", "whole")
+    )
+    assert three == whole
+
+
+@pytest.mark.parametrize("content", ["[]", "{"])
+def test_a_damaged_file_of_a_phase_is_told_and_nothing_is_left(
+    tmp_path: Path, content: str
+) -> None:
+    part = record(tmp_path / "one", phases=1)
+    (part / "risen" / "phase-001" / "phase.json").write_text(content)
+    with pytest.raises(DataError, match=r"cannot read .*phase\.json: "):
+        write_joined([read_launch(part)], tmp_path / "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
 def run_command(*words: object) -> tuple[int, str]:
