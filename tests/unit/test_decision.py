@@ -24,6 +24,7 @@ SURE = Gain(0.15, 0.55, Interval(0.4, 0.25, 0.5), 64, "report")
 UNSURE = Gain(0.15, 0.2, Interval(0.05, -0.04, 0.15), 64, "report")
 CHEAP = Cost(seconds=90.0, loss=0.01, loss_limit=0.05, kl=0.03)
 KEPT = Evidence(1, 1, SURE, CHEAP, 0.99)
+_ENDS = ("", "_low", "_high")
 CHANCE = "gain may be chance, it is for sure only -0.050"
 
 
@@ -182,6 +183,35 @@ def test_the_gain_is_that_of_the_reported_rows_compared_row_by_row(run: Path) ->
     assert made.advice == "ship"
     assert made.gained.startswith("Strict adherence rose from 0.050 to 0.600 (+0.550; ")
     assert made.gained.endswith("on 20 held-out instructions that decided nothing.")
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["measured", "answers"])
+def test_a_gain_that_nobody_asked_to_tell_from_chance_is_no_reason_to_ship(
+    tmp_path: Path, answers: bool
+) -> None:
+    """With ``guard.confidence: null`` the guard's bounds are the measured value itself."""
+    record = Record(tmp_path)
+    record.begin({"guard": {"confidence": None, "max_probe_loss_rise": 0.05}})
+    gain = {f"guard/{name}{end}": 0.06 for name in ("gain", "checks_gain") for end in _ENDS}
+    measured = {
+        "guard/adherence_strict_before": 0.56,
+        "guard/adherence_strict_after": 0.62,
+        "guard/probe_loss_before": 1.0,
+        "guard/probe_loss_after": 1.01,
+        **gain,
+    }
+    told_ = {"number": 1, "steps": 2, "reason": "r"}
+    record.event("decision", step=1, phase="risen", **told_)
+    record.event("phase", step=1, kind="risen", accepted=True, metrics=measured, **told_)
+    if answers:
+        pairs = [pair("report", row, row < 6, row < 7) for row in range(8)]
+        write_json(record.phase_folder(1) / "phase.json", {"logs": [], "answers": pairs})
+    record.close()
+    made = decision.decision_of(read_run(tmp_path))
+    assert made is not None
+    assert made.advice == "not enough evidence"
+    assert "of which the guard was not asked" in made.verdict
+    assert "guard.confidence" in made.verdict
 
 
 def test_odd_values_cost_the_sentences_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,8 @@ class Gain:
     :param change: with its one-sided ends; None where a record does not tell.
     :param rows: how many instructions; None where a record does not tell.
     :param on: whose rows: ``report`` or ``guard``.
-    :param sure_by_guard: whether the guard told the gain from chance, by all checks of its rows.
+    :param sure_by_guard: whether the guard told the gain from chance, by all checks of its rows;
+        None where it was not asked (``guard.confidence`` is null).
     """
 
     before: float
@@ -54,7 +55,7 @@ class Gain:
     change: Interval | None = None
     rows: int | None = None
     on: str = "report"
-    sure_by_guard: bool = False
+    sure_by_guard: bool | None = False
 
 
 @dataclass(frozen=True)
@@ -136,15 +137,13 @@ def evidence_of(run: Run) -> Evidence:
     kept = [phase for phase in ended if phase.accepted]
     counted = kept or ended[-1:]
     confidence = limits.setting(run, "guard", "confidence")
-    if confidence is None:
-        confidence = _USUAL_CONFIDENCE
     seconds = sum((phase.ends or 0.0) - phase.begins for phase in ended)
     return Evidence(
         len(ended),
         len(kept),
         _gain_of(run, counted, confidence) if counted else None,
         _cost_of(run, counted, seconds) if counted else Cost(),
-        confidence,
+        _USUAL_CONFIDENCE if confidence is None else confidence,
         _in_full(reason_of(ended[-1])) if ended else "",
         run.holder is not None,
         [share for p in kept if (share := p.number_of(STRENGTH)) is not None and share < 1.0],
@@ -154,15 +153,15 @@ def evidence_of(run: Run) -> Evidence:
 # From the record
 
 
-def _gain_of(run: Run, counted: Sequence[Phase], confidence: float) -> Gain | None:
-    is_sure = all(_is_sure(phase) for phase in counted)
+def _gain_of(run: Run, counted: Sequence[Phase], confidence: float | None) -> Gain | None:
+    is_sure = None if confidence is None else all(_is_sure(phase) for phase in counted)
     shown = paired.compared(run)
     for on in ("report", "guard"):
         rows = paired.judged(shown.pairs, on) if shown else []
         if rows:
             passed = [sum(bool(pair.before.passed) for pair in rows)]
             passed.append(sum(bool(pair.after.passed) for pair in rows))
-            change = paired.interval(rows, on, confidence)
+            change = paired.interval(rows, on, confidence or _USUAL_CONFIDENCE)
             count = len(rows)
             return Gain(passed[0] / count, passed[1] / count, change, count, on, is_sure)
     before = counted[0].number_of(f"{ADHERENCE}_before")
@@ -358,11 +357,14 @@ def _advice(evidence: Evidence) -> tuple[Advice, str]:  # noqa: PLR0911  one lin
             f"the probe loss rose by {cost.loss:.4f} in all, more than the {cost.loss_limit:.4f} "
             "that the guard allows one phase; look at the rest of what the model does first",
         )
-    is_sure = gain.change is not None and gain.change.low > 0.0
+    # Where both ends are the value, nobody asked how sure it is.
+    is_sure = gain.change is not None and gain.change.high > gain.change.low > 0.0
     if not is_sure and not gain.sure_by_guard:
+        unasked = "" if gain.sure_by_guard is not None else ", of which the guard was not asked"
+        more = "guard.confidence, guard.report_rows" if unasked else "guard.report_rows, guard.rows"
         return (
             "not enough evidence",
-            "the gain may be chance; measure on more instructions (guard.report_rows, guard.rows)",
+            f"the gain may be chance{unasked}; measure on more instructions ({more})",
         )
     return "ship", _why(evidence, is_sure)
 
