@@ -118,6 +118,11 @@ def test_the_cost_names_every_measure_that_there_is_and_says_where_there_is_none
     )
 
 
+def test_a_divergence_of_nothing_and_facts_that_nobody_knew_are_no_numbers() -> None:
+    cost = told(replace(KEPT, cost=replace(CHEAP, kl=-0.001, facts=([], 0)))).cost
+    assert cost.endswith("and the forward KL was below 0.001 nats per token.")
+
+
 def test_several_phases_are_one_gain_and_all_dropped_ones_are_counted() -> None:
     assert "decided nothing over 2 kept phases." in told(replace(KEPT, ended=3, kept=2)).gained
     dropped = told(replace(KEPT, ended=3, kept=0, reason="gain is less"))
@@ -276,8 +281,8 @@ def test_the_terminal_has_the_sentences_and_some_that_changed(run: Path) -> None
     text = " ".join(line.strip() for line in lines)
     assert "Ship: " in text
     assert text.count("gained: Name it") == 3
-    assert "[punctuation:no_comma not met] old" in text
-    assert "[punctuation:no_comma met] new" in text
+    assert "[not met: punctuation:no_comma] old" in text
+    assert "[met: punctuation:no_comma] new" in text
 
 
 # What a record keeps of the answers

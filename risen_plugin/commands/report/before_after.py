@@ -15,6 +15,7 @@ from risen_plugin.commands.report.paired import (
     Compared,
     by_change,
     change,
+    checks,
     compared,
 )
 from risen_plugin.record.answered import Answer, Pair
@@ -94,20 +95,10 @@ def _item(pair: Pair) -> Markup:
 
 
 def _answer(when: str, answer: Answer, constraints: Sequence[str]) -> Markup:
-    checks: list[Markup] = []
-    if answer.met is None:
-        verdict = {True: "passes", False: "fails", None: "not judged"}[answer.passed]
-        checks.append(_check(answer.passed, verdict))
-    else:
-        checks += [
-            _check(is_met, f"{'met' if is_met else 'not met'}: {id_}")
-            for id_, is_met in zip(constraints, answer.met, strict=False)
-        ]
-        if answer.passed is False and all(answer.met):
-            checks.append(_check(False, "fails by another reward"))
+    told = [_check(is_met, text) for is_met, text in checks(constraints, answer)]
     return Markup(
         f'<div><h3>{when}</h3><div class="completion">{html(_cut(answer.text) or "(empty)")}</div>'
-        f'<ul class="checks">{join(checks)}</ul></div>'
+        f'<ul class="checks">{join(told)}</ul></div>'
     )
 
 

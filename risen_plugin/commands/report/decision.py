@@ -36,6 +36,7 @@ from risen_plugin.record.reading import Phase, Run
 
 Advice: TypeAlias = Literal["ship", "do not ship", "not enough evidence"]
 _log = logging.getLogger("risen_plugin")
+_LEAST_KL = 0.001
 _USUAL_CONFIDENCE = 0.95  # where the guard was given none
 
 
@@ -319,10 +320,12 @@ def _prices(cost: Cost) -> Iterator[str]:
     if cost.loss is not None:
         yield f"the probe loss {_moved_by(cost.loss, 4)} nats per token"
     if cost.kl is not None:
-        yield f"the forward KL came to {cost.kl:.3f} nats per token"
+        # An estimate of it may be below 0, which the divergence itself never is.
+        came = f"came to {cost.kl:.3f}" if cost.kl >= _LEAST_KL else f"was below {_LEAST_KL}"
+        yield f"the forward KL {came} nats per token"
     for name, before, after in cost.moved:
         yield f"{name} went from {before:.3f} to {after:.3f}"
-    if cost.facts is not None:
+    if cost.facts is not None and cost.facts[1]:
         lost, known = cost.facts
         named = f" ({lost[0]})" if lost else ""
         yield f"{len(lost)} of {known} known facts were lost{named}"

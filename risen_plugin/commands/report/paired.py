@@ -93,6 +93,24 @@ def _level(answer: Answer) -> tuple[bool, int]:
     return bool(answer.passed), sum(answer.met or ())
 
 
+def checks(constraints: Sequence[str], answer: Answer) -> list[tuple[bool | None, str]]:
+    """What an answer was judged by, and how each came out; None where it was not judged.
+
+    >>> checks(["no_comma"], Answer("...", False, [True]))
+    [(True, 'met: no_comma'), (False, 'fails by another reward')]
+    """
+    if answer.met is None:
+        verdict = {True: "passes", False: "fails", None: "not judged"}[answer.passed]
+        return [(answer.passed, verdict)]
+    made: list[tuple[bool | None, str]] = [
+        (is_met, f"{'met' if is_met else 'not met'}: {id_}")
+        for id_, is_met in zip(constraints, answer.met, strict=False)
+    ]
+    if answer.passed is False and all(answer.met):
+        made.append((False, "fails by another reward"))
+    return made
+
+
 def by_change(pairs: Sequence[Pair]) -> list[Pair]:
     """Those that changed first, of these the ones that pass or fail as a whole; then by set."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from risen_plugin.commands.report import series
 from risen_plugin.commands.report.decision import decision_of
 from risen_plugin.commands.report.markup import duration, number
-from risen_plugin.commands.report.paired import by_change, change, compared
+from risen_plugin.commands.report.paired import by_change, change, checks, compared
 from risen_plugin.progress import VERDICT
 from risen_plugin.record.answered import Answer, Pair
 from risen_plugin.record.events import PluginErrorEvent
@@ -56,13 +56,8 @@ def decision_lines(run: Run, width: int = 80) -> list[str]:
 
 
 def _marks(pair: Pair, answer: Answer) -> str:
-    """Which constraints an answer meets, in words."""
-    if answer.met is None:
-        verdict = {True: "passes", False: "fails", None: "not judged"}[answer.passed]
-        return f"[{verdict}]"
-    named = zip(pair.constraints, answer.met, strict=False)
-    checks = ", ".join(f"{id_} {'met' if is_met else 'not met'}" for id_, is_met in named)
-    return f"[{checks}]"
+    """What an answer was judged by, in words."""
+    return f"[{', '.join(text for _, text in checks(pair.constraints, answer))}]"
 
 
 def _whole(line: str, width: int) -> list[str]:
