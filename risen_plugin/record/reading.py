@@ -184,10 +184,13 @@ def record_folder(path: str | Path) -> Path:
             return folder
     if not path.exists():
         raise DataError(f"there is no run '{path}'{near_path(path, folders=True)}")
-    raise DataError(
-        f"'{path}' has no record: there is no {FOLDER}/{DESCRIPTION} in it; give the output "
-        "folder of a run with a RisenCallback"
+    inside = sorted(path.glob(f"*/{FOLDER}/{DESCRIPTION}"))
+    hint = (
+        f"did you mean '{inside[0].parent.parent}'?"
+        if inside
+        else "give the output folder of a run with a RisenCallback"
     )
+    raise DataError(f"'{path}' has no record: there is no {FOLDER}/{DESCRIPTION} in it; {hint}")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 
 from risen_export.merging import source
 from risen_export.merging.source import Source, check_architecture, check_config, resolve
+from risen_plugin.embedded import base_model
 from risen_plugin.errors import ExportError
 
 QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
@@ -122,6 +123,33 @@ def test_an_adapter_without_base_is_refused(tmp_path: Path) -> None:
 def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="holds nothing to export"):
         resolve(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("finished", "said"),
+    [
+        ({"kept": False}, "its run has ended and kept no phase: 'risen report {name}' says why"),
+        ({"kept": True}, "if the run is still going, wait for its first save"),
+        ([], "if the run is still going, wait for its first save"),
+    ],
+)
+def test_a_run_that_kept_nothing_is_not_waited_for(
+    tmp_path: Path, finished: object, said: str
+) -> None:
+    (tmp_path / "finished.json").write_text(json.dumps(finished))
+    with pytest.raises(ExportError) as caught:
+        resolve(tmp_path)
+    assert str(caught.value).endswith(said.format(name=tmp_path))
+
+
+def test_the_embedded_model_has_a_name_unless_a_folder_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve("embedded").model == str(base_model())
+    (tmp_path / "embedded").mkdir()
+    with pytest.raises(ExportError, match="embedded holds nothing to export"):
+        resolve("embedded")
 
 
 def test_a_model_without_weights_is_said_to_be_one(tmp_path: Path) -> None:

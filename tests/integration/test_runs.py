@@ -356,6 +356,7 @@ def test_an_adaptation_that_is_interrupted_in_its_phase_goes_on(monkeypatch: pyt
     cut = risen(*ADAPT, *guard)
     assert cut.exit_code == 130, cut.output
     assert "risen: the run in out goes on with --resume" in cut.stderr
+    assert "out holds a run; --resume goes on with it" in refused(*ADAPT, *guard)
     said = refused(*ADAPT, *guard, "--resume", "--set", "lora.r=5")
     assert "risen: adapt is another run than the one in out: lora.r was " in said
     loud = [argument for argument in ADAPT if argument != "--quiet"]
@@ -372,7 +373,9 @@ def test_a_dropped_adapter_is_not_saved_unless_it_is_wanted_all_the_same():
     assert result.exit_code == 1, result.output
     assert result.stdout.startswith("RISEN phase 1 dropped: adherence ")
     assert "nothing was saved but the record in out/risen" in result.stdout
+    assert "next: risen report out says more" in result.stdout
     assert not Path("out/adapter_config.json").exists()
+    assert "out holds a run that has ended; name another folder" in refused(*ADAPT, *drop)
     wanted = ["kept" if one == "out" else one for one in ADAPT if one != "--quiet"]
     loud = done(*wanted, *drop, "--steps", "1", "--keep-anyway", "--json")
     data = json.loads(loud.stdout)

@@ -170,7 +170,8 @@ def test_a_phase_that_goes_on_and_one_that_a_crash_cut_short_are_told_apart(
     ("name", "said"),
     [
         ("rum", "there is no run '{place}'; did you mean '{beside}'?"),
-        ("other", "'{place}' has no record: there is no risen/run.json in it"),
+        ("other", "'{place}' has no record: there is no risen/run.json in it; give the output"),
+        (".", "'{place}' has no record: there is no risen/run.json in it; did you mean '{beside}'"),
     ],
 )
 def test_what_is_no_run_is_refused(name: str, said: str, script: Script) -> None:

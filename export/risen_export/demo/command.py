@@ -195,6 +195,12 @@ def _make(out: Path) -> None:
         ) from error
 
 
+def _more(summary: Mapping[str, Any]) -> str:
+    """What to say where no phase was kept."""
+    kept = any(phase["accepted"] for phase in summary["phases"])
+    return "" if kept else "; no phase gained enough, as a short one seldom does (--quick)"
+
+
 def closing_table(summary: Mapping[str, Any], out: Path) -> str:
     """The measurements of the demo as a table for a person."""
     data = summary["data"]
@@ -233,5 +239,6 @@ def closing_table(summary: Mapping[str, Any], out: Path) -> str:
         f"time: {wall}; memory: {summary['peak_rss_mb']} MB at most",
         f"{out}/summary.json has the numbers, {out}/bundle answers: "
         f'risen generate {out}/bundle "..."',
+        f"next: risen report {out}/run draws what happened{_more(summary)}",
     ]
     return "\n".join(lines)

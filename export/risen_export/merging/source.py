@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from risen_export.backends import classes
+from risen_plugin.embedded import EMBEDDED, base_model
 from risen_plugin.errors import ExportError, near_beside
 from risen_plugin.kit.hub import may_be_on_hub
 
@@ -78,6 +79,8 @@ def _resolve(text: str, above: frozenset[str]) -> Source:
     :param above: the adapters that led to this one as their base, to see a circle.
     """
     path = Path(text).expanduser()
+    if text == EMBEDDED and not path.exists():
+        path = base_model()
     if path.is_dir():
         return _in_folder(text, path, above)
     if path.exists():
@@ -104,7 +107,7 @@ def _in_folder(name: str, path: Path, above: frozenset[str]) -> Source:
         what = f"{lone[0]} and no" if lone else f"no config.json or {ADAPTER_CONFIG} with"
         raise ExportError(
             f"{name} holds nothing to export: {what} weights (*.safetensors), and no checkpoint-N "
-            "with them; if the run is still going, wait for its first save"
+            f"with them; {_what_to_do(name, path)}"
         )
     if not _holds_adapter(holder):
         return Source(name, str(holder), run=run)
@@ -206,6 +209,17 @@ def _base_of(config: Path, name: str, above: frozenset[str]) -> Source:
     if hub_file(text, ADAPTER_CONFIG, revision) is not None:
         return _on_hub(text, Path(text), above | {here})
     return Source(text, text, revision=revision)
+
+
+def _what_to_do(name: str, path: Path) -> str:
+    """Where a folder has no weights: its run goes on, or has ended and kept no phase."""
+    try:
+        has_kept: object = read_json(path / "finished.json").get("kept")
+    except ExportError:  # none, or none that can be read
+        has_kept = None
+    if has_kept is False:
+        return f"its run has ended and kept no phase: 'risen report {name}' says why"
+    return "if the run is still going, wait for its first save"
 
 
 def _on_hub(name: str, path: Path, above: frozenset[str]) -> Source:

@@ -250,7 +250,11 @@ def adapt_command(
         context.exit(0 if done.is_kept or keep_anyway else _NOT_KEPT)
     dropped = folder / "risen" / "phase-001" / "dropped"
     if not keep_anyway or not dropped.is_dir():
-        more = [f"nothing was saved but the record in {folder / 'risen'}"]
+        more = [
+            f"nothing was saved but the record in {folder / 'risen'}",
+            f"next: risen report {folder} says more; more --steps may gain enough, and "
+            "--keep-anyway saves what was trained all the same",
+        ]
         _print_once(_as_text(ending, as_json, more))
         context.exit(_NOT_KEPT)
     for file in dropped.iterdir():

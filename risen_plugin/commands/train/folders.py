@@ -38,6 +38,10 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         )
     has_run = any((folder / name).exists() for name in (_RUN, FOLDER))
     if has_run and not resume:
+        if ending_of(folder) is not None:
+            raise ConfigError(
+                f"{folder} holds a run that has ended; name another folder with --output"
+            )
         raise ConfigError(
             f"{folder} holds a run; --resume goes on with it, --output names another folder"
         )
