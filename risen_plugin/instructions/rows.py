@@ -24,8 +24,9 @@ _MOST_EVER = 4096  # rows asked for in one draw, so that a small supply is soon 
 _IMAGES = ("image", "images")  # TRL gives these columns to the model
 _FROM_TRL = ("prompts", "completions", "trainer_state", "log_extra", "log_metric")
 _ADDED_BY = {
-    "instruction_id_list": ". The generator constraints adds constraints to plain prompts: "
-    "--generator constraints, or use: constraints under generator"
+    "instruction_id_list": ". If some rows have it, the generator's option unusable: skip leaves "
+    "out the others (--set risen.generator.options.unusable=skip); the generator constraints adds "
+    "others than were asked to plain prompts (--generator constraints)"
 }
 """Hints at what makes a column."""
 

@@ -219,6 +219,18 @@ def test_rows_that_cannot_be_used_can_be_left_out_and_are_counted() -> None:
     assert generator.report().kept == 2
 
 
+def test_rows_without_constraints_are_left_out_where_others_state_some() -> None:
+    """As in what a server has logged, where not every request names constraints."""
+    stated = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    rows = [{"prompt": "a"}, {"prompt": "b", **stated}, {"prompt": "c", "instruction_id_list": []}]
+    generator = Jsonl(rows=rows, unusable="skip", shuffle=False)
+    assert [row["prompt"] for row in generator(count=2, seed=0)] == ["b", "b"]
+    assert generator.columns == ("instruction_id_list", "kwargs")
+    assert generator.report().dropped == {"no constraints stated": 2}
+    plain = Jsonl(rows=rows[:1], unusable="skip")
+    assert [row["prompt"] for row in plain(count=1, seed=0)] == ["a"], "there is nothing to check"
+
+
 def test_a_source_without_a_usable_row_is_an_error() -> None:
     generator = Jsonl(rows=[rlvr("verify_paragraph_count", N=2)], unusable="skip")
     with pytest.raises(DataError, match="no usable instructions: 0 kept, 1 dropped"):

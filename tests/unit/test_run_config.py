@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from risen_plugin.commands.train.adaptation import held_out, rewards_of
+from risen_plugin.commands.train.adaptation import held_out, rewards_of, risen_section
 from risen_plugin.commands.train.closing import closing_lines
 from risen_plugin.commands.train.overrides import overridden
 from risen_plugin.commands.train.rows import read_rows, split_off
@@ -343,6 +343,14 @@ def test_a_small_file_keeps_most_of_its_rows_to_train_on(rows: int, guard: int, 
     path = write("rows.jsonl", *({"prompt": str(n)} for n in range(rows)))
     assert held_out(path, "jsonl") == {"rows": guard, "report_rows": reported}
     assert held_out(path, "constraints") == {}, "other generators do not run out of rows"
+
+
+@pytest.mark.parametrize(("rows", "reserve"), [(127, 0), (128, None)])
+def test_of_few_instructions_no_family_is_reserved(rows: int, reserve: int | None):
+    """A family that is reserved unasked may take half of the rows along."""
+    path = write("rows.jsonl", *({"prompt": str(n)} for n in range(rows)))
+    section = risen_section(path, [{"use": "exact"}], scheduler={"use": "after"})
+    assert section.get("reserve") == reserve
 
 
 def test_the_embedded_model_is_named_so_unless_a_folder_is(

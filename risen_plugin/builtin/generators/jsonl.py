@@ -46,8 +46,8 @@ class Jsonl:
         by the first row, and by each one where that is plain. The latter two become plain, and
         their prompt is in ``messages``; their ``ground_truth`` may stand in ``reward_model``.
     :param unusable: what to do with a row that states a constraint which nothing here can check:
-        ``error``, ``skip`` to leave it out and count it in ``report()``, or ``keep`` for a reward
-        that knows ids of its own.
+        ``error``, ``skip`` to leave it out and count it in ``report()``, together with rows that
+        state none where others do, or ``keep`` for a reward that knows ids of its own.
     """
 
     path: str | None = None

@@ -41,8 +41,9 @@ class Supply:
     :param form: how rows state their constraints; ``auto`` goes by the first row, and by
         each one where that is plain.
     :param unusable: whether a row with a constraint that nothing here can check is an error, or
-        left out and counted in ``report``, or kept if it is plain. A source whose first rows state
-        constraints is read through once to know.
+        left out and counted in ``report``, or kept if it is plain. A source of whose first rows
+        some state constraints is read through once to know; rows that state none are left out of
+        it, too, where others are.
     :raises DataError: if there is no row, or one of the first is unfit.
     """
 
@@ -105,6 +106,9 @@ class Supply:
                         "counted"
                     ) from error
                 self.report.drop(error.reason, str(error))
+                continue
+            if self._unusable == "skip" and not row.get("instruction_id_list"):
+                self.report.drop("no constraints stated", located[0])
                 continue
             usable.append(index)
             self.report.keep()

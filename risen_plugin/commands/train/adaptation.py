@@ -16,6 +16,8 @@ from risen_plugin.instructions.plain import PLAIN, plain_prompts
 from risen_plugin.kit.intervals import least_changed
 
 _MOST_HELD_OUT = 64
+_FEWEST_TO_RESERVE = 128
+"""Rows of a file below which no family is reserved: one may take half of them along."""
 _MOST_LOST = 0.1  # share of the facts that a model knew
 _SURE = GuardConfig.confidence or 0.99
 
@@ -64,11 +66,9 @@ def held_out(path: str, generator: str, most: int = _MOST_HELD_OUT) -> dict[str,
     :param most: rows to decide by.
     :raises DataError: if the file has too few rows for the guard to be sure of any gain.
     """
-    if generator != "jsonl":
+    count = _count(path, generator)
+    if count is None:
         return {}
-    count = len(open_source(path, None, "train", None))
-    if not count:
-        raise DataError(f"{path} holds no instructions")
     fewest = least_changed(_SURE)
     if count < 2 * fewest:
         raise DataError(
@@ -79,6 +79,19 @@ def held_out(path: str, generator: str, most: int = _MOST_HELD_OUT) -> dict[str,
         "rows": max(fewest, min(most, count // 4)),
         "report_rows": min(_MOST_HELD_OUT, count // 8),
     }
+
+
+def _count(path: str, generator: str) -> int | None:
+    """How many rows a file has; None where the generator makes more of them.
+
+    :raises DataError: if it cannot be read, or has none.
+    """
+    if generator != "jsonl":
+        return None
+    count = len(open_source(path, None, "train", None))
+    if not count:
+        raise DataError(f"{path} holds no instructions")
+    return count
 
 
 def risen_section(
@@ -99,6 +112,8 @@ def risen_section(
     apart = held_out(instructions, generator, MOST_ROWS)
     if apart:
         section["guard"] |= {"most_rows": apart["rows"], "report_rows": apart["report_rows"]}
+        if (_count(instructions, generator) or 0) < _FEWEST_TO_RESERVE:
+            section["reserve"] = 0
     if probe is not None:
         section["probe"] = probe
     return section
