@@ -109,7 +109,7 @@ class Expected:
         upto = "up to " if self.steps < _FEWER * self.work.steps else ""
         steps = f"{upto}{self.work.steps} step{'' if self.work.steps == 1 else 's'}"
         return (
-            f"{about(self.seconds)}: {steps} of {self.work.answers} answers "
+            f"the phase takes {about(self.seconds)}: {steps} of {self.work.answers} answers "
             f"({short(self.training_s)}), measuring before and after ({short(self.measuring_s)})"
         )
 
