@@ -165,8 +165,8 @@ def test_a_rare_answer_without_end_counts_by_how_often_a_batch_has_one() -> None
         ),
         (
             0,
-            "the phase takes about 2 minutes: up to 40 steps of 32 answers (40 s), measuring before "
-            "and after (64 s)",
+            "the phase takes about 2 minutes: up to 40 steps of 32 answers (40 s), measuring "
+            "before and after (64 s)",
         ),
     ],
 )
