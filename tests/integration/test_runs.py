@@ -380,6 +380,7 @@ def test_a_dropped_adapter_is_not_saved_unless_it_is_wanted_all_the_same():
     loud = done(*wanted, *drop, "--steps", "1", "--keep-anyway", "--json")
     data = json.loads(loud.stdout)
     assert (data["saved"], data["all_dropped"], data["output"]) == ("adapter", True, "kept")
+    assert "RISEN phase 1 dropped: adherence " in Path("kept/README.md").read_text()
     assert "RISEN phase 1 of 1 step (after: " in loud.stderr
     assert "fine-tune -> " not in loud.stderr, "nothing is fine-tuned"
     assert any(value.abs().sum() > 0 for n, value in weights("kept").items() if "lora_B" in n)

@@ -27,6 +27,7 @@ from risen_plugin.commands.train.adaptation import (
     rewards_of,
     risen_section,
 )
+from risen_plugin.commands.train.card import README, card
 from risen_plugin.commands.train.closing import (
     checked_lines,
     closing_data,
@@ -54,6 +55,7 @@ from risen_plugin.commands.train.recipe import (
 from risen_plugin.commands.train.run_config import DataSource, RunConfig, read_run
 from risen_plugin.errors import ConfigError, located
 from risen_plugin.hookspecs import hookimpl
+from risen_plugin.kit.files import write_text
 from risen_plugin.kit.foreign import say
 from risen_plugin.kit.jsonable import json_text
 from risen_plugin.record.lock import held
@@ -259,6 +261,7 @@ def adapt_command(
         context.exit(_NOT_KEPT)
     for file in dropped.iterdir():
         shutil.copy2(file, folder / file.name)
+    write_text(folder / README, card(run, folder, 0, done.phases))
     more = [
         f"saved the adapter to {folder} all the same",
         f"next: risen export {folder} {folder}-bundle",

@@ -35,6 +35,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from risen_plugin.callback import RisenCallback
 from risen_plugin.commands.advise.machine import processes_started
+from risen_plugin.commands.train.card import README, card
 from risen_plugin.commands.train.folders import content_of, empty
 from risen_plugin.commands.train.models import check_name, load_run
 from risen_plugin.commands.train.own_answers import OwnAnswers
@@ -313,9 +314,14 @@ def train(prepared: Prepared, *, resume: bool = False, only_kept: bool = False) 
         losses = _losses(trainer, prepared.eval_rows)
         phases = prepared.callback.phases if prepared.callback is not None else ()
         with writing(output):
-            if not only_kept or any(phase.accepted for phase in phases):
+            saves = not only_kept or any(phase.accepted for phase in phases)
+            if saves:
                 trainer.save_model()
             if trainer.is_world_process_zero():
+                if saves:
+                    steps = trainer.state.global_step if run.data is not None else 0
+                    # In place of PEFT's or TRL's, whose form nobody has filled in.
+                    write_text(output / README, card(run, output, steps, phases))
                 _delete_checkpoints(prepared)
     except KeyboardInterrupt:
         if trainer is not None:
