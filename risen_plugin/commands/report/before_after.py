@@ -69,12 +69,17 @@ def _about(found: Compared) -> str:
 
 
 def _choice(counts: Counter[Change], total: int) -> Markup:
-    """Radio buttons, which the style reads, before the list that they choose from."""
-    options = [("all", f"all ({total})")]
+    """Radio buttons, which the style reads, before the list that they choose from.
+
+    At first those are shown that changed, so that what stays the same does not fill the page.
+    """
+    changed = counts["gained"] + counts["lost"]
+    chosen = "changed" if changed else "all"
+    options = [("changed", f"changed ({changed})"), ("all", f"all ({total})")]
     options += [(name, f"{word} ({counts[name]})") for name, word in _WORDS.items()]
     buttons = "".join(
         f'<label><input type="radio" name="pairs" value="{name}"'
-        f"{' checked' if name == 'all' else ''}> {html(label)}</label>"
+        f"{' checked' if name == chosen else ''}> {html(label)}</label>"
         for name, label in options
     )
     return Markup(f'<fieldset class="choice"><legend>Show</legend>{buttons}</fieldset>')
