@@ -418,6 +418,10 @@ def test_retention_is_measured_on_plain_queries_where_there_are_some():
     [
         (("--rewards", "exact"), "the column 'answer'"),
         (("--instructions", "instructions.jsonl"), "no reward is named"),
+        (  # constraints alone need no reward to be named; the next fault is told
+            ("--instructions", "no.jsonl", "--generator", "constraints"),
+            "there is no file 'no.jsonl'",
+        ),
         (("--instructions", "instruction.jsonl", "--rewards", "exact"), "did you mean 'instruc"),
         (("--instructions", "instructions.jsonl", "--rewards", "exat"), "risen: adapt: no reward"),
         (("--instructions", "instructions.jsonl", "--rewards", "exat"), "did you mean 'exact'?"),

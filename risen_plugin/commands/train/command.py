@@ -205,6 +205,8 @@ def adapt_command(
         rewards = rewards or ("constraints",)
         instructions, made_by, note = own_instructions(model, generator if named else None, rewards)
         generator = made_by
+    elif generator == "constraints":
+        rewards = rewards or ("constraints",)
     section = risen_section(
         instructions,
         rewards_of(rewards, options),
