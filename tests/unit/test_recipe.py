@@ -68,7 +68,7 @@ def test_most_is_learned_from_mended_answers_where_constraints_are_added() -> No
     assert [steps_of(size, mends=True) for size in (0.92e6, 135e6)] == [40, 25]
     made = recipe(SMOLLM2, adds_constraints=True)["risen"]
     assert made["mending"] == {"rows": 2800, "weight": 0.25}
-    assert made["anchor"] == {"weight": 1.0, "tokens": 128}
+    assert made["anchor"] == {"weight": 1.0, "tokens": 128, "marks": True}
 
 
 def test_what_a_run_states_stays() -> None:

@@ -68,7 +68,7 @@ def recipe(kind: Kind, *, adds_constraints: bool) -> dict[str, Any]:
     }
     risen: dict[str, Any] = {
         "grpo": grpo,
-        "anchor": {"weight": 1.0, "tokens": _HELD},
+        "anchor": {"weight": 1.0, "tokens": _HELD, "marks": True},
         "guard": {"strengths": [0.5, 0.25]},
     }
     if adds_constraints:
