@@ -422,7 +422,7 @@ def test_a_later_row_that_lacks_a_needed_column_is_refused() -> None:
 
 def test_constraints_that_rows_lack_are_made_by_a_generator_that_is_named() -> None:
     rows = instructions(of({"prompt": "a"}, {"prompt": "b"}), needs=("instruction_id_list",))
-    with pytest.raises(DataError, match="to plain prompts: --generator constraints"):
+    with pytest.raises(DataError, match="to plain prompts \\(--generator constraints"):
         rows.set_apart(1, 0)
 
 
