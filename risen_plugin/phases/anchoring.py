@@ -114,11 +114,14 @@ def _answers(
 
 
 def _strewn(context: PhaseContext, ids: list[int], most: int, rng: random.Random) -> list[int]:
-    """The answer with marks put in; it ends where it ended before, and has ``most`` tokens."""
+    """The answer with marks put in; it ends as it ended before, and has ``most`` tokens at most.
+
+    One without a text stays as it is, since there is no divergence on no token at all.
+    """
     [text] = context.tokenizer.batch_decode([ids], skip_special_tokens=True)
     end = [ids[-1]] if ids[-1] in end_ids(context.model, context.tokenizer) else []
     made = context.tokenizer(strewn(text, rng), add_special_tokens=False)["input_ids"]
-    return [*made, *end][:most]
+    return [*made, *end][:most] or ids
 
 
 def _asked(row: Encoded) -> list[int]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from risen_plugin.builtin.generators.anchor_prompts import AnchorPrompt, anchor_
 from risen_plugin.config import AnchorConfig
 from risen_plugin.errors import ConfigError, DataError
 from risen_plugin.instructions.plain import exact_tasks, plain_prompts, short_questions
+from risen_plugin.phases.anchoring import _strewn
 from risen_plugin.training.anchoring import Anchor, Anchors, anchored, divergence
 
 ANSWERED = [([5, 6, 7], [8, 9]), ([5], [4, 3, 2, 1]), ([9, 9, 9, 9], [7])]
@@ -150,3 +153,30 @@ def test_the_package_has_anchors_of_three_kinds() -> None:
 def test_what_cannot_be_is_refused_in_one_line(config: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigError, DataError), match=message):
         anchor_prompts(AnchorConfig(**config), chats=True)
+
+
+class Words:
+    """A tokenizer of which ids below 10 are special and have no text."""
+
+    eos_token_id = 1
+
+    def batch_decode(self, rows: list[list[int]], **options: Any) -> list[str]:
+        return [" ".join(f"w{id_}" for id_ in row if id_ >= 10) for row in rows]
+
+    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+        return {"input_ids": [10 + len(word) for word in text.split()]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "length"),
+    [([1], 1), ([5, 5], 2), ([12, 13], 2), ([12, 13, 1], 3), ([12] * 60, 8)],
+    ids=["an end", "no text", "cut", "ended", "long"],
+)
+def test_an_answer_with_marks_put_in_is_never_empty_and_ends_as_it_did(
+    make_model: Callable[..., Any], answer: list[int], length: int
+) -> None:
+    """Of no token there would be no divergence, but what is no number."""
+    context: Any = SimpleNamespace(tokenizer=Words(), model=make_model())
+    made = _strewn(context, answer, 8, random.Random(0))
+    assert len(made) == length
+    assert (made[-1] == 1) == (answer[-1] == 1)

@@ -67,8 +67,11 @@ def held_out(path: str, generator: str, most: int = _MOST_HELD_OUT) -> dict[str,
     :raises DataError: if the file has too few rows for the guard to be sure of any gain.
     """
     count = _count(path, generator)
-    if count is None:
-        return {}
+    return {} if count is None else _apart(path, count, most)
+
+
+def _apart(path: str, count: int, most: int) -> dict[str, int]:
+    """As :func:`held_out`, of a file of ``count`` rows."""
     fewest = least_changed(_SURE)
     if count < 2 * fewest:
         raise DataError(
@@ -109,10 +112,11 @@ def risen_section(
         "scheduler": dict(scheduler),
     }
     section["guard"] = {"rows": AUTO, "facts": AUTO, "max_facts_lost": _MOST_LOST}
-    apart = held_out(instructions, generator, MOST_ROWS)
-    if apart:
+    count = _count(instructions, generator)
+    if count is not None:
+        apart = _apart(instructions, count, MOST_ROWS)
         section["guard"] |= {"most_rows": apart["rows"], "report_rows": apart["report_rows"]}
-        if (_count(instructions, generator) or 0) < _FEWEST_TO_RESERVE:
+        if count < _FEWEST_TO_RESERVE:
             section["reserve"] = 0
     if probe is not None:
         section["probe"] = probe
