@@ -239,6 +239,6 @@ def closing_table(summary: Mapping[str, Any], out: Path) -> str:
         f"time: {wall}; memory: {summary['peak_rss_mb']} MB at most",
         f"{out}/summary.json has the numbers, {out}/bundle answers: "
         f'risen generate {out}/bundle "..."',
-        f"next: risen report {out}/run draws what happened{_more(summary)}",
+        f"next: risen report {out}/run draws what happened, with matplotlib{_more(summary)}",
     ]
     return "\n".join(lines)
